@@ -1,0 +1,1 @@
+"""The recipes: one file a model, one function a published or reduced setting."""

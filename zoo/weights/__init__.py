@@ -1,0 +1,1 @@
+"""The shipped weights: ``*.safetensors``, each with its Card in its header."""
