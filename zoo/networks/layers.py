@@ -39,8 +39,8 @@ def spectral(weight: Tensor, u: Tensor, update: bool) -> Tensor:
     with torch.no_grad():
         v = F.normalize((W * u[:, None]).sum(0), dim=0, eps=1e-12)
         left = F.normalize((W * v).sum(1), dim=0, eps=1e-12)
-        if update:
-            u.copy_(left)
+        if update:  # written through out=, which torch.func's transforms allow for a captured tensor; copy_ they refuse
+            torch.mul(left, 1.0, out=u)
     return weight / (left * (W * v).sum(1)).sum()
 
 

@@ -13,6 +13,7 @@ and batch normalisation keeps running averages for sampling where WGAN-GP's code
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch.nn.functional as F
@@ -161,7 +162,7 @@ class LayerNormDiscriminator(nn.Module):
         side = doublings(resolution, 4, "layernorm-resnet-discriminator")
         widths = [width, 2 * width, 4 * width, 8 * width, 8 * width]
         self.input = Conv2d(channels, width)
-        self.blocks = nn.Sequential(*(DownBlock(i, o, i, layer_norm=True) for i, o in zip(widths, widths[1:], strict=False)))
+        self.blocks = nn.Sequential(*(DownBlock(i, o, i, layer_norm=True) for i, o in itertools.pairwise(widths)))
         self.head = ProjectionHead(8 * width * side * side)
 
     def features(self, x: Tensor) -> Tensor:
@@ -174,4 +175,6 @@ class LayerNormDiscriminator(nn.Module):
 
 def _check_attention(attention_at: int, sides: Sequence[int]) -> None:
     if attention_at and attention_at not in sides:
-        raise ValueError(f"attention_at={attention_at}: the network's maps have sides {sorted(set(sides))}; name one, or 0")
+        raise ValueError(
+            f"attention_at={attention_at}: the network's maps have sides {sorted(set(sides))}; name one, or 0"
+        )

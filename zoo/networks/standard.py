@@ -6,10 +6,12 @@ The authors' repository holds the ResNets only; weights start at N(0, 0.02^2), D
 
 from __future__ import annotations
 
+import itertools
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.networks.layers import ProjectionHead, Spectral, doublings
+from zoo.networks.layers import BatchNorm2d, ProjectionHead, Spectral, doublings
 from zoo.registry import NETWORKS
 
 
@@ -37,27 +39,26 @@ class StandardGenerator(nn.Module):
     """z [N, latent] -> images [N, channels, resolution, resolution] in [-1, 1].
 
     A linear layer to 8 ``width`` maps, three 4x4 transposed convolutions of 4, 2 and 1 times ``width`` with batch norm
-    and ReLU, a 3x3 convolution.
+    and ReLU, a 3x3 convolution. ``classes``: class-conditional batch norm, ``G(z, y=y)``; 0 for none.
     """
 
-    classes = 0
-
-    def __init__(self, channels: int = 3, resolution: int = 32, latent: int = 128, width: int = 64):
+    def __init__(self, channels: int = 3, resolution: int = 32, classes: int = 0, latent: int = 128, width: int = 64):
         super().__init__()
+        self.classes = classes
         side = doublings(resolution, 3, "sngan-cnn-generator")
         self.latent, self.first = latent, (8 * width, side, side)
         self.linear = nn.Linear(latent, 8 * width * side * side)
         widths = [8 * width, 4 * width, 2 * width, width]
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(itertools.pairwise(widths))
         self.convs = nn.ModuleList(nn.ConvTranspose2d(i, o, 4, stride=2, padding=1) for i, o in pairs)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(o) for _, o in pairs)
+        self.norms = nn.ModuleList(BatchNorm2d(o, classes) for _, o in pairs)
         self.output = nn.Conv2d(width, channels, 3, padding=1)
         _start(self)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         h = self.linear(z).unflatten(1, self.first)
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            h = F.relu(norm(conv(h)))
+            h = F.relu(norm(conv(h), y))
         return self.output(h).tanh()
 
 
@@ -74,7 +75,7 @@ class StandardDiscriminator(nn.Module):
         side = doublings(resolution, 3, "sngan-cnn-discriminator")
         widths = [channels] + [width * m for m in (1, 1, 2, 2, 4, 4, 8)]
         self.classes = classes
-        self.convs = nn.ModuleList(Conv(i, o, 1 + k % 2) for k, (i, o) in enumerate(zip(widths, widths[1:], strict=False)))
+        self.convs = nn.ModuleList(Conv(i, o, 1 + k % 2) for k, (i, o) in enumerate(itertools.pairwise(widths)))
         self.head = ProjectionHead(8 * width * side * side, classes, sn=True)
         _start(self)
 

@@ -64,7 +64,9 @@ class CycleGANGenerator(nn.Module):
     7x7 to ``width``, two halvings to 4 ``width``, ``blocks`` residual blocks (9 from 256x256, 6 at 128x128), two doublings, 7x7.
     """
 
-    def __init__(self, channels: int = 3, resolution: int = 256, width: int = 64, blocks: int = 9, affine: bool = False):
+    def __init__(
+        self, channels: int = 3, resolution: int = 256, width: int = 64, blocks: int = 9, affine: bool = False
+    ):
         super().__init__()
         doublings(resolution, 2, "cyclegan-generator")
 
@@ -97,7 +99,9 @@ class PatchDiscriminator(nn.Module):
 
     classes = 0
 
-    def __init__(self, channels: int = 3, resolution: int = 256, width: int = 64, halvings: int = 3, affine: bool = False):
+    def __init__(
+        self, channels: int = 3, resolution: int = 256, width: int = 64, halvings: int = 3, affine: bool = False
+    ):
         super().__init__()
         if resolution // 2**halvings < 3:
             raise ValueError(
