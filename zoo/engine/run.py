@@ -19,7 +19,8 @@ from zoo.data import Facts
 from zoo.engine import checkpoint, plan
 from zoo.engine.ema import Shadows
 from zoo.game import Batch, Game
-from zoo.model import Model, build_model
+from zoo.model import Model
+from zoo.model import build as build_model
 from zoo.recipe import Recipe, encode
 from zoo.version import __version__
 
@@ -194,5 +195,5 @@ def export(
             game.finish(draw)
         shadows = {}
     model = model_of(game, shadows, spec)
-    networks = {n: getattr(model, n) for n in spec["networks"]}
+    networks = {n: model.networks[n] for n in spec["networks"]}
     hub.save_weights(path, networks, card(recipe, facts, spec, run))
