@@ -19,8 +19,7 @@ from zoo.data import Facts
 from zoo.engine import checkpoint, plan
 from zoo.engine.ema import Shadows
 from zoo.game import Batch, Game
-from zoo.model import Model
-from zoo.model import build as build_model
+from zoo.model import Model, build_model
 from zoo.recipe import Recipe, encode
 from zoo.version import __version__
 
