@@ -12,9 +12,7 @@ FACTS = {"channels": 1, "resolution": 28, "classes": 10}
 
 def nets():
     torch.manual_seed(0)
-    return NETWORKS.build("cgan-generator", defaults=FACTS), NETWORKS.build(
-        "cgan-discriminator", defaults=FACTS
-    )
+    return NETWORKS.build("cgan-generator", defaults=FACTS), NETWORKS.build("cgan-discriminator", defaults=FACTS)
 
 
 def test_parameter_counts():

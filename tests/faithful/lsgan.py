@@ -53,9 +53,7 @@ def test_scenes():
 
 def test_characters():
     G = NETWORKS.build(Spec("lsgan-character-generator", width=8, embed=6), defaults=CHARACTERS)
-    D = NETWORKS.build(
-        Spec("lsgan-character-discriminator", maps=(7, 10), hidden=20, embed=6), defaults=CHARACTERS
-    )
+    D = NETWORKS.build(Spec("lsgan-character-discriminator", maps=(7, 10), hidden=20, embed=6), defaults=CHARACTERS)
     z, y = torch.rand(4, 1024), torch.tensor([0, 1, 3738, 3739])
     assert sizes(G, z, y) == [(8, 14, 14), (1, 28, 28)]
     x = G(z, y)
