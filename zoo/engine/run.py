@@ -194,5 +194,5 @@ def export(
             game.finish(draw)
         shadows = {}
     model = model_of(game, shadows, spec)
-    networks = {n: getattr(model, n) for n in spec["networks"]}
+    networks = {n: model.networks[n] for n in spec["networks"]}
     hub.save_weights(path, networks, card(recipe, facts, spec, run))

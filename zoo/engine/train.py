@@ -50,7 +50,7 @@ def train(
 
     ``images``: a total budget in real images; stages and ramps are rescaled with it. ``minutes``: stop early.
     ``init``: weights (a name, file or run folder) to begin from. ``dataset``: anything :func:`zoo.data.open_data` takes, instead
-    of the recipe's. ``progress(event, **facts)`` is called with start, rate, tick, grid, checkpoint, warning, done.
+    of the recipe's. ``progress(event, **facts)`` is called with data, start, rate, tick, grid, checkpoint, warning, done.
     ValueError for a mistake in what was asked, before anything is written; RuntimeError for a NaN or lack of memory.
     """
     if images is not None:
@@ -138,7 +138,10 @@ class Session:
         stage = self.recipe.stages[index]
         size = None if stage.data.pad or not stage.resolution else stage.data.load or stage.resolution
         for split in {s.split for s in stage.data.streams.values()}:
-            self.data[split] = open_data(self.source, resolution=size, split=split, progress=self.tell)
+            self.data[split] = open_data(self.source, resolution=size, split=split, progress=self._fetching)
+
+    def _fetching(self, done: int, total: int, what: str) -> None:
+        self.tell("data", done=done, total=total, what=what)
 
     def loader(self, name: str, **share: Any) -> Loader:
         """A loader of one stream of the stage, each stream in an order of its own."""
@@ -526,7 +529,7 @@ def _read_init(init: str | Path) -> dict[str, dict[str, Tensor]]:
         found = {n: {k[cut[n] :]: v for k, v in tensors.items() if k.startswith(f"game.{n}.")} for n in names}
         return {n: v for n, v in found.items() if v}
     model = hub.load(str(init))
-    return {name: child.state_dict() for name, child in model.named_children()}
+    return {name: child.state_dict() for name, child in model.networks.items()}
 
 
 def _apply_init(networks: Mapping[str, nn.Module], weights: Mapping[str, dict[str, Tensor]], init: str) -> None:

@@ -31,6 +31,7 @@ class Adversarial(Game):
     ``labels``: where the classes of fakes come from: ``"uniform"`` or the ``"real"`` images' own.
     ``clip``: after each D step every weight of D is clipped to [-clip, clip] (WGAN).
     ``joined``: real and fake in one pass of D where no layer looks across the batch; False: always two passes.
+    ``output_mean``: before the first round G is told the mean image (``G.set_output_mean``), where it then starts (GAN).
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Adversarial(Game):
         labels: Literal["uniform", "real"] = "uniform",
         clip: float | None = None,
         joined: bool = True,
+        output_mean: bool = False,
     ):
         super().__init__(networks)
         for name in ("G", "D"):
@@ -65,6 +67,7 @@ class Adversarial(Game):
         self.prior_spec, self.prior = prior, build_prior(prior, self.G)
         self.order, self.n_critic, self.n_generator = order, n_critic, n_generator
         self.generator_batch, self.noise, self.labels, self.clip = generator_batch, noise, labels, clip
+        self.output_mean = output_mean
         self.joined = joined and not looks_across(self.D)
         self.needs = ("x", "y") if self.conditional or self.classes else ("x",)
 
@@ -151,8 +154,8 @@ class Adversarial(Game):
             p.clamp_(-self.clip, self.clip)
 
     def prepare(self, batch: Batch) -> None:
-        """A generator whose first output is set from the data (GAN's output bias) is told the mean image."""
-        if hasattr(self.G, "set_output_mean"):
+        """GAN's output bias: G starts at the mean image."""
+        if self.output_mean:
             self.G.set_output_mean(batch["x"].mean(0))
 
     def ships(self) -> dict[str, Any]:
