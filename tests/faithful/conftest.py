@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
-from zoo.data import facts
+from zoo.data import Facts, ImageData
 
 from zoo import recipe as recipes
 from zoo.engine import plan
@@ -40,7 +39,10 @@ class Beside:
         torch.manual_seed(1)
         count = 50
         self.images = torch.randint(256, (count, channels, size, size), dtype=torch.uint8)
-        source = TensorDataset(self.images, torch.arange(count) % classes) if classes else self.images
+        arrays = {"x": self.images, **({"y": torch.arange(count) % classes} if classes else {})}
+        names = tuple(map(str, range(classes)))
+        known = Facts("noise", "Random images", channels, size, classes=names, keys=tuple(arrays))
+        source = ImageData(known, arrays, "none")
         recipe = recipes.find(name)
         stage = recipe.stages[0]
         stage = replace(
@@ -51,7 +53,6 @@ class Beside:
         )
         specs = {n: spec.replace(**networks[n]) for n, spec in recipe.networks.items()}
         recipe = recipe.replace(networks=specs, stages=(stage,))
-        known = facts(source)
         runtime = Runtime(device="cpu", layout="contiguous")
         recipe = plan.resolve(recipe, known)
         self.session = Session(recipe, source, known, runtime, torch.device("cpu"), 0, None)
