@@ -102,7 +102,7 @@ def lsun():
 
 def small(batches: int, width: int) -> Recipe:
     """32x32; what is sampled has a half-life of 300 batches."""
-    return torch_code(batches * 64, 32, width, Data(pad=True), {"G": Ema(halflife=300 * 64)})
+    return torch_code(batches * 64, 32, width, Data(pad=True), {"G": Ema(halflife=300 * 64, rampup=0.05)})
 
 
 @setting("fashion-mnist")

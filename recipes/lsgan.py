@@ -95,7 +95,7 @@ def small(steps: int, resolution: int) -> Recipe:
                 prior=Spec("uniform", low=-1.0, high=1.0),
             ),
         ),
-        ema={"G": Ema(halflife=300 * 64)},
+        ema={"G": Ema(halflife=300 * 64, rampup=0.05)},
     )
 
 

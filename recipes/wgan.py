@@ -57,7 +57,7 @@ def small(steps: int, width: int) -> Recipe:
     return Recipe(
         networks={"G": Spec("dcgan-generator", width=width), "D": Spec("dcgan-discriminator", width=width)},
         stages=(play,),
-        ema={"G": Ema(halflife=200 * 5 * 64)},
+        ema={"G": Ema(halflife=200 * 5 * 64, rampup=0.05)},
     )
 
 

@@ -101,12 +101,12 @@ def _read(path: Path, device: str) -> Model:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from zoo.model import build
+    from zoo.model import build_model
 
     card = read_header(path)["card"]
     try:
-        model = build(card["model"], card=card)
-        model.networks.load_state_dict(load_file(path))
+        model = build_model(card["model"], card=card)
+        model.load_state_dict(load_file(path))
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"weights '{path}': {_line(error)}") from None
     except RuntimeError as error:  # load_state_dict names what is missing, too much or of another shape

@@ -29,7 +29,7 @@ KINDS = Registry("kind of model", "zoo.model")
 SEEDS = 2**32  # torch's CPU generator keeps 32 bits of a seed
 
 
-def build(
+def build_model(
     spec: Mapping[str, Any], networks: Mapping[str, nn.Module] | None = None, card: Mapping[str, Any] | None = None
 ) -> Model:
     """The model of a spec. ``networks``: those that exist already (a run's own); without them they are built anew, from
@@ -57,17 +57,28 @@ class Model(nn.Module):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 networks = {n: NETWORKS.build(Spec(s["name"], **s["kwargs"])) for n, s in spec["networks"].items()}
-        self.networks = nn.ModuleDict(networks)
+        for name in spec["networks"]:
+            self.add_module(name, networks[name])
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks by name; they are the model's children."""
+        return dict(self.named_children())
 
     @property
     def device(self) -> torch.device:
-        return next(self.networks.parameters()).device
+        return next(self.parameters()).device
+
+    def preview(self, reals: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+        """Images for a grid that shows the model at a glance, and its number of columns. ``reals``: real images in the
+        networks' own range, by the batch's keys, for models that begin from some."""
+        raise TypeError(f"a {self.spec['kind']} model shows nothing")
 
     @contextlib.contextmanager
     def _at_rest(self) -> Iterator[None]:
         """Eval mode and no gradient; each module's own mode comes back afterwards, so that a run may look at itself."""
-        training = [m for m in self.networks.modules() if m.training]
-        self.networks.eval()
+        training = [m for m in self.modules() if m.training]
+        self.eval()
         try:
             with torch.no_grad():
                 yield
@@ -122,18 +133,14 @@ class ImageModel(Model):
         if "prior" not in spec:
             raise ValueError("model spec: 'prior' is missing")
         self.prior_spec = Spec(spec["prior"]["name"], **spec["prior"]["kwargs"])
-        (self.generator,) = self.spec["networks"]  # an image model ships exactly one
-        self.prior = build_prior(self.prior_spec, self.G)
-        self.classes = tuple(spec.get("classes", ())) if getattr(self.G, "classes", 0) else ()
+        self.prior = build_prior(self.prior_spec, self.generator)
+        self.class_count = getattr(self.generator, "classes", 0) or 0  # 0: unconditional
+        self.classes = tuple(spec.get("classes", ())) if self.class_count else ()
 
     @property
-    def G(self) -> nn.Module:
-        return self.networks[self.generator]
-
-    @property
-    def class_count(self) -> int:
-        """Number of classes that G takes, 0 where it takes none."""
-        return getattr(self.G, "classes", 0) or 0
+    def generator(self) -> nn.Module:
+        """The network that makes the images: the first that the spec names."""
+        return getattr(self, next(iter(self.spec["networks"])))
 
     def latents(
         self, seeds: Sequence[int], y: int | str | Sequence | None = None, truncation: float | None = None
@@ -168,7 +175,7 @@ class ImageModel(Model):
             inputs = {} if y_part is None else {"y": y_part[index].to(self.device)}
             try:
                 with self._at_rest():
-                    x = self.G(z_part[index].to(self.device), **inputs)
+                    x = self.generator(z_part[index].to(self.device), **inputs)
             except torch.OutOfMemoryError:
                 raise RuntimeError(f"chunk={chunk}: out of memory; {self._fitting(z_part, y_part, chunk)}") from None
             yield self.to_unit(x[: len(z_part)])
@@ -178,7 +185,7 @@ class ImageModel(Model):
         while (chunk := chunk // 2) >= 1:
             with contextlib.suppress(torch.OutOfMemoryError), self._at_rest():
                 some = {} if y is None else {"y": y[:1].expand(chunk).to(self.device)}
-                self.G(z[:1].expand(chunk, *z.shape[1:]).to(self.device), **some)
+                self.generator(z[:1].expand(chunk, *z.shape[1:]).to(self.device), **some)
                 return f"chunk={chunk} fits"
         return "not even one image fits"
 
@@ -240,6 +247,15 @@ class ImageModel(Model):
         )
         yield from self.decode(path, None if classes is None else classes[:1].expand(len(path)), chunk)
 
+    def preview(self, reals: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+        """64 images, 8 a row; a conditional model's rows are its classes (the first ten); 4,096 points of a point set."""
+        if not self.resolution:
+            return self.sample(4096, chunk=1024), 1
+        if not self.class_count:
+            return self.sample(64), 8
+        rows = min(self.class_count, 10)
+        return self.sample(seeds=[*range(8)] * rows, y=[i // 8 for i in range(8 * rows)]), 8
+
     def _classes(self, y: Any, n: int) -> Tensor | None:
         """Class numbers int64 [n] from a number, a name, or n of them."""
         if y is None:
@@ -297,7 +313,16 @@ class TranslateModel(Model):
 
     def network(self, to: str) -> nn.Module:
         """The generator that makes images of the domain ``to``."""
-        return self.networks[self.to_network[self.direction(to)]]
+        return getattr(self, self.to_network[self.direction(to)])
+
+    def preview(self, reals: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+        """For each direction a row of real images and below it their translations."""
+        rows = []
+        for to in self.to_network:
+            source = next(x for key, x in reals.items() if key != to and x.ndim == 4)
+            source = self.to_unit(source)
+            rows += [source, self.translate(source, to).to(source.device)]
+        return torch.cat(rows), len(rows[0])
 
     def translate(self, images: Any, to: str, chunk: int = 16) -> Tensor:
         """The images as the domain ``to`` would have them: float32 [N, C, H, W] in [0, 1].

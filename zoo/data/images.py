@@ -1,0 +1,55 @@
+"""One image of any kind into uint8 [C, H, W]: alpha on white, centre crop, antialiased resize."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+
+def to_pil(image: Any, channels: int) -> Image.Image:
+    """``image`` (PIL of any mode, or uint8 array [H, W] or [H, W, C]) as PIL of mode L (1 channel) or RGB
+    (3).
+
+    Transparent pixels are laid on white; 16-bit grey is scaled to 8; the camera's orientation tag is obeyed.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    if not isinstance(image, Image.Image):
+        array = np.asarray(image)
+        image = Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16-bit grey, which PIL would clip at 255
+        image = Image.fromarray(
+            (np.asarray(image, dtype=np.float64) / 257).clip(0, 255).round().astype(np.uint8)
+        )
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def square(image: Image.Image, resolution: int | None) -> Image.Image:
+    """The centre square of ``image``, resized with Lanczos (antialiased) to ``resolution`` where it
+    differs."""
+    from PIL import Image
+
+    width, height = image.size
+    side = min(width, height)
+    if width != height:
+        left, top = (width - side) // 2, (height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    if resolution is not None and side != resolution:
+        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
+    return image
+
+
+def to_array(image: Image.Image) -> np.ndarray:
+    """PIL L or RGB to uint8 [C, H, W], contiguous."""
+    import numpy as np
+
+    array = np.asarray(image, dtype=np.uint8)
+    return np.ascontiguousarray(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
