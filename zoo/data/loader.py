@@ -73,7 +73,9 @@ class Loader:
             raise ValueError(f"part={part}: wants (k, n) with 0 <= k < n")
         side = self._check_sides()
         self.resolution = side  # of the images that come out; 0 for toy points
-        self._feed = data.feed(self, where, part, workers) if hasattr(data, "feed") else _feed(self, where, part, workers)
+        self._feed = (
+            data.feed(self, where, part, workers) if hasattr(data, "feed") else _feed(self, where, part, workers)
+        )
         self.exact = data.exact
 
     def _check_sides(self) -> int:

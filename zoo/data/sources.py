@@ -134,7 +134,9 @@ def torchvision(
         if by_hand(name).exists():
             return by_hand(name)
         if not download:
-            raise OSError(f"not to be had without its owner's leave: get it, then put or link its files at {by_hand(name)}")
+            raise OSError(
+                f"not to be had without its owner's leave: get it, then put or link its files at {by_hand(name)}"
+            )
         return folder
 
     def read(root: Path, split: str) -> Rows:

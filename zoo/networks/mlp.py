@@ -59,9 +59,7 @@ def _each(key: str, value, count: int) -> list:
     """One value for each of ``count`` layers: a sequence gives its own to each."""
     values = list(value) if isinstance(value, (list, tuple)) else [value] * count
     if len(values) != count:
-        raise ValueError(
-            f"{key}={value!r} has {len(values)} values, for {count} layers; give one, or {count}"
-        )
+        raise ValueError(f"{key}={value!r} has {len(values)} values, for {count} layers; give one, or {count}")
     return values
 
 
@@ -138,9 +136,7 @@ class MlpDiscriminator(nn.Module):
         scale: float | Sequence[float] = 0.05,
     ):
         super().__init__()
-        self.layers = mlp(
-            [math.prod(_shape(channels, resolution)), *hidden, 1], activation, None, init, scale
-        )
+        self.layers = mlp([math.prod(_shape(channels, resolution)), *hidden, 1], activation, None, init, scale)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x.flatten(1)).squeeze(1)
