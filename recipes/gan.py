@@ -21,11 +21,12 @@ from dataclasses import replace
 from zoo.recipe import SGD, Data, Ramp, Recipe, Spec, Stage, setting
 
 
-def play(lr: float, epoch: int, prior: Spec, data: Data, resolution: int) -> Stage:
+def play(lr: float, epoch: int, prior: Spec, data: Data, resolution: int, **more) -> Stage:
     """500 epochs of simultaneous descent in batches of 100; ``epoch`` in images."""
     floor = math.log(lr / 1e-6) / math.log(1.000004)  # batches until the rate, divided after each, is 1e-6
+    loss = Spec("non-saturating", scale=0.5)
     return Stage(
-        game=Spec("adversarial", loss=Spec("non-saturating", scale=0.5), prior=prior, order="simultaneous"),
+        game=Spec("adversarial", loss=loss, prior=prior, order="simultaneous", **more),
         optimisers={"G": SGD(lr=lr, momentum=0.5), "D": SGD(lr=lr, momentum=0.5)},
         images=500 * epoch,
         batch=100,
@@ -38,7 +39,7 @@ def play(lr: float, epoch: int, prior: Spec, data: Data, resolution: int) -> Sta
     )
 
 
-MNIST = play(0.1, 50_000, Spec("uniform", low=-(3**0.5), high=3**0.5), Data(range=(0.0, 1.0)), 28)
+MNIST = play(0.1, 50_000, Spec("uniform", low=-(3**0.5), high=3**0.5), Data(range=(0.0, 1.0)), 28, output_mean=True)
 CIFAR = play(0.025, 40_000, Spec("normal"), Data(range=(-1.88, 2.09)), 32)  # mean .473, deviation .252
 
 

@@ -1,0 +1,108 @@
+"""The model pages and the timeline in docs/, made from the recipes and from benchmarks/results/.
+
+    python benchmarks/pages.py            # write docs/models/*.md and docs/timeline.md
+    python benchmarks/pages.py --check    # exit status 1 where a committed page is out of date
+
+A new recipe file appears here by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from zoo import recipe as recipes
+from zoo.engine.plan import describe
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS, MODELS, TIMELINE = ROOT / "benchmarks" / "results", ROOT / "docs" / "models", ROOT / "docs" / "timeline.md"
+GRIDS = ROOT / "docs" / "images"
+
+
+def rows_of(name: str) -> list[dict]:
+    path = RESULTS / f"{name}.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def arxiv(doc: str) -> tuple[str, str]:
+    """(yyyy-mm, number) of the first arXiv number in a recipe file's docstring."""
+    found = re.search(r"arXiv:?\s*(\d\d)(\d\d)\.(\d{4,5})", doc)
+    assert found, f"no arXiv number in: {doc[:80]}"
+    year, month, number = found.groups()
+    return f"20{year}-{month}", f"{year}{month}.{number}"
+
+
+def counted(n: float) -> str:
+    return f"{n:,.0f}"
+
+
+def page(model: str, entries: dict[str, dict], learned: list[dict]) -> str:
+    """The page of one model, as markdown."""
+    doc = next(iter(entries.values()))["doc"].strip()
+    lines = [f"# {model}", "", doc, "", "## Settings", ""]
+    lines += ["| recipe | what it is | parameters | images | rounds |", "|---|---|---|---|---|"]
+    for name, entry in entries.items():
+        facts = describe(recipes.find(name))
+        sizes = ", ".join(f"{n} {counted(p)}" for n, p in facts["parameters"].items())
+        rounds = " + ".join(counted(s["rounds"]) for s in facts["stages"])
+        lines.append(f"| `{name}` | {entry['about']} | {sizes} | {counted(facts['images'])} | {rounds} |")
+    first = next(iter(entries.values()))
+    lines += ["", "```", f"zoo train {model} --dataset {first['dataset']}"]
+    small = [e for e in entries.values() if e["variant"] or e is not first]
+    for entry in small[-1:]:
+        variant = f" --variant {entry['variant']}" if entry["variant"] else ""
+        lines.append(f"zoo train {model} --dataset {entry['dataset']}{variant}")
+    lines += ["```", ""]
+    mine = [r for r in learned if r["recipe"] in entries]
+    if mine:
+        lines += ["## Seen to learn", "", "Measured here; the command, seed, machine and commit are in "]
+        lines[-1] += "[learned.jsonl](../../benchmarks/results/learned.jsonl)."
+        for row in mine:
+            minutes = row["seconds"] / 60
+            lines += ["", f"`{row['recipe']}`: {counted(row['images'])} images in {minutes:.0f} minutes."]
+            if (GRIDS / f"{row['recipe']}.png").exists():
+                lines += ["", f"![samples of {row['recipe']}](../images/{row['recipe']}.png)"]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def pages() -> dict[Path, str]:
+    """Every generated file and its text."""
+    learned, made, timeline = rows_of("learned"), {}, []
+    for model in recipes.models():
+        entries = {n: recipes.RECIPES[n] for n in recipes.names() if recipes.RECIPES[n]["model"] == model}
+        order = sorted(entries, key=lambda n: list(recipes.RECIPES).index(n))
+        entries = {n: entries[n] for n in order}
+        made[MODELS / f"{model}.md"] = page(model, entries, learned)
+        doc = next(iter(entries.values()))["doc"]
+        date, number = arxiv(doc)
+        settings = ", ".join(f"`{n}`" for n in entries)
+        link = f"[{number}](https://arxiv.org/abs/{number})"
+        timeline.append(f"| {date} | [{model}](models/{model}.md) | {link} | {settings} |")
+    head = ["# The timeline", "", "| date | model | arXiv | recipes |", "|---|---|---|---|"]
+    made[TIMELINE] = "\n".join([*head, *sorted(timeline)]) + "\n"
+    return made
+
+
+def main() -> int:
+    check, stale = "--check" in sys.argv[1:], []
+    made = pages()
+    MODELS.mkdir(parents=True, exist_ok=True)
+    for path in MODELS.glob("*.md"):
+        if path not in made:
+            stale.append(path)
+            if not check:
+                path.unlink()
+    for path, text in made.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(path)
+            if not check:
+                path.write_text(text, encoding="utf-8")
+    for path in stale:
+        print(f"{'out of date' if check else 'written'}: {path.relative_to(ROOT)}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
