@@ -56,6 +56,7 @@ def command(
     Without --variant it is the paper's full setting. The run can be stopped (Ctrl-C) and resumed at any time.
     """
     from zoo import api, hub, recipe
+    from zoo.engine import plan
 
     found = recipe.find(model, dataset, variant)
     for text in settings:
@@ -72,7 +73,11 @@ def command(
         check_new(path)
     rescaled = found.rescaled(images) if images else found
     if dry_run or not processes.launched():
-        tell_cost(rescaled, dataset, as_json, dry_run)
+        cost = plan.describe(rescaled)
+        for size in sorted({turn["batch"] for stage in cost["stages"] for turn in stage["turns"]}):
+            if size % nproc:
+                raise ValueError(f"--nproc {nproc}: batch={size} must be a multiple of it")
+        tell_cost(rescaled, cost, dataset, as_json, dry_run)
     if dry_run:
         return
     if nproc > 1 and not processes.launched():
@@ -99,11 +104,8 @@ def check_new(path: Path) -> None:
         raise ValueError(f"--out {path}: exists and is not empty; choose another --out{on}")
 
 
-def tell_cost(recipe: Recipe, asked: str | None, as_json: bool, whole: bool) -> None:
-    """Parameters, images and rounds, before anything is fetched."""
-    from zoo.engine import plan
-
-    cost = plan.describe(recipe)
+def tell_cost(recipe: Recipe, cost: dict[str, Any], asked: str | None, as_json: bool, whole: bool) -> None:
+    """Parameters, images and rounds (``cost`` is the plan's), before anything is fetched."""
     if as_json:
         if whole:
             print_json(cost)
