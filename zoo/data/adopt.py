@@ -24,8 +24,8 @@ def adopt(dataset: Any, resolution: int | None = None) -> ImageData:
     if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
         return DatasetData(dataset, resolution)
     raise ValueError(
-        f"a data set is a name, folder:PATH, shards:PATTERN, a map-style torch Dataset or a tensor [N, C, H, W], "
-        f"not a {type(dataset).__name__}"
+        f"a {type(dataset).__name__} is no data set: wanted a name, folder:PATH, shards:PATTERN, "
+        "a map-style Dataset or a tensor [N, C, H, W]"
     )
 
 

@@ -18,7 +18,6 @@ from typing import Any
 from zoo.data.facts import Facts, Rows
 from zoo.data.images import to_pil
 from zoo.data.store import Progress, lock, write
-from zoo.registry import nearest
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jfif"}
 SPLITS = {"train", "test", "val", "valid", "validation"}
@@ -36,7 +35,7 @@ def options(name: str, known: Sequence[str]) -> tuple[str, dict[str, str]]:
         return name.split(":", 1)[1], {}
     for key, _ in pairs:
         if key not in known:
-            raise ValueError(f"{name}: unknown option '{key}'{nearest(key, known)} known: {', '.join(known)}")
+            raise ValueError(f"{name}: unknown option '{key}'; known: {', '.join(known)}")
     return path, dict(pairs)
 
 
@@ -56,7 +55,7 @@ class Folder:
             raise ValueError(f"{name}: channels={chosen['channels']}; images have 1 (grey) or 3 (colour)")
         if not self.root.is_dir():
             raise ValueError(f"folder:{path}: there is no such folder")
-        inside = [entry.name for entry in os.scandir(self.root) if entry.is_dir()]
+        inside = [entry.name for entry in os.scandir(self.root) if entry.is_dir() and entry.name[0] != "."]
         split = set(inside) <= SPLITS and bool(inside)
         self.splits = {s: self.root / s for s in sorted(inside)} if split else {"train": self.root}
         self.files = {s: sorted(_images(folder)) for s, folder in self.splits.items()}
@@ -128,7 +127,8 @@ class Folder:
             more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
             raise ValueError(
                 f"folder:{self.root}: {len(bad)} of {len(self.files[split])} images can't be read: "
-                f"{', '.join(bad[:5])}{more}; repair or remove them, or name the set folder:{self.root}?skip=corrupt"
+                f"{', '.join(bad[:5])}{more}; repair or remove them, or leave them out with "
+                f"folder:{self.root}?skip=corrupt"
             )
 
     def _read(self, file: Path) -> Any:
@@ -150,7 +150,7 @@ class Folder:
                 continue
             if len(sizes) > 1 or image.width != image.height:
                 raise ValueError(
-                    f"folder:{self.root}: images have many sizes: give a resolution, such as 64 or 128"
+                    f"folder:{self.root}: images are not squares of one size: give a resolution, such as 64"
                 )
         return next(iter(sizes), (64, 64))[0]
 

@@ -51,5 +51,5 @@ def to_array(image: Image.Image) -> np.ndarray:
     """PIL L or RGB to uint8 [C, H, W], contiguous."""
     import numpy as np
 
-    array = np.asarray(image, dtype=np.uint8)
+    array = np.array(image, dtype=np.uint8)  # a copy: Pillow's own memory is read-only
     return np.ascontiguousarray(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))

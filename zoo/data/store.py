@@ -66,7 +66,7 @@ class ImageData:
         """The captions as text, [] where the set has none."""
         if "caption" not in self.arrays:
             return []
-        return [bytes(row).rstrip(b"\0").decode() for row in self.arrays["caption"].numpy()]
+        return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in self.arrays["caption"].numpy()]
 
 
 # Locking and space.
