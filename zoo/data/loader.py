@@ -19,9 +19,7 @@ from zoo.data.store import ImageData
 if TYPE_CHECKING:
     import torch
 
-RESIDENT_BYTES = (
-    4 << 30
-)  # sets up to this size live on the device; on CUDA: up to a quarter of its free memory
+RESIDENT_BYTES = 4 << 30  # sets up to this size live on the device; on CUDA: up to a quarter of its free memory
 
 
 def mix(*parts: Any) -> int:
@@ -80,9 +78,7 @@ class Loader:
         side = self._check_sides()
         self.resolution = side  # of the images that come out; 0 for toy points
         self._feed = (
-            data.feed(self, where, part, workers)
-            if hasattr(data, "feed")
-            else _feed(self, where, part, workers)
+            data.feed(self, where, part, workers) if hasattr(data, "feed") else _feed(self, where, part, workers)
         )
         self.exact = data.exact
 
