@@ -63,14 +63,14 @@ def train(
     weights = _read_init(init) if init is not None else None
     parallel.start(device)
     session = Session(recipe, source, facts, runtime, device, seed, progress)
+    if weights is not None:
+        _apply_init(session.networks, weights, str(init))
     session.open_data(0)
     if parallel.rank() == 0:
         session.folder = RunFolder.create(out, recipe, seed, runtime)
     else:
         session.folder = RunFolder(out)
     parallel.barrier()
-    if weights is not None:
-        _apply_init(session.networks, weights, str(init))
     return session.run(minutes)
 
 
