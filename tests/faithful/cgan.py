@@ -5,16 +5,15 @@ import math
 import pytest
 import torch
 
-from zoo.registry import NETWORKS
+from zoo import recipe as recipes
+from zoo.registry import LOSSES, NETWORKS
 
 FACTS = {"channels": 1, "resolution": 28, "classes": 10}
 
 
 def nets():
     torch.manual_seed(0)
-    return NETWORKS.build("cgan-generator", defaults=FACTS), NETWORKS.build(
-        "cgan-discriminator", defaults=FACTS
-    )
+    return NETWORKS.build("cgan-generator", defaults=FACTS), NETWORKS.build("cgan-discriminator", defaults=FACTS)
 
 
 def test_parameter_counts():
@@ -74,3 +73,37 @@ def test_maxout_pieces():
     )
     expected = D.out(D.joint.linear(h).view(3, 240, 4).max(2).values).squeeze(1)
     assert torch.allclose(D(x, y), expected, atol=1e-7)
+
+
+def test_losses():
+    """Undecided, D loses 2 log 2 and G log 2."""
+    pair, l = LOSSES.build(recipes.find("cgan-mnist").stages[0].game.kwargs["loss"]), torch.zeros(4)
+    assert pair.d(l, l).item() == pytest.approx(2 * math.log(2))
+    assert pair.g(None, l).item() == pytest.approx(math.log(2))
+
+
+def test_plain_loop(beside):
+    """Both players from one forward; fakes have the classes of the batch's reals."""
+    tiny = {"G": {"latent": 5, "hidden": (6, 7, 8)}, "D": {"units": (6, 4, 5)}}
+    b = beside("cgan-mnist", tiny, batch=10, classes=10)
+    G, D = b.copy("G"), b.copy("D")
+    mean = (b.images.double() / 255).mean(0).clamp(1e-7, 1 - 1e-7)
+    G.out.bias.data = (mean / (1 - mean)).log().flatten()
+    lr, momentum = 0.1, 0.5
+    velocity = {p: torch.zeros_like(p) for net in (G, D) for p in net.parameters()}
+    for r in b.rounds():
+        batch, z = b.real(), b.rand(5)
+        x, y = batch["x"], batch["y"]
+        real, fake = D(torch.cat([x, G(z, y)]), torch.cat([y, y])).chunk(2)
+        loss_D = -real.sigmoid().log().mean() - (1 - fake.sigmoid()).log().mean()
+        loss_G = -fake.sigmoid().log().mean()
+        gradients = [
+            *zip(D.parameters(), torch.autograd.grad(loss_D, D.parameters(), retain_graph=True), strict=True),
+            *zip(G.parameters(), torch.autograd.grad(loss_G, G.parameters()), strict=True),
+        ]
+        with torch.no_grad():
+            for p, g in gradients:
+                velocity[p] = (momentum + 0.2 * 10 * r / 12_500_000) * velocity[p] - lr * g
+                p += velocity[p]
+        lr /= 1.00004 ** (10 / 100)  # the test's batches are of 10
+    b.compare(G=G, D=D)

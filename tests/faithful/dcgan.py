@@ -132,3 +132,75 @@ def test_mistakes(name):
         NETWORKS.build(Spec(name, kernel=3))
     with pytest.raises(ValueError, match=r"resolution=30.*multiple of 4"):
         NETWORKS.build(Spec("dcgan-digit-generator", resolution=30))
+
+
+def d_loss(D, real, fake, **y):
+    return -D(real, **y).sigmoid().log().mean() - (1 - D(fake, **y).sigmoid()).log().mean()
+
+
+def test_plain_loop_of_the_torch_code(beside):
+    """Each batch: D on separate passes of reals and fakes, then G on the same fakes. No weight decay."""
+    b = beside("dcgan-fashion-mnist", {"G": {"latent": 6, "width": 4}, "D": {"width": 4}}, batch=10)
+    G, D = b.copy("G"), b.copy("D")
+    opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.5, 0.999)) for net in (G, D))
+    for _ in b.rounds():
+        x, z = b.real()["x"], b.randn(6)
+        assert x.shape == (10, 1, 32, 32)
+        fake = G(z)
+        opt_D.zero_grad()
+        d_loss(D, x, fake.detach()).backward()
+        opt_D.step()
+        opt_G.zero_grad()
+        (-D(fake).sigmoid().log().mean()).backward()
+        opt_G.step()
+    b.compare(G=G, D=D)
+
+
+class AdamWithL2:
+    """Adam as in the Theano code, with l2 * w added to each gradient."""
+
+    def __init__(self, net, l2):
+        self.weights, self.l2, self.t = list(net.parameters()), l2, 0
+        self.m = [torch.zeros_like(p) for p in self.weights]
+        self.v = [torch.zeros_like(p) for p in self.weights]
+
+    @torch.no_grad()
+    def step(self, loss):
+        with torch.enable_grad():
+            gradients = torch.autograd.grad(loss, self.weights)
+        self.t += 1
+        for p, g, m, v in zip(self.weights, gradients, self.m, self.v, strict=True):
+            g = g + self.l2 * p
+            m.mul_(0.5).add_(0.5 * g)
+            v.mul_(0.999).add_(0.001 * g * g)
+            p -= 2e-4 * (m / (1 - 0.5**self.t)) / ((v / (1 - 0.999**self.t)).sqrt() + 1e-8)
+
+
+def test_plain_loop_of_the_theano_code(beside):
+    """Updates alternate, G first, each on noise of its own; weight decay of all parameters."""
+    tiny = {"G": {"latent": 6, "width": 2}, "D": {"width": 2}}
+    b = beside("dcgan-celeba", tiny, channels=3, size=64, batch=10)
+    G, D = b.copy("G"), b.copy("D")
+    opt_G, opt_D = AdamWithL2(G, 1e-5), AdamWithL2(D, 1e-5)
+    for _ in b.rounds():
+        opt_G.step(-D(G(2 * b.rand(6) - 1)).sigmoid().log().mean())
+        x = b.real()["x"]
+        opt_D.step(d_loss(D, x, G(2 * b.rand(6) - 1).detach()))
+    b.compare(G=G, D=D)
+
+
+def test_plain_loop_of_the_digits(beside):
+    """As faces; each batch, classes included, serves one player."""
+    tiny = {"G": {"latent": 6, "width": 2, "hidden": 12}, "D": {"width": 2, "hidden": 12}}
+    b = beside("dcgan-mnist", tiny, classes=10, batch=10)
+    G, D = b.copy("G"), b.copy("D")
+    opt_G, opt_D = AdamWithL2(G, 2.5e-5), AdamWithL2(D, 2.5e-5)
+    for _ in b.rounds():
+        for player in "GD":
+            batch, z = b.real(), 2 * b.rand(6) - 1
+            x, y = batch["x"], batch["y"]
+            if player == "G":
+                opt_G.step(-D(G(z, y), y).sigmoid().log().mean())
+            else:
+                opt_D.step(d_loss(D, x, G(z, y).detach(), y=y))
+    b.compare(G=G, D=D)

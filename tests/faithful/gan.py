@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from zoo.registry import NETWORKS, Spec
+from zoo import recipe as recipes
+from zoo.registry import LOSSES, NETWORKS, Spec
 
 MNIST_G = Spec("mlp-generator", hidden=(1200, 1200), output="sigmoid", init="uniform", scale=0.05)
 CIFAR_G = Spec(
@@ -66,8 +67,8 @@ def test_output_bias_is_the_mean_image():
     bias = G.layers[-2].bias.detach()
     assert torch.allclose(bias.sigmoid().view(1, 28, 28), mean.clamp(1e-7, 1 - 1e-7), atol=1e-6)
     linear = NETWORKS.build(CIFAR_G.replace(hidden=(5, 6)), defaults=CIFAR)
-    linear.set_output_mean(torch.rand(3, 32, 32))
-    assert not linear.layers[-1].bias.any()
+    with pytest.raises(ValueError, match=r"output=None.*output='sigmoid'"):
+        linear.set_output_mean(torch.rand(3, 32, 32))
 
 
 def test_maxout_is_the_largest_of_disjoint_pieces_and_convex():
@@ -92,3 +93,69 @@ def test_dropout_of_the_discriminator():
     assert torch.equal(D.eval()(x), D(x))
     G = NETWORKS.build(MNIST_G, defaults=MNIST)
     assert not any(isinstance(m, torch.nn.Dropout) for m in G.modules())
+
+
+def test_losses():
+    """Undecided, D loses log 2 (half of 2 log 2) and G log 2; the gradient of G's loss is D - 1, never small for a
+    fake found out, where the minimax form gives -D."""
+    l = torch.zeros(4, requires_grad=True)
+    pair = LOSSES.build(Spec("non-saturating", scale=0.5))
+    assert pair.d(l, l).item() == pytest.approx(math.log(2))
+    assert pair.g(None, l).item() == pytest.approx(math.log(2))
+    l = torch.tensor([-3.0, 0.0, 2.0], requires_grad=True)
+    (g,) = torch.autograd.grad(3 * pair.g(None, l), l)
+    assert torch.allclose(g, l.sigmoid() - 1)
+    (g,) = torch.autograd.grad(3 * LOSSES.build("minimax").g(None, l), l)
+    assert torch.allclose(g, -l.sigmoid())
+
+
+def test_value_of_the_game_is_a_divergence():
+    """For p and q on a finite set the best D is p/(p+q), and the value 2 JSD(p|q) - log 4."""
+    p, q = torch.tensor([0.5, 0.3, 0.2, 1e-9]), torch.tensor([0.1, 0.3, 0.2, 0.4])
+    loss, sure = LOSSES.build("minimax").d, torch.tensor(200.0)  # a score that costs nothing
+
+    def value(logit):
+        real = sum(p[i] * loss(logit[i], -sure) for i in range(4))
+        fake = sum(q[i] * loss(sure, logit[i]) for i in range(4))
+        return -(real + fake)
+
+    best = (p / q).log()
+    m = (p + q) / 2
+    jsd = 0.5 * (p * (p / m).log()).sum() + 0.5 * (q * (q / m).log()).sum()
+    assert value(best).item() == pytest.approx(2 * jsd.item() - math.log(4), abs=1e-5)
+    for shift in (0.1, -0.1):
+        assert value(best + shift) < value(best)
+
+
+def test_ramps():
+    """The rate is divided by 1.000004 after each batch of 100, down to 1e-6; momentum rises over epochs 1 to 250."""
+    momentum, lr = recipes.find("gan-mnist").stages[0].ramps
+    assert lr.at(100 * 50_000) == pytest.approx(0.1 / 1.000004**50_000)
+    assert lr.at(10**9) == 1e-6
+    assert [momentum.at(50_000 * e) for e in (0, 1, 125.5, 250, 400)] == pytest.approx([0.5, 0.5, 0.6, 0.7, 0.7])
+
+
+def test_plain_loop(beside):
+    """Both players from one forward, the same noise, masks and old weights; classical momentum."""
+    tiny = {"G": {"latent": 5, "hidden": (12, 12)}, "D": {"units": 6}}
+    b = beside("gan-mnist", tiny, batch=10)
+    G, D = b.copy("G"), b.copy("D")
+    mean = (b.images.double() / 255).mean(0).clamp(1e-7, 1 - 1e-7)
+    G.layers[-2].bias.data = (mean / (1 - mean)).log().flatten()
+    lr, momentum = 0.1, 0.5
+    velocity = {p: torch.zeros_like(p) for net in (G, D) for p in net.parameters()}
+    for _ in b.rounds():
+        x, z = b.real()["x"], (2 * b.rand(5) - 1) * math.sqrt(3)
+        real, fake = D(torch.cat([x, G(z)])).chunk(2)  # one pass, so that reals and fakes share one draw of masks
+        loss_D = 0.5 * (-real.sigmoid().log().mean() - (1 - fake.sigmoid()).log().mean())
+        loss_G = -fake.sigmoid().log().mean()
+        gradients = [
+            *zip(D.parameters(), torch.autograd.grad(loss_D, D.parameters(), retain_graph=True), strict=True),
+            *zip(G.parameters(), torch.autograd.grad(loss_G, G.parameters()), strict=True),
+        ]
+        with torch.no_grad():
+            for p, g in gradients:
+                velocity[p] = momentum * velocity[p] - lr * g
+                p += velocity[p]
+        lr /= 1.000004 ** (10 / 100)  # the test's batches are of 10
+    b.compare(G=G, D=D)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.registry import NETWORKS, Spec
+from zoo.registry import LOSSES, NETWORKS, Spec
 
 CHARACTERS = {"channels": 1, "resolution": 28, "classes": 3740}
 SMALL_G = Spec("lsgan-character-generator", latent=100, width=64, embed=0)
@@ -53,9 +53,7 @@ def test_scenes():
 
 def test_characters():
     G = NETWORKS.build(Spec("lsgan-character-generator", width=8, embed=6), defaults=CHARACTERS)
-    D = NETWORKS.build(
-        Spec("lsgan-character-discriminator", maps=(7, 10), hidden=20, embed=6), defaults=CHARACTERS
-    )
+    D = NETWORKS.build(Spec("lsgan-character-discriminator", maps=(7, 10), hidden=20, embed=6), defaults=CHARACTERS)
     z, y = torch.rand(4, 1024), torch.tensor([0, 1, 3738, 3739])
     assert sizes(G, z, y) == [(8, 14, 14), (1, 28, 28)]
     x = G(z, y)
@@ -123,3 +121,50 @@ def test_mistakes():
         NETWORKS.build(Spec("lsgan-generator", resolution=100))
     with pytest.raises(ValueError, match=r"classes=0.*embed=256"):
         NETWORKS.build("lsgan-character-generator")
+
+
+def test_losses():
+    """Undecided at 1/2 the losses are 1/4 and 1/8; in the Pearson form at 0 they are 1 and 0. G's pull grows with the
+    distance from its target, and turns where D is past it."""
+    pair, half = LOSSES.build("least-squares"), torch.full((4,), 0.5)
+    assert (pair.d(half, half).item(), pair.g(None, half).item()) == (0.25, 0.125)
+    pearson, zero = LOSSES.build(Spec("least-squares", a=-1.0, b=1.0, c=0.0)), torch.zeros(4)
+    assert (pearson.d(zero, zero).item(), pearson.g(None, zero).item()) == (1.0, 0.0)
+    l = torch.tensor([-3.0, 0.0, 1.0, 2.0], requires_grad=True)
+    (g,) = torch.autograd.grad(pair.g(None, l), l)
+    assert torch.allclose(g, (l - 1) / 4)
+
+
+def test_best_response():
+    """D* = (b p + a q) / (p + q): the gradient of D's loss is zero there."""
+    p, q = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.1, 0.3, 0.6])
+    pair = LOSSES.build(Spec("least-squares", a=-1.0, b=2.0))
+    D = ((2 * p - q) / (p + q)).requires_grad_()
+    parts = [p[i] * pair.d(D[i], torch.tensor(-1.0)) + q[i] * pair.d(torch.tensor(2.0), D[i]) for i in range(3)]
+    (g,) = torch.autograd.grad(sum(parts), D)
+    assert g.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("name", ["lsgan-lsun", "lsgan-mnist"])
+def test_plain_loop(beside, name):
+    """One step of D, one of G on the same noise (and classes); mean squares, Adam with beta 1 of .5."""
+    if name == "lsgan-lsun":
+        b = beside(name, {"G": {"latent": 6, "width": 2}, "D": {"width": 2}}, channels=3, size=112, batch=4)
+        lr = 1e-3
+    else:
+        G = {"latent": 6, "width": 4, "embed": 3}
+        b = beside(name, {"G": G, "D": {"maps": (4, 5), "hidden": 6, "embed": 3}}, classes=10, batch=10)
+        lr = 2e-4
+    G, D = b.copy("G"), b.copy("D")
+    opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=lr, betas=(0.5, 0.999)) for net in (G, D))
+    for _ in b.rounds():
+        batch, z = b.real(), 2 * b.rand(6) - 1
+        y = {"y": batch["y"]} if "y" in batch else {}
+        fake = G(z, **y)
+        opt_D.zero_grad()
+        (0.5 * (D(batch["x"], **y) - 1).square().mean() + 0.5 * D(fake.detach(), **y).square().mean()).backward()
+        opt_D.step()
+        opt_G.zero_grad()
+        (0.5 * (D(fake, **y) - 1).square().mean()).backward()
+        opt_G.step()
+    b.compare(G=G, D=D)

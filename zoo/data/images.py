@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 
 def to_pil(image: Any, channels: int) -> Image.Image:
-    """``image`` (PIL of any mode, or uint8 array [H, W] or [H, W, C]) as PIL of mode L (1 channel) or RGB (3).
+    """``image`` (PIL of any mode, or uint8 array [H, W] or [H, W, C]) as PIL of mode L (1 channel) or RGB
+    (3).
 
     Transparent pixels are laid on white; 16-bit grey is scaled to 8; the camera's orientation tag is obeyed.
     """
@@ -22,7 +23,9 @@ def to_pil(image: Any, channels: int) -> Image.Image:
         image = Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16-bit grey, which PIL would clip at 255
-        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).round().astype(np.uint8))
+        image = Image.fromarray(
+            (np.asarray(image, dtype=np.float64) / 257).clip(0, 255).round().astype(np.uint8)
+        )
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -30,7 +33,8 @@ def to_pil(image: Any, channels: int) -> Image.Image:
 
 
 def square(image: Image.Image, resolution: int | None) -> Image.Image:
-    """The centre square of ``image``, resized with Lanczos (antialiased) to ``resolution`` where it differs."""
+    """The centre square of ``image``, resized with Lanczos (antialiased) to ``resolution`` where it
+    differs."""
     from PIL import Image
 
     width, height = image.size

@@ -1,9 +1,10 @@
 """Toy distributions whose truth is known: mixtures of equal Gaussians.
 
-``ring``: eight on a circle of radius 2, standard deviation 0.02 (Metz et al., Unrolled GANs, 2016, arXiv:1611.02163);
-``grid``: twenty-five at {-4, -2, 0, 2, 4}^2, standard deviation 0.05 (Srivastava et al., VEEGAN, 2017, arXiv:1705.07761);
-``gaussian1d``: one at 1, standard deviation 0.5, as in figure 1 of Goodfellow et al. (2014, arXiv:1406.2661).
-Points are generated in blocks, each from a generator seeded by (seed, split, block): fresh ones for ever, resumed exactly.
+``ring``: eight on a circle of radius 2, standard deviation 0.02 (Metz et al., Unrolled GANs, 2016,
+arXiv:1611.02163); ``grid``: twenty-five at {-4, -2, 0, 2, 4}^2, standard deviation 0.05 (Srivastava et al.,
+VEEGAN, 2017, arXiv:1705.07761); ``gaussian1d``: one at 1, standard deviation 0.5, as in figure 1 of
+Goodfellow et al. (2014, arXiv:1406.2661). Points are generated in blocks, each from a generator seeded by
+(seed, split, block): fresh ones for ever, resumed exactly.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class ToySet:
     def open(self, split: str = "train") -> ToyData:
         """The distribution. ValueError for a split it does not have."""
         if split not in self.facts.splits:
-            raise ValueError(f"{self.facts.name} has no split '{split}'; it has {', '.join(self.facts.splits)}")
+            raise ValueError(
+                f"{self.facts.name} has no split '{split}'; it has {', '.join(self.facts.splits)}"
+            )
         return ToyData(self, split)
 
 
@@ -72,8 +75,9 @@ class ToyData(ImageData):
         return (torch.logsumexp(-0.5 * square, 1) - norm).exp()
 
     def modes_found(self, samples: torch.Tensor, at_least: int = 20) -> tuple[int, float]:
-        """How many modes have at least ``at_least`` of ``samples`` [n, D] within three standard deviations, and which share of
-        the samples lies within three of its nearest mode. In two dimensions the truth's own share is 1 - exp(-4.5) = 0.989.
+        """How many modes have at least ``at_least`` of ``samples`` [n, D] within three standard deviations,
+        and which share of the samples lies within three of its nearest mode. In two dimensions the truth's
+        own share is 1 - exp(-4.5) = 0.989.
 
         The default of 20 is meant for 2,500 samples: a fifth of a mode's fair share of 100 on the grid.
         """
@@ -82,7 +86,9 @@ class ToyData(ImageData):
         counts = nearest[close].bincount(minlength=len(self.modes))
         return int((counts >= at_least).sum()), float(close.float().mean())
 
-    def feed(self, loader: Loader, where: Mapping[str, int] | None, part: tuple[int, int], workers: int) -> ToyFeed:
+    def feed(
+        self, loader: Loader, where: Mapping[str, int] | None, part: tuple[int, int], workers: int
+    ) -> ToyFeed:
         """How the loader gets its points. Parts of an endless set are streams of their own."""
         if where:
             raise ValueError(f"where {dict(where)}: {self.facts.name} has no labels")
@@ -116,7 +122,9 @@ def _toy(name: str, title: str, centres: list[tuple[float, ...]], std: float, ab
 
 @DATASETS.register("gaussian1d")
 def gaussian1d() -> ToySet:
-    return _toy("gaussian1d", "One Gaussian on a line", [(1.0,)], 0.5, "N(1, 0.5^2); endless, a block is an epoch.")
+    return _toy(
+        "gaussian1d", "One Gaussian on a line", [(1.0,)], 0.5, "N(1, 0.5^2); endless, a block is an epoch."
+    )
 
 
 @DATASETS.register("ring")
@@ -128,4 +136,6 @@ def ring() -> ToySet:
 @DATASETS.register("grid")
 def grid() -> ToySet:
     centres = [(float(a), float(b)) for a in (-4, -2, 0, 2, 4) for b in (-4, -2, 0, 2, 4)]
-    return _toy("grid", "Twenty-five Gaussians on a grid", centres, 0.05, "Five by five, two apart, std 0.05.")
+    return _toy(
+        "grid", "Twenty-five Gaussians on a grid", centres, 0.05, "Five by five, two apart, std 0.05."
+    )

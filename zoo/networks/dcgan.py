@@ -82,9 +82,7 @@ class DcganGenerator(nn.Module):
         self.latent = latent
         maps = [width << i for i in reversed(range(halvings(resolution)))]  # 64x64: 8w, 4w, 2w, w
         fold, units = nn.Unflatten(1, (maps[0], 4, 4)), maps[0] * 16
-        first = (
-            [nn.BatchNorm1d(units, eps), fold] if norm == "units" else [fold, nn.BatchNorm2d(maps[0], eps)]
-        )
+        first = [nn.BatchNorm1d(units, eps), fold] if norm == "units" else [fold, nn.BatchNorm2d(maps[0], eps)]
         self.project = nn.Sequential(nn.Linear(latent, units, bias=False), *first, nn.ReLU())
         layers = []
         for a, b in pairwise(maps):
@@ -104,9 +102,7 @@ class DcganDiscriminator(nn.Module):
     separate passes, as in the authors' code.
     """
 
-    def __init__(
-        self, *, channels: int = 3, resolution: int = 64, width: int = 64, kernel: int = 4, eps: float = 1e-5
-    ):
+    def __init__(self, *, channels: int = 3, resolution: int = 64, width: int = 64, kernel: int = 4, eps: float = 1e-5):
         super().__init__()
         check_kernel(kernel)
         maps = [width << i for i in range(halvings(resolution))]  # 64x64: w, 2w, 4w, 8w

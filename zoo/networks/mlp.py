@@ -60,9 +60,7 @@ def _each(key: str, value, count: int) -> list:
     """One value for each of ``count`` layers: a sequence gives its own to each."""
     values = list(value) if isinstance(value, (list, tuple)) else [value] * count
     if len(values) != count:
-        raise ValueError(
-            f"{key}={value!r} has {len(values)} values, for {count} layers; give one, or {count}"
-        )
+        raise ValueError(f"{key}={value!r} has {len(values)} values, for {count} layers; give one, or {count}")
     return values
 
 
@@ -118,9 +116,10 @@ class MlpGenerator(nn.Module):
         self.output = output
 
     def set_output_mean(self, mean: Tensor | float) -> None:
-        """Start at the mean image: ``mean`` [C, H, W] (or a number) in [0, 1]. Only a sigmoid output does so."""
-        if self.output == "sigmoid":
-            output_mean_(self.layers[-2], mean)
+        """Start at the mean image: ``mean`` [C, H, W] (or a number) in [0, 1]. Needs ``output="sigmoid"``."""
+        if self.output != "sigmoid":
+            raise ValueError(f"output={self.output!r}: only a G with output='sigmoid' can start at the mean image")
+        output_mean_(self.layers[-2], mean)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.layers(z).unflatten(1, self.shape)
