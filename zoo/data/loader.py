@@ -18,12 +18,8 @@ from zoo.data.store import ImageData
 if TYPE_CHECKING:
     import torch
 
-<<<<<<< HEAD
 # Sets up to this size live on the device; on CUDA sets up to a quarter of its free memory.
 RESIDENT_BYTES = 4 << 30
-=======
-RESIDENT_BYTES = 4 << 30  # sets up to this size live on the device; on CUDA: up to a quarter of its free memory
->>>>>>> translate
 
 
 def mix(*parts: Any) -> int:
@@ -81,14 +77,8 @@ class Loader:
             raise ValueError(f"part={part}: wants (k, n) with 0 <= k < n")
         side = self._check_sides()
         self.resolution = side  # of the images that come out; 0 for toy points
-<<<<<<< HEAD
         feed = getattr(data, "feed", None)  # sets without random access bring their own
         self._feed = feed(self, where, part, workers) if feed else _feed(self, where, part, workers)
-=======
-        self._feed = (
-            data.feed(self, where, part, workers) if hasattr(data, "feed") else _feed(self, where, part, workers)
-        )
->>>>>>> translate
         self.exact = data.exact
 
     def _check_sides(self) -> int:

@@ -131,9 +131,7 @@ def by_hand(name: str) -> Path:
 def put_by_hand(name: str, folder: Path | None = None) -> Path:
     """``by_hand(name)`` as a source's fetch. OSError where nobody has put anything there."""
     if not by_hand(name).exists():
-        raise OSError(
-            f"its owners want to be asked: get it from them and put or link its files at {by_hand(name)}"
-        )
+        raise OSError(f"its owners want to be asked: get it from them and put or link its files at {by_hand(name)}")
     return by_hand(name)
 
 
@@ -152,15 +150,7 @@ def torchvision(
     """
 
     def fetch(folder: Path) -> Path:
-<<<<<<< HEAD
         return folder if download and not by_hand(name).exists() else put_by_hand(name)
-=======
-        if by_hand(name).exists():
-            return by_hand(name)
-        if not download:
-            raise OSError(f"its owners want to be asked: get it from them and put or link its files at {by_hand(name)}")
-        return folder
->>>>>>> translate
 
     def read(root: Path, split: str) -> Rows:
         import numpy as np
