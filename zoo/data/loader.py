@@ -134,7 +134,7 @@ class Loader:
             channels = torch.arange(x.shape[1], device=self.device)[None, :, None, None]
             x = x[images, channels, rows[:, None, :, None], columns[:, None, None, :]]
         if self.flip:
-            # Whole images picked out of both: ten times as fast on a CPU as torch.where with a broadcast mask.
+            # Whole images picked out of both: on a CPU ten times as fast as torch.where with a broadcast mask.
             side = torch.arange(len(x), device=self.device) + len(x) * (uniform() < 0.5)
             x = torch.cat([x, x.flip(-1)]).index_select(0, side)
         if self.pad and self.pad != x.shape[-1]:
