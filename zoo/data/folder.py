@@ -48,9 +48,7 @@ class Folder:
         self.root = Path(path).expanduser().resolve()
         self.skip = chosen.get("skip") == "corrupt"
         if chosen.get("skip", "corrupt") != "corrupt":
-            raise ValueError(
-                f"{name}: skip={chosen['skip']} is unknown; skip=corrupt leaves out unreadable images"
-            )
+            raise ValueError(f"{name}: skip={chosen['skip']} is unknown; skip=corrupt leaves out unreadable images")
         if chosen.get("channels", "3") not in ("1", "3"):
             raise ValueError(f"{name}: channels={chosen['channels']}; images have 1 (grey) or 3 (colour)")
         if not self.root.is_dir():
@@ -108,9 +106,7 @@ class Folder:
                     write(path, self.facts, rows, resolution=resolution, source="folder", progress=progress)
                 except OSError:
                     if len(bad) == len(files):
-                        raise ValueError(
-                            f"folder:{self.root}: none of its {len(files)} images can be read"
-                        ) from None
+                        raise ValueError(f"folder:{self.root}: none of its {len(files)} images can be read") from None
                     raise
         return path
 

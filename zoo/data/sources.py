@@ -50,9 +50,7 @@ def run(command: Sequence[str], folder: Path, seconds: float) -> str:
     if done.returncode:
         words = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
         telling = [line for line in words if not line.lower().startswith(("npm warn", "w:"))] or words
-        raise OSError(
-            f"{' '.join(command[:2])} failed: {' '.join(telling[:2])[:300] or f'exit {done.returncode}'}"
-        )
+        raise OSError(f"{' '.join(command[:2])} failed: {' '.join(telling[:2])[:300] or f'exit {done.returncode}'}")
     return done.stdout
 
 
@@ -90,9 +88,7 @@ def unpack(tarball: Path, folder: Path, keep: Callable[[str], bool] = lambda nam
     tarball.unlink()
 
 
-def debian(
-    package: str, read: Callable[[Path, str], Rows], digest: Mapping[str, str] | None = None
-) -> Source:
+def debian(package: str, read: Callable[[Path, str], Rows], digest: Mapping[str, str] | None = None) -> Source:
     """A set in a Debian package. ``read`` gets the root of the unpacked package."""
 
     def fetch(folder: Path) -> Path:
@@ -135,9 +131,7 @@ def by_hand(name: str) -> Path:
 def put_by_hand(name: str, folder: Path | None = None) -> Path:
     """``by_hand(name)`` as a source's fetch. OSError where nobody has put anything there."""
     if not by_hand(name).exists():
-        raise OSError(
-            f"its owners want to be asked: get it from them and put or link its files at {by_hand(name)}"
-        )
+        raise OSError(f"its owners want to be asked: get it from them and put or link its files at {by_hand(name)}")
     return by_hand(name)
 
 

@@ -1,0 +1,123 @@
+"""DCGAN. A. Radford, L. Metz, S. Chintala, Unsupervised Representation Learning with Deep Convolutional
+Generative Adversarial Networks, 2015, arXiv 1511.06434.
+
+The paper's nets are those of the authors' Theano code (5x5 kernels); their Torch code (4x4, half as wide)
+is the one that most others descend from. ``celeba`` and ``mnist`` follow the first, ``lsun`` and the
+reduced settings the second.
+
+Departures:
+- Theano code: it has no running averages and samples with the batch's statistics; we sample with running
+  averages.
+- Theano code: each batch of reals serves one player alone, so that those of G's turns go unused. Ours
+  consumes images in D's turns only, and the budget is halved to the same number of steps. (With classes,
+  G's turn takes its classes from a batch of the data, and both turns consume.)
+- Torch code: G's step uses D's activations from before D's step with D's weights from after it; ours runs
+  D anew on the same fakes, as the PyTorch port does.
+- celeba: the authors' 350,000 face crops are not public; these are CelebA's images.
+- mnist: all 60,000 training images are used; the authors kept 10,000 for validation.
+- Reduced settings: what is sampled is an average of G's weights over time.
+"""
+
+from zoo.recipe import Adam, Data, Ema, Ramp, Recipe, Spec, Stage, setting
+
+
+def theano_game(**more) -> Spec:
+    """Batches alternate between the players, G first."""
+    prior = Spec("uniform", low=-1.0, high=1.0)
+    return Spec("adversarial", loss=Spec("non-saturating"), prior=prior, order="G-first", **more)
+
+
+@setting("celeba")
+def celeba():
+    "The paper's 64x64 faces: 5x5 kernels, width 128, 25 epochs."
+    adam = Adam(lr=2e-4, betas=(0.5, 0.999), weight_decay=1e-5)
+    return Recipe(
+        networks={
+            "G": Spec("dcgan-generator", width=128, kernel=5, norm="units", eps=1e-8),
+            "D": Spec("dcgan-discriminator", width=128, kernel=5, eps=1e-8),
+        },
+        stages=(
+            Stage(
+                game=theano_game(),
+                optimisers={"G": adam, "D": adam},
+                images=25 * 350_000 // 2,  # 25 epochs of the authors' faces, half of their batches for D
+                batch=128,
+                resolution=64,
+            ),
+        ),
+    )
+
+
+@setting("mnist")
+def mnist():
+    "The authors' conditional MNIST nets: 100 epochs, then 100 at a falling rate."
+    adam = Adam(lr=2e-4, betas=(0.5, 0.999), weight_decay=2.5e-5)
+    epoch = 50_000  # the authors keep 10,000 of the 60,000 for validation
+    return Recipe(
+        networks={
+            "G": Spec("dcgan-digit-generator", classes="data"),
+            "D": Spec("dcgan-digit-discriminator", classes="data"),
+        },
+        stages=(
+            Stage(
+                game=theano_game(labels="real"),
+                optimisers={"G": adam, "D": adam},
+                images=200 * epoch,
+                batch=128,
+                resolution=28,
+                data=Data(range=(0.0, 1.0)),
+                ramps=(Ramp("optim.*.lr", ((100 * epoch, 2e-4), (200 * epoch, 0.0))),),
+            ),
+        ),
+    )
+
+
+def torch_code(images: int, resolution: int, width: int, data: Data, ema: dict[str, Ema]) -> Recipe:
+    """4x4 kernels, D then G on the same fakes."""
+    adam = Adam(lr=2e-4, betas=(0.5, 0.999))
+    return Recipe(
+        networks={
+            "G": Spec("dcgan-generator", width=width),
+            "D": Spec("dcgan-discriminator", width=width),
+        },
+        stages=(
+            Stage(
+                game=Spec("adversarial", loss=Spec("non-saturating"), noise="shared"),
+                optimisers={"G": adam, "D": adam},
+                images=images,
+                batch=64,
+                resolution=resolution,
+                data=data,
+            ),
+        ),
+        ema=ema,
+    )
+
+
+@setting("lsun")
+def lsun():
+    "The authors' Torch code on 64x64 bedrooms: 4x4 kernels, width 64, 25 epochs."
+    return torch_code(25 * 3_033_042, 64, 64, Data(load=96), {})  # loaded at 96, cropped to 64
+
+
+def small(batches: int, width: int) -> Recipe:
+    """32x32; what is sampled has a half-life of 300 batches."""
+    return torch_code(batches * 64, 32, width, Data(pad=True), {"G": Ema(halflife=300 * 64, rampup=0.05)})
+
+
+@setting("fashion-mnist")
+def fashion_mnist():
+    "32x32, width 32, 8,000 batches of 64."
+    return small(8_000, 32)
+
+
+@setting("mnist", "small")
+def mnist_small():
+    "32x32, width 32, 5,000 batches of 64."
+    return small(5_000, 32)
+
+
+@setting("cifar10", "small")
+def cifar10_small():
+    "32x32, width 48, 8,000 batches of 64."
+    return small(8_000, 48)

@@ -1,0 +1,129 @@
+"""The Python API beside ``zoo.load``: what there is, untrained models, training. No torch until it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo import hub, recipe
+from zoo.registry import DATASETS
+
+if TYPE_CHECKING:
+    from zoo.model import Model
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The models that have a recipe. A pattern without wildcards matches inside names, here and below."""
+    return recipe.models(pattern)
+
+
+def list_recipes(pattern: str = "*") -> list[str]:
+    """The recipes: ``model-dataset[-variant]``."""
+    return recipe.names(pattern)
+
+
+def list_datasets(pattern: str = "*") -> list[str]:
+    """The registered data sets. Besides them ``folder:PATH`` takes your own images."""
+    return DATASETS.names(pattern)
+
+
+def list_weights(pattern: str = "*") -> list[str]:
+    """The weights that come with the package: what ``zoo.load`` takes by name."""
+    import fnmatch
+
+    if not any(c in pattern for c in "*?["):
+        pattern = f"*{pattern}*"
+    return sorted(n for n in hub.index() if fnmatch.fnmatch(n, pattern))
+
+
+def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0) -> Model:
+    """An untrained Model: the networks of a recipe, initialised from ``seed``, with their prior, range and verb.
+
+    ``model``: a model's id, a recipe's name, or the path of a recipe file. ``dataset``: as for :func:`train`.
+    ValueError for names that are none, and for a data set that lacks what the recipe needs.
+    """
+    from torch import random
+
+    from zoo.data import facts as facts_of
+    from zoo.engine import plan
+    from zoo.model import build_model
+
+    found = recipe.find(model, dataset if isinstance(dataset, str) else None, variant)
+    facts = facts_of(found.dataset if dataset is None else dataset)
+    found = plan.resolve(found, facts)
+    with random.fork_rng(devices=[]):
+        networks = plan.build_networks(found, seed)
+        stage = found.stages[-1]
+        game = plan.build_game(stage, networks, facts)
+    spec = plan.shipped(game, found, stage, facts)
+    return build_model(spec, {name: game.get_submodule(name) for name in spec["networks"]}).eval()
+
+
+def train(
+    model: str,
+    dataset: Any = None,
+    variant: str = "",
+    *,
+    out: str | Path | None = None,
+    images: int | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    init: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    compile: bool = False,
+    deterministic: bool = False,
+    progress: Callable[..., None] | None = None,
+) -> Path:
+    """Train a model and return the run's folder, which :func:`zoo.load` takes.
+
+    ``model``: a model's id, a recipe's name, or the path of a recipe file. ``dataset``: a registered name,
+    ``folder:PATH``, any map-style torch Dataset, or an image tensor; by default that of the model's first recipe.
+    ``out``: a new folder (``runs/NAME-SEED``). ``images``: the budget, to which stages and ramps are rescaled;
+    ``minutes`` only stops early. ``settings``: recipe fields by dotted path, ``{"optimisers.D.lr": 1e-4}``.
+    ``init``: weights to begin from. ``device`` to ``deterministic``: the machine's choices.
+    ``progress(event, **facts)``: called with start, rate, tick, grid, checkpoint, warning, done.
+    ValueError for a mistake in any of these, before anything is written.
+    """
+    import json
+
+    from zoo.engine.run import Runtime
+    from zoo.engine.train import train as run
+
+    named = isinstance(dataset, str)
+    found = recipe.find(model, dataset if named else None, variant)
+    for key, value in (settings or {}).items():
+        found = recipe.override(found, key, value if isinstance(value, str) else json.dumps(recipe.encode(value)))
+    return run(
+        found,
+        out or fresh_folder(found.name, seed),
+        runtime=Runtime(device=device, precision=precision, compile=compile, deterministic=deterministic),
+        seed=seed,
+        images=images,
+        minutes=minutes,
+        init=init,
+        dataset=None if named else dataset,
+        progress=progress,
+    )
+
+
+def resume(
+    run: str | Path, *, minutes: float | None = None, dataset: Any = None, progress: Callable[..., None] | None = None
+) -> Path:
+    """Go on with a run that was stopped, from its last checkpoint, as if nothing had happened. Returns its folder.
+    ``dataset``: the Dataset or tensor that it was trained on, where it had no name."""
+    from zoo.engine.train import resume as go_on
+
+    return go_on(run, minutes=minutes, dataset=dataset, progress=progress)
+
+
+def fresh_folder(name: str, seed: int) -> Path:
+    """``runs/NAME-seedS``, or with -2, -3, ... the first that does not exist."""
+    first = Path("runs") / f"{name}-seed{seed}"
+    path, count = first, 1
+    while path.exists():
+        count += 1
+        path = first.with_name(f"{first.name}-{count}")
+    return path

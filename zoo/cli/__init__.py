@@ -1,0 +1,81 @@
+"""The command ``zoo``: a file a verb. No torch until a verb needs it, so that ``zoo list`` answers at once.
+
+Exit status: 0; 2 for a mistake of the user's, told in one line; 1 for a failure; 130 where interrupted. A traceback
+appears only with ``--debug``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from zoo.version import __version__
+
+VERBS = ("list", "show", "train", "resume", "sample", "data", "export", "publish")
+
+
+class Verbs(click.Group):
+    """The verbs, each imported when it is asked for: ``zoo.cli.VERB`` holds a command called ``VERB``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        return importlib.import_module(f"zoo.cli.{name}").command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):
+        from zoo.registry import nearest
+
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            raise click.UsageError(f"no command '{args[0]}'{nearest(args[0], VERBS)}; the commands: {', '.join(VERBS)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="zoo")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error (at any place).")
+def cli() -> None:
+    """Every GAN of the paper timeline: train it, sample it, take its weights along."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line ``args`` (by default the process's) and exit with its status."""
+    args = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in args
+    try:
+        status = cli.main([a for a in args if a != "--debug"], prog_name="zoo", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:  # zoo list | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except (KeyboardInterrupt, click.Abort):
+        status = say("interrupted", 130)
+    except Exception as error:
+        if debug and not isinstance(error, click.ClickException):
+            raise
+        status = explain(error)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def explain(error: Exception) -> int:
+    """One line for an error, and its exit status."""
+    if isinstance(error, click.ClickException):
+        return say(error.format_message(), error.exit_code)
+    if isinstance(error, ValueError):
+        return say(error, 2)
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return say(f"{error.filename}: {error.strerror}", 1)
+    if isinstance(error, (OSError, RuntimeError, ImportError)):
+        return say(error, 1)
+    return say(f"{type(error).__name__}: {error} (an error of the zoo's own; --debug shows where)", 1)
+
+
+def say(what: object, status: int) -> int:
+    print("zoo:", " ".join(str(what).split()) or type(what).__name__, file=sys.stderr)
+    return status

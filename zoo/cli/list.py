@@ -1,0 +1,90 @@
+"""``zoo list``: what there is, without importing torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from zoo.cli.output import json_option, print_table
+
+KINDS = ("models", "recipes", "datasets", "weights")
+
+
+@click.command("list")
+@click.argument("kind", default="models", metavar="[models|recipes|datasets|weights]")
+@click.argument("pattern", default="*")
+@json_option
+def command(kind: str, pattern: str, as_json: bool) -> None:
+    """Models (by default), recipes, data sets or weights whose name matches PATTERN.
+
+    A pattern without wildcards matches inside names: `zoo list recipes cifar10`.
+    """
+    if kind not in KINDS:
+        if pattern != "*":
+            raise click.UsageError(f"'{kind}' is no kind of thing to list; choose {', '.join(KINDS)}")
+        kind, pattern = "models", kind
+    rows = {"models": models, "recipes": recipes, "datasets": datasets, "weights": weights}[kind](pattern)
+    if not rows and pattern != "*":
+        from zoo import api
+        from zoo.registry import nearest
+
+        known = getattr(api, f"list_{kind}")()
+        near = nearest(pattern, [*known, *KINDS])
+        raise ValueError(f"no {kind} match '{pattern}'{near} (zoo list {kind} shows all)")
+    print_table(rows, as_json)
+
+
+def models(pattern: str) -> list[dict[str, Any]]:
+    from zoo import recipe
+
+    rows = []
+    for name in recipe.models(pattern):
+        entries = [e for e in recipe.RECIPES.values() if e["model"] == name]
+        sets = list(dict.fromkeys(e["dataset"] for e in entries))
+        title = " ".join(entries[0]["doc"].strip().split("\n\n")[0].split())
+        rows.append({"model": name, "recipes": len(entries), "data sets": sets, "title": title})
+    return rows
+
+
+def recipes(pattern: str) -> list[dict[str, Any]]:
+    from zoo import hub, recipe
+
+    shipped = hub.index()
+    rows = []
+    for name in recipe.names(pattern):
+        entry = recipe.RECIPES[name]
+        images = entry["build"]().images
+        held = "weights" if name in shipped else ""
+        rows.append({"recipe": name, "images": images, "shipped": held, "about": entry["about"]})
+    return rows
+
+
+def datasets(pattern: str) -> list[dict[str, Any]]:
+    from zoo import data
+    from zoo.registry import DATASETS
+
+    rows = []
+    for name in DATASETS.names(pattern):
+        facts = data.facts(name)
+        rows.append(
+            {
+                "data set": name,
+                "channels": facts.channels,
+                "resolution": facts.resolution,
+                "classes": len(facts.classes),
+                "yields": facts.keys,
+                "images": sum(facts.splits.values()) or None,
+                "licence": facts.licence,
+                "title": facts.title,
+            }
+        )
+    return rows
+
+
+def weights(pattern: str) -> list[dict[str, Any]]:
+    from zoo import api, hub
+
+    index = hub.index()
+    keys = ("kind", "bytes", "images", "recipe")
+    return [{"weights": name, **{k: index[name].get(k) for k in keys}} for name in api.list_weights(pattern)]

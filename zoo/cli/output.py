@@ -1,0 +1,60 @@
+"""What verbs print: tables on a terminal, tab-separated lines in a pipe, JSON where asked."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, default=str))
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Rows with the same keys. In a pipe one line a row, cells separated by tabs, without a heading."""
+    if as_json:
+        print_json(list(rows))
+    elif not sys.stdout.isatty():
+        for row in rows:
+            click.echo("\t".join(map(cell, row.values())))
+    elif rows:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*map(str, rows[0]), box=box.SIMPLE_HEAD, pad_edge=False)
+        for row in rows:
+            table.add_row(*map(cell, row.values()))
+        Console(highlight=False, markup=False).print(table)
+
+
+def cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """12 s, 4.5 minutes, 3.2 hours, 5.1 days."""
+    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= size * 1.5 or (seconds >= size and unit == "minutes"):
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def choose_device(name: str) -> str:
+    """``auto`` -> cuda, else mps, else cpu."""
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

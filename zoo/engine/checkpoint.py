@@ -1,0 +1,114 @@
+"""Checkpoints: one safetensors file with the whole state of a run, written so that no instant leaves a torn one.
+
+The file is written beside its target, flushed to the disk and renamed over it; a kill or a full disk leaves the last
+good one. What can be derived is not in it: ramps are functions of the images seen, random numbers of (seed, round).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from zoo.engine.ema import Shadows
+from zoo.engine.turn import Learner
+from zoo.game import Game
+
+
+def write_beside(path: Path, write) -> None:
+    """Call ``write(temporary path)``, flush, rename onto ``path``. Nothing is left behind where it fails."""
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        write(beside)
+        with open(beside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except BaseException as error:
+        beside.unlink(missing_ok=True)
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        if full or (isinstance(error, SafetensorError) and "No space" in str(error)):
+            raise OSError(
+                errno.ENOSPC, f"no space left to write {path}; free some, then go on with zoo resume"
+            ) from None
+        raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed left beside their targets."""
+    for partial in Path(folder).glob(".*.partial"):
+        partial.unlink(missing_ok=True)
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write tensors and JSON facts as one safetensors file, atomically."""
+    seen: set[int] = set()
+    plain: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        if tensor.data_ptr() in seen:  # a shared parameter is stored under each of its names
+            tensor = tensor.clone()
+        seen.add(tensor.data_ptr())
+        plain[name] = tensor
+    write_beside(path, lambda beside: save_file(plain, beside, metadata={"zoo": json.dumps(facts)}))
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts of a file written by :func:`save`. ValueError where it is missing, truncated or another's."""
+    if not Path(path).is_file():
+        raise ValueError(f"checkpoint {path}: no such file; is this the folder of a run?")
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads((file.metadata() or {})["zoo"])
+            return {k: file.get_tensor(k) for k in file.keys()}, facts  # noqa: SIM118
+    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+        raise ValueError(f"checkpoint {path}: unreadable or not a checkpoint ({error})") from None
+
+
+def collect(game: Game, learner: Learner, shadows: Shadows) -> dict[str, Tensor]:
+    """The state of a run, by name: ``game.*``, ``optim.PLAYER.PARAMETER.KEY``, ``ema.NETWORK.*``."""
+    tensors = {f"game.{k}": v for k, v in game.state_dict().items()}
+    for player, named in learner.players.items():
+        state = learner.optimisers[player].state
+        for name, p in named.items():
+            for key, value in state.get(p, {}).items():
+                if isinstance(value, Tensor):
+                    tensors[f"optim.{player}.{name}/{key}"] = value
+    for name, shadow in shadows.items():
+        tensors.update({f"ema.{name}.{k}": v for k, v in shadow.network.state_dict().items()})
+    return tensors
+
+
+def restore(tensors: Mapping[str, Tensor], game: Game, learner: Learner, shadows: Shadows) -> None:
+    """The inverse of :func:`collect`. Moments take their parameter's own layout: fused kernels pair elements by
+    storage order."""
+
+    def under(prefix: str) -> dict[str, Tensor]:
+        return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+    game.load_state_dict(under("game."))
+    for player, named in learner.players.items():
+        optimiser = learner.optimisers[player]
+        for full, value in under(f"optim.{player}.").items():
+            name, _, key = full.rpartition("/")
+            p = named[name]
+            if value.shape == p.shape and key != "step":
+                value = torch.empty_like(p, requires_grad=False).copy_(value)
+            elif optimiser.defaults.get("fused"):
+                value = value.to(p.device)
+            optimiser.state[p][key] = value
+    for name, shadow in shadows.items():
+        shadow.network.load_state_dict(under(f"ema.{name}."))

@@ -1,0 +1,150 @@
+"""From a recipe to networks, a game and its players: everything that is settled before the first image.
+
+All mistakes that a recipe can hold are found here, on the ``meta`` device, before any work is done.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from zoo.data import Facts
+from zoo.engine.turn import Learner
+from zoo.game import Batch, Game, seed_for
+from zoo.recipe import Recipe, Stage, check
+from zoo.registry import GAMES, NETWORKS, Spec
+
+
+def resolve(recipe: Recipe, facts: Facts) -> Recipe:
+    """The recipe with what the data set fixes filled in: ``channels``, ``resolution`` and ``classes="data"``."""
+    check(recipe)
+    known = {"channels": facts.channels, "resolution": recipe.stages[-1].resolution}
+    networks = {}
+    for name, spec in recipe.networks.items():
+        takes = NETWORKS.parameters(spec.name)
+        if spec.kwargs.get("classes") == "data":
+            if not facts.classes:
+                raise ValueError(
+                    f"networks.{name}.classes='data': '{facts.name}' has no classes; choose a data set with labels, "
+                    f"or an unconditional recipe (zoo list recipes)"
+                )
+            spec = spec.replace(classes=len(facts.classes))
+        spec = spec.replace(**{k: v for k, v in known.items() if k in takes and k not in spec.kwargs})
+        NETWORKS.check(spec)
+        networks[name] = spec
+    return recipe.replace(networks=networks)
+
+
+def build_networks(recipe: Recipe, seed: int = 0, device: str | None = None) -> dict[str, nn.Module]:
+    """The recipe's networks, each initialised from a seed of its own, so that none depends on the others' order."""
+    networks = {}
+    for name, spec in recipe.networks.items():
+        torch.manual_seed(seed_for(seed, "init", name))
+        try:
+            with torch.device(device or "cpu"):
+                networks[name] = NETWORKS.build(spec)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"networks.{name}: {error}") from error
+    return networks
+
+
+def build_game(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) -> Game:
+    """The stage's game over the networks. ValueError where it needs what the data do not yield."""
+    # A game that remembers images has to know their shape.
+    defaults = {"channels": facts.channels, "resolution": stage.resolution}
+    game = GAMES.build(stage.game, networks, defaults=defaults)
+    have = {s.keys.get(k, k) for s in stage.data.streams.values() for k in facts.keys}
+    missing = [k for k in game.needs if k not in have]
+    if missing:
+        raise ValueError(
+            f"game '{stage.game.name}' needs '{missing[0]}', and '{facts.name}' yields {', '.join(sorted(have))}; "
+            f"choose another data set (zoo list datasets)"
+        )
+    return game
+
+
+def meta_batch(stage: Stage, facts: Facts, size: int) -> dict[str, torch.Tensor]:
+    """Shapes of one draw from each stream, on ``meta``."""
+    shape = (facts.channels, stage.resolution, stage.resolution) if stage.resolution else (facts.channels,)
+    have: dict[str, torch.Tensor] = {}
+    for stream in stage.data.streams.values():
+        for key in facts.keys:
+            if key == "caption":
+                continue
+            made = torch.empty(size, *shape) if key == "x" else torch.empty(size, dtype=torch.int64)
+            have[stream.keys.get(key, key)] = made.to("meta")
+    return have
+
+
+def rehearse(recipe: Recipe, facts: Facts) -> list[dict[str, Any]]:
+    """Play one round of every stage on ``meta``: no data, no memory, no time. Returns the facts of each stage:
+    ``turns`` (players, times a round, batch), ``images_a_round``, ``rounds``."""
+    networks = build_networks(recipe, device="meta")
+    stages = []
+    for stage in recipe.stages:
+        with torch.device("meta"):
+            game = build_game(stage, networks, facts)
+            learner = Learner(game, stage, device="meta")
+            batch = Batch(stage.batch, device="meta")
+            batch.update(meta_batch(stage, facts, stage.batch))
+            game.prepare(batch)
+            usual = 1_000_003  # a round in no burst and no warm-up
+            turns, per_round = [], 0
+            for turn in learner.turns:
+                size = turn.batch or stage.batch
+                batch.size = size
+                if turn.draw is not None:
+                    batch.update(meta_batch(stage, facts, size))
+                try:
+                    learner.play(turn, batch, 0)
+                except RuntimeError as error:
+                    raise ValueError(f"stage at {stage.resolution} pixels: {str(error).splitlines()[0]}") from error
+                times = (turn.repeat(usual) if callable(turn.repeat) else turn.repeat) / turn.every
+                per_round += times * size if turn.draw == "fresh" else 0
+                turns.append({"players": list(turn.players), "times": times, "batch": size, "draw": turn.draw})
+        if not per_round:
+            raise ValueError("the game's turns consume no real images: at least one needs draw='fresh'")
+        rounds = math.ceil(stage.images / per_round)
+        stages.append({"turns": turns, "images_a_round": per_round, "rounds": rounds, "images": stage.images})
+    return stages
+
+
+def describe(recipe: Recipe, facts: Facts | None = None) -> dict[str, Any]:
+    """What a recipe comes to: parameters by network, turns, rounds, images. Nothing is fetched, built or trained."""
+    if facts is None:
+        from zoo.data import facts as facts_of
+
+        facts = facts_of(recipe.dataset)
+    recipe = resolve(recipe, facts)
+    networks = build_networks(recipe, device="meta")
+    return {
+        "recipe": recipe.name,
+        "dataset": facts.name,
+        "parameters": {n: sum(p.numel() for p in m.parameters()) for n, m in networks.items()},
+        "networks": {n: {"name": s.name, "kwargs": dict(s.kwargs)} for n, s in recipe.networks.items()},
+        "images": recipe.images,
+        "stages": rehearse(recipe, facts),
+    }
+
+
+def shipped(game: Game, recipe: Recipe, stage: Stage, facts: Facts) -> dict[str, Any]:
+    """The model spec for the Card (plain JSON): what ``zoo.model`` needs to build the Model without any game."""
+
+    def plain(spec: Spec) -> dict[str, Any]:
+        return {"name": spec.name, "kwargs": dict(spec.kwargs)}
+
+    ships = dict(game.ships())
+    spec = {**ships, "networks": {n: plain(recipe.networks[n]) for n in ships["networks"]}}
+    if isinstance(spec.get("prior"), Spec):
+        spec["prior"] = plain(spec["prior"])
+    return {
+        **spec,
+        "range": list(stage.data.range),
+        "resolution": stage.resolution,
+        "channels": facts.channels,
+        "classes": list(facts.classes),
+    }

@@ -1,0 +1,63 @@
+"""Ramps: values over the images seen, written into optimisers, buffers and averages before each round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from zoo.engine.ema import Shadows
+from zoo.engine.turn import Learner
+from zoo.recipe import Ramp
+from zoo.registry import nearest
+
+
+class Ramps:
+    """The ramps of a stage, bound to what they write. ValueError where a target does not exist."""
+
+    def __init__(self, ramps: Sequence[Ramp], learner: Learner, shadows: Shadows):
+        self.bound = [(ramp, setter) for ramp in ramps for setter in _setters(ramp.target, learner, shadows)]
+        self._last: list[float | None] = [None] * len(self.bound)
+
+    def write(self, images: int) -> None:
+        """Set every target to its value after ``images`` real images of the stage."""
+        for i, (ramp, put) in enumerate(self.bound):
+            value = ramp.at(images)
+            if value != self._last[i]:
+                put(value)
+                self._last[i] = value
+
+
+def _setters(target: str, learner: Learner, shadows: Shadows) -> list[Callable[[float], None]]:
+    kind, _, rest = target.partition(".")
+    if kind == "game":
+        buffers = dict(learner.game.named_buffers())
+        if rest not in buffers:
+            raise ValueError(f"ramp target '{target}': the game has no buffer '{rest}'{nearest(rest, buffers)}")
+        return [buffers[rest].fill_]
+    if kind == "ema":
+        name, _, field = rest.rpartition(".")
+        if name not in shadows or field != "halflife":
+            known = [f"ema.{n}.halflife" for n in shadows]
+            raise ValueError(f"ramp target '{target}': must be one of {', '.join(known) or '(the recipe has no ema)'}")
+        return [lambda value: setattr(shadows[name], field, value)]
+    # optim.PLAYER.FIELD or optim.PLAYER.FIELD.INDEX; a player may hold dots itself
+    for player in sorted((*learner.optimisers, "*"), key=len, reverse=True):
+        if rest.startswith(player + "."):
+            chosen = list(learner.optimisers.values()) if player == "*" else [learner.optimisers[player]]
+            field, _, index = rest[len(player) + 1 :].partition(".")
+            groups = [g for o in chosen for g in o.param_groups]
+            for g in groups:
+                if field not in g:
+                    raise ValueError(f"ramp target '{target}': this optimiser has no '{field}'{nearest(field, g)}")
+            return [_field(g, field, int(index) if index else None) for g in groups]
+    known = ", ".join(f"optim.{p}." for p in learner.optimisers)
+    raise ValueError(f"ramp target '{target}': must begin with one of {known}")
+
+
+def _field(group: dict[str, Any], field: str, index: int | None) -> Callable[[float], None]:
+    def put(value: float) -> None:
+        if index is not None:
+            value = tuple(value if i == index else old for i, old in enumerate(group[field]))
+        group[field] = value
+
+    return put

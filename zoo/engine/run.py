@@ -1,0 +1,199 @@
+"""What a run is made of: the machine's choices (Runtime), the folder, the log, the sample grids, the exported weights."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo import hub, parallel
+from zoo.data import Facts
+from zoo.engine import checkpoint, plan
+from zoo.engine.ema import Shadows
+from zoo.game import Batch, Game
+from zoo.model import Model, build_model
+from zoo.recipe import Recipe, encode
+from zoo.version import __version__
+
+RECIPE, LOG, CHECKPOINT, WEIGHTS, SAMPLES = (
+    "recipe.json",
+    "log.jsonl",
+    "checkpoint.safetensors",
+    "weights.safetensors",
+    "samples",
+)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """All that the machine fixes. Beyond rounding no result depends on it.
+
+    ``device``: ``auto`` (cuda, else mps, else cpu) or a torch device. ``precision``: ``fp32`` or ``bf16`` (autocast; penalties
+    and losses sum in float32). ``tf32``: let matrix units round float32 inputs to 10 bits. ``compile``: torch.compile the
+    losses. ``deterministic``: bit-equal repetition on CUDA too. ``layout``: ``channels_last`` or ``contiguous``.
+    """
+
+    device: str = "auto"
+    precision: str = "fp32"
+    tf32: bool = True
+    compile: bool = False
+    deterministic: bool = False
+    layout: str = "channels_last"
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision='{self.precision}': must be fp32 or bf16")
+        if self.layout not in ("channels_last", "contiguous"):
+            raise ValueError(f"layout='{self.layout}': must be channels_last or contiguous")
+
+    def settle(self) -> torch.device:
+        """Choose the device and tell torch the rest. ValueError where the device is not there."""
+        name = self.device
+        if name == "auto":
+            mps = torch.backends.mps.is_available()
+            name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+        try:
+            device = torch.device(name)
+        except RuntimeError:
+            raise ValueError(f"device='{name}': must be auto, cpu, cuda, cuda:N or mps") from None
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"device='{name}': torch finds no CUDA device here; use --device cpu")
+        if device.type == "mps" and not torch.backends.mps.is_available():
+            raise ValueError(f"device='{name}': torch finds no MPS device here; use --device cpu")
+        if device.type == "cuda":
+            if device.index is None:
+                device = torch.device("cuda", parallel.local_rank())
+            torch.cuda.set_device(device)
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.tf32
+            torch.backends.cudnn.benchmark = not self.deterministic
+            if self.deterministic:
+                os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+                torch.use_deterministic_algorithms(True, warn_only=True)
+        return device
+
+
+class RunFolder:
+    """The folder of a run: recipe.json, log.jsonl, samples/*.png, checkpoint.safetensors, weights.safetensors."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    @classmethod
+    def create(cls, path: str | Path, recipe: Recipe, seed: int, runtime: Runtime, given: bool) -> RunFolder:
+        """A new folder; ``given``: the data set is an object that only the caller has. ValueError where a folder with
+        something in it stands there already."""
+        run = cls(path)
+        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+            raise ValueError(
+                f"out='{path}': exists already; name another folder with --out, or go on with zoo resume {path}"
+            )
+        (run.path / SAMPLES).mkdir(parents=True)
+        facts = {"zoo": __version__, "seed": seed, "given": given, "runtime": asdict(runtime), "recipe": encode(recipe)}
+        run._write_text(RECIPE, json.dumps(facts, indent=2))
+        return run
+
+    def _write_text(self, name: str, text: str) -> None:
+        checkpoint.write_beside(self.path / name, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+    def facts(self) -> dict[str, Any]:
+        """What recipe.json holds. ValueError where the folder is no run's."""
+        try:
+            return json.loads((self.path / RECIPE).read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):
+            raise ValueError(f"run '{self.path}': no readable {RECIPE} there; is it the folder of a run?") from None
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """One line of log.jsonl, written at once."""
+        with open(self.path / LOG, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def cut_log(self, images: int) -> None:
+        """Drop what was logged after the checkpoint from which a run goes on (and a torn last line)."""
+        if not (self.path / LOG).exists():
+            return
+        kept = []
+        for line in (self.path / LOG).read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["images"] <= images:
+                    kept.append(line + "\n")
+            except (json.JSONDecodeError, KeyError):
+                continue
+        self._write_text(LOG, "".join(kept))
+
+
+def model_of(game: Game, shadows: Shadows, spec: Mapping[str, Any]) -> Model:
+    """The Model that the game would leave behind now: the shadows where there are any, the players elsewhere."""
+    networks = {n: shadows[n].network if n in shadows else game.get_submodule(n) for n in spec["networks"]}
+    return build_model(spec, networks)
+
+
+def write_grid(path: Path, images: Tensor, columns: int) -> None:
+    """Images [N, C, H, W] in [0, 1], or points [N, D], as one PNG."""
+    from PIL import Image, ImageDraw
+    from torchvision.utils import make_grid
+
+    if images.dim() == 2:  # points: a scatter plot (one dimension: a histogram) over [-4, 4]
+        canvas = Image.new("RGB", (256, 256), "white")
+        draw = ImageDraw.Draw(canvas)
+        at = ((images.clamp(-4, 4) + 4) / 8 * 255).tolist()
+        if images.shape[1] == 1:
+            counts = torch.histc(images, 128, -4, 4)
+            for i, h in enumerate((counts / counts.max().clamp(min=1) * 250).tolist()):
+                draw.rectangle((2 * i, 255 - h, 2 * i + 1, 255), fill="black")
+        else:
+            for u, v, *_ in at:
+                draw.point((u, 255 - v), fill="black")
+    else:
+        grid = make_grid(images.clamp(0, 1), nrow=columns, padding=2, pad_value=1.0)
+        canvas = Image.fromarray((grid * 255 + 0.5).byte().permute(1, 2, 0).numpy())
+
+    def write(beside: Path) -> None:
+        with open(beside, "wb") as file:
+            canvas.save(file, format="PNG")
+
+    checkpoint.write_beside(path, write)
+
+
+def card(recipe: Recipe, facts: Facts, spec: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+    """What the weights file says of itself. ``run``: images, seconds, seed."""
+    return {
+        "name": recipe.name,
+        "model": dict(spec),
+        "recipe": encode(recipe),
+        "dataset": {"name": facts.name, "licence": facts.licence},
+        **run,
+        "metrics": {},
+        "versions": {"zoo": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
+
+
+def export(
+    path: Path,
+    game: Game,
+    shadows: Shadows,
+    recipe: Recipe,
+    stage_index: int,
+    facts: Facts,
+    draw: Callable[[], Batch],
+    run: Mapping[str, Any],
+) -> None:
+    """Write the weights file. A game with standing statistics finishes a copy, so that training is not touched."""
+    spec = plan.shipped(game, recipe, recipe.stages[stage_index], facts)
+    if type(game).finish is not Game.finish:
+        game = copy.deepcopy(game)
+        for name, shadow in shadows.items():
+            game.get_submodule(name).load_state_dict(shadow.network.state_dict())
+        with torch.no_grad():
+            game.finish(draw)
+        shadows = {}
+    model = model_of(game, shadows, spec)
+    networks = {n: model.networks[n] for n in spec["networks"]}
+    hub.save_weights(path, networks, card(recipe, facts, spec, run))

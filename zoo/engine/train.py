@@ -1,0 +1,560 @@
+"""The loop. One for every model, on every device, with any number of processes.
+
+A round plays the game's turns in order; the clock is real images consumed. Nothing is read back from the device but
+once a tick. All randomness of a round comes from (seed, stage, round): noise from ``seed_for(seed, "noise", stage, round)``,
+the same on all processes, which slice it by rank; what layers draw (dropout) from torch's own generator, seeded with
+``seed_for(seed, "layers", stage, round, rank)``. So a resumed run needs no generator's state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo import hub, parallel
+from zoo.data import Facts, Loader, open_data
+from zoo.data import facts as facts_of
+from zoo.engine import checkpoint, plan
+from zoo.engine.ema import Shadows
+from zoo.engine.ramps import Ramps
+from zoo.engine.run import CHECKPOINT, SAMPLES, WEIGHTS, RunFolder, Runtime, export, model_of, write_grid
+from zoo.engine.turn import Learner
+from zoo.game import Batch, Game, seed_for
+from zoo.recipe import Recipe, Stage, decode
+
+Progress = Callable[..., None]
+POLL = 8  # rounds between two questions whether any process wants to stop
+
+
+def train(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    runtime: Runtime = Runtime(),
+    seed: int = 0,
+    images: int | None = None,
+    minutes: float | None = None,
+    init: str | Path | None = None,
+    dataset: Any = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Train a recipe into the new folder ``out`` and return it.
+
+    ``images``: a total budget in real images; stages and ramps are rescaled with it. ``minutes``: stop early.
+    ``init``: weights (a name, file or run folder) to begin from. ``dataset``: anything :func:`zoo.data.open_data` takes, instead
+    of the recipe's. ``progress(event, **facts)`` is called with data, start, rate, tick, grid, checkpoint, warning, done.
+    ValueError for a mistake in what was asked, before anything is written; RuntimeError for a NaN or lack of memory.
+    """
+    if images is not None:
+        recipe = recipe.rescaled(images)
+    device = runtime.settle()
+    source = recipe.dataset if dataset is None else dataset
+    facts = facts_of(source)
+    recipe = plan.resolve(recipe, facts)
+    plan.rehearse(recipe, facts)
+    weights = _read_init(init) if init is not None else None
+    parallel.start(device)
+    session = Session(recipe, source, facts, runtime, device, seed, progress)
+    if weights is not None:
+        _apply_init(session.networks, weights, str(init))
+    session.open_data(0)
+    if parallel.rank() == 0:
+        session.folder = RunFolder.create(out, recipe, seed, runtime, given=dataset is not None)
+    else:
+        session.folder = RunFolder(out)
+    parallel.barrier()
+    return session.run(minutes)
+
+
+def resume(
+    run: str | Path,
+    *,
+    runtime: Runtime | None = None,
+    minutes: float | None = None,
+    dataset: Any = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Go on with a run that was stopped or killed, from its last checkpoint, as if nothing had happened.
+
+    ``runtime``: another machine's choices; by default those it was started with.
+    """
+    folder = RunFolder(run)
+    held = folder.facts()
+    recipe, seed = decode(held["recipe"]), held["seed"]
+    if held["given"] and dataset is None:
+        raise ValueError(f"run '{run}': was trained on a data set given as an object; pass it again as dataset=")
+    runtime = runtime or Runtime(**held["runtime"])
+    tensors, state = checkpoint.load(folder.path / CHECKPOINT)
+    device = runtime.settle()
+    source = recipe.dataset if dataset is None else dataset
+    parallel.start(device)
+    session = Session(recipe, source, facts_of(source), runtime, device, seed, progress)
+    session.folder = folder
+    if parallel.rank() == 0:
+        checkpoint.sweep(folder.path)
+        folder.cut_log(state["seen"])
+    parallel.barrier()
+    return session.run(minutes, tensors, state)
+
+
+class Session:
+    """The state of a run between rounds."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        source: Any,
+        facts: Facts,
+        runtime: Runtime,
+        device: torch.device,
+        seed: int,
+        progress: Progress | None,
+    ):
+        self.recipe, self.source, self.facts, self.runtime = recipe, source, facts, runtime
+        self.device, self.seed = device, seed
+        self.main = parallel.rank() == 0
+        self.tell: Progress = progress if progress is not None and self.main else (lambda event, **facts: None)
+        self.folder: RunFolder
+        self.networks = plan.build_networks(recipe, seed)
+        self.stage_index = self.images = self.round = self.seen = 0
+        self.seconds = 0.0
+        self.data: dict[str, Any] = {}
+        self.stop: str | None = None
+        self.deadline = float("inf")
+
+    # One stage ----------------------------------------------------------------------------------------------------
+
+    @property
+    def stage(self) -> Stage:
+        return self.recipe.stages[self.stage_index]
+
+    def open_data(self, index: int) -> None:
+        """Fetch and open what the stage's streams read, before anything else is done."""
+        stage = self.recipe.stages[index]
+        size = None if stage.data.pad or not stage.resolution else stage.data.load or stage.resolution
+        for split in {s.split for s in stage.data.streams.values()}:
+            self.data[split] = open_data(self.source, resolution=size, split=split, progress=self._fetching)
+
+    def _fetching(self, done: int, total: int, what: str) -> None:
+        self.tell("data", done=done, total=total, what=what)
+
+    def loader(self, name: str, **share: Any) -> Loader:
+        """A loader of one stream of the stage, each stream in an order of its own."""
+        stage, stream = self.stage, self.stage.data.streams[name]
+        return Loader(
+            self.data[stream.split],
+            seed=seed_for(self.seed, "data", self.stage_index, name),
+            keys=stream.keys,
+            where=stream.where,
+            part=stream.part,
+            range=stage.data.range,
+            pad=stage.resolution if stage.data.pad else None,
+            crop=stage.resolution if stage.data.load else None,
+            flip=stage.data.flip,
+            dequantise=stage.data.dequantise,
+            **{"device": self.device, "rank": parallel.rank(), "world": parallel.world(), **share},
+        )
+
+    def build_stage(self) -> None:
+        stage, world = self.stage, parallel.world()
+        self.open_data(self.stage_index)
+        self.game = plan.build_game(stage, self.networks, self.facts).to(self.device)
+        if self.runtime.layout == "channels_last":
+            self.game.to(memory_format=torch.channels_last)
+        self.learner = Learner(
+            self.game,
+            stage,
+            device=self.device,
+            precision=self.runtime.precision,
+            compile=self.runtime.compile,
+        )
+        for size in (stage.batch, *(t.batch for t in self.learner.turns if t.batch)):
+            if size % world:
+                raise ValueError(f"batch={size}: must be a multiple of the {world} processes")
+        if not hasattr(self, "shadows"):
+            self.shadows = Shadows({n: self.game.get_submodule(n) for n in self.recipe.ema}, self.recipe.ema)
+        self.ramps = Ramps(stage.ramps, self.learner, self.shadows)
+        self.loaders = {name: self.loader(name) for name in stage.data.streams}
+        self.noise = torch.Generator(self.device)
+        self._statistics = [
+            b
+            for n, b in self.game.named_buffers()
+            if n.endswith(("running_mean", "running_var")) and b.is_floating_point()
+        ]
+
+    def new_batch(self) -> Batch:
+        size = self.stage.batch // parallel.world()
+        return Batch(size, device=self.device, generator=self.noise, rank=parallel.rank(), world=parallel.world())
+
+    def draw(self, batch: Batch) -> None:
+        """Fresh reals of every stream into the batch."""
+        for loader in self.loaders.values():
+            for key, value in loader.next(batch.size, batch.generator).items():
+                batch[key] = self._lay(value)
+
+    def _lay(self, value: Any) -> Any:
+        if self.runtime.layout == "channels_last" and isinstance(value, Tensor) and value.dim() == 4:
+            return value.contiguous(memory_format=torch.channels_last)
+        return value
+
+    def seed_round(self) -> None:
+        seed = seed_for(self.seed, "layers", self.stage_index, self.round, parallel.rank())
+        # torch.manual_seed would also queue a call, with its traceback, for each kind of device that is never used.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type in ("cuda", "mps"):
+            getattr(torch, self.device.type).manual_seed(seed)
+        self.noise.manual_seed(seed_for(self.seed, "noise", self.stage_index, self.round))
+
+    @torch.no_grad()
+    def prepare(self) -> None:
+        """The game's data-dependent initialisation, on the same images in every process."""
+        torch.manual_seed(seed_for(self.seed, "prepare", self.stage_index))
+        self.noise.manual_seed(seed_for(self.seed, "prepare noise", self.stage_index))
+        batch = Batch(self.stage.batch, device=self.device, generator=self.noise)
+        for name in self.loaders:
+            size = min(1024, len(self.data[self.stage.data.streams[name].split]))
+            once = self.loader(name, rank=0, world=1, device=torch.device("cpu"))
+            for key, value in once.next(size).items():
+                batch[key] = self._lay(value.to(self.device) if isinstance(value, Tensor) else value)
+        self.game.prepare(batch)
+        for name, shadow in self.shadows.items():
+            if self.seen == 0:
+                shadow.network.load_state_dict(self.game.get_submodule(name).state_dict())
+
+    # One round ----------------------------------------------------------------------------------------------------
+
+    def play_round(self, record: Callable[[str, Tensor], None]) -> None:
+        """Every turn of the game as often as it is due; then the averages. No value is read from the device."""
+        self.seed_round()
+        self.ramps.write(self.images)
+        batch, consumed = self.new_batch(), 0
+        world = parallel.world()
+        drawn = False
+        for turn in self.learner.turns:
+            for _ in range(turn.times(self.round)):
+                batch.size = (turn.batch or self.stage.batch) // world
+                if turn.draw == "fresh" or (turn.draw == "last" and not drawn):
+                    self.draw(batch)
+                    drawn = True
+                    consumed += batch.size * world
+                for name, value in self.learner.play(turn, batch, self.round).items():
+                    record(f"loss/{name}", value)
+        for name, value in batch.logs.items():
+            record(name, value)
+        parallel.mean_in_place(self._statistics)
+        self.round += 1
+        self.images += consumed
+        self.seen += consumed
+        self.shadows.update({n: self.game.get_submodule(n) for n in self.shadows}, consumed, self.seen)
+
+    # The whole run ------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        minutes: float | None,
+        tensors: Mapping[str, Tensor] | None = None,
+        state: Mapping[str, Any] | None = None,
+    ) -> Path:
+        began = time.monotonic()
+        if minutes is not None:
+            self.deadline = began + minutes * 60
+        if state is not None:
+            self.stage_index, self.images, self.round = state["stage"], state["images"], state["round"]
+            self.seen, self.seconds = state["seen"], state["seconds"]
+        with self._signals():
+            while self.stage_index < len(self.recipe.stages):
+                self.build_stage()
+                if tensors is not None:
+                    checkpoint.restore(tensors, self.game, self.learner, self.shadows)
+                    for name, position in state["positions"].items():
+                        self.loaders[name].position = position
+                    tensors = None
+                else:
+                    self.prepare()
+                if self.seen == 0 or state is not None:
+                    self.tell(
+                        "start",
+                        recipe=self.recipe.name,
+                        dataset=self.facts.name,
+                        device=str(self.device),
+                        parameters={n: sum(p.numel() for p in m.parameters()) for n, m in self.networks.items()},
+                        images=self.recipe.images,
+                        seen=self.seen,
+                        processes=parallel.world(),
+                    )
+                    state = None
+                self._loop(began)
+                if self.stop or self.stage_index + 1 == len(self.recipe.stages):
+                    break
+                self.stage_index, self.images, self.round = self.stage_index + 1, 0, 0
+        seconds = time.monotonic() - began
+        self.tell(
+            "done",
+            path=str(self.folder.path),
+            images=self.seen,
+            seconds=seconds,
+            stopped_by=self.stop or "budget",
+            resume=f"zoo resume {self.folder.path}" if self.stop else None,
+        )
+        parallel.stop()
+        return self.folder.path
+
+    def _loop(self, began: float) -> None:
+        stage = self.stage
+        log = Log(self)
+        if self.main and self.seen == 0:
+            self._grid()
+        if self.main:
+            self._save(began)  # before the first round, so that there is always one to go back to
+        clock = Clock()
+        while self.images < stage.images and not self.stop:
+            try:
+                self.play_round(log.record)
+            except RuntimeError as error:
+                self._explain_memory(error)
+                raise
+            if self.main and time.monotonic() >= self.deadline:
+                self.ask_to_stop("minutes")
+            if parallel.world() > 1 and self.round % POLL == 0:
+                self.stop = "signal" if parallel.any_true(self._asked is not None) else None
+            elif parallel.world() == 1:
+                self.stop = self._asked
+            if not self.main:
+                continue
+            if clock.due("tick"):
+                log.tick(began)
+            if clock.due("grid"):
+                log.tick(began)
+                self._grid()
+            if clock.due("save"):
+                log.tick(began)
+                self._save(began)
+        if self.main:
+            log.tick(began)
+            self._grid()
+            self._save(began)
+        parallel.barrier()
+
+    def _grid(self) -> None:
+        spec = plan.shipped(self.game, self.recipe, self.stage, self.facts)
+        model = model_of(self.game, self.shadows, spec)
+        modes = [(m, m.training) for m in self.game.modules()]
+        with torch.no_grad():
+            reals = {}
+            for name in self.loaders:
+                reals.update(self.loader(name, rank=0, world=1, device=torch.device("cpu")).next(8))
+            images, columns = model.preview({k: v.to(self.device) for k, v in reals.items() if isinstance(v, Tensor)})
+        for module, training in modes:
+            module.training = training
+        path = self.folder.path / SAMPLES / f"{self.seen:010d}.png"
+        write_grid(path, images.float().cpu(), columns)
+        self.tell("grid", path=str(path))
+        spread = images.float().std(0).mean()
+        if self.seen and spread < 1e-3:
+            self.tell(
+                "warning", text=f"collapse: after {self.seen:,} images all samples are alike (spread {spread:.1e})"
+            )
+
+    def _save(self, began: float) -> None:
+        facts = {
+            "stage": self.stage_index,
+            "images": self.images,
+            "round": self.round,
+            "seen": self.seen,
+            "seconds": self.seconds + time.monotonic() - began,
+            "positions": {name: loader.position for name, loader in self.loaders.items()},
+        }
+        path = self.folder.path / CHECKPOINT
+        checkpoint.save(path, checkpoint.collect(self.game, self.learner, self.shadows), facts)
+        draw_batch = self.new_batch()
+
+        def draw() -> Batch:
+            self.draw(draw_batch)
+            return draw_batch
+
+        positions = dict(facts["positions"])
+        export(
+            self.folder.path / WEIGHTS,
+            self.game,
+            self.shadows,
+            self.recipe,
+            self.stage_index,
+            self.facts,
+            draw,
+            {"images": self.seen, "seconds": round(facts["seconds"], 1), "seed": self.seed},
+        )
+        for name, position in positions.items():
+            self.loaders[name].position = position
+        self.tell("checkpoint", path=str(path))
+
+    # Stopping -----------------------------------------------------------------------------------------------------
+
+    _asked: str | None = None
+
+    def ask_to_stop(self, why: str) -> None:
+        """Finish the round, write a checkpoint, stop."""
+        self._asked = why
+
+    @contextlib.contextmanager
+    def _signals(self):
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        held = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+        for s in held:
+            signal.signal(s, lambda number, frame: self.ask_to_stop(signal.Signals(number).name))
+        try:
+            yield
+        finally:
+            for s, handler in held.items():
+                signal.signal(s, handler)
+
+    def _explain_memory(self, error: RuntimeError) -> None:
+        """Turn an out-of-memory error into one that names the largest batch, by halves, that plays a round."""
+        if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+            return
+        batch = self.stage.batch
+        while batch > 1:
+            batch //= 2
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            if self._fits(batch):
+                raise RuntimeError(
+                    f"out of memory at batch={self.stage.batch}; batch={batch} fits: --set batch={batch}"
+                ) from error
+        raise RuntimeError(
+            f"out of memory at batch={self.stage.batch}, and at batch=1 too: use a smaller network"
+        ) from error
+
+    def _fits(self, batch: int) -> bool:
+        """Whether each turn can be played on ``batch`` samples; the weights it changes are not used again."""
+        trial = self.new_batch()
+        try:
+            for turn in self.learner.turns:
+                trial.size = min(batch, (turn.batch or batch))
+                self.draw(trial)
+                self.learner.play(turn, trial, self.round)
+        except RuntimeError:
+            return False
+        return True
+
+
+class Clock:
+    """When the next tick, grid and checkpoint are due: often at first, then more and more rarely."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.at = {"tick": 1.0, "grid": 10.0, "save": 60.0}
+        self.most = {"tick": 60.0, "grid": 1800.0, "save": 600.0}
+        self.grow = {"tick": 0.01, "grid": 0.5, "save": 0.25}
+
+    def due(self, what: str) -> bool:
+        now = time.monotonic() - self.began
+        if now < self.at[what]:
+            return False
+        self.at[what] = now + min(
+            self.most[what], max({"tick": 1.0, "grid": 5.0, "save": 60.0}[what], now * self.grow[what])
+        )
+        return True
+
+
+class Log:
+    """Scalars on the device between ticks; once a tick their means in a line of log.jsonl. Stops the run at a NaN."""
+
+    def __init__(self, session: Session):
+        self.session = session
+        self.held: dict[str, list[tuple[int, Tensor]]] = {}
+        self.last_time, self.last_seen = time.monotonic(), session.seen
+        self.rated = False
+
+    def record(self, name: str, value: Tensor) -> None:
+        self.held.setdefault(name, []).append((self.session.round, value))
+
+    def tick(self, began: float) -> None:
+        """Read what was recorded since the last tick. RuntimeError with round, player and checkpoint at a NaN or Inf."""
+        session, now = self.session, time.monotonic()
+        if not self.held:
+            return
+        means = {}
+        for name, values in self.held.items():
+            read = torch.stack([v.float() for _, v in values]).cpu()
+            finite = torch.isfinite(read)
+            if not finite.all():
+                bad = int((~finite).nonzero()[0])
+                where = session.folder.path / CHECKPOINT
+                raise RuntimeError(
+                    f"{name} is {read[bad].item()} in round {values[bad][0]} of stage {session.stage_index + 1} "
+                    f"(player {name.partition('/')[2]}); the last good checkpoint is {where}"
+                )
+            means[name] = read.mean().item()
+        self.held.clear()
+        for player, named in session.learner.players.items():
+            if not all(bool(torch.isfinite(p).all()) for p in named.values()):
+                where = session.folder.path / CHECKPOINT
+                raise RuntimeError(
+                    f"a weight of player {player} is not finite after round {session.round} of stage "
+                    f"{session.stage_index + 1}; the last good checkpoint is {where}"
+                )
+        rate = (session.seen - self.last_seen) / max(now - self.last_time, 1e-9)
+        whole = (session.recipe.images - session.seen) / max(rate, 1e-9)
+        left = min(whole, max(session.deadline - now, 0.0))
+        self.last_time, self.last_seen = now, session.seen
+        facts = {
+            "images": session.seen,
+            "round": session.round,
+            "stage": session.stage_index,
+            "seconds": round(session.seconds + now - began, 2),
+            "images_per_second": round(rate, 2),
+        }
+        session.folder.log({**facts, **{k: round(v, 6) for k, v in means.items()}})
+        if not self.rated:
+            self.rated = True
+            session.tell("rate", images_per_second=rate, seconds_left=whole)
+        session.tell(
+            "tick",
+            images=session.seen,
+            total=session.recipe.images,
+            images_per_second=rate,
+            seconds_left=left,
+            round=session.round,
+            logs=means,
+        )
+
+
+def _read_init(init: str | Path) -> dict[str, dict[str, Tensor]]:
+    """Weights to begin from, by network: of a run folder all its players, of a weights file what it ships."""
+    path = Path(init) / CHECKPOINT
+    if path.is_file():
+        tensors, _ = checkpoint.load(path)
+        names = {k.split(".")[1] for k in tensors if k.startswith("game.")}
+        cut = {n: len(f"game.{n}.") for n in names}
+        found = {n: {k[cut[n] :]: v for k, v in tensors.items() if k.startswith(f"game.{n}.")} for n in names}
+        return {n: v for n, v in found.items() if v}
+    model = hub.load(str(init))
+    return {name: child.state_dict() for name, child in model.networks.items()}
+
+
+def _apply_init(networks: Mapping[str, nn.Module], weights: Mapping[str, dict[str, Tensor]], init: str) -> None:
+    """Load the networks that both sides have. ValueError where one does not fit, or none is common."""
+    common = [n for n in networks if n in weights]
+    if not common:
+        raise ValueError(
+            f"init='{init}': holds {', '.join(weights)}, the recipe has {', '.join(networks)}: none in common"
+        )
+    for name in common:
+        try:
+            networks[name].load_state_dict(weights[name])
+        except RuntimeError as error:
+            first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+            raise ValueError(f"init='{init}': network {name} does not fit the recipe's: {first}") from None
+
+
+__all__ = ["Game", "Session", "resume", "train"]

@@ -1,0 +1,183 @@
+"""The contract: Game, Turn, Batch, latent priors.
+
+A game is an ``nn.Module``. Its children are the networks, its buffers are all its memory. It lists its turns and writes
+the losses; it never calls backward, step, item, cuda or cpu: only the engine (``engine/turn.py``) learns.
+"""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from zoo.registry import PRIORS, Spec
+
+Prior = Callable[[int, torch.Generator | None, torch.device | str], Tensor]
+Loss = Tensor | Mapping[str, Tensor | tuple[Tensor, Tensor]]
+
+
+def seed_for(seed: int, *position: int | str) -> int:
+    """A 63-bit seed for a place in a run: ``seed_for(seed, "round", 7)``. All randomness of a round comes from such
+    seeds, so that a resumed run needs no generator's state and ranks can agree or differ by name."""
+    text = repr((seed, *position)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+
+
+class Batch(dict):
+    """What one round works on: real data by key (``x``, ``y``, ``a``, ``b``, ...), and whatever one turn leaves for the
+    next (``batch["fake"]``). It lives one round.
+
+    ``size``: samples of this process in the turn being played. Noise is drawn for all processes' samples together
+    on one generator and sliced by rank, so that the play does not depend on the number of processes.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        device: torch.device | str = "cpu",
+        generator: torch.Generator | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ):
+        super().__init__()
+        self.size, self.device, self.generator = size, torch.device(device), generator
+        self.rank, self.world = rank, world
+        self.logs: dict[str, Tensor] = {}
+
+    def log(self, name: str, value: Tensor) -> None:
+        """Keep a scalar for the log. It stays on the device; the engine reads it once a tick."""
+        self.logs[name] = value.detach()
+
+    def drawn(self, draw: Callable[[int], Tensor]) -> Tensor:
+        """``draw(n)`` for the n samples of all processes; this process's ``size`` of them come back."""
+        whole = draw(self.size * self.world)
+        return whole if self.world == 1 else whole[self.rank * self.size : (self.rank + 1) * self.size]
+
+    def latent(self, prior: Prior) -> Tensor:
+        """Fresh noise, [size, ...]."""
+        return self.drawn(lambda n: prior(n, self.generator, self.device))
+
+    def rand(self, *shape: int) -> Tensor:
+        """U(0, 1), [size, *shape]."""
+        return self.drawn(lambda n: torch.rand(n, *shape, generator=self.generator, device=self.device))
+
+    def randn(self, *shape: int) -> Tensor:
+        """N(0, 1), [size, *shape]."""
+        return self.drawn(lambda n: torch.randn(n, *shape, generator=self.generator, device=self.device))
+
+    def randint(self, high: int) -> Tensor:
+        """Whole numbers in [0, high), int64 [size]."""
+        return self.drawn(lambda n: torch.randint(high, (n,), generator=self.generator, device=self.device))
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Which players learn from which loss, how often, on what.
+
+    ``players``: dotted paths of submodules (``"G"``, ``"G.levels.2"``). ``loss(batch)`` returns one scalar, which all of
+    the players lower together, or a dict {player: scalar}, each lowered by its own player alone, all from the same
+    old weights (a simultaneous turn). In the dict a value may be ``(scalar, gate)``: where the 0/1 tensor ``gate`` is 0
+    the player skips this step.
+    ``repeat``: times a round, a number or a function of the round's number. ``every``: only in rounds that are a
+    multiple of it (lazy regularisation). ``batch``: its own size over all processes, where the paper has one.
+    ``draw``: ``"fresh"`` reals, the ``"last"`` ones again, or ``None``: it looks at no reals and consumes none.
+    ``after(batch)``: an update of state without gradient, after the step (weight clipping, BEGAN's k_t).
+    """
+
+    players: Sequence[str]
+    loss: Callable[[Batch], Loss]
+    repeat: int | Callable[[int], int] = 1
+    every: int = 1
+    batch: int | None = None
+    draw: Literal["fresh", "last"] | None = "fresh"
+    after: Callable[[Batch], None] | None = None
+
+    def times(self, round: int) -> int:
+        """How often it is played in this round."""
+        if round % self.every:
+            return 0
+        return self.repeat(round) if callable(self.repeat) else self.repeat
+
+
+class Game(nn.Module, abc.ABC):
+    """Children: the networks, by the names that the recipe gives them. Buffers: all the game's memory.
+
+    ``needs``: keys that the data must yield.
+    """
+
+    needs: tuple[str, ...] = ("x",)
+
+    def __init__(self, networks: Mapping[str, nn.Module]):
+        super().__init__()
+        for name, network in networks.items():
+            self.add_module(name, network)
+
+    @abc.abstractmethod
+    def turns(self) -> Sequence[Turn]:
+        """The turns of a round, in order. Asked once a stage."""
+
+    @abc.abstractmethod
+    def ships(self) -> dict[str, Any]:
+        """The Model it leaves behind: ``{"kind": "image", "networks": ["G"], "prior": Spec}``, or for a translator
+        ``{"kind": "translate", "networks": ["G", "F"], "to": {"b": "G", "a": "F"}}``. Names are children of the game."""
+
+    def prepare(self, batch: Batch) -> None:
+        """Before the first round of the stage, without gradient, in training mode: data-dependent initialisation.
+        ``batch`` holds up to 1,024 real images, the same on every process."""
+
+    def finish(self, draw: Callable[[], Batch]) -> None:
+        """Before export, without gradient: standing statistics and the like. ``draw()`` gives a batch with reals."""
+
+    def score(self, x: Tensor, batch: Batch) -> Tensor:
+        """D's raw score of images under the batch's conditions: what penalties differentiate.
+        Games whose discriminator sees more, or that have several, override it."""
+        return self.D(x, y=batch["y"]) if "y" in batch and self.conditional else self.D(x)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the discriminator takes the class ``y``."""
+        return bool(getattr(self.D, "classes", 0))
+
+
+def looks_across(network: nn.Module) -> bool:
+    """Whether a layer of the network looks across the batch (batch norm): then real and fake must not share a pass."""
+    across = nn.modules.batchnorm._BatchNorm
+    return any(isinstance(m, across) or getattr(m, "looks_across", False) for m in network.modules())
+
+
+# Latent priors: (n, generator, device) -> [n, dim] ------------------------------------------------------------------
+
+
+@PRIORS.register("normal")
+def normal(dim: int, std: float = 1.0) -> Prior:
+    """N(0, std^2) in ``dim`` dimensions."""
+    return lambda n, generator, device: torch.randn(n, dim, generator=generator, device=device) * std
+
+
+@PRIORS.register("uniform")
+def uniform(dim: int, low: float = -1.0, high: float = 1.0) -> Prior:
+    """U(low, high) in ``dim`` dimensions."""
+    return lambda n, generator, device: torch.rand(n, dim, generator=generator, device=device) * (high - low) + low
+
+
+def build_prior(spec: Spec, network: nn.Module) -> Prior:
+    """The prior of a generator; its dimension is the generator's ``latent`` where the spec is silent."""
+    return PRIORS.build(spec, defaults={"dim": getattr(network, "latent", None)})
+
+
+__all__ = [
+    "Batch",
+    "Game",
+    "Loss",
+    "Prior",
+    "Turn",
+    "build_prior",
+    "looks_across",
+    "seed_for",
+]

@@ -1,0 +1,162 @@
+"""The base game of two players, G and D, which serves most papers (Goodfellow et al. 2014, algorithm 1).
+
+k steps of D, then one of G, each on fresh noise; the recipe names the loss, the penalties, the order and what else
+the paper fixes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from zoo.game import Batch, Game, Turn, build_prior, looks_across
+from zoo.registry import GAMES, LOSSES, PENALTIES, Spec
+
+Times = int | Callable[[int], int]
+
+
+@GAMES.register("adversarial")
+class Adversarial(Game):
+    """G(z[, y]) against D(x[, y]).
+
+    ``loss``: Spec in LOSSES. ``penalties``: Specs in PENALTIES; one with ``every`` > 1 gets a turn of its own, its
+    weight multiplied by ``every`` (lazy regularisation), the others join D's loss.
+    ``order``: ``"D-first"``, ``"G-first"`` or ``"simultaneous"`` (both from one forward on the same noise and old weights).
+    ``n_critic``: D's steps a round, ``n_generator``: G's, numbers or ``Rounds``.
+    ``generator_batch``: samples in G's step where the paper has its own number (WGAN-GP, SNGAN: 128 beside D's 64).
+    ``noise``: ``"fresh"`` in each step, or ``"shared"``: G's step uses the noise of the last D step (LSGAN's code).
+    ``labels``: where the classes of fakes come from: ``"uniform"`` or the ``"real"`` images' own.
+    ``clip``: after each D step every weight of D is clipped to [-clip, clip] (WGAN).
+    ``joined``: real and fake in one pass of D where no layer looks across the batch; False: always two passes.
+    ``output_mean``: before the first round G is told the mean image (``G.set_output_mean``), where it then starts (GAN).
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, nn.Module],
+        loss: Spec = Spec("non-saturating"),
+        penalties: Sequence[Spec] = (),
+        prior: Spec = Spec("normal"),
+        order: Literal["D-first", "G-first", "simultaneous"] = "D-first",
+        n_critic: Times = 1,
+        n_generator: Times = 1,
+        generator_batch: int | None = None,
+        noise: Literal["fresh", "shared"] = "fresh",
+        labels: Literal["uniform", "real"] = "uniform",
+        clip: float | None = None,
+        joined: bool = True,
+        output_mean: bool = False,
+    ):
+        super().__init__(networks)
+        for name in ("G", "D"):
+            if name not in networks:
+                raise ValueError(
+                    f"networks.{name}: the adversarial game needs networks G and D, got {', '.join(networks)}"
+                )
+        if order not in ("D-first", "G-first", "simultaneous"):
+            raise ValueError(f"game.order='{order}': must be D-first, G-first or simultaneous")
+        if noise not in ("fresh", "shared"):
+            raise ValueError(f"game.noise='{noise}': must be fresh or shared")
+        if labels not in ("uniform", "real"):
+            raise ValueError(f"game.labels='{labels}': must be uniform or real")
+        self.pair = LOSSES.build(loss)
+        self.penalties = nn.ModuleList(PENALTIES.build(p) for p in penalties)
+        self.prior_spec, self.prior = prior, build_prior(prior, self.G)
+        self.order, self.n_critic, self.n_generator = order, n_critic, n_generator
+        self.generator_batch, self.noise, self.labels, self.clip = generator_batch, noise, labels, clip
+        self.output_mean = output_mean
+        self.joined = joined and not looks_across(self.D)
+        self.needs = ("x", "y") if self.conditional or self.classes else ("x",)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes that G takes, 0 where it takes none."""
+        return getattr(self.G, "classes", 0)
+
+    def turns(self) -> Sequence[Turn]:
+        after = self.clip_weights if self.clip else None
+        if self.order == "simultaneous":
+            return [Turn(("D", "G"), self.loss_both, repeat=self.n_critic, after=after)]
+        real = "last" if self.pair.relative or (self.classes and self.labels == "real") else None
+        D = Turn(("D",), self.loss_D, repeat=self.n_critic, after=after)
+        G = Turn(
+            ("G",),
+            self.loss_G,
+            repeat=self.n_generator,
+            batch=self.generator_batch,
+            draw="fresh" if real and self.order == "G-first" else real,
+        )
+        lazy = [
+            Turn(("D",), self.lazy(p), every=p.every, draw="last") for p in self.penalties if p.every > 1
+        ]  # fmt: skip
+        return [G, D, *lazy] if self.order == "G-first" else [D, G, *lazy]
+
+    # What a turn lowers ---------------------------------------------------------------------------------------------
+
+    def loss_D(self, batch: Batch) -> Tensor:
+        real, fake = self.scores(batch["x"], self.fakes(batch).detach(), batch)
+        return self.with_penalties(self.pair.d(real, fake), batch)
+
+    def loss_G(self, batch: Batch) -> Tensor:
+        fake = self.fakes(batch, again=self.noise == "shared")
+        if self.pair.relative:
+            return self.pair.g(*self.scores(batch["x"], fake, batch))
+        return self.pair.g(None, self.score_fake(fake, batch))
+
+    def loss_both(self, batch: Batch) -> dict[str, Tensor]:
+        real, fake = self.scores(batch["x"], self.fakes(batch), batch)
+        return {"D": self.with_penalties(self.pair.d(real, fake), batch), "G": self.pair.g(real, fake)}
+
+    # Their parts ----------------------------------------------------------------------------------------------------
+
+    def fakes(self, batch: Batch, again: bool = False) -> Tensor:
+        """G's images on fresh noise (or, ``again``, on the noise of the step before), left in ``batch["fake"]``."""
+        if not again or "z" not in batch or len(batch["z"]) != batch.size:
+            batch["z"] = batch.latent(self.prior)
+            if self.classes:
+                batch["y_fake"] = batch["y"] if self.labels == "real" else batch.randint(self.classes)
+        batch["fake"] = self.G(batch["z"], y=batch["y_fake"]) if self.classes else self.G(batch["z"])
+        return batch["fake"]
+
+    def scores(self, x: Tensor, fake: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """D's scores of reals and fakes: one pass where that changes nothing, two where D looks across the batch."""
+        if not self.joined:
+            real, made = self.score(x, batch), self.score_fake(fake, batch)
+        else:
+            y = {"y": torch.cat([batch["y"], batch["y_fake"]])} if self.conditional else {}
+            real, made = self.D(torch.cat([x, fake]), **y).split([len(x), len(fake)])
+        batch.log("D/real", real.float().mean())
+        batch.log("D/fake", made.float().mean())
+        return real, made
+
+    def score_fake(self, fake: Tensor, batch: Batch) -> Tensor:
+        return self.D(fake, y=batch["y_fake"]) if self.conditional else self.D(fake)
+
+    def with_penalties(self, loss: Tensor, batch: Batch) -> Tensor:
+        for i, penalty in enumerate(self.penalties):
+            if penalty.every == 1:
+                value = penalty(self, batch)
+                batch.log(f"penalty/{i}", value)
+                loss = loss + penalty.weight * value
+        return loss
+
+    def lazy(self, penalty: nn.Module) -> Callable[[Batch], Tensor]:
+        return lambda batch: penalty.weight * penalty.every * penalty(self, batch)
+
+    # State ----------------------------------------------------------------------------------------------------------
+
+    def clip_weights(self, batch: Batch) -> None:
+        """Every parameter of D into the box, batch norm's gains too, as the authors' code does."""
+        for p in self.D.parameters():
+            p.clamp_(-self.clip, self.clip)
+
+    def prepare(self, batch: Batch) -> None:
+        """GAN's output bias: G starts at the mean image."""
+        if self.output_mean:
+            self.G.set_output_mean(batch["x"].mean(0))
+
+    def ships(self) -> dict[str, Any]:
+        return {"kind": "image", "networks": ["G"], "prior": self.prior_spec}

@@ -1,0 +1,98 @@
+"""Several processes: rank, world, and the few collectives the zoo needs. The only importer of torch.distributed.
+
+With one process every function here is free and changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def start(device: torch.device | str = "cpu") -> None:
+    """Join the group that torchrun describes in the environment (nothing where it describes none)."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
+
+
+def stop() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def mean(value: Tensor) -> Tensor:
+    """The mean over processes, elementwise. Gives a new tensor."""
+    if world() == 1:
+        return value
+    value = value.detach().clone()
+    dist.all_reduce(value)
+    return value / world()
+
+
+def any_true(flag: bool) -> bool:
+    """True where any process says so: all processes must ask at the same point."""
+    if world() == 1:
+        return flag
+    value = torch.tensor(float(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return bool(value.item())
+
+
+def gather(value: Tensor) -> Tensor:
+    """The processes' tensors joined along dimension 0, in order of rank. Without gradient."""
+    if world() == 1:
+        return value
+    value = value.detach().contiguous()
+    parts = [torch.empty_like(value) for _ in range(world())]
+    dist.all_gather(parts, value)
+    return torch.cat(parts)
+
+
+def broadcast(module: nn.Module) -> None:
+    """Give every process rank 0's parameters and buffers."""
+    if world() > 1:
+        for tensor in (*module.parameters(), *module.buffers()):
+            flat = tensor.detach().contiguous()
+            dist.broadcast(flat, 0)
+            tensor.detach().copy_(flat)
+
+
+@torch.no_grad()
+def mean_in_place(tensors: Iterable[Tensor]) -> None:
+    """Replace each tensor by its mean over processes, with one collective for all of them."""
+    tensors = list(tensors)
+    if world() == 1 or not tensors:
+        return
+    flat = torch.cat([t.reshape(-1).float() for t in tensors])
+    dist.all_reduce(flat)
+    flat /= world()
+    at = 0
+    for t in tensors:
+        t.copy_(flat[at : at + t.numel()].view(t.shape))  # into the tensor that is there: its layout stays
+        at += t.numel()
+
+
+def mean_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """One flat all-reduce of a turn's gradients, copied back into the existing ``.grad``."""
+    mean_in_place([p.grad for p in parameters if p.grad is not None])
