@@ -1,8 +1,8 @@
 """Make zoo/data/fashion-mnist-10k.safetensors: the data set that ships in the wheel.
 
-The first 1,000 images of each class of Fashion-MNIST's train split and the first 100 of each class of its test split, in
-the order of the originals. safetensors does not compress, so the pixels lie in it as LZMA bytes, a uint8 tensor a split
-(LZMA: 3.8 MB; zlib and PNG: 4.4 MB), and the labels as uint8.
+The first 1,000 images of each class of Fashion-MNIST's train split and the first 100 of each class of its
+test split, in the order of the originals. safetensors does not compress, so the pixels lie in it as LZMA
+bytes, a uint8 tensor a split (LZMA: 3.8 MB; zlib and PNG: 4.4 MB), and the labels as uint8.
 
     python benchmarks/make_embedded.py
 """

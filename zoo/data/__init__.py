@@ -4,22 +4,20 @@
     data = open_data("cifar10")             # fetched and prepared once, memory-mapped after
     Loader(data, seed=0).next(64)["x"]      # float32 [64, 3, 32, 32] in [-1, 1]
 
-A data set is a registered name, ``folder:PATH``, ``shards:PATTERN``, any map-style torch Dataset or an image tensor.
+A data set is a registered name, ``folder:PATH``, ``shards:PATTERN``, any map-style torch Dataset or an image
+tensor.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zoo.data.facts import Facts, ImageSet, Rows, Source
 from zoo.data.loader import Loader
 from zoo.data.store import ImageData, Progress, home, open_prepared, prepared, verify
 from zoo.registry import DATASETS, nearest
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = [
     "Facts", "ImageData", "ImageSet", "Loader", "Rows", "Source",
@@ -28,7 +26,8 @@ __all__ = [
 
 
 def _entry(name: str) -> Any:
-    """The registered set called ``name``. ValueError with the nearest names and the other ways to name a set."""
+    """The registered set called ``name``. ValueError with the nearest names and the other ways to name a
+    set."""
     if name not in DATASETS:
         raise ValueError(
             f"unknown data set '{name}'{nearest(name, DATASETS.names()) or ';'} "
@@ -67,8 +66,9 @@ def prepare(
 ) -> Path:
     """Fetch and prepare a registered set or ``folder:PATH``: the path of its file in the store.
 
-    ``resolution``: by default as published. ``progress(done, total, what)`` is called now and then. ``check``: read all of
-    a file that is there already. ValueError for a user's mistake, OSError where no source answers or the disk is full.
+    ``resolution``: by default as published. ``progress(done, total, what)`` is called now and then.
+    ``check``: read all of a file that is there already. ValueError for a user's mistake, OSError where no
+    source answers or the disk is full.
     """
     from zoo.data.preparing import prepare_set
 
@@ -93,12 +93,15 @@ def open_data(
 ) -> ImageData:
     """Open a data set, preparing it first where that is needed.
 
-    ``dataset``: a registered name, ``folder:PATH``, ``shards:PATTERN``, a map-style torch Dataset that yields images or
-    (image, label) (PIL, or tensor uint8 or float in [0, 1]), or an image tensor [N, C, H, W] (uint8, or float in [0, 1]).
-    ``resolution``: images are cropped to their centre square and resized to it; by default the set's own.
-    ``fetch`` False: ValueError rather than a download. Errors as in ``prepare``.
+    ``dataset``: a registered name, ``folder:PATH``, ``shards:PATTERN``, a map-style torch Dataset that
+    yields images or (image, label) (PIL, or tensor uint8 or float in [0, 1]), or an image tensor [N, C, H,
+    W] (uint8, or float in [0, 1]). ``resolution``: images are cropped to their centre square and resized to
+    it; by default the set's own. ``fetch`` False: ValueError rather than a download. Errors as in
+    ``prepare``.
     """
     if isinstance(dataset, ImageData):
+        if resolution not in (None, dataset.facts.resolution):
+            raise ValueError(f"{dataset.facts.name} is open at {dataset.facts.resolution}, not at {resolution}")
         return dataset
     if not isinstance(dataset, (str, os.PathLike)):
         from zoo.data.adopt import adopt

@@ -14,10 +14,10 @@ from zoo.registry import FrozenDict
 class Facts:
     """The facts of a data set.
 
-    ``channels``: of an image; for a toy set the dimension of its points. ``resolution``: the side of its square images
-    as published; 0 for toy points; None where the images have many sizes, so that the caller has to choose.
-    ``classes``: the names of the values of ``y``, () without labels. ``keys``: what a batch holds.
-    ``splits``: images a split; empty where it is not known before reading.
+    ``channels``: of an image; for a toy set the dimension of its points. ``resolution``: the side of its
+    square images as published; 0 for toy points; None where the images have many sizes, so that the caller
+    has to choose. ``classes``: the names of the values of ``y``, () without labels. ``keys``: what a batch
+    holds. ``splits``: images a split; empty where it is not known before reading.
     """
 
     name: str
@@ -40,9 +40,9 @@ class Facts:
 class Rows:
     """The rows of one split on their way into the store.
 
-    ``rows`` yields dicts: "x" an image (PIL, or uint8 array [H, W] or [H, W, C]), labels as integers or integer arrays,
-    "caption" as a string. ``count``: how many there should be at most. ``exact``: fewer are an error.
-    ``classes``: names found in the data, where they were not known before.
+    ``rows`` yields dicts: "x" an image (PIL, or uint8 array [H, W] or [H, W, C]), labels as integers or
+    integer arrays, "caption" as a string. ``count``: how many there should be at most. ``exact``: fewer are
+    an error. ``classes``: names found in the data, where they were not known before.
     """
 
     rows: Iterable[Mapping[str, Any]]
@@ -53,9 +53,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Source:
-    """One place that holds a set: ``fetch(folder)`` puts its files into an empty folder and returns where they lie,
-    ``read(files, split)`` reads them. Both raise anything where they fail; the caller tries the next source and
-    reports what each said. ``digest``: SHA-256 of a split's unresized images and labels, where it is known."""
+    """One place that holds a set: ``fetch(folder)`` puts its files into an empty folder and returns where
+    they lie, ``read(files, split)`` reads them. Both raise anything where they fail; the caller tries the
+    next source and reports what each said. ``digest``: SHA-256 of a split's unresized images and labels,
+    where it is known."""
 
     name: str
     fetch: Callable[[Path], Path]

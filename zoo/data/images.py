@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 
 def to_pil(image: Any, channels: int) -> Image.Image:
-    """``image`` (PIL of any mode, or uint8 array [H, W] or [H, W, C]) as PIL of mode L (1 channel) or RGB (3).
+    """``image`` (PIL of any mode, or uint8 array [H, W] or [H, W, C]) as PIL of mode L (1 channel) or RGB
+    (3).
 
     Transparent pixels are laid on white; 16-bit grey is scaled to 8; the camera's orientation tag is obeyed.
     """
@@ -30,7 +31,8 @@ def to_pil(image: Any, channels: int) -> Image.Image:
 
 
 def square(image: Image.Image, resolution: int | None) -> Image.Image:
-    """The centre square of ``image``, resized with Lanczos (antialiased) to ``resolution`` where it differs."""
+    """The centre square of ``image``, resized with Lanczos (antialiased) to ``resolution`` where it
+    differs."""
     from PIL import Image
 
     width, height = image.size
@@ -47,5 +49,5 @@ def to_array(image: Image.Image) -> np.ndarray:
     """PIL L or RGB to uint8 [C, H, W], contiguous."""
     import numpy as np
 
-    array = np.asarray(image, dtype=np.uint8)
+    array = np.array(image, dtype=np.uint8)  # a copy: Pillow's own memory is read-only
     return np.ascontiguousarray(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))

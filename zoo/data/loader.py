@@ -1,8 +1,9 @@
-"""The loader: batches whose order is a function of seed and position, from the device where the set fits on it.
+"""The loader: batches in an order that is a function of seed and position, from the device where they fit.
 
-Position counts the images that all processes together have taken. An epoch's permutation comes from a generator
-seeded by a hash of (seed, epoch), so any position can be gone to at once; batches run across the ends of epochs.
-Process r takes part r of the joined batch: the same images come whatever the number of processes.
+Position counts the images that all processes together have taken. An epoch's permutation comes from a
+generator seeded by a hash of (seed, epoch), so any position can be gone to at once; batches run across the
+ends of epochs. Process r takes part r of the joined batch: the same images come whatever the number of
+processes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from zoo.data.store import ImageData
 if TYPE_CHECKING:
     import torch
 
-RESIDENT_BYTES = 4 << 30  # sets up to this size live on the device; on CUDA: up to a quarter of its free memory
+# Sets up to this size live on the device; on CUDA sets up to a quarter of its free memory.
+RESIDENT_BYTES = 4 << 30
 
 
 def mix(*parts: Any) -> int:
@@ -28,14 +30,16 @@ def mix(*parts: Any) -> int:
 class Loader:
     """Batches of ``data`` without end.
 
-    ``rank`` of ``world``: the process's part. ``keys``: which keys to yield and under which names, {"x": "a"}; None yields
-    all. ``where``: only rows with these labels, {"domain": 0}. ``part`` (k, n): of those only rows k, k + n, k + 2n, ...
-    ``range``: where pixels 0 and 255 go. ``load``: images are resized to this side first, where they don't have it (antialiased
-    bilinear); ``crop``: a random square of this side; ``flip``: left and right at random; ``pad``: black borders to this side.
-    ``dequantise``: pixel k of 256 becomes uniform in [k, k + 1) / 256 of the range rather than a point.
-    ``workers``: threads that read ahead, for sets that don't fit on the device.
+    ``rank`` of ``world``: the process's part. ``keys``: which keys to yield and under which names, {"x":
+    "a"}; None yields all. ``where``: only rows with these labels, {"domain": 0}. ``part`` (k, n): of those
+    only rows k, k + n, k + 2n, ... ``range``: where pixels 0 and 255 go. ``load``: images are resized to
+    this side first, where they don't have it (antialiased bilinear); ``crop``: a random square of this side;
+    ``flip``: left and right at random; ``pad``: black borders to this side. ``dequantise``: pixel k of 256
+    becomes uniform in [k, k + 1) / 256 of the range rather than a point. ``workers``: threads that read
+    ahead, for sets that don't fit on the device.
 
-    ``position``: images consumed by all processes together; set it to resume. ValueError for arguments that don't fit the data.
+    ``position``: images consumed by all processes together; set it to resume. ValueError for arguments that
+    don't fit the data.
     """
 
     def __init__(
@@ -73,7 +77,8 @@ class Loader:
             raise ValueError(f"part={part}: wants (k, n) with 0 <= k < n")
         side = self._check_sides()
         self.resolution = side  # of the images that come out; 0 for toy points
-        self._feed = data.feed(self, where, part, workers) if hasattr(data, "feed") else _feed(self, where, part, workers)
+        feed = getattr(data, "feed", None)  # sets without random access bring their own
+        self._feed = feed(self, where, part, workers) if feed else _feed(self, where, part, workers)
         self.exact = data.exact
 
     def _check_sides(self) -> int:
@@ -91,9 +96,9 @@ class Loader:
     def next(self, size: int, generator: torch.Generator | None = None) -> dict[str, torch.Tensor]:
         """The next ``size`` images of this process (``size * world`` of all together), on the device.
 
-        "x" float32 [size, C, H, W] in ``range`` (toys: [size, D]), labels int64 [size], captions uint8 [size, L]. Crops, flips
-        and noise are drawn for the whole joined batch on ``generator``, by default on one seeded by (seed, position).
-        Nothing is read back from the device.
+        "x" float32 [size, C, H, W] in ``range`` (toys: [size, D]), labels int64 [size], captions uint8
+        [size, L]. Crops, flips and noise are drawn for the whole joined batch on ``generator``, by default
+        on one seeded by (seed, position). Nothing is read back from the device.
         """
         import torch
 
@@ -148,8 +153,8 @@ class Order:
         self._epochs: dict[int, torch.Tensor] = {}
 
     def epoch(self, epoch: int) -> torch.Tensor:
-        """The rows of one epoch in their order, on the device; the last two are kept. Drawn on the CPU, so that
-        the order is the same on every device."""
+        """The rows of one epoch in their order, on the device; the last two are kept. Drawn on the CPU, so
+        that the order is the same on every device."""
         import torch
 
         if epoch not in self._epochs:
@@ -181,7 +186,8 @@ def pieces(epoch: Any, length: int, start: int, size: int) -> torch.Tensor:
 
 
 def _feed(loader: Loader, where: Mapping[str, int] | None, part: tuple[int, int], workers: int) -> Any:
-    """How rows get to the device: from the device itself where they fit, else from the host through threads."""
+    """How rows get to the device: from the device itself where they fit, else from the host through
+    threads."""
     import torch
 
     data = loader.data
@@ -219,7 +225,8 @@ class Resident:
 
 
 class Streamed:
-    """Rows read on the host, by threads that read ahead: they guess that sizes follow each other as they did before."""
+    """Rows read on the host, by threads that read ahead: they guess that sizes follow each other as they did
+    before."""
 
     def __init__(self, loader: Loader, order: Order, workers: int):
         self.loader, self.order, self.workers = loader, order, workers

@@ -37,9 +37,11 @@ def prepare_set(
     progress: Progress | None = None,
     check: bool = False,
 ) -> Path:
-    """The prepared file of a registered set, made where it is missing or damaged. ``check`` reads it all to find damage.
+    """The prepared file of a registered set, made where it is missing or damaged. ``check`` reads it all to
+    find damage.
 
-    ValueError for a wrong split or a missing resolution; OSError with what each source said where none holds the set.
+    ValueError for a wrong split or a missing resolution; OSError with what each source said where none holds
+    the set.
     """
     facts = entry.facts
     check_split(facts, split)

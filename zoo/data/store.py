@@ -1,8 +1,9 @@
 """The prepared store: ``$ZOO_HOME/data/NAME-RESOLUTION/SPLIT.safetensors``.
 
-One file a split: ``x`` uint8 [N, C, H, W], labels int64 [N] (or [N, K]), captions as UTF-8 bytes uint8 [N, L] padded with
-zeros. It is written row by row into a file beside its target, hashed on the way, synced and renamed, so that a file with
-the target's name is always whole. The header says what is in it, where it came from and the SHA-256 of its content.
+One file a split: ``x`` uint8 [N, C, H, W], labels int64 [N] (or [N, K]), captions as UTF-8 bytes uint8 [N,
+L] padded with zeros. It is written row by row into a file beside its target, hashed on the way, synced and
+renamed, so that a file with the target's name is always whole. The header says what is in it, where it came
+from and the SHA-256 of its content.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ def home() -> Path:
 class ImageData:
     """Images and their labels in random access.
 
-    ``facts``: of what is there. ``arrays``: CPU tensors, "x" uint8 [N, C, H, W], labels int64, memory-mapped where they come
-    from the store; empty where the images are made one at a time (a Dataset, a toy set, shards). ``hash``: of the
-    content. ``exact``: the order can be resumed exactly.
+    ``facts``: of what is there. ``arrays``: CPU tensors, "x" uint8 [N, C, H, W], labels int64, memory-mapped
+    where they come from the store; empty where the images are made one at a time (a Dataset, a toy set,
+    shards). ``hash``: of the content. ``exact``: the order can be resumed exactly.
     """
 
     exact = True
@@ -65,7 +66,7 @@ class ImageData:
         """The captions as text, [] where the set has none."""
         if "caption" not in self.arrays:
             return []
-        return [bytes(row).rstrip(b"\0").decode() for row in self.arrays["caption"].numpy()]
+        return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in self.arrays["caption"].numpy()]
 
 
 # Locking and space.
@@ -73,7 +74,8 @@ class ImageData:
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """One process at a time prepares what lies in ``folder``, which is made, and removed again if it stays empty.
+    """One process at a time prepares what lies in ``folder``, which is made, and removed again if it stays
+    empty.
 
     The lock is on the folder itself, so nothing is left behind and a killed process holds nothing.
     """
@@ -124,10 +126,11 @@ def write(
     digest: str | None = None,
     mean: tuple[float, ...] = (),
 ) -> None:
-    """Write ``incoming`` as the prepared file ``path`` (named after its split). Nothing is left where anything goes wrong.
+    """Write ``incoming`` as the prepared file ``path`` (named after its split). Nothing is left where
+    anything goes wrong.
 
-    ``digest`` and ``mean`` are what the images as they come, before they are resized, must have. OSError where count,
-    labels, mean or digest are not what they should be; NoSpace on a full disk.
+    ``digest`` and ``mean`` are what the images as they come, before they are resized, must have. OSError
+    where count, labels, mean or digest are not what they should be; NoSpace on a full disk.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -151,7 +154,11 @@ def _write(partial, split, facts, incoming, resolution, source, progress, digest
     import numpy as np
 
     channels, classes = facts.channels, incoming.classes or facts.classes
-    check_disk(partial.parent, incoming.count * channels * resolution**2, f"{facts.name} at {resolution}x{resolution}")
+    check_disk(
+        partial.parent,
+        incoming.count * channels * resolution**2,
+        f"{facts.name} at {resolution}x{resolution}",
+    )
     labels: dict[str, list] = {}
     content, raw = hashlib.sha256(), hashlib.sha256()
     total, pixels, count = np.zeros(channels), 0, 0
@@ -190,7 +197,11 @@ def _write(partial, split, facts, incoming, resolution, source, progress, digest
 
         header: dict[str, Any] = {}
         size = count * channels * resolution**2
-        header["x"] = {"dtype": "U8", "shape": [count, channels, resolution, resolution], "data_offsets": [0, size]}
+        header["x"] = {
+            "dtype": "U8",
+            "shape": [count, channels, resolution, resolution],
+            "data_offsets": [0, size],
+        }
         padding = -size % 8  # integers lie at multiples of eight bytes
         if padding:
             header["_padding"] = {"dtype": "U8", "shape": [padding], "data_offsets": [size, size + padding]}
@@ -200,7 +211,11 @@ def _write(partial, split, facts, incoming, resolution, source, progress, digest
         for key in sorted(arrays, key=lambda key: arrays[key].dtype == np.uint8):
             array = arrays[key]
             dtype = "U8" if array.dtype == np.uint8 else "I64"
-            header[key] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [size, size + array.nbytes]}
+            header[key] = {
+                "dtype": dtype,
+                "shape": list(array.shape),
+                "data_offsets": [size, size + array.nbytes],
+            }
             put(array.tobytes())
             size += array.nbytes
         there = dataclasses.replace(
@@ -245,8 +260,8 @@ def _check(facts, split, incoming, count, classes, arrays) -> None:
 
 
 def read_header(path: Path) -> tuple[Facts, dict[str, str], int]:
-    """Facts, metadata and the offset of the content of a prepared file. OSError where it is damaged: it looks at the header
-    and the size only, which takes no time; ``verify`` reads it all."""
+    """Facts, metadata and the offset of the content of a prepared file. OSError where it is damaged: it
+    looks at the header and the size only, which takes no time; ``verify`` reads it all."""
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -264,7 +279,8 @@ def read_header(path: Path) -> tuple[Facts, dict[str, str], int]:
 
 
 def verify(path: Path) -> None:
-    """Read all of a prepared file and compare it with the SHA-256 in its header. OSError where they differ."""
+    """Read all of a prepared file and compare it with the SHA-256 in its header. OSError where they
+    differ."""
     _, metadata, offset = read_header(path)
     content = hashlib.sha256()
     with open(path, "rb") as file:

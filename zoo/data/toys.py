@@ -1,9 +1,10 @@
 """Toy distributions whose truth is known: mixtures of equal Gaussians.
 
-``ring``: eight on a circle of radius 2, standard deviation 0.02 (Metz et al., Unrolled GANs, 2016, arXiv:1611.02163);
-``grid``: twenty-five at {-4, -2, 0, 2, 4}^2, standard deviation 0.05 (Srivastava et al., VEEGAN, 2017, arXiv:1705.07761);
-``gaussian1d``: one at 1, standard deviation 0.5, as in figure 1 of Goodfellow et al. (2014, arXiv:1406.2661).
-Points are generated in blocks, each from a generator seeded by (seed, split, block): fresh ones for ever, resumed exactly.
+``ring``: eight on a circle of radius 2, standard deviation 0.02 (Metz et al., Unrolled GANs, 2016,
+arXiv:1611.02163); ``grid``: twenty-five at {-4, -2, 0, 2, 4}^2, standard deviation 0.05 (Srivastava et al.,
+VEEGAN, 2017, arXiv:1705.07761); ``gaussian1d``: one at 1, standard deviation 0.5, as in figure 1 of
+Goodfellow et al. (2014, arXiv:1406.2661). Points are generated in blocks, each from a generator seeded by
+(seed, split, block): fresh ones for ever, resumed exactly.
 """
 
 from __future__ import annotations
@@ -72,8 +73,9 @@ class ToyData(ImageData):
         return (torch.logsumexp(-0.5 * square, 1) - norm).exp()
 
     def modes_found(self, samples: torch.Tensor, at_least: int = 20) -> tuple[int, float]:
-        """How many modes have at least ``at_least`` of ``samples`` [n, D] within three standard deviations, and which share of
-        the samples lies within three of its nearest mode. In two dimensions the truth's own share is 1 - exp(-4.5) = 0.989.
+        """How many modes have at least ``at_least`` of ``samples`` [n, D] within three standard deviations,
+        and which share of the samples lies within three of its nearest mode. In two dimensions the truth's
+        own share is 1 - exp(-4.5) = 0.989.
 
         The default of 20 is meant for 2,500 samples: a fifth of a mode's fair share of 100 on the grid.
         """

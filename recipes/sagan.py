@@ -1,0 +1,83 @@
+"""SAGAN. H. Zhang, I. Goodfellow, D. Metaxas, A. Odena, Self-Attention Generative Adversarial Networks, 2018,
+arXiv 1805.08318. Spectral normalisation in both networks, a fourfold rate for D, one step of each.
+
+The networks are those of the authors' code, with attention at 32x32.
+
+Departures:
+- Adam's beta2 is the paper's 0.9; the authors' code leaves it at 0.999.
+- 1,000,000 rounds, as in the paper; the authors' script stops at 2,000,000.
+- The vectors u of the power iterations start at N(0, 1), not truncated. D sees reals and fakes in one pass, so that its u
+  moves once a step, as in the authors' code, where the pass on fakes leaves it.
+- Which network steps first the authors' code leaves to its framework; here it is G.
+- fashion-mnist, cifar10-small: 32x32 is not in the paper. The networks are SNGAN's at 32 channels with attention at 16x16, batch 32;
+  batch norm's running averages move at the usual 0.1; clothes are padded to 32x32.
+- Reduced settings: what is sampled is an average of G's weights over time.
+"""
+
+from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage, setting
+
+
+def stage(images: int, batch: int, resolution: int, data: Data) -> Stage:
+    return Stage(
+        game=Spec("adversarial", loss=Spec("hinge"), order="G-first"),
+        optimisers={"G": Adam(lr=1e-4, betas=(0.0, 0.9)), "D": Adam(lr=4e-4, betas=(0.0, 0.9))},
+        images=images,
+        batch=batch,
+        resolution=resolution,
+        data=data,
+    )
+
+
+@setting("imagenet")
+def imagenet():
+    "The paper's 128x128 networks with 1,000 classes: a million rounds of 256 images."
+    return Recipe(
+        networks={
+            "G": Spec(
+                "resnet-generator",
+                classes="data",
+                widths=(1024, 1024, 512, 256, 128, 64),
+                sn=True,
+                attention_at=32,
+                gain=1.0,
+                momentum=0.001,
+                output_momentum=0.0001,
+            ),
+            "D": Spec(
+                "resnet-discriminator",
+                classes="data",
+                widths=(64, 128, 256, 512, 1024, 1024),
+                downs=5,
+                hidden="output",
+                attention_at=32,
+                gain=1.0,
+            ),
+        },
+        stages=(stage(1_000_000 * 256, 256, 128, Data()),),
+    )
+
+
+def small(rounds: int) -> Recipe:
+    """32x32 with classes, 32 channels; what is sampled has a half-life of 300 batches."""
+    return Recipe(
+        networks={
+            "G": Spec("resnet-generator", classes="data", widths=(32,) * 4, sn=True, attention_at=16, gain=1.0),
+            "D": Spec(
+                "resnet-discriminator", classes="data", widths=(32,) * 4, hidden="output", attention_at=16, gain=1.0
+            ),
+        },
+        stages=(stage(rounds * 32, 32, 32, Data(pad=True)),),
+        ema={"G": Ema(halflife=300 * 32)},
+    )
+
+
+@setting("fashion-mnist")
+def fashion_mnist():
+    "32x32 with classes, 32 channels, attention at 16x16, 6,000 batches of 32."
+    return small(6_000)
+
+
+@setting("cifar10", "small")
+def cifar10_small():
+    "32x32 with classes, 32 channels, attention at 16x16, 8,000 batches of 32."
+    return small(8_000)
