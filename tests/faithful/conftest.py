@@ -93,8 +93,8 @@ class Beside:
 
     def compare(self, count: int = 3, **networks: nn.Module) -> None:
         """Let the engine play its rounds; its weights must be those of ``networks`` to 1e-6, and have moved."""
-        before = {n: self.copy(n) for n in networks}
         self.session.prepare()
+        before = {n: self.copy(n) for n in networks}
         for _ in range(count):
             self.session.play_round(lambda name, value: None)
         for name, mine in networks.items():
@@ -105,7 +105,7 @@ class Beside:
                 worst = (p - theirs[key]).abs().max().item()
                 assert worst < 1e-6, f"{name}.{key} differs by {worst:.1e} after {count} rounds"
                 moved = max(moved, (p - start[key]).abs().max().item())
-            assert moved > 1e-5, f"{name} has not moved"
+            assert moved > 1e-4, f"{name} has not moved"
 
 
 @pytest.fixture
