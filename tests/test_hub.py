@@ -128,7 +128,7 @@ def test_folders_and_devices(tmp_path):
     with pytest.raises(ValueError, match="zoo resume"):
         zoo.load(tmp_path)
     path = weights(tmp_path / "w.safetensors", image_spec())
-    with pytest.raises(ValueError, match="device='abacus': not available here.*choose cpu"):
+    with pytest.raises(ValueError, match=r"device='abacus': not available here.*choose cpu"):
         zoo.load(path, device="abacus")
 
 
@@ -163,7 +163,7 @@ def test_shipped_weights_that_changed(shelf):
     with pytest.raises(ValueError, match=r"'dcgan-test': .* \(sha256\); install the package again"):
         zoo.load("dcgan-test")
     path.unlink()
-    with pytest.raises(ValueError, match="'dcgan-test': .* is missing; install the package again"):
+    with pytest.raises(ValueError, match=r"'dcgan-test': .* is missing; install the package again"):
         zoo.load("dcgan-test")
 
 

@@ -1,17 +1,14 @@
 """Small models, weights files and a recipe for the tests of what users touch."""
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 from torch import nn
 
 from zoo import hub
-from zoo.cli import main
 from zoo.model import Model, build_model
 from zoo.registry import NETWORKS
 
@@ -105,47 +102,6 @@ def model(spec: dict, seed: int = 0) -> Model:
 def weights(path: Path, spec: dict, **card) -> Path:
     made = model(spec)
     hub.save_weights(path, made.networks, {"name": "small-net-ring", "model": spec, "images": 1000, **card})
-    return path
-
-
-class Result:
-    def __init__(self, status: int, out: str, err: str):
-        self.status, self.out, self.err = status, out, err
-
-    @property
-    def json(self):
-        return json.loads(self.out)
-
-    def events(self) -> list[dict]:
-        return [json.loads(line) for line in self.out.splitlines() if line.startswith('{"event"')]
-
-
-@pytest.fixture
-def zoo(capsys, tmp_path, monkeypatch):
-    """The command line in this process, in an empty folder: ``zoo("list", "models")`` -> status, out, err."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args) -> Result:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main([str(a) for a in args])
-        said = capsys.readouterr()
-        return Result(left.value.code, said.out, said.err)
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def home(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture
-def recipe_file(tmp_path, monkeypatch, home) -> Path:
-    """A recipe file of one's own; data sets are prepared in a folder of the tests."""
-    monkeypatch.setenv("ZOO_HOME", str(home))
-    path = tmp_path / "small_net.py"
-    path.write_text(RECIPE)
     return path
 
 
