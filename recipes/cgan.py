@@ -35,6 +35,7 @@ def recipe(images: int) -> Recipe:
                     prior=Spec("uniform", low=0.0, high=1.0),
                     order="simultaneous",
                     labels="real",
+                    output_mean=True,
                 ),
                 optimisers={"G": sgd, "D": sgd},
                 images=images,

@@ -21,12 +21,11 @@ from dataclasses import replace
 from zoo.recipe import SGD, Data, Ramp, Recipe, Spec, Stage, setting
 
 
-def play(lr: float, epoch: int, prior: Spec, data: Data, resolution: int, **more) -> Stage:
+def play(lr: float, epoch: int, data: Data, resolution: int, **game) -> Stage:
     """500 epochs of simultaneous descent in batches of 100; ``epoch`` in images."""
     floor = math.log(lr / 1e-6) / math.log(1.000004)  # batches until the rate, divided after each, is 1e-6
-    loss = Spec("non-saturating", scale=0.5)
     return Stage(
-        game=Spec("adversarial", loss=loss, prior=prior, order="simultaneous", **more),
+        game=Spec("adversarial", loss=Spec("non-saturating", scale=0.5), order="simultaneous", **game),
         optimisers={"G": SGD(lr=lr, momentum=0.5), "D": SGD(lr=lr, momentum=0.5)},
         images=500 * epoch,
         batch=100,
@@ -39,8 +38,9 @@ def play(lr: float, epoch: int, prior: Spec, data: Data, resolution: int, **more
     )
 
 
-MNIST = play(0.1, 50_000, Spec("uniform", low=-(3**0.5), high=3**0.5), Data(range=(0.0, 1.0)), 28, output_mean=True)
-CIFAR = play(0.025, 40_000, Spec("normal"), Data(range=(-1.88, 2.09)), 32)  # mean .473, deviation .252
+UNIFORM = Spec("uniform", low=-math.sqrt(3), high=math.sqrt(3))  # of unit variance
+MNIST = play(0.1, 50_000, Data(range=(0.0, 1.0)), 28, prior=UNIFORM, output_mean=True)
+CIFAR = play(0.025, 40_000, Data(range=(-1.88, 2.09)), 32, prior=Spec("normal"))  # mean .473, deviation .252
 
 
 def digits() -> dict[str, Spec]:

@@ -87,7 +87,7 @@ def test_plain_loop(beside):
     tiny = {"G": {"latent": 5, "hidden": (6, 7, 8)}, "D": {"units": (6, 4, 5)}}
     b = beside("cgan-mnist", tiny, batch=10, classes=10)
     G, D = b.copy("G"), b.copy("D")
-    mean = (b.images.float() / 255).mean(0).clamp(1e-7, 1 - 1e-7)
+    mean = (b.images.double() / 255).mean(0).clamp(1e-7, 1 - 1e-7)
     G.out.bias.data = (mean / (1 - mean)).log().flatten()
     lr, momentum = 0.1, 0.5
     velocity = {p: torch.zeros_like(p) for net in (G, D) for p in net.parameters()}

@@ -67,8 +67,8 @@ def test_output_bias_is_the_mean_image():
     bias = G.layers[-2].bias.detach()
     assert torch.allclose(bias.sigmoid().view(1, 28, 28), mean.clamp(1e-7, 1 - 1e-7), atol=1e-6)
     linear = NETWORKS.build(CIFAR_G.replace(hidden=(5, 6)), defaults=CIFAR)
-    linear.set_output_mean(torch.rand(3, 32, 32))
-    assert not linear.layers[-1].bias.any()
+    with pytest.raises(ValueError, match=r"output=None.*output='sigmoid'"):
+        linear.set_output_mean(torch.rand(3, 32, 32))
 
 
 def test_maxout_is_the_largest_of_disjoint_pieces_and_convex():
@@ -140,7 +140,7 @@ def test_plain_loop(beside):
     tiny = {"G": {"latent": 5, "hidden": (12, 12)}, "D": {"units": 6}}
     b = beside("gan-mnist", tiny, batch=10)
     G, D = b.copy("G"), b.copy("D")
-    mean = (b.images.float() / 255).mean(0).clamp(1e-7, 1 - 1e-7)
+    mean = (b.images.double() / 255).mean(0).clamp(1e-7, 1 - 1e-7)
     G.layers[-2].bias.data = (mean / (1 - mean)).log().flatten()
     lr, momentum = 0.1, 0.5
     velocity = {p: torch.zeros_like(p) for net in (G, D) for p in net.parameters()}

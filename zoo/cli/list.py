@@ -42,7 +42,7 @@ def models(pattern: str) -> list[dict[str, Any]]:
     for name in recipe.models(pattern):
         entries = [e for e in recipe.RECIPES.values() if e["model"] == name]
         sets = list(dict.fromkeys(e["dataset"] for e in entries))
-        title = entries[0]["doc"].strip().split("\n")[0]
+        title = " ".join(entries[0]["doc"].strip().split("\n\n")[0].split())
         rows.append({"model": name, "recipes": len(entries), "data sets": sets, "title": title})
     return rows
 

@@ -87,15 +87,16 @@ class RunFolder:
         self.path = Path(path)
 
     @classmethod
-    def create(cls, path: str | Path, recipe: Recipe, seed: int, runtime: Runtime) -> RunFolder:
-        """A new folder. ValueError where one with something in it stands there already."""
+    def create(cls, path: str | Path, recipe: Recipe, seed: int, runtime: Runtime, given: bool) -> RunFolder:
+        """A new folder; ``given``: the data set is an object that only the caller has. ValueError where a folder with
+        something in it stands there already."""
         run = cls(path)
         if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
             raise ValueError(
                 f"out='{path}': exists already; name another folder with --out, or go on with zoo resume {path}"
             )
         (run.path / SAMPLES).mkdir(parents=True)
-        facts = {"zoo": __version__, "seed": seed, "recipe": encode(recipe), "runtime": asdict(runtime)}
+        facts = {"zoo": __version__, "seed": seed, "given": given, "runtime": asdict(runtime), "recipe": encode(recipe)}
         run._write_text(RECIPE, json.dumps(facts, indent=2))
         return run
 

@@ -63,14 +63,14 @@ def train(
     weights = _read_init(init) if init is not None else None
     parallel.start(device)
     session = Session(recipe, source, facts, runtime, device, seed, progress)
+    if weights is not None:
+        _apply_init(session.networks, weights, str(init))
     session.open_data(0)
     if parallel.rank() == 0:
-        session.folder = RunFolder.create(out, recipe, seed, runtime)
+        session.folder = RunFolder.create(out, recipe, seed, runtime, given=dataset is not None)
     else:
         session.folder = RunFolder(out)
     parallel.barrier()
-    if weights is not None:
-        _apply_init(session.networks, weights, str(init))
     return session.run(minutes)
 
 
@@ -89,6 +89,8 @@ def resume(
     folder = RunFolder(run)
     held = folder.facts()
     recipe, seed = decode(held["recipe"]), held["seed"]
+    if held["given"] and dataset is None:
+        raise ValueError(f"run '{run}': was trained on a data set given as an object; pass it again as dataset=")
     runtime = runtime or Runtime(**held["runtime"])
     tensors, state = checkpoint.load(folder.path / CHECKPOINT)
     device = runtime.settle()
@@ -126,6 +128,7 @@ class Session:
         self.seconds = 0.0
         self.data: dict[str, Any] = {}
         self.stop: str | None = None
+        self.deadline = float("inf")
 
     # One stage ----------------------------------------------------------------------------------------------------
 
@@ -257,6 +260,8 @@ class Session:
         state: Mapping[str, Any] | None = None,
     ) -> Path:
         began = time.monotonic()
+        if minutes is not None:
+            self.deadline = began + minutes * 60
         if state is not None:
             self.stage_index, self.images, self.round = state["stage"], state["images"], state["round"]
             self.seen, self.seconds = state["seen"], state["seconds"]
@@ -282,7 +287,7 @@ class Session:
                         processes=parallel.world(),
                     )
                     state = None
-                self._loop(began, minutes)
+                self._loop(began)
                 if self.stop or self.stage_index + 1 == len(self.recipe.stages):
                     break
                 self.stage_index, self.images, self.round = self.stage_index + 1, 0, 0
@@ -298,7 +303,7 @@ class Session:
         parallel.stop()
         return self.folder.path
 
-    def _loop(self, began: float, minutes: float | None) -> None:
+    def _loop(self, began: float) -> None:
         stage = self.stage
         log = Log(self)
         if self.main and self.seen == 0:
@@ -312,7 +317,7 @@ class Session:
             except RuntimeError as error:
                 self._explain_memory(error)
                 raise
-            if self.main and minutes is not None and time.monotonic() - began >= minutes * 60:
+            if self.main and time.monotonic() >= self.deadline:
                 self.ask_to_stop("minutes")
             if parallel.world() > 1 and self.round % POLL == 0:
                 self.stop = "signal" if parallel.any_true(self._asked is not None) else None
@@ -495,7 +500,8 @@ class Log:
                     f"{session.stage_index + 1}; the last good checkpoint is {where}"
                 )
         rate = (session.seen - self.last_seen) / max(now - self.last_time, 1e-9)
-        left = (session.recipe.images - session.seen) / max(rate, 1e-9)
+        whole = (session.recipe.images - session.seen) / max(rate, 1e-9)
+        left = min(whole, max(session.deadline - now, 0.0))
         self.last_time, self.last_seen = now, session.seen
         facts = {
             "images": session.seen,
@@ -507,7 +513,7 @@ class Log:
         session.folder.log({**facts, **{k: round(v, 6) for k, v in means.items()}})
         if not self.rated:
             self.rated = True
-            session.tell("rate", images_per_second=rate, seconds_left=left)
+            session.tell("rate", images_per_second=rate, seconds_left=whole)
         session.tell(
             "tick",
             images=session.seen,

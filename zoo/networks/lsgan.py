@@ -110,7 +110,9 @@ class Code(nn.Module):
         self.linear = nn.Linear(classes, size) if size else None
 
     def forward(self, y: Tensor | None) -> Tensor | None:
-        return None if self.linear is None else self.linear(one_hot(y, self.classes))
+        if self.linear is None:
+            return None
+        return self.linear(one_hot(y, self.classes, self.linear.weight.dtype))
 
 
 def join(h: Tensor, code: Tensor | None) -> Tensor:

@@ -113,9 +113,10 @@ class MlpGenerator(nn.Module):
         self.output = output
 
     def set_output_mean(self, mean: Tensor | float) -> None:
-        """Start at the mean image: ``mean`` [C, H, W] (or a number) in [0, 1]. Only a sigmoid output does so."""
-        if self.output == "sigmoid":
-            output_mean_(self.layers[-2], mean)
+        """Start at the mean image: ``mean`` [C, H, W] (or a number) in [0, 1]. Needs ``output="sigmoid"``."""
+        if self.output != "sigmoid":
+            raise ValueError(f"output={self.output!r}: only a G with output='sigmoid' can start at the mean image")
+        output_mean_(self.layers[-2], mean)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.layers(z).unflatten(1, self.shape)

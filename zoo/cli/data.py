@@ -1,0 +1,54 @@
+"""``zoo data``: fetch and prepare data sets, and see what is prepared."""
+
+from __future__ import annotations
+
+import click
+
+from zoo.cli.output import json_option, print_json, print_table
+
+
+@click.group("data")
+def command() -> None:
+    """Fetch and prepare data sets."""
+
+
+@command.command("get")
+@click.argument("name")
+@click.option("--resolution", type=click.IntRange(min=1), help="Store at this size.  [default: as published]")
+@click.option("--split", help="train, test, ...  [default: all]")
+@click.option("--check", is_flag=True, help="Read what is prepared already and compare its checksum.")
+@json_option
+def get(name: str, resolution: int | None, split: str | None, check: bool, as_json: bool) -> None:
+    """Fetch NAME (a registered set, or folder:PATH) and prepare it once for all runs."""
+    from zoo import data
+    from zoo.cli.progress import Progress
+
+    splits = [split] if split else list(data.facts(name).splits) or ["train"]
+    rows = []
+    for part in splits:
+        progress = Progress()
+        show = (
+            None
+            if as_json
+            else lambda done, total, what, tell=progress: tell("data", done=done, total=total, what=what)
+        )
+        try:
+            path = data.prepare(name, resolution, part, show, check)
+        finally:
+            progress.close()
+        images = len(data.open_data(name, resolution, part))
+        rows.append({"data set": name, "split": part, "images": images, "path": str(path)})
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, False)
+
+
+@command.command("list")
+@json_option
+def show(as_json: bool) -> None:
+    """What is prepared on this machine. (`zoo list datasets` shows what there is.)"""
+    from zoo import data
+
+    keys = ("data set", "resolution", "split", "bytes", "path")
+    print_table([dict(zip(keys, row, strict=True)) for row in data.prepared()], as_json)

@@ -1,0 +1,111 @@
+"""What a run tells while it goes: a progress bar on a terminal, plain lines in a pipe, JSON lines where asked."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from zoo.cli.output import duration
+
+LONG = 3600.0  # seconds beyond which a reduced setting is named
+LINES = 10.0  # seconds between two plain lines
+
+
+class Progress:
+    """Called by the engine as ``progress(event, **facts)``.
+
+    ``advice(device, seconds)``: a line for a run that takes long, or ''. ``minutes``: when the run stops early.
+    """
+
+    def __init__(
+        self,
+        as_json: bool = False,
+        minutes: float | None = None,
+        advice: Callable[[str, float], str] = lambda device, seconds: "",
+    ):
+        self.as_json, self.minutes, self.advice = as_json, minutes, advice
+        self.device, self.last = "cpu", 0.0
+        self.bar: Any = None
+        self.task: Any = None
+
+    def __call__(self, event: str, **facts: Any) -> None:
+        if self.as_json:
+            click.echo(json.dumps({"event": event, **facts}, default=str))
+            return
+        tell = getattr(self, f"on_{event}", None)
+        if tell is not None:
+            tell(**facts)
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def line(self, text: str, err: bool = False) -> None:
+        """A line of its own, above the bar where there is one."""
+        if self.bar is not None:
+            self.bar.console.print(text)
+        else:
+            click.echo(text, err=err)
+
+    # Events -------------------------------------------------------------------------------------------------------------
+
+    def on_data(self, done: int, total: int, what: str, **_: Any) -> None:
+        if sys.stdout.isatty():
+            self._show(done, total, what, "")
+        elif time.monotonic() - self.last > LINES or done == 0:
+            self.last = time.monotonic()
+            self.line(f"{what}: {done:,} of {total:,}")
+
+    def on_start(self, images: int, dataset: str, device: str, **facts: Any) -> None:
+        self.close()
+        self.device = device
+        seen = f", {facts['seen']:,} of them seen" if facts.get("seen") else ""
+        several = f" in {facts['processes']} processes" if facts.get("processes", 1) > 1 else ""
+        self.line(f"training on {device}{several}: {images:,} images of {dataset}{seen}")
+
+    def on_rate(self, images_per_second: float, seconds_left: float, **_: Any) -> None:
+        stops = f"; it stops after {self.minutes:g} minutes (--minutes)" if self.minutes else ""
+        self.line(f"{images_per_second:,.1f} images/s: the whole budget takes about {duration(seconds_left)}{stops}")
+        advice = self.advice(self.device, seconds_left)
+        if advice:
+            self.line(advice)
+
+    def on_tick(self, images: int, total: int, images_per_second: float, seconds_left: float, **facts: Any) -> None:
+        logs = "  ".join(f"{k} {v:.4g}" for k, v in facts.get("logs", {}).items() if k.startswith("loss/"))
+        if sys.stdout.isatty():
+            self._show(images, total, f"{images_per_second:,.1f} images/s", f"{duration(seconds_left)} left  {logs}")
+        elif time.monotonic() - self.last > LINES or images >= total:
+            self.last = time.monotonic()
+            self.line(
+                f"{images:,} of {total:,} images  {images_per_second:,.1f}/s  {duration(seconds_left)} left  {logs}"
+            )
+
+    def on_grid(self, path: str, **_: Any) -> None:
+        self.line(f"samples: {path}")
+
+    def on_warning(self, text: str, **_: Any) -> None:
+        self.line(f"zoo: warning: {text}", err=True)
+
+    def on_done(self, path: str, images: int, seconds: float, stopped_by: str, **facts: Any) -> None:
+        self.close()
+        self.line(f"done: {images:,} images in {duration(seconds)} (stopped by: {stopped_by}); {path}")
+        if facts.get("resume"):
+            self.line(f"go on: {facts['resume']}")
+        self.line(f"look:  zoo sample {path} -n 16 --out grid.png")
+
+    def _show(self, done: int, total: int, text: str, after: str) -> None:
+        if self.bar is None:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            self.bar = Progress(*columns, TextColumn("{task.fields[after]}"), transient=True)
+            self.task = self.bar.add_task(text, total=total, after=after)
+            self.bar.start()
+        self.bar.update(self.task, completed=done, total=total, description=text, after=after)

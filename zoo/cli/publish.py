@@ -1,0 +1,32 @@
+"""``zoo publish``: put trained weights where others find them."""
+
+from __future__ import annotations
+
+import click
+
+from zoo.cli.output import json_option, print_json
+
+
+@click.command("publish")
+@click.argument("source")
+@click.option("--to", required=True, help="hf:OWNER/NAME, or a folder of weights with its index.json.")
+@click.option("--name", help="The name in the index.  [default: the recipe's]")
+@json_option
+def command(source: str, to: str, name: str | None, as_json: bool) -> None:
+    """Publish the weights of SOURCE (a run's folder, a weights file, a name).
+
+    In half precision if the images stay the same to the eye, else in float32.
+    """
+    from zoo import hub
+
+    entry = hub.publish(source, to, name)
+    if as_json:
+        print_json(entry)
+        return
+    kind = "half precision" if entry["half"] else "float32"
+    seen = (
+        ""
+        if entry["difference"] is None
+        else f" (in halves a pixel differs by up to {entry['difference'] * 255:.2f}/255)"
+    )
+    click.echo(f"{entry['path']}: {entry['bytes']:,} bytes in {kind}{seen}")

@@ -1,0 +1,249 @@
+"""``zoo sample``: grids, single files, class grids and walks through the noise; translators take --input."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zoo.cli.output import choose_device, device_option
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from zoo.model import ImageModel, TranslateModel
+
+MANIFEST = "samples.json"
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+@click.command("sample")
+@click.argument("name")
+@click.option("-n", "count", type=click.IntRange(min=1), default=16, show_default=True, help="Images.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Image k has the seed SEED + k.")
+@click.option("--out", required=True, help="grid.png, a folder for single files (DIR/), or walk.gif.")
+@click.option("--y", help="A class (number or name) for all, or one an image, separated by commas.")
+@click.option("--classes", is_flag=True, help="A grid with a row for each class, -n images in each.")
+@click.option("--interpolate", type=click.IntRange(min=1), metavar="STEPS", help="A walk through -n seeds, as a GIF.")
+@click.option("--truncation", type=float, help="Draw noise beyond so many deviations again (normal priors).")
+@click.option("--input", "source", type=click.Path(), help="An image or a folder of images, for translators.")
+@click.option("--to", help="The domain to translate to.")
+@click.option("--chunk", type=click.IntRange(min=1), default=16, show_default=True, help="Images in one pass.")
+@device_option
+def command(
+    name: str,
+    count: int,
+    seed: int,
+    out: str,
+    y: str | None,
+    classes: bool,
+    interpolate: int | None,
+    truncation: float | None,
+    source: str | None,
+    to: str | None,
+    chunk: int,
+    device: str,
+) -> None:
+    """Images from NAME: the name of weights, a run's folder, or a weights file.
+
+    With a folder as --out the images are written one by one, named by their seeds; called again it goes on where it
+    stopped.
+    """
+    from zoo import hub
+
+    folder = out.endswith(("/", os.sep)) or Path(out).is_dir() or not Path(out).suffix
+    suffix = "" if folder else Path(out).suffix.lower()
+    wanted = ".gif" if interpolate else ".png"
+    if source is None and not (folder and not interpolate and not classes) and suffix != wanted:
+        what = "a walk" if interpolate else "a grid of classes" if classes else "a grid"
+        raise ValueError(
+            f"--out {out}: {what} is written as {wanted}" + ("" if interpolate or classes else ", or name DIR/")
+        )
+    model = hub.load(name, choose_device(device))
+    if model.verb == "translate":
+        if source is None:
+            raise ValueError(f"--input: '{name}' translates images; give an image or a folder of images")
+        return translate(model, Path(source), to, Path(out), folder, chunk)
+    if source is not None or to is not None:
+        option = "--input" if source is not None else "--to"
+        raise ValueError(f"{option} {source or to}: '{name}' makes images from noise; leave {option} out")
+    given = _classes(y)
+    common = dict(truncation=truncation, chunk=chunk)
+    if not model.resolution and (folder or interpolate):
+        raise ValueError(f"--out {out}: '{name}' makes points; give a .png to draw them in")
+    if interpolate:
+        seeds = range(seed, seed + count)
+        walk(model.interpolate(seeds, interpolate, y=given, **common), Path(out))
+    elif classes:
+        class_grid(model, count, seed, Path(out), given, common)
+    elif folder:
+        manifest = {"weights": hub.sha256(hub.find(name)), "y": given, "truncation": truncation}
+        files(model, range(seed, seed + count), given, Path(out), manifest, common)
+    else:
+        columns = math.ceil(math.sqrt(count))
+        grid(model.sample(count, seed=seed, y=given, **common), columns, Path(out))
+    click.echo(out)
+
+
+def _classes(y: str | None) -> Any:
+    if y is None:
+        return None
+    values = [int(v) if v.lstrip("-").isdigit() else v for v in map(str.strip, y.split(","))]
+    return values[0] if len(values) == 1 else values
+
+
+# Images from noise ----------------------------------------------------------------------------------------------------
+
+
+def grid(images: Tensor, columns: int, out: Path) -> None:
+    from zoo.engine.run import write_grid
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_grid(out, images.cpu(), columns)
+
+
+def class_grid(model: ImageModel, count: int, seed: int, out: Path, y: Any, common: dict[str, Any]) -> None:
+    """A row for each class; the same seeds in each row."""
+    if not model.class_count:
+        raise ValueError("--classes: this model is not class-conditional; leave --classes out")
+    if y is not None:
+        raise ValueError(f"--y {y}: --classes shows every class; leave one of them out")
+    seeds = list(range(seed, seed + count)) * model.class_count
+    numbers = [c for c in range(model.class_count) for _ in range(count)]
+    grid(model.sample(seeds=seeds, y=numbers, **common), count, out)
+
+
+def files(
+    model: ImageModel, seeds: Sequence[int], y: Any, out: Path, manifest: dict[str, Any], common: dict[str, Any]
+) -> None:
+    """One PNG a seed. Those that are there already are kept; a folder of other samples is refused."""
+    held = out / MANIFEST
+    if held.exists():
+        if json.loads(held.read_text()) != manifest:
+            raise ValueError(f"--out {out}: holds samples of other weights or settings; choose another folder")
+    elif out.exists() and any(out.iterdir()):
+        raise ValueError(f"--out {out}: exists and holds other files; choose another folder")
+    each = y if isinstance(y, list) else None
+    if each is not None and len(each) != len(seeds):
+        raise ValueError(f"--y {','.join(map(str, each))}: {len(each)} classes for {len(seeds)} images")
+    missing = [i for i, s in enumerate(seeds) if not (out / f"{s:06d}.png").exists()]
+    if not missing:
+        return
+    some = [each[i] for i in missing] if each is not None else y
+    chunks = model.iter_samples(seeds=[seeds[i] for i in missing], y=some, **common)
+    first = next(chunks)  # a mistake is told before the folder is made
+    out.mkdir(parents=True, exist_ok=True)
+    if not held.exists():
+        held.write_text(json.dumps(manifest))
+    at = 0
+    for images in _with_bar(_chain(first, chunks), len(missing)):
+        for image in images:
+            _save(_pil(image), out / f"{seeds[missing[at]]:06d}.png")
+            at += 1
+
+
+def walk(chunks: Iterable[Tensor], out: Path) -> None:
+    """A GIF, 20 images a second, that ends where it began."""
+    frames = [_pil(image) for images in chunks for image in images]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _save(frames[0], out, save_all=True, append_images=frames[1:], duration=50, loop=0)
+
+
+def _chain(first: Tensor, rest: Iterator[Tensor]) -> Iterator[Tensor]:
+    yield first
+    yield from rest
+
+
+def _with_bar(chunks: Iterable[Any], total: int) -> Iterator[Any]:
+    if not sys.stderr.isatty():
+        yield from chunks
+        return
+    with click.progressbar(length=total, file=sys.stderr, show_pos=True) as bar:
+        for images in chunks:
+            yield images
+            bar.update(len(images))
+
+
+def _pil(image: Tensor) -> Image:
+    """[C, H, W] in [0, 1] -> a PIL image."""
+    from PIL import Image
+
+    array = (image.cpu() * 255 + 0.5).byte().permute(1, 2, 0).numpy()
+    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def _save(image: Image, path: Path, **how: Any) -> None:
+    """Written beside its target and renamed, so that a file that is there is whole."""
+    from PIL import Image
+
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(beside, "wb") as file:
+            image.save(file, format=Image.registered_extensions()[path.suffix.lower()], **how)
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+# Images from images ---------------------------------------------------------------------------------------------------
+
+
+def translate(model: TranslateModel, source: Path, to: str | None, out: Path, folder: bool, chunk: int) -> None:
+    """An image to an image, or a folder of images to a folder of PNGs of the same names."""
+    if to is None:
+        if len(model.to_network) > 1:
+            names = [model.domains.get(d, d) for d in model.to_network]
+            raise ValueError(f"--to: this model translates to {' and to '.join(names)}; say which")
+        (to,) = model.to_network
+    model.direction(to)
+    if not source.exists():
+        raise ValueError(f"--input {source}: no such file or folder")
+    sources = [source]
+    if source.is_dir():
+        sources = sorted(p for p in source.iterdir() if p.suffix.lower() in IMAGES)
+        if not sources:
+            raise ValueError(f"--input {source}: holds no images ({', '.join(IMAGES)})")
+        if not folder:
+            raise ValueError(f"--out {out}: --input is a folder, so it must be one too (DIR/)")
+    elif not folder and out.suffix.lower() not in IMAGES:
+        raise ValueError(f"--out {out}: must end in one of {', '.join(IMAGES)}")
+    for path in sources:  # all are read once before anything is written
+        _read(path)
+    (out if folder else out.parent).mkdir(parents=True, exist_ok=True)
+    for paths in _with_bar(([p] for p in sources), len(sources)):
+        for path in paths:
+            image = _fit(model, _read(path), to, path)
+            made = model.translate(image, to, chunk=chunk)[0]
+            _save(_pil(made), out / f"{path.stem}.png" if folder else out)
+    click.echo(out)
+
+
+def _read(path: Path) -> Image:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.copy()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"--input {path}: not a readable image ({error}); repair or remove it") from None
+
+
+def _fit(model: TranslateModel, image: Image, to: str, path: Path) -> Image:
+    """The image at the nearest size that the network takes; a change is told."""
+    from PIL import Image
+
+    fixed = getattr(model.network(to), "resolution", None)
+    size = (fixed, fixed) if fixed else tuple(max(4, round(side / 4) * 4) for side in image.size)
+    if size == image.size:
+        return image
+    click.echo(f"{path}: {image.width}x{image.height} resized to {size[0]}x{size[1]}", err=True)
+    return image.resize(size, Image.Resampling.LANCZOS)

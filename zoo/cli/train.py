@@ -1,0 +1,167 @@
+"""``zoo train``: what it will cost, then the run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zoo.cli import processes
+from zoo.cli.output import device_option, duration, print_json
+from zoo.cli.progress import LONG, Progress
+
+if TYPE_CHECKING:
+    from zoo.recipe import Recipe
+
+
+@click.command("train", context_settings={"show_default": True})
+@click.argument("model")
+@click.option("--dataset", help="A registered data set, or folder:PATH of your own images.")
+@click.option("--variant", default="", help="A reduced setting of the model: small.", show_default=False)
+@click.option("--images", type=click.IntRange(min=1), help="Budget in real images; stages and ramps are rescaled.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop early, after so many minutes.")
+@click.option("--out", type=click.Path(), help="The run's folder, a new one.  [default: runs/RECIPE-seedS]")
+@click.option("--seed", type=click.IntRange(min=0), default=0)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a field: optimisers.D.lr=1e-4.")
+@click.option("--init", help="Weights to begin from: a name, a file or a run's folder.")
+@device_option
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32")
+@click.option("--compile", is_flag=True, help="torch.compile the losses: a minute's wait, then faster.")
+@click.option("--deterministic", is_flag=True, help="Bit-equal repetition on CUDA too, slower.")
+@click.option("--nproc", type=click.IntRange(min=1), default=1, help="Processes on this machine.")
+@click.option("--dry-run", is_flag=True, help="Say what it would cost and stop; nothing is fetched or written.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines, one an event.")
+def command(
+    model: str,
+    dataset: str | None,
+    variant: str,
+    images: int | None,
+    minutes: float | None,
+    out: str | None,
+    seed: int,
+    settings: tuple[str, ...],
+    init: str | None,
+    device: str,
+    precision: str,
+    compile: bool,
+    deterministic: bool,
+    nproc: int,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Train MODEL: a model's id with --dataset, a recipe's name, or the path of a recipe file of your own.
+
+    Without --variant it is the paper's full setting. The run can be stopped (Ctrl-C) and resumed at any time.
+    """
+    from zoo import api, hub, recipe
+    from zoo.engine import plan
+
+    found = recipe.find(model, dataset, variant)
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--set {text}: must be KEY=VALUE, as in --set optimisers.D.lr=1e-4")
+        found = recipe.override(found, key, value)
+    if init is not None and not Path(init).exists():
+        hub.find(init)  # a wrong name is told before anything else
+    if out is None and processes.launched():
+        raise ValueError("--out: several processes need it named, so that all write to one folder")
+    path = Path(out) if out else api.fresh_folder(found.name, seed)
+    if processes.main_process():
+        check_new(path)
+    rescaled = found.rescaled(images) if images else found
+    if dry_run or not processes.launched():
+        cost = plan.describe(rescaled)
+        for size in sorted({turn["batch"] for stage in cost["stages"] for turn in stage["turns"]}):
+            if size % nproc:
+                raise ValueError(f"--nproc {nproc}: batch={size} must be a multiple of it")
+        tell_cost(rescaled, cost, dataset, as_json, dry_run)
+    if dry_run:
+        return
+    if nproc > 1 and not processes.launched():
+        processes.run(nproc, [*_without(sys.argv[1:], "--nproc", "--out"), "--out", str(path)])
+        return
+
+    from zoo.engine.run import Runtime
+    from zoo.engine.train import train
+
+    runtime = Runtime(device=device, precision=precision, compile=compile, deterministic=deterministic)
+    progress = Progress(as_json, minutes, lambda on, seconds: advice(found, on, seconds))
+    try:
+        train(found, path, runtime=runtime, seed=seed, images=images, minutes=minutes, init=init, progress=progress)
+    finally:
+        progress.close()
+
+
+def check_new(path: Path) -> None:
+    """ValueError where there is something at the output folder already."""
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"--out {path}: is a file; choose another --out")
+    if path.exists() and any(path.iterdir()):
+        on = f", or go on with it: zoo resume {path}" if (path / "recipe.json").exists() else ""
+        raise ValueError(f"--out {path}: exists and is not empty; choose another --out{on}")
+
+
+def tell_cost(recipe: Recipe, cost: dict[str, Any], asked: str | None, as_json: bool, whole: bool) -> None:
+    """Parameters, images and rounds (``cost`` is the plan's), before anything is fetched."""
+    if as_json:
+        if whole:
+            print_json(cost)
+        return
+    each = ", ".join(f"{name} {count:,}" for name, count in cost["parameters"].items())
+    click.echo(f"{recipe.name}: parameters {each}")
+    note = substitute(recipe, asked)
+    if note:
+        click.echo(note)
+    for stage, planned in zip(recipe.stages, cost["stages"], strict=True):
+        side = f" of {stage.resolution} pixels" if stage.resolution else ""
+        click.echo(f"{planned['images']:,} images{side} in {planned['rounds']:,} rounds, batch {stage.batch}")
+        if whole:
+            for turn in planned["turns"]:
+                click.echo(f"  {' and '.join(turn['players'])}: {turn['times']:g} times a round, batch {turn['batch']}")
+
+
+def substitute(recipe: Recipe, asked: str | None) -> str:
+    """A line where the model has no setting of its own for the data set asked for."""
+    from zoo.recipe import RECIPES
+
+    entries = [e for e in RECIPES.values() if (e["model"], e["variant"]) == (recipe.model, recipe.variant)]
+    if asked is None or any(e["dataset"] == asked for e in entries):
+        return ""
+    return f"{recipe.model} has no setting of its own for {asked}: its setting for {entries[0]['dataset']} is used"
+
+
+def advice(recipe: Recipe, device: str, seconds: float) -> str:
+    """For a paper's full setting that takes long on a CPU: how long, and which command takes minutes."""
+    from zoo.recipe import RECIPES
+
+    if seconds < LONG or not device.startswith("cpu") or recipe.variant:
+        return ""
+    reduced = [
+        e
+        for e in RECIPES.values()
+        if e["model"] == recipe.model and (e["variant"] or e["build"]().images < recipe.images)
+    ]
+    said = f"{recipe.name} in full takes about {duration(seconds)} on this CPU; what it has is usable whenever it is stopped"
+    if not reduced:
+        return said
+    best = min(reduced, key=lambda e: (e["dataset"] != recipe.dataset, not e["variant"], e["build"]().images))
+    variant = f" --variant {best['variant']}" if best["variant"] else ""
+    command = f"zoo train {best['model']} --dataset {best['dataset']}{variant}"
+    return f"{said}. A reduced setting takes minutes: {command}"
+
+
+def _without(args: list[str], *names: str) -> list[str]:
+    """The arguments without some options and their values."""
+    kept: list[Any] = []
+    skip = False
+    for arg in args:
+        if skip:
+            skip = False
+        elif arg in names:
+            skip = True
+        elif arg.split("=")[0] not in names:
+            kept.append(arg)
+    return kept
