@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from zoo.data import Facts, ImageData, open_data
+from zoo.data import Facts, ImageData
 from zoo.data import facts as facts_of
 from zoo.engine import plan, train
 from zoo.engine.run import RunFolder, Runtime
@@ -56,7 +55,9 @@ class Painter(nn.Module):
         super().__init__()
         self.latent, self.side = 4, resolution
         self.first = nn.Linear(4, width * 16)
-        self.layers = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.Tanh(), nn.Conv2d(width, channels, 3, padding=1))
+        self.layers = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1), nn.Tanh(), nn.Conv2d(width, channels, 3, padding=1)
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         h = self.first(z).reshape(len(z), -1, 4, 4)
@@ -184,6 +185,3 @@ def log_of(folder: str | Path) -> list[dict[str, Any]]:
 
     lines = [json.loads(line) for line in (RunFolder(folder).path / "log.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
-
-
-__all__ = [name for name in dir() if not name.startswith("_")] + ["open_data", "replace"]

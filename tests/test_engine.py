@@ -6,8 +6,26 @@ import signal
 
 import pytest
 import torch
-from play import CPU, STEP, Duel, Every, Killed, G, D, game, image_recipe, images, kill_at, log_of, moved, play
-from play import recipe, replace, same, session, weights
+from play import (
+    CPU,
+    STEP,
+    D,
+    Duel,
+    Every,
+    G,
+    Killed,
+    game,
+    image_recipe,
+    images,
+    kill_at,
+    log_of,
+    moved,
+    play,
+    recipe,
+    same,
+    session,
+    weights,
+)
 from torch import nn
 from torch.nn.functional import softplus
 
@@ -211,7 +229,7 @@ class Levels(nn.Module):
 
 
 def test_nested_player():
-    """"G.levels.1" learns; the rest of G, which no turn names, is frozen and at rest."""
+    """ "G.levels.1" learns; the rest of G, which no turn names, is frozen and at rest."""
 
     @game
     class Nested(Duel):
@@ -872,11 +890,12 @@ def test_init_mistakes(tmp_path):
 
 @game
 class Renamed(Duel):
-    def __init__(self, networks):
-        super().__init__({"G": networks["H"], "D": networks["K"]})
+    """The same play with other names."""
+
+    G, D = property(lambda self: self.H), property(lambda self: self.K)
 
     def turns(self):
-        return [replace(t, players=({"G": "H", "D": "K"}[t.players[0]],)) for t in super().turns()]
+        return [Turn(("K",), self.loss_D), Turn(("H",), self.loss_G, draw=None)]
 
 
 def test_a_folder_that_exists_is_refused_before_any_work(tmp_path, monkeypatch):
@@ -976,7 +995,9 @@ def test_noise_is_drawn_for_all_processes_and_sliced():
 
 
 def test_randomness_of_a_round_is_a_function_of_seed_stage_and_round():
-    seeds = {seed_for(*where) for where in ((0, "noise", 0, 1), (1, "noise", 0, 1), (0, "noise", 1, 0), (0, "layers", 0, 1))}
+    seeds = {
+        seed_for(*where) for where in ((0, "noise", 0, 1), (1, "noise", 0, 1), (0, "noise", 1, 0), (0, "layers", 0, 1))
+    }
     assert len(seeds) == 4 and all(0 <= s < 2**63 for s in seeds)
     assert seed_for(0, "noise", 0, 1) == seed_for(0, "noise", 0, 1)
 
