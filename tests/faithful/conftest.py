@@ -24,8 +24,9 @@ from zoo.recipe import Data
 class Beside:
     """A recipe on a few random images with tiny networks, played by the engine, and what a plain loop needs to follow.
 
-    ``networks``: for each network the arguments that make it tiny. ``size``: sides of the images. ``batch``, ``data``,
-    ``game``: changes of the stage. Labels, where ``classes`` are given, cycle through the classes.
+    ``networks``: for each network the arguments that make it tiny. ``size``: sides of the images. ``batch``, ``resolution``,
+    ``data``, ``game``: changes of the stage. ``eps``: Adam's, larger where some gradient is rounding alone (a bias
+    that a norm takes out again): Adam would make a whole step of it. Labels, where ``classes`` are given, cycle through the classes.
     """
 
     def __init__(
@@ -37,8 +38,10 @@ class Beside:
         size: int = 28,
         classes: int = 0,
         batch: int | None = None,
+        resolution: int | None = None,
         data: Data | None = None,
         game: dict | None = None,
+        eps: float | None = None,
     ):
         torch.manual_seed(1)
         count = 50
@@ -52,8 +55,10 @@ class Beside:
         stage = replace(
             stage,
             batch=batch or stage.batch,
+            resolution=resolution or stage.resolution,
             data=data or stage.data,
             game=stage.game.replace(**(game or {})),
+            optimisers={n: replace(o, eps=eps) if eps else o for n, o in stage.optimisers.items()},
         )
         specs = {n: spec.replace(**networks[n]) for n, spec in recipe.networks.items()}
         recipe = recipe.replace(networks=specs, stages=(stage,))

@@ -1,5 +1,4 @@
-"""The loader: batches whose order is a function of seed and position, from the device where the set fits on
-it.
+"""The loader: batches in an order that is a function of seed and position, from the device where they fit.
 
 Position counts the images that all processes together have taken. An epoch's permutation comes from a
 generator seeded by a hash of (seed, epoch), so any position can be gone to at once; batches run across the
@@ -19,9 +18,8 @@ from zoo.data.store import ImageData
 if TYPE_CHECKING:
     import torch
 
-RESIDENT_BYTES = (
-    4 << 30
-)  # sets up to this size live on the device; on CUDA: up to a quarter of its free memory
+# Sets up to this size live on the device; on CUDA sets up to a quarter of its free memory.
+RESIDENT_BYTES = 4 << 30
 
 
 def mix(*parts: Any) -> int:
@@ -79,11 +77,8 @@ class Loader:
             raise ValueError(f"part={part}: wants (k, n) with 0 <= k < n")
         side = self._check_sides()
         self.resolution = side  # of the images that come out; 0 for toy points
-        self._feed = (
-            data.feed(self, where, part, workers)
-            if hasattr(data, "feed")
-            else _feed(self, where, part, workers)
-        )
+        feed = getattr(data, "feed", None)  # sets without random access bring their own
+        self._feed = feed(self, where, part, workers) if feed else _feed(self, where, part, workers)
         self.exact = data.exact
 
     def _check_sides(self) -> int:

@@ -222,7 +222,11 @@ class Session:
         return value
 
     def seed_round(self) -> None:
-        torch.manual_seed(seed_for(self.seed, "layers", self.stage_index, self.round, parallel.rank()))
+        seed = seed_for(self.seed, "layers", self.stage_index, self.round, parallel.rank())
+        # torch.manual_seed would also queue a call, with its traceback, for each kind of device that is never used.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type in ("cuda", "mps"):
+            getattr(torch, self.device.type).manual_seed(seed)
         self.noise.manual_seed(seed_for(self.seed, "noise", self.stage_index, self.round))
 
     @torch.no_grad()

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from zoo.networks.layers import Linear
 from zoo.registry import NETWORKS
 
 ACTIVATIONS = {None: nn.Identity, "relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
@@ -63,17 +64,19 @@ def _each(key: str, value, count: int) -> list:
     return values
 
 
-def mlp(sizes: Sequence[int], activation, output: str | None, init: str, scale) -> nn.Sequential:
+def mlp(sizes: Sequence[int], activation, output: str | None, init: str, scale, sn: bool = False) -> nn.Sequential:
     """Linear layers from ``sizes[0]`` to ``sizes[-1]``.
 
-    ``activation`` (of hidden layers) and ``scale`` (of all layers): one value, or one a layer.
+    ``activation`` (of hidden layers) and ``scale`` (of all layers): one value, or one a layer. ``sn``: every layer
+    spectrally normalised.
     """
     count = len(sizes) - 1
     activations = [*_each("activation", activation, count - 1), output]
     fill = _choice(INITS, "init", init)
     layers = []
     for i, (name, s) in enumerate(zip(activations, _each("scale", scale, count), strict=True)):
-        layers.append(fill(nn.Linear(sizes[i], sizes[i + 1]), s))
+        layer = Linear(sizes[i], sizes[i + 1], sn=True) if sn else nn.Linear(sizes[i], sizes[i + 1])
+        layers.append(fill(layer, s))
         if name is not None:
             layers.append(_choice(ACTIVATIONS, "activation", name)())
     return nn.Sequential(*layers)
@@ -124,7 +127,8 @@ class MlpGenerator(nn.Module):
 
 @NETWORKS.register("mlp-discriminator")
 class MlpDiscriminator(nn.Module):
-    """x [N, channels] or [N, C, H, W] -> logit (or critic value) [N]. Arguments as MlpGenerator's."""
+    """x [N, channels] or [N, C, H, W] -> logit (or critic value) [N]. Arguments as MlpGenerator's; ``sn``: spectral
+    normalisation of every layer."""
 
     def __init__(
         self,
@@ -135,9 +139,11 @@ class MlpDiscriminator(nn.Module):
         activation: str | Sequence[str] = "relu",
         init: str = "default",
         scale: float | Sequence[float] = 0.05,
+        sn: bool = False,
     ):
         super().__init__()
-        self.layers = mlp([math.prod(_shape(channels, resolution)), *hidden, 1], activation, None, init, scale)
+        sizes = [math.prod(_shape(channels, resolution)), *hidden, 1]
+        self.layers = mlp(sizes, activation, None, init, scale, sn)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x.flatten(1)).squeeze(1)
