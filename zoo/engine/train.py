@@ -580,7 +580,7 @@ def _read_init(init: str | Path) -> dict[str, dict[str, Tensor]]:
     path = Path(init) / CHECKPOINT
     if path.is_file():
         tensors, _ = checkpoint.load(path)
-        names = {k.split(".")[1] for k in tensors if k.startswith("game.")}
+        names = sorted({k.split(".")[1] for k in tensors if k.startswith("game.")})
         cut = {n: len(f"game.{n}.") for n in names}
         found = {n: {k[cut[n] :]: v for k, v in tensors.items() if k.startswith(f"game.{n}.")} for n in names}
         return {n: v for n, v in found.items() if v}
