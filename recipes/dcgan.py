@@ -2,7 +2,7 @@
 Generative Adversarial Networks, 2015, arXiv 1511.06434.
 
 The paper's nets are those of the authors' Theano code (5x5 kernels); their Torch code (4x4, half as wide)
-is the one that most others descend from. ``celeba`` and ``mnist`` follow the first, ``lsun`` and the
+is the one that most others descend from. ``celeba`` and ``mnist`` follow the first, ``lsun-bedroom`` and the
 reduced settings the second.
 
 Departures:
@@ -94,7 +94,7 @@ def torch_code(images: int, resolution: int, width: int, data: Data, ema: dict[s
     )
 
 
-@setting("lsun")
+@setting("lsun-bedroom")
 def lsun():
     "The authors' Torch code on 64x64 bedrooms: 4x4 kernels, width 64, 25 epochs."
     return torch_code(25 * 3_033_042, 64, 64, Data(load=96), {})  # loaded at 96, cropped to 64

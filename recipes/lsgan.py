@@ -3,7 +3,7 @@
 
 Departures:
 - The authors' code sums the squares over the batch; we take the paper's mean. Adam divides the factor out.
-- lsun: images are cropped to a square before they are resized; the authors squeeze them.
+- lsun-bedroom: images are cropped to a square before they are resized; the authors squeeze them.
 - mnist: the nets for 3,740 Chinese characters on digits, the nearest data set at hand; the authors' loop
   runs for 10^6 steps, ours for 100,000.
 - ring: eight centres of equal mass; the authors' code counts one of them twice.
@@ -24,7 +24,7 @@ def adam(lr: float) -> Adam:
     return Adam(lr=lr, betas=(0.5, 0.999))
 
 
-@setting("lsun")
+@setting("lsun-bedroom")
 def lsun():
     "The paper's 112x112 scenes: a million batches of 64."
     return Recipe(

@@ -29,20 +29,20 @@ def stage(images: int, resolution: int, lr: float, n_critic: Rounds, data: Data 
 BEDROOMS = stage(25 * 3_033_042, 64, 5e-5, Rounds(5, first=(25, 100), every=(500, 100)))
 
 
-@setting("lsun")
+@setting("lsun-bedroom")
 def lsun():
     "The paper's 64x64 bedrooms with DCGAN's nets, 25 epochs."
     return Recipe({"G": Spec("dcgan-generator"), "D": Spec("dcgan-discriminator")}, (BEDROOMS,))
 
 
-@setting("lsun", "mlp")
+@setting("lsun-bedroom", "mlp")
 def lsun_mlp():
     "The paper's 64x64 bedrooms with a ReLU MLP of 512 units for G, 25 epochs."
     G = Spec("mlp-generator", hidden=(512, 512, 512))
     return Recipe({"G": G, "D": Spec("dcgan-discriminator")}, (BEDROOMS,))
 
 
-@setting("lsun", "mlp-both")
+@setting("lsun-bedroom", "mlp-both")
 def lsun_mlp_both():
     "As mlp, and the critic is a ReLU MLP of 512 units too."
     hidden = (512, 512, 512)

@@ -1,16 +1,143 @@
 """WGAN-GP. I. Gulrajani, F. Ahmed, M. Arjovsky, V. Dumoulin, A. Courville, Improved Training of Wasserstein GANs, 2017,
-arXiv 1704.00028. Five critic steps, then one of G, which is skipped in the first round; penalty weight 10.
+arXiv 1704.00028. One step of G, skipped in the first round, then five of the critic; penalty weight 10.
 
-Settings are those of the authors' scripts gan_cifar_resnet.py, gan_cifar.py, gan_mnist.py and gan_64x64.py, the first without its
-classes (its auxiliary classifier is another paper's).
+Settings are those of the authors' scripts gan_cifar_resnet.py, gan_cifar.py, gan_mnist.py and gan_64x64.py.
 
 Departures:
 - The authors sample with the batch's statistics; we sample with batch norm's running averages.
-- Two-process details of the CIFAR-10 script (each half of a batch on its own GPU, with its own statistics) are left out.
-- lsun: the authors train on 64x64 ImageNet; bedrooms are the paper's other 64x64 set.
+- cifar10: without classes; the script's supervised mode adds an auxiliary classifier, which is another paper's.
+- lsun-bedroom: the paper's bedrooms; the script reads 64x64 ImageNet.
 - mnist: all 60,000 training images are used; the authors kept 10,000 for validation.
-- cifar10-small: ResNets of width {G} and {D}, batch 32, two critic steps at twice G's rate (Heusel et al. 2017, arXiv 1706.08500,
-  train WGAN-GP with one), for two CPU cores.
-- fashion-mnist, mnist-small: the MNIST networks at a quarter of the width, twice the learning rate.
+- cifar10-small: ResNets of width 64 (G) and 32 (critic), batch 32, two critic steps for each of G at twice its rate.
+- fashion-mnist, mnist-small: the MNIST networks at half the width, three critic steps, twice the rate.
 - Reduced settings: what is sampled is an average of G's weights over time.
 """
+
+from zoo.recipe import Adam, Data, Ema, Ramp, Recipe, Rounds, Spec, Stage, setting
+
+
+def stage(
+    steps: int,
+    critic: int,
+    batch: int,
+    resolution: int,
+    optimisers: dict[str, Adam],
+    data: Data,
+    generator_batch: int | None = None,
+    decay: bool = False,
+) -> Stage:
+    """``steps`` of G, each beside ``critic`` steps of D; with ``decay`` both rates fall to 0."""
+    images = steps * critic * batch
+    return Stage(
+        game=Spec(
+            "adversarial",
+            loss=Spec("wasserstein"),
+            penalties=(Spec("gradient-penalty", weight=10.0),),
+            order="G-first",
+            n_critic=critic,
+            n_generator=Rounds(1, first=(1, 0)),  # the authors' G waits for the first critic
+            generator_batch=generator_batch,
+        ),
+        optimisers=optimisers,
+        images=images,
+        batch=batch,
+        resolution=resolution,
+        data=data,
+        ramps=tuple(Ramp(f"optim.{n}.lr", ((0, a.lr), (images, 0.0))) for n, a in optimisers.items() if decay),
+    )
+
+
+@setting("cifar10")
+def cifar10():
+    "The paper's ResNets: width 128, 100,000 generator steps at a rate that falls to 0."
+    adam = Adam(lr=2e-4, betas=(0.0, 0.9))
+    return Recipe(
+        networks={
+            "G": Spec("resnet-generator", widths=(128, 128, 128, 128)),
+            "D": Spec("resnet-discriminator", widths=(128, 128, 128, 128), sn=False, pool="mean"),
+        },
+        stages=(
+            stage(
+                100_000,
+                5,
+                64,
+                32,
+                {"G": adam, "D": adam},
+                Data(dequantise=True),
+                generator_batch=128,
+                decay=True,
+            ),
+        ),
+    )
+
+
+@setting("cifar10", "dcgan")
+def cifar10_dcgan():
+    "The paper's DCGAN-like 5x5 networks: width 128, 200,000 generator steps."
+    adam = Adam(lr=1e-4, betas=(0.5, 0.9))
+    return Recipe(
+        networks={
+            "G": Spec("wgan-gp-generator", width=128, norm=True, output="tanh"),
+            "D": Spec("wgan-gp-discriminator", width=128),
+        },
+        stages=(stage(200_000, 5, 64, 32, {"G": adam, "D": adam}, Data()),),
+    )
+
+
+@setting("mnist")
+def mnist():
+    "The authors' MNIST networks: width 64, 200,000 generator steps."
+    adam = Adam(lr=1e-4, betas=(0.5, 0.9))
+    return Recipe(
+        networks={"G": Spec("wgan-gp-generator", width=64), "D": Spec("wgan-gp-discriminator", width=64)},
+        stages=(stage(200_000, 5, 50, 28, {"G": adam, "D": adam}, Data(range=(0.0, 1.0))),),
+    )
+
+
+@setting("lsun-bedroom")
+def lsun_bedroom():
+    "The paper's 64x64 ResNets, the critic with layer norm: width 64, 200,000 generator steps."
+    adam = Adam(lr=1e-4, betas=(0.0, 0.9))
+    return Recipe(
+        networks={
+            "G": Spec("resnet-generator", widths=(512, 512, 256, 128, 64), bias=False, output_gain=2**0.5),
+            "D": Spec("layernorm-resnet-discriminator", width=64),
+        },
+        stages=(stage(200_000, 5, 64, 64, {"G": adam, "D": adam}, Data()),),
+    )
+
+
+@setting("cifar10", "small")
+def cifar10_small():
+    "ResNets of width 64 and 32: 10,000 generator steps, two critic batches of 32 each."
+    optimisers = {"G": Adam(lr=2e-4, betas=(0.0, 0.9)), "D": Adam(lr=4e-4, betas=(0.0, 0.9))}
+    return Recipe(
+        networks={
+            "G": Spec("resnet-generator", widths=(64, 64, 64, 64)),
+            "D": Spec("resnet-discriminator", widths=(32, 32, 32, 32), sn=False, pool="mean"),
+        },
+        stages=(stage(10_000, 2, 32, 32, optimisers, Data(dequantise=True), decay=True),),
+        ema={"G": Ema(halflife=200 * 2 * 32)},  # 200 generator steps
+    )
+
+
+def small() -> Recipe:
+    """MNIST's networks at half width."""
+    adam = Adam(lr=2e-4, betas=(0.5, 0.9))
+    return Recipe(
+        networks={"G": Spec("wgan-gp-generator", width=32), "D": Spec("wgan-gp-discriminator", width=32)},
+        stages=(stage(5_000, 3, 50, 28, {"G": adam, "D": adam}, Data(range=(0.0, 1.0))),),
+        ema={"G": Ema(halflife=200 * 3 * 50)},
+    )
+
+
+@setting("fashion-mnist")
+def fashion_mnist():
+    "The MNIST networks at half width: 5,000 generator steps, three critic batches of 50 each."
+    return small()
+
+
+@setting("mnist", "small")
+def mnist_small():
+    "The MNIST networks at half width: 5,000 generator steps, three critic batches of 50 each."
+    return small()

@@ -62,8 +62,8 @@ class Model(nn.Module):
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """The networks by name; they are the model's children."""
-        return dict(self.named_children())
+        """The networks by name; they are the model's children (one may bear two names)."""
+        return {name: getattr(self, name) for name in self.spec["networks"]}
 
     @property
     def device(self) -> torch.device:
@@ -264,7 +264,7 @@ class ImageModel(Model):
             raise ValueError(f"y={y!r}: this model is not class-conditional")
         if isinstance(y, (Tensor, np.ndarray)):
             y = y.tolist()
-        one = isinstance(y, (int, str, np.integer))
+        one = isinstance(y, str) or not isinstance(y, Sequence)
         values = [y] if one else list(y)
         if not one and len(values) != n:
             raise ValueError(f"y: {len(values)} classes for {n} images; give one, or one an image")
@@ -349,7 +349,7 @@ class TranslateModel(Model):
                     made.append(self.to_unit(G(self.from_unit(part.to(self.device)))))
             except torch.OutOfMemoryError:
                 raise RuntimeError(f"chunk={chunk}: out of memory for images of {width}x{height}; lower it") from None
-            except RuntimeError as error:
+            except (RuntimeError, ValueError) as error:
                 small = f"images of {width}x{height}: too small or of a shape that the network cannot do"
                 raise ValueError(f"{small} ({str(error).splitlines()[0]})") from error
         return torch.cat(made)

@@ -5,8 +5,9 @@ With one process every function here is free and changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.distributed as dist
@@ -24,12 +25,26 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
+_alone = False
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process does without the others: what it runs may hold collectives that they don't take part in."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
+
+
 def rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
+    return dist.get_rank() if dist.is_initialized() and not _alone else 0
 
 
 def world() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if dist.is_initialized() and not _alone else 1
 
 
 def local_rank() -> int:
@@ -37,7 +52,7 @@ def local_rank() -> int:
 
 
 def barrier() -> None:
-    if dist.is_initialized():
+    if world() > 1:
         dist.barrier()
 
 
@@ -73,7 +88,8 @@ def broadcast(module: nn.Module) -> None:
     """Give every process rank 0's parameters and buffers."""
     if world() > 1:
         for tensor in (*module.parameters(), *module.buffers()):
-            flat = tensor.detach().contiguous()
+            # gloo sends no bools, and a collective wants its tensor contiguous
+            flat = tensor.detach().to(torch.uint8 if tensor.dtype == torch.bool else tensor.dtype).contiguous()
             dist.broadcast(flat, 0)
             tensor.detach().copy_(flat)
 

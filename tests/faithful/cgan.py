@@ -84,7 +84,8 @@ def test_losses():
 
 def test_plain_loop(beside):
     """Both players from one forward; fakes have the classes of the batch's reals."""
-    tiny = {"G": {"latent": 5, "hidden": (6, 7, 8)}, "D": {"units": (6, 4, 5)}}
+    G = {"latent": 5, "hidden": (6, 7, 8), "scale": 0.5}
+    tiny = {"G": G, "D": {"units": (6, 4, 5), "scale": 0.2}}
     b = beside("cgan-mnist", tiny, batch=10, classes=10)
     G, D = b.copy("G"), b.copy("D")
     mean = (b.images.double() / 255).mean(0).clamp(1e-7, 1 - 1e-7)

@@ -24,8 +24,9 @@ from zoo.recipe import Data
 class Beside:
     """A recipe on a few random images with tiny networks, played by the engine, and what a plain loop needs to follow.
 
-    ``networks``: for each network the arguments that make it tiny. ``size``: sides of the images. ``batch``, ``data``,
-    ``game``: changes of the stage. Labels, where ``classes`` are given, cycle through the classes.
+    ``networks``: for each network the arguments that make it tiny. ``size``: sides of the images. ``batch``, ``resolution``,
+    ``data``, ``game``: changes of the stage. ``eps``: Adam's, larger where some gradient is rounding alone (a bias
+    that a norm takes out again): Adam would make a whole step of it. Labels, where ``classes`` are given, cycle through the classes.
     """
 
     def __init__(
@@ -37,8 +38,10 @@ class Beside:
         size: int = 28,
         classes: int = 0,
         batch: int | None = None,
+        resolution: int | None = None,
         data: Data | None = None,
         game: dict | None = None,
+        eps: float | None = None,
     ):
         torch.manual_seed(1)
         count = 50
@@ -52,8 +55,10 @@ class Beside:
         stage = replace(
             stage,
             batch=batch or stage.batch,
+            resolution=resolution or stage.resolution,
             data=data or stage.data,
             game=stage.game.replace(**(game or {})),
+            optimisers={n: replace(o, eps=eps) if eps else o for n, o in stage.optimisers.items()},
         )
         specs = {n: spec.replace(**networks[n]) for n, spec in recipe.networks.items()}
         recipe = recipe.replace(networks=specs, stages=(stage,))
@@ -88,8 +93,8 @@ class Beside:
 
     def compare(self, count: int = 3, **networks: nn.Module) -> None:
         """Let the engine play its rounds; its weights must be those of ``networks`` to 1e-6, and have moved."""
-        before = {n: self.copy(n) for n in networks}
         self.session.prepare()
+        before = {n: self.copy(n) for n in networks}
         for _ in range(count):
             self.session.play_round(lambda name, value: None)
         for name, mine in networks.items():
@@ -100,7 +105,7 @@ class Beside:
                 worst = (p - theirs[key]).abs().max().item()
                 assert worst < 1e-6, f"{name}.{key} differs by {worst:.1e} after {count} rounds"
                 moved = max(moved, (p - start[key]).abs().max().item())
-            assert moved > 1e-5, f"{name} has not moved"
+            assert moved > 1e-4, f"{name} has not moved"
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ def test_ramps():
 
 def test_plain_loop(beside):
     """Both players from one forward, the same noise, masks and old weights; classical momentum."""
-    tiny = {"G": {"latent": 5, "hidden": (12, 12)}, "D": {"units": 6}}
+    tiny = {"G": {"latent": 5, "hidden": (12, 12), "scale": 0.5}, "D": {"units": 6, "scale": 0.2}}
     b = beside("gan-mnist", tiny, batch=10)
     G, D = b.copy("G"), b.copy("D")
     mean = (b.images.double() / 255).mean(0).clamp(1e-7, 1 - 1e-7)

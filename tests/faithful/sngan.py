@@ -5,9 +5,14 @@ import math
 import pytest
 import torch
 
-from zoo.registry import NETWORKS, Spec
+from zoo.registry import LOSSES, NETWORKS, Spec
+
+EPS = 1e-4  # of Adam, so that it does not blow up gradients that are rounding alone
 
 BIG = {"widths": (64, 128, 256, 512, 1024, 1024), "downs": 5}
+
+
+TINY = (8, 8, 8, 8)
 
 
 def build(name, **kwargs):
@@ -131,3 +136,63 @@ def test_u_starts_normal():
     D = build("resnet-discriminator")
     u = torch.cat([b for n, b in D.named_buffers() if n.endswith("u")])
     assert u.std().item() == pytest.approx(1, abs=0.1)
+
+
+def play(b, rounds, lr, betas, d_steps, loss_D, loss_G, latent, generator_batch, classes=0):
+    """G first on a batch of its own, then D, whose one pass on reals and fakes moves its vectors u once; D's pass in
+    G's step moves them too, as in the authors' code."""
+    G, D = b.copy("G"), b.copy("D")
+    opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=lr, betas=betas, eps=EPS) for net in (G, D))
+
+    def noise(n):
+        z = torch.randn(n, latent, generator=b.noise)
+        return z, {"y": torch.randint(classes, (n,), generator=b.noise)} if classes else {}
+
+    for r in b.rounds():
+        for opt in (opt_G, opt_D):
+            opt.param_groups[0]["lr"] = rounds(r)
+        z, y = noise(generator_batch)
+        opt_G.zero_grad()
+        loss_G(D(G(z, **y), **y)).backward()
+        opt_G.step()
+        for _ in range(d_steps):
+            real = b.real()
+            z, y = noise(b.batch)
+            fake = G(z, **y).detach()
+            if classes:
+                y = {"y": torch.cat([real["y"], y["y"]])}
+            scores = D(torch.cat([real["x"], fake]), **y)
+            opt_D.zero_grad()
+            loss_D(scores[: b.batch], scores[b.batch :]).backward()
+            opt_D.step()
+    return G, D
+
+
+def hinge_D(real, fake):
+    return torch.clamp(1 - real, min=0).mean() + torch.clamp(1 + fake, min=0).mean()
+
+
+@pytest.mark.parametrize("name, classes", [("sngan-cifar10", 0), ("sngan-cifar10-conditional", 10)])
+def test_plain_loop_of_the_resnets(beside, name, classes):
+    tiny = {"G": {"widths": TINY, "latent": 6}, "D": {"widths": TINY}}
+    b = beside(name, tiny, channels=3, size=32, classes=classes, batch=6, eps=EPS, game={"generator_batch": 9})
+    rate = lambda r: 2e-4 * (1 - r * 5 * 6 / (50_000 * 5 * 64))  # noqa: E731
+    G, D = play(b, rate, 2e-4, (0.0, 0.9), 5, hinge_D, lambda s: -s.mean(), 6, 9, classes)
+    b.compare(G=G, D=D)
+    for key, u in D.named_buffers():
+        assert (u - dict(b.session.game.D.named_buffers())[key]).abs().max() < 1e-5, key
+
+
+def test_plain_loop_of_the_standard_cnn(beside):
+    tiny = {"G": {"width": 2, "latent": 6}, "D": {"width": 2}}
+    b = beside("sngan-cifar10-cnn", tiny, channels=3, size=32, batch=6, eps=EPS)
+    plus = torch.nn.functional.softplus
+    G, D = play(b, lambda r: 2e-4, 2e-4, (0.5, 0.999), 1, lambda r, f: plus(-r).mean() + plus(f).mean(),
+                lambda s: plus(-s).mean(), 6, 6)  # fmt: skip
+    b.compare(G=G, D=D)
+
+
+def test_hinge_at_zero():
+    pair = LOSSES.build(Spec("hinge"))
+    zero = torch.zeros(4)
+    assert pair.d(zero, zero) == 2 and pair.g(None, zero) == 0

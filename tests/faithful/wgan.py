@@ -75,7 +75,7 @@ def test_estimate_grows_with_the_distance():
 
 def test_bursts():
     """100 critic steps while G has made fewer than 25 steps and at each multiple of 500, else 5."""
-    n_critic = recipes.find("wgan-lsun").stages[0].game.kwargs["n_critic"]
+    n_critic = recipes.find("wgan-lsun-bedroom").stages[0].game.kwargs["n_critic"]
     assert all(n_critic(r) == (100 if r < 25 or r % 500 == 0 else 5) for r in range(2000))
 
 

@@ -6,7 +6,12 @@ import math
 import pytest
 import torch
 
-from zoo.registry import NETWORKS, Spec
+from zoo.game import Batch
+from zoo.registry import GAMES, NETWORKS, PENALTIES, Spec
+
+EPS = 1e-4  # of Adam, so that it does not blow up gradients that are rounding alone
+
+TINY = (4, 4, 4, 4)
 
 
 def build(name, **kwargs):
@@ -151,3 +156,96 @@ def test_impossible_resolutions():
         build("resnet-generator", resolution=28)
     with pytest.raises(ValueError, match="can't do resolution 4; take 8 or more"):
         build("wgan-gp-generator", resolution=4)
+
+
+def critic_loss(D, real, fake, alpha):
+    """Algorithm 1, lines 5 to 7, with the penalty's graph kept for the second derivative."""
+    line = (alpha * fake + (1 - alpha) * real).requires_grad_()
+    (gradient,) = torch.autograd.grad(D(line).sum(), line, create_graph=True)
+    slope = gradient.square().sum((1, 2, 3)).sqrt()
+    return D(fake).mean() - D(real).mean() + 10 * ((slope - 1) ** 2).mean()
+
+
+def test_plain_loop_of_the_cifar10_resnet(beside):
+    """G with its own batch size, not in the first round; five critic steps; both rates falling."""
+    tiny = {"G": {"widths": TINY, "latent": 6}, "D": {"widths": TINY}}
+    b = beside("wgan-gp-cifar10", tiny, channels=3, size=32, batch=6, eps=EPS, game={"generator_batch": 10})
+    G, D = b.copy("G"), b.copy("D")
+    opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.0, 0.9), eps=EPS) for net in (G, D))
+    for r in b.rounds():
+        for opt in (opt_G, opt_D):
+            opt.param_groups[0]["lr"] = 2e-4 * (1 - r * 5 * 6 / (100_000 * 5 * 64))
+        if r > 0:
+            opt_G.zero_grad()
+            (-D(G(torch.randn(10, 6, generator=b.noise))).mean()).backward()
+            opt_G.step()
+        for _ in range(5):
+            x, z = b.real()["x"], b.randn(6)
+            opt_D.zero_grad()
+            critic_loss(D, x, G(z).detach(), b.rand(1, 1, 1)).backward()
+            opt_D.step()
+    b.compare(G=G, D=D)
+
+
+def test_plain_loop_of_the_5x5_networks(beside):
+    tiny = {"G": {"width": 2, "latent": 6}, "D": {"width": 2}}
+    b = beside("wgan-gp-mnist", tiny, batch=7, eps=EPS)
+    G, D = b.copy("G"), b.copy("D")
+    opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=1e-4, betas=(0.5, 0.9), eps=EPS) for net in (G, D))
+    for r in b.rounds():
+        if r > 0:
+            opt_G.zero_grad()
+            (-D(G(b.randn(6))).mean()).backward()
+            opt_G.step()
+        for _ in range(5):
+            x, z = b.real()["x"], b.randn(6)
+            assert x.min() >= 0 and x.max() <= 1
+            opt_D.zero_grad()
+            critic_loss(D, x, G(z).detach(), b.rand(1, 1, 1)).backward()
+            opt_D.step()
+    b.compare(G=G, D=D)
+
+
+class Linear(torch.nn.Module):
+    """D(x) = w.x: its penalty is known."""
+
+    classes = 0
+
+    def __init__(self, w):
+        super().__init__()
+        self.w = torch.nn.Parameter(w)
+
+    def forward(self, x):
+        return (x * self.w).flatten(1).sum(1)
+
+
+def penalty(D, x, fake):
+    """The zoo's penalty, with D and these images in a game."""
+    game = GAMES.build(Spec("adversarial"), {"G": build("wgan-gp-generator", width=1), "D": D})
+    batch = Batch(len(x), generator=torch.Generator().manual_seed(0))
+    batch.update(x=x, fake=fake)
+    return PENALTIES.build(Spec("gradient-penalty"))(game, batch)
+
+
+def test_penalty_of_known_critics():
+    torch.manual_seed(0)
+    x, fake = torch.rand(2, 5, 1, 4, 4)
+    w = torch.randn(1, 4, 4)
+    D = Linear(w)
+    assert penalty(D, x, fake).item() == pytest.approx((w.norm().item() - 1) ** 2, rel=1e-5)
+    D = Linear(w / w.norm())
+    value = penalty(D, x, fake)
+    value.backward()
+    assert value.item() < 1e-10 and D.w.grad.abs().max() < 1e-5
+    D = Linear(torch.zeros(1, 4, 4))
+    value = penalty(D, x, fake)
+    value.backward()
+    assert value.item() == 1 and D.w.grad.isfinite().all()
+
+
+def test_penalty_reaches_the_critic_and_not_the_generator():
+    torch.manual_seed(0)
+    G, D = build("wgan-gp-generator", width=1), build("wgan-gp-discriminator", width=2)
+    penalty(D, torch.rand(3, 1, 28, 28), G(torch.randn(3, 128))).backward()
+    assert all(c.weight.grad.abs().sum() > 0 for c in D.convs)
+    assert all(p.grad is None for p in G.parameters())

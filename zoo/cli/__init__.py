@@ -22,7 +22,7 @@ class Verbs(click.Group):
     """The verbs, each imported when it is asked for: ``zoo.cli.VERB`` holds a command called ``VERB``."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
+        return [*VERBS]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in VERBS:
@@ -46,7 +46,7 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line ``args`` (by default the process's) and exit with its status."""
-    args = list(sys.argv[1:] if args is None else args)
+    args = [*(sys.argv[1:] if args is None else args)]  # zoo.cli.list has taken the name of the builtin
     debug = "--debug" in args
     try:
         status = cli.main([a for a in args if a != "--debug"], prog_name="zoo", standalone_mode=False)

@@ -114,7 +114,7 @@ def _need_onnx() -> None:
 def _batches(count: int):
     from torch.export import Dim
 
-    return tuple({0: Dim("batch")} for _ in range(count))
+    return tuple([{0: Dim("batch")}] * count)
 
 
 def write_onnx(network: nn.Module, inputs: tuple[Tensor, ...], names: list[str], path: Path):

@@ -15,6 +15,9 @@ from zoo.cli.progress import Progress
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, one an event.")
 def command(run: str, minutes: float | None, nproc: int, as_json: bool) -> None:
     """Go on with the run in folder RUN from its last checkpoint, as if it had not been stopped."""
+    from zoo.engine.run import RunFolder
+
+    RunFolder(run).facts()  # a folder that is no run's is told before anything is started
     if nproc > 1 and not processes.launched():
         given = [f"--minutes={minutes}"] * (minutes is not None) + ["--json"] * as_json
         processes.run(nproc, ["resume", run, *given])

@@ -134,23 +134,27 @@ def substitute(recipe: Recipe, asked: str | None) -> str:
 
 
 def advice(recipe: Recipe, device: str, seconds: float) -> str:
-    """For a paper's full setting that takes long on a CPU: how long, and which command takes minutes."""
+    """For a full setting that takes long on a CPU: how long, and which command takes minutes."""
     from zoo.recipe import RECIPES
 
-    if seconds < LONG or not device.startswith("cpu") or recipe.variant:
+    def small(variant: str) -> bool:
+        return variant.split("-")[-1] == "small"  # what reduced settings are called
+
+    if seconds < LONG or not device.startswith("cpu") or small(recipe.variant):
         return ""
-    reduced = [
-        e
-        for e in RECIPES.values()
-        if e["model"] == recipe.model and (e["variant"] or e["build"]().images < recipe.images)
-    ]
     said = f"{recipe.name} in full takes about {duration(seconds)} on this CPU; what it has is usable whenever it is stopped"
+    reduced = []
+    for entry in RECIPES.values():
+        images = entry["build"]().images
+        if entry["model"] == recipe.model and (small(entry["variant"]) or images < recipe.images / 10):
+            near = entry["dataset"] == recipe.dataset
+            alike = near and entry["variant"].startswith(recipe.variant)
+            reduced.append(((not alike, not near, not small(entry["variant"]), images), entry))
     if not reduced:
         return said
-    best = min(reduced, key=lambda e: (e["dataset"] != recipe.dataset, not e["variant"], e["build"]().images))
+    best = min(reduced, key=lambda pair: pair[0])[1]
     variant = f" --variant {best['variant']}" if best["variant"] else ""
-    command = f"zoo train {best['model']} --dataset {best['dataset']}{variant}"
-    return f"{said}. A reduced setting takes minutes: {command}"
+    return f"{said}. A reduced setting takes minutes: zoo train {best['model']} --dataset {best['dataset']}{variant}"
 
 
 def _without(args: list[str], *names: str) -> list[str]:

@@ -100,6 +100,8 @@ def open_data(
     ``prepare``.
     """
     if isinstance(dataset, ImageData):
+        if resolution not in (None, dataset.facts.resolution):
+            raise ValueError(f"{dataset.facts.name} is open at {dataset.facts.resolution}, not at {resolution}")
         return dataset
     if not isinstance(dataset, (str, os.PathLike)):
         from zoo.data.adopt import adopt

@@ -24,8 +24,8 @@ def adopt(dataset: Any, resolution: int | None = None) -> ImageData:
     if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
         return DatasetData(dataset, resolution)
     raise ValueError(
-        f"a data set is a name, folder:PATH, shards:PATTERN, a map-style torch Dataset or a tensor [N, C, H, W], "
-        f"not a {type(dataset).__name__}"
+        f"a {type(dataset).__name__} is no data set: wanted a name, folder:PATH, shards:PATTERN, "
+        "a map-style Dataset or a tensor [N, C, H, W]"
     )
 
 
@@ -63,13 +63,9 @@ def _fit(images: torch.Tensor, resolution: int | None) -> torch.Tensor:
 
 def _tensor(images: torch.Tensor, resolution: int | None) -> ImageData:
     if images.dim() != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
-        raise ValueError(
-            f"a tensor of shape {list(images.shape)} is no set of images; [N, 1 or 3, H, W] wanted"
-        )
+        raise ValueError(f"a tensor of shape {list(images.shape)} is no set of images; [N, 1 or 3, H, W] wanted")
     x = _fit(to_uint8(images.detach().cpu()), resolution).contiguous()
-    facts = Facts(
-        "tensor", "A tensor", x.shape[1], x.shape[-1], splits={"train": len(x)}, licence="the user's own"
-    )
+    facts = Facts("tensor", "A tensor", x.shape[1], x.shape[-1], splits={"train": len(x)}, licence="the user's own")
     return ImageData(facts, {"x": x}, hashlib.sha256(x.numpy().data).hexdigest())
 
 

@@ -18,7 +18,6 @@ from typing import Any
 from zoo.data.facts import Facts, Rows
 from zoo.data.images import to_pil
 from zoo.data.store import Progress, lock, write
-from zoo.registry import nearest
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jfif"}
 SPLITS = {"train", "test", "val", "valid", "validation"}
@@ -36,7 +35,7 @@ def options(name: str, known: Sequence[str]) -> tuple[str, dict[str, str]]:
         return name.split(":", 1)[1], {}
     for key, _ in pairs:
         if key not in known:
-            raise ValueError(f"{name}: unknown option '{key}'{nearest(key, known)} known: {', '.join(known)}")
+            raise ValueError(f"{name}: unknown option '{key}'; known: {', '.join(known)}")
     return path, dict(pairs)
 
 
@@ -49,14 +48,12 @@ class Folder:
         self.root = Path(path).expanduser().resolve()
         self.skip = chosen.get("skip") == "corrupt"
         if chosen.get("skip", "corrupt") != "corrupt":
-            raise ValueError(
-                f"{name}: skip={chosen['skip']} is unknown; skip=corrupt leaves out unreadable images"
-            )
+            raise ValueError(f"{name}: skip={chosen['skip']} is unknown; skip=corrupt leaves out unreadable images")
         if chosen.get("channels", "3") not in ("1", "3"):
             raise ValueError(f"{name}: channels={chosen['channels']}; images have 1 (grey) or 3 (colour)")
         if not self.root.is_dir():
             raise ValueError(f"folder:{path}: there is no such folder")
-        inside = [entry.name for entry in os.scandir(self.root) if entry.is_dir()]
+        inside = [entry.name for entry in os.scandir(self.root) if entry.is_dir() and entry.name[0] != "."]
         split = set(inside) <= SPLITS and bool(inside)
         self.splits = {s: self.root / s for s in sorted(inside)} if split else {"train": self.root}
         self.files = {s: sorted(_images(folder)) for s, folder in self.splits.items()}
@@ -109,9 +106,7 @@ class Folder:
                     write(path, self.facts, rows, resolution=resolution, source="folder", progress=progress)
                 except OSError:
                     if len(bad) == len(files):
-                        raise ValueError(
-                            f"folder:{self.root}: none of its {len(files)} images can be read"
-                        ) from None
+                        raise ValueError(f"folder:{self.root}: none of its {len(files)} images can be read") from None
                     raise
         return path
 
@@ -128,7 +123,8 @@ class Folder:
             more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
             raise ValueError(
                 f"folder:{self.root}: {len(bad)} of {len(self.files[split])} images can't be read: "
-                f"{', '.join(bad[:5])}{more}; repair or remove them, or name the set folder:{self.root}?skip=corrupt"
+                f"{', '.join(bad[:5])}{more}; repair or remove them, or leave them out with "
+                f"folder:{self.root}?skip=corrupt"
             )
 
     def _read(self, file: Path) -> Any:
@@ -150,7 +146,7 @@ class Folder:
                 continue
             if len(sizes) > 1 or image.width != image.height:
                 raise ValueError(
-                    f"folder:{self.root}: images have many sizes: give a resolution, such as 64 or 128"
+                    f"folder:{self.root}: images are not squares of one size: give a resolution, such as 64"
                 )
         return next(iter(sizes), (64, 64))[0]
 

@@ -23,9 +23,7 @@ def to_pil(image: Any, channels: int) -> Image.Image:
         image = Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16-bit grey, which PIL would clip at 255
-        image = Image.fromarray(
-            (np.asarray(image, dtype=np.float64) / 257).clip(0, 255).round().astype(np.uint8)
-        )
+        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).round().astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -51,5 +49,5 @@ def to_array(image: Image.Image) -> np.ndarray:
     """PIL L or RGB to uint8 [C, H, W], contiguous."""
     import numpy as np
 
-    array = np.asarray(image, dtype=np.uint8)
+    array = np.array(image, dtype=np.uint8)  # a copy: Pillow's own memory is read-only
     return np.ascontiguousarray(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))

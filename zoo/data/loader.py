@@ -1,5 +1,4 @@
-"""The loader: batches whose order is a function of seed and position, from the device where the set fits on
-it.
+"""The loader: batches in an order that is a function of seed and position, from the device where they fit.
 
 Position counts the images that all processes together have taken. An epoch's permutation comes from a
 generator seeded by a hash of (seed, epoch), so any position can be gone to at once; batches run across the
@@ -19,9 +18,8 @@ from zoo.data.store import ImageData
 if TYPE_CHECKING:
     import torch
 
-RESIDENT_BYTES = (
-    4 << 30
-)  # sets up to this size live on the device; on CUDA: up to a quarter of its free memory
+# Sets up to this size live on the device; on CUDA sets up to a quarter of its free memory.
+RESIDENT_BYTES = 4 << 30
 
 
 def mix(*parts: Any) -> int:
@@ -79,11 +77,8 @@ class Loader:
             raise ValueError(f"part={part}: wants (k, n) with 0 <= k < n")
         side = self._check_sides()
         self.resolution = side  # of the images that come out; 0 for toy points
-        self._feed = (
-            data.feed(self, where, part, workers)
-            if hasattr(data, "feed")
-            else _feed(self, where, part, workers)
-        )
+        feed = getattr(data, "feed", None)  # sets without random access bring their own
+        self._feed = feed(self, where, part, workers) if feed else _feed(self, where, part, workers)
         self.exact = data.exact
 
     def _check_sides(self) -> int:
@@ -133,13 +128,13 @@ class Loader:
         if self.crop and self.crop != x.shape[-1]:
             space = x.shape[-1] - self.crop
             corner = (uniform(2) * (space + 1)).long().clamp_(max=space)  # [n, 2]
-            steps = torch.arange(self.crop, device=self.device)
-            rows, columns = corner[:, :1] + steps, corner[:, 1:] + steps  # [n, crop]
-            images = torch.arange(len(x), device=self.device)[:, None, None, None]
-            channels = torch.arange(x.shape[1], device=self.device)[None, :, None, None]
-            x = x[images, channels, rows[:, None, :, None], columns[:, None, None, :]]
+            windows = x.unfold(2, self.crop, 1).unfold(3, self.crop, 1)  # [n, C, space + 1, space + 1, crop, crop]
+            images = torch.arange(len(x), device=self.device)
+            x = windows[images, :, corner[:, 0], corner[:, 1]]  # [n, C, crop, crop]
         if self.flip:
-            x = torch.where(uniform(1, 1, 1) < 0.5, x.flip(-1), x)
+            # Whole images picked out of both: many times as fast on a CPU as torch.where with a mask.
+            side = torch.arange(len(x), device=self.device) + len(x) * (uniform() < 0.5)
+            x = torch.cat([x, x.flip(-1)]).index_select(0, side)
         if self.pad and self.pad != x.shape[-1]:
             before = (self.pad - x.shape[-1]) // 2
             after = self.pad - x.shape[-1] - before

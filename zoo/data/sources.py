@@ -50,15 +50,14 @@ def run(command: Sequence[str], folder: Path, seconds: float) -> str:
     if done.returncode:
         words = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
         telling = [line for line in words if not line.lower().startswith(("npm warn", "w:"))] or words
-        raise OSError(
-            f"{' '.join(command[:2])} failed: {' '.join(telling[:2])[:300] or f'exit {done.returncode}'}"
-        )
+        raise OSError(f"{' '.join(command[:2])} failed: {' '.join(telling[:2])[:300] or f'exit {done.returncode}'}")
     return done.stdout
 
 
 def npm_pack(package: str, folder: Path) -> Path:
     """Fetch an npm package (``name@version``) into ``folder``: its tarball."""
-    run(["npm", "view", package, "version"], folder, 3 * ANSWER_SECONDS)
+    # Asked first, since a look-up fails soon where nobody answers and a download does not.
+    run(["npm", "view", package, "version", "--fetch-retries=0"], folder, 2 * ANSWER_SECONDS)
     run(["npm", "pack", package, "--silent", "--ignore-scripts", "--fetch-retries=1"], folder, FETCH_SECONDS)
     found = sorted(folder.glob(f"{package.split('@')[0]}-*.tgz"))
     if not found:
@@ -89,9 +88,7 @@ def unpack(tarball: Path, folder: Path, keep: Callable[[str], bool] = lambda nam
     tarball.unlink()
 
 
-def debian(
-    package: str, read: Callable[[Path, str], Rows], digest: Mapping[str, str] | None = None
-) -> Source:
+def debian(package: str, read: Callable[[Path, str], Rows], digest: Mapping[str, str] | None = None) -> Source:
     """A set in a Debian package. ``read`` gets the root of the unpacked package."""
 
     def fetch(folder: Path) -> Path:
@@ -131,30 +128,32 @@ def by_hand(name: str) -> Path:
     return Path(os.environ.get("ZOO_RAW") or home() / "raw").expanduser() / name
 
 
+def put_by_hand(name: str, folder: Path | None = None) -> Path:
+    """``by_hand(name)`` as a source's fetch. OSError where nobody has put anything there."""
+    if not by_hand(name).exists():
+        raise OSError(f"its owners want to be asked: get it from them and put or link its files at {by_hand(name)}")
+    return by_hand(name)
+
+
 def torchvision(
     name: str,
     build: Callable[[Any, Path, str, bool], Any],
     *,
     download: bool = True,
-    label: str | None = "y",
+    label: str = "y",
     classes: Callable[[Any], Sequence[str]] | None = None,
 ) -> Source:
     """A set through ``torchvision.datasets``: ``build(datasets, root, split, download)`` returns the Dataset.
 
     Files that the user put into ``by_hand(name)`` are used as they are; else torchvision fetches them (and
-    checks their sums) where it can. ``label``: under which key its targets come, None to leave them out.
+    checks their sums) where it can. ``label``: under which key its targets come.
     """
 
     def fetch(folder: Path) -> Path:
-        if by_hand(name).exists():
-            return by_hand(name)
-        if not download:
-            raise OSError(
-                f"its owners want to be asked: get it from them and put or link its files at {by_hand(name)}"
-            )
-        return folder
+        return folder if download and not by_hand(name).exists() else put_by_hand(name)
 
     def read(root: Path, split: str) -> Rows:
+        import numpy as np
         from torchvision import datasets
 
         with socket_timeout(ANSWER_SECONDS):
@@ -163,7 +162,7 @@ def torchvision(
         def rows():
             for i in range(len(dataset)):
                 image, value = dataset[i]
-                yield {"x": image, **({label: value} if label else {})}
+                yield {"x": image, label: np.asarray(value)}
 
         return Rows(rows(), len(dataset), classes=tuple(classes(dataset)) if classes else None)
 

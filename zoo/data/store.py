@@ -66,7 +66,7 @@ class ImageData:
         """The captions as text, [] where the set has none."""
         if "caption" not in self.arrays:
             return []
-        return [bytes(row).rstrip(b"\0").decode() for row in self.arrays["caption"].numpy()]
+        return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in self.arrays["caption"].numpy()]
 
 
 # Locking and space.
@@ -193,9 +193,7 @@ def _write(partial, split, facts, incoming, resolution, source, progress, digest
         if digest and raw.hexdigest() != digest:
             raise OSError(f"corrupt: SHA-256 of {split} is {raw.hexdigest()[:12]}..., not {digest[:12]}...")
         if mean and np.abs(total / pixels / 255 - mean).max() > 1e-3:
-            raise OSError(
-                f"corrupt: mean of {split} is {(total / pixels / 255).round(4).tolist()}, not {list(mean)}"
-            )
+            raise OSError(f"corrupt: mean of {split} is {(total / pixels / 255).round(4).tolist()}, not {list(mean)}")
 
         header: dict[str, Any] = {}
         size = count * channels * resolution**2
@@ -244,9 +242,7 @@ def _label_array(values: list) -> Any:
         return np.ascontiguousarray(np.asarray(values, dtype="<i8"))
     texts = [value.encode() for value in values]
     width = max(1, max(map(len, texts)))
-    return np.frombuffer(b"".join(text.ljust(width, b"\0") for text in texts), dtype=np.uint8).reshape(
-        -1, width
-    )
+    return np.frombuffer(b"".join(text.ljust(width, b"\0") for text in texts), dtype=np.uint8).reshape(-1, width)
 
 
 def _check(facts, split, incoming, count, classes, arrays) -> None:
@@ -292,9 +288,7 @@ def verify(path: Path) -> None:
         while block := file.read(1 << 20):
             content.update(block)
     if content.hexdigest() != metadata["sha256"]:
-        raise OSError(
-            f"{path} is damaged: its content is not what was written; delete it and prepare the set again"
-        )
+        raise OSError(f"{path} is damaged: its content is not what was written; delete it and prepare the set again")
 
 
 def open_prepared(path: Path) -> ImageData:

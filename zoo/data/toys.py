@@ -36,9 +36,7 @@ class ToySet:
     def open(self, split: str = "train") -> ToyData:
         """The distribution. ValueError for a split it does not have."""
         if split not in self.facts.splits:
-            raise ValueError(
-                f"{self.facts.name} has no split '{split}'; it has {', '.join(self.facts.splits)}"
-            )
+            raise ValueError(f"{self.facts.name} has no split '{split}'; it has {', '.join(self.facts.splits)}")
         return ToyData(self, split)
 
 
@@ -86,9 +84,7 @@ class ToyData(ImageData):
         counts = nearest[close].bincount(minlength=len(self.modes))
         return int((counts >= at_least).sum()), float(close.float().mean())
 
-    def feed(
-        self, loader: Loader, where: Mapping[str, int] | None, part: tuple[int, int], workers: int
-    ) -> ToyFeed:
+    def feed(self, loader: Loader, where: Mapping[str, int] | None, part: tuple[int, int], workers: int) -> ToyFeed:
         """How the loader gets its points. Parts of an endless set are streams of their own."""
         if where:
             raise ValueError(f"where {dict(where)}: {self.facts.name} has no labels")
@@ -122,9 +118,7 @@ def _toy(name: str, title: str, centres: list[tuple[float, ...]], std: float, ab
 
 @DATASETS.register("gaussian1d")
 def gaussian1d() -> ToySet:
-    return _toy(
-        "gaussian1d", "One Gaussian on a line", [(1.0,)], 0.5, "N(1, 0.5^2); endless, a block is an epoch."
-    )
+    return _toy("gaussian1d", "One Gaussian on a line", [(1.0,)], 0.5, "N(1, 0.5^2); endless, a block is an epoch.")
 
 
 @DATASETS.register("ring")
@@ -136,6 +130,4 @@ def ring() -> ToySet:
 @DATASETS.register("grid")
 def grid() -> ToySet:
     centres = [(float(a), float(b)) for a in (-4, -2, 0, 2, 4) for b in (-4, -2, 0, 2, 4)]
-    return _toy(
-        "grid", "Twenty-five Gaussians on a grid", centres, 0.05, "Five by five, two apart, std 0.05."
-    )
+    return _toy("grid", "Twenty-five Gaussians on a grid", centres, 0.05, "Five by five, two apart, std 0.05.")

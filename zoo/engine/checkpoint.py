@@ -6,10 +6,12 @@ good one. What can be derived is not in it: ramps are functions of the images se
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from zoo.data.store import NoSpace
 from zoo.engine.ema import Shadows
 from zoo.engine.turn import Learner
 from zoo.game import Game
@@ -37,19 +40,30 @@ def write_beside(path: Path, write) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except BaseException as error:
+    except BaseException:
         beside.unlink(missing_ok=True)
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        if full or (isinstance(error, SafetensorError) and "No space" in str(error)):
-            raise OSError(
-                errno.ENOSPC, f"no space left to write {path}; free some, then go on with zoo resume"
-            ) from None
         raise
+
+
+@contextlib.contextmanager
+def disk(run: Path) -> Iterator[None]:
+    """NoSpace, with the way on, where the disk takes no more of a run's files."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        said = re.search(r"os error (\d+)", str(error))  # safetensors' own exception has the number in its text alone
+        number = error.errno if isinstance(error, OSError) else int(said[1]) if said else None
+        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise NoSpace(
+            f"run '{run}': cannot be written ({os.strerror(number).lower()}); its last good checkpoint is whole: "
+            f"free some space, then go on with zoo resume {run}"
+        ) from None
 
 
 def sweep(folder: Path) -> None:
     """Remove what writers that were killed left beside their targets."""
-    for partial in Path(folder).glob(".*.partial"):
+    for partial in Path(folder).rglob(".*.partial"):
         partial.unlink(missing_ok=True)
 
 
@@ -59,9 +73,9 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
     plain: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         tensor = tensor.detach().cpu().contiguous()
-        if tensor.data_ptr() in seen:  # a shared parameter is stored under each of its names
+        if tensor.untyped_storage().data_ptr() in seen:  # a shared parameter is stored under each of its names
             tensor = tensor.clone()
-        seen.add(tensor.data_ptr())
+        seen.add(tensor.untyped_storage().data_ptr())
         plain[name] = tensor
     write_beside(path, lambda beside: save_file(plain, beside, metadata={"zoo": json.dumps(facts)}))
 

@@ -6,16 +6,19 @@ All mistakes that a recipe can hold are found here, on the ``meta`` device, befo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from zoo import parallel
 from zoo.data import Facts
+from zoo.engine.ema import Shadows
+from zoo.engine.ramps import Ramps
 from zoo.engine.turn import Learner
-from zoo.game import Batch, Game, seed_for
-from zoo.recipe import Recipe, Stage, check
+from zoo.game import Batch, Game, Turn, seed_for
+from zoo.recipe import Recipe, Stage, Stream, check
 from zoo.registry import GAMES, NETWORKS, Spec
 
 
@@ -57,7 +60,7 @@ def build_game(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) ->
     # A game that remembers images has to know their shape.
     defaults = {"channels": facts.channels, "resolution": stage.resolution}
     game = GAMES.build(stage.game, networks, defaults=defaults)
-    have = {s.keys.get(k, k) for s in stage.data.streams.values() for k in facts.keys}
+    have = {name for s in stage.data.streams.values() for name in yields(s, facts).values()}
     missing = [k for k in game.needs if k not in have]
     if missing:
         raise ValueError(
@@ -67,16 +70,28 @@ def build_game(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) ->
     return game
 
 
+def yields(stream: Stream, facts: Facts) -> dict[str, str]:
+    """What a stream takes from the data set and what it calls it: all keys where it names none."""
+    return dict(stream.keys) or {k: k for k in facts.keys}
+
+
+def check_batches(stage: Stage, turns: Sequence[Turn]) -> None:
+    """ValueError unless the processes can share every batch."""
+    for size in (stage.batch, *(t.batch for t in turns if t.batch)):
+        if size % parallel.world():
+            raise ValueError(f"batch={size}: must be a multiple of the {parallel.world()} processes")
+
+
 def meta_batch(stage: Stage, facts: Facts, size: int) -> dict[str, torch.Tensor]:
     """Shapes of one draw from each stream, on ``meta``."""
     shape = (facts.channels, stage.resolution, stage.resolution) if stage.resolution else (facts.channels,)
     have: dict[str, torch.Tensor] = {}
     for stream in stage.data.streams.values():
-        for key in facts.keys:
+        for key, name in yields(stream, facts).items():
             if key == "caption":
                 continue
             made = torch.empty(size, *shape) if key == "x" else torch.empty(size, dtype=torch.int64)
-            have[stream.keys.get(key, key)] = made.to("meta")
+            have[name] = made.to("meta")
     return have
 
 
@@ -89,9 +104,12 @@ def rehearse(recipe: Recipe, facts: Facts) -> list[dict[str, Any]]:
         with torch.device("meta"):
             game = build_game(stage, networks, facts)
             learner = Learner(game, stage, device="meta")
+            check_batches(stage, learner.turns)
+            Ramps(stage.ramps, learner, Shadows({n: game.get_submodule(n) for n in recipe.ema}, recipe.ema))
             batch = Batch(stage.batch, device="meta")
             batch.update(meta_batch(stage, facts, stage.batch))
-            game.prepare(batch)
+            with torch.no_grad():
+                game.prepare(batch)
             usual = 1_000_003  # a round in no burst and no warm-up
             turns, per_round = [], 0
             for turn in learner.turns:

@@ -46,18 +46,25 @@ def _setters(target: str, learner: Learner, shadows: Shadows) -> list[Callable[[
             chosen = list(learner.optimisers.values()) if player == "*" else [learner.optimisers[player]]
             field, _, index = rest[len(player) + 1 :].partition(".")
             groups = [g for o in chosen for g in o.param_groups]
-            for g in groups:
-                if field not in g:
-                    raise ValueError(f"ramp target '{target}': this optimiser has no '{field}'{nearest(field, g)}")
-            return [_field(g, field, int(index) if index else None) for g in groups]
+            return [_field(target, g, field, index) for g in groups]
     known = ", ".join(f"optim.{p}." for p in learner.optimisers)
     raise ValueError(f"ramp target '{target}': must begin with one of {known}")
 
 
-def _field(group: dict[str, Any], field: str, index: int | None) -> Callable[[float], None]:
+def _field(target: str, group: dict[str, Any], field: str, index: str) -> Callable[[float], None]:
+    """A setter of a number, or (``index``) of one of a pair of numbers, in an optimiser's group."""
+    numbers = {k for k, v in group.items() if isinstance(v, (float, tuple))}
+    if field not in numbers:
+        raise ValueError(f"ramp target '{target}': this optimiser has no '{field}'{nearest(field, numbers)}")
+    pair = group[field] if isinstance(group[field], tuple) else ()
+    known = [str(i) for i in range(len(pair))]
+    if index not in (known or ("",)):
+        wanted = " or ".join(f"{field}.{i}" for i in known) or field
+        raise ValueError(f"ramp target '{target}': must end with {wanted}")
+
     def put(value: float) -> None:
-        if index is not None:
-            value = tuple(value if i == index else old for i, old in enumerate(group[field]))
+        if pair:
+            value = tuple(value if str(i) == index else old for i, old in enumerate(group[field]))
         group[field] = value
 
     return put

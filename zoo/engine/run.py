@@ -87,18 +87,29 @@ class RunFolder:
         self.path = Path(path)
 
     @classmethod
-    def create(cls, path: str | Path, recipe: Recipe, seed: int, runtime: Runtime, given: bool) -> RunFolder:
-        """A new folder; ``given``: the data set is an object that only the caller has. ValueError where a folder with
-        something in it stands there already."""
+    def create(cls, path: str | Path, recipe: Recipe, runtime: Runtime, **facts: Any) -> RunFolder:
+        """A new folder. ``facts``: what else a resumed run has to know (seed, init, given). ValueError as in
+        :meth:`check_new`; nothing is left behind where it can't be written."""
         run = cls(path)
-        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
-            raise ValueError(
-                f"out='{path}': exists already; name another folder with --out, or go on with zoo resume {path}"
-            )
-        (run.path / SAMPLES).mkdir(parents=True)
-        facts = {"zoo": __version__, "seed": seed, "given": given, "runtime": asdict(runtime), "recipe": encode(recipe)}
-        run._write_text(RECIPE, json.dumps(facts, indent=2))
+        run.check_new()
+        held = {"zoo": __version__, **facts, "runtime": asdict(runtime), "recipe": encode(recipe)}
+        run.path.mkdir(parents=True, exist_ok=True)
+        try:
+            run._write_text(RECIPE, json.dumps(held, indent=2))
+            (run.path / SAMPLES).mkdir()
+        except OSError:
+            (run.path / RECIPE).unlink(missing_ok=True)
+            run.path.rmdir()
+            raise
         return run
+
+    def check_new(self) -> None:
+        """ValueError where a folder with something in it stands there already."""
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise ValueError(
+                f"out='{self.path}': exists already; name another folder with --out, "
+                f"or go on with zoo resume {self.path}"
+            )
 
     def _write_text(self, name: str, text: str) -> None:
         checkpoint.write_beside(self.path / name, lambda beside: beside.write_text(text, encoding="utf-8"))
@@ -185,13 +196,14 @@ def export(
     draw: Callable[[], Batch],
     run: Mapping[str, Any],
 ) -> None:
-    """Write the weights file. A game with standing statistics finishes a copy, so that training is not touched."""
+    """Write the weights file. A game with standing statistics finishes a copy, so that training is not touched; one
+    process does it alone."""
     spec = plan.shipped(game, recipe, recipe.stages[stage_index], facts)
     if type(game).finish is not Game.finish:
         game = copy.deepcopy(game)
         for name, shadow in shadows.items():
             game.get_submodule(name).load_state_dict(shadow.network.state_dict())
-        with torch.no_grad():
+        with torch.no_grad(), parallel.alone():
             game.finish(draw)
         shadows = {}
     model = model_of(game, shadows, spec)

@@ -9,9 +9,11 @@ the same on all processes, which slice it by rank; what layers draw (dropout) fr
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ from zoo.recipe import Recipe, Stage, decode
 
 Progress = Callable[..., None]
 POLL = 8  # rounds between two questions whether any process wants to stop
+READERS = 4  # threads that read ahead where a data set does not fit on the device
 
 
 def train(
@@ -56,20 +59,21 @@ def train(
     if images is not None:
         recipe = recipe.rescaled(images)
     device = runtime.settle()
+    parallel.start(device)
+    folder = RunFolder(out)
+    if parallel.rank() == 0:
+        folder.check_new()
     source = recipe.dataset if dataset is None else dataset
     facts = facts_of(source)
     recipe = plan.resolve(recipe, facts)
     plan.rehearse(recipe, facts)
-    weights = _read_init(init) if init is not None else None
-    parallel.start(device)
     session = Session(recipe, source, facts, runtime, device, seed, progress)
-    if weights is not None:
-        _apply_init(session.networks, weights, str(init))
+    session.begin_from(init)
     session.open_data(0)
+    session.folder = folder
     if parallel.rank() == 0:
-        session.folder = RunFolder.create(out, recipe, seed, runtime, given=dataset is not None)
-    else:
-        session.folder = RunFolder(out)
+        with checkpoint.disk(folder.path):
+            RunFolder.create(out, recipe, runtime, seed=seed, init=session.init, given=dataset is not None)
     parallel.barrier()
     return session.run(minutes)
 
@@ -82,7 +86,8 @@ def resume(
     dataset: Any = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Go on with a run that was stopped or killed, from its last checkpoint, as if nothing had happened.
+    """Go on with a run that was stopped or killed, from its last checkpoint, as if nothing had happened. One that was
+    killed before its first checkpoint begins anew.
 
     ``runtime``: another machine's choices; by default those it was started with.
     """
@@ -92,15 +97,19 @@ def resume(
     if held["given"] and dataset is None:
         raise ValueError(f"run '{run}': was trained on a data set given as an object; pass it again as dataset=")
     runtime = runtime or Runtime(**held["runtime"])
-    tensors, state = checkpoint.load(folder.path / CHECKPOINT)
+    begun = (folder.path / CHECKPOINT).exists()
+    tensors, state = checkpoint.load(folder.path / CHECKPOINT) if begun else (None, None)
     device = runtime.settle()
     source = recipe.dataset if dataset is None else dataset
     parallel.start(device)
     session = Session(recipe, source, facts_of(source), runtime, device, seed, progress)
     session.folder = folder
+    if not begun:
+        session.begin_from(held["init"])
     if parallel.rank() == 0:
         checkpoint.sweep(folder.path)
-        folder.cut_log(state["seen"])
+        with checkpoint.disk(folder.path):
+            folder.cut_log(state["seen"] if begun else -1)
     parallel.barrier()
     return session.run(minutes, tensors, state)
 
@@ -129,6 +138,13 @@ class Session:
         self.data: dict[str, Any] = {}
         self.stop: str | None = None
         self.deadline = float("inf")
+        self.init: str | None = None
+
+    def begin_from(self, init: str | Path | None) -> None:
+        """Give the networks the weights of a run, a file or a name. ValueError where they do not fit."""
+        if init is not None:
+            self.init = str(Path(init).resolve() if Path(init).exists() else init)
+            _apply_init(self.networks, _read_init(init), str(init))
 
     # One stage ----------------------------------------------------------------------------------------------------
 
@@ -164,7 +180,7 @@ class Session:
         )
 
     def build_stage(self) -> None:
-        stage, world = self.stage, parallel.world()
+        stage = self.stage
         self.open_data(self.stage_index)
         self.game = plan.build_game(stage, self.networks, self.facts).to(self.device)
         if self.runtime.layout == "channels_last":
@@ -176,13 +192,13 @@ class Session:
             precision=self.runtime.precision,
             compile=self.runtime.compile,
         )
-        for size in (stage.batch, *(t.batch for t in self.learner.turns if t.batch)):
-            if size % world:
-                raise ValueError(f"batch={size}: must be a multiple of the {world} processes")
+        plan.check_batches(stage, self.learner.turns)
         if not hasattr(self, "shadows"):
             self.shadows = Shadows({n: self.game.get_submodule(n) for n in self.recipe.ema}, self.recipe.ema)
+        for name, ema in self.recipe.ema.items():
+            self.shadows[name].halflife = ema.halflife  # a ramp of the stage before ends with it
         self.ramps = Ramps(stage.ramps, self.learner, self.shadows)
-        self.loaders = {name: self.loader(name) for name in stage.data.streams}
+        self.loaders = {name: self.loader(name, workers=READERS) for name in stage.data.streams}
         self.noise = torch.Generator(self.device)
         self._statistics = [
             b
@@ -215,7 +231,8 @@ class Session:
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """The game's data-dependent initialisation, on the same images in every process."""
+        """The game's data-dependent initialisation, on the same images in every process. It comes before weights to
+        begin from, and the averages begin where both have left the players."""
         torch.manual_seed(seed_for(self.seed, "prepare", self.stage_index))
         self.noise.manual_seed(seed_for(self.seed, "prepare noise", self.stage_index))
         batch = Batch(self.stage.batch, device=self.device, generator=self.noise)
@@ -225,8 +242,11 @@ class Session:
             for key, value in once.next(size).items():
                 batch[key] = self._lay(value.to(self.device) if isinstance(value, Tensor) else value)
         self.game.prepare(batch)
-        for name, shadow in self.shadows.items():
-            if self.seen == 0:
+        if self.seen == 0:
+            self.begin_from(self.init)
+        parallel.broadcast(self.game)  # devices may have rounded differently
+        if self.seen == 0:
+            for name, shadow in self.shadows.items():
                 shadow.network.load_state_dict(self.game.get_submodule(name).state_dict())
 
     # One round ----------------------------------------------------------------------------------------------------
@@ -269,10 +289,11 @@ class Session:
         if state is not None:
             self.stage_index, self.images, self.round = state["stage"], state["images"], state["round"]
             self.seen, self.seconds = state["seen"], state["seconds"]
-        with self._signals():
+        with self._signals(), checkpoint.disk(self.folder.path):
             while self.stage_index < len(self.recipe.stages):
                 self.build_stage()
                 if tensors is not None:
+                    self._check_data(state["data"])
                     checkpoint.restore(tensors, self.game, self.learner, self.shadows)
                     for name, position in state["positions"].items():
                         self.loaders[name].position = position
@@ -310,21 +331,23 @@ class Session:
     def _loop(self, began: float) -> None:
         stage = self.stage
         log = Log(self)
-        if self.main and self.seen == 0:
-            self._grid()
+        record = log.record if self.main else lambda name, value: None
         if self.main:
             self._save(began)  # before the first round, so that there is always one to go back to
+        if self.main and self.seen == 0:
+            self._grid()
         clock = Clock()
         while self.images < stage.images and not self.stop:
             try:
-                self.play_round(log.record)
+                self.play_round(record)
             except RuntimeError as error:
                 self._explain_memory(error)
                 raise
             if self.main and time.monotonic() >= self.deadline:
                 self.ask_to_stop("minutes")
             if parallel.world() > 1 and self.round % POLL == 0:
-                self.stop = "signal" if parallel.any_true(self._asked is not None) else None
+                stop = parallel.any_true(self._asked is not None)
+                self.stop = (self._asked or "another process") if stop else None
             elif parallel.world() == 1:
                 self.stop = self._asked
             if not self.main:
@@ -371,14 +394,15 @@ class Session:
             "seen": self.seen,
             "seconds": self.seconds + time.monotonic() - began,
             "positions": {name: loader.position for name, loader in self.loaders.items()},
+            "data": {split: data.hash for split, data in self.data.items()},
         }
         path = self.folder.path / CHECKPOINT
         checkpoint.save(path, checkpoint.collect(self.game, self.learner, self.shadows), facts)
-        draw_batch = self.new_batch()
+        alone = Batch(self.stage.batch // parallel.world(), device=self.device, generator=self.noise)
 
         def draw() -> Batch:
-            self.draw(draw_batch)
-            return draw_batch
+            self.draw(alone)
+            return alone
 
         positions = dict(facts["positions"])
         export(
@@ -394,6 +418,15 @@ class Session:
         for name, position in positions.items():
             self.loaders[name].position = position
         self.tell("checkpoint", path=str(path))
+
+    def _check_data(self, hashes: Mapping[str, str]) -> None:
+        """ValueError where a resumed run would go on with other images than it began with."""
+        for split, data in self.data.items():
+            if data.hash != hashes[split]:
+                raise ValueError(
+                    f"run '{self.folder.path}': the images of '{self.facts.name}' ({split}) are not those that it began "
+                    f"with; bring them back, or begin a new run with --init {self.folder.path}"
+                )
 
     # Stopping -----------------------------------------------------------------------------------------------------
 
@@ -419,20 +452,27 @@ class Session:
 
     def _explain_memory(self, error: RuntimeError) -> None:
         """Turn an out-of-memory error into one that names the largest batch, by halves, that plays a round."""
-        if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+        said = str(error)
+        if not (
+            isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in said or "out of memory" in said
+        ):
             return
-        batch = self.stage.batch
+        traceback.clear_frames(error.__traceback__)  # they hold the tensors of the turn that failed
+        whole = self.stage.batch
+        if parallel.world() > 1:  # the others wait in a collective: there is no trying together
+            raise RuntimeError(f"out of memory at batch={whole} over {parallel.world()} processes: lower it") from error
+        batch = whole
         while batch > 1:
             batch //= 2
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             if self._fits(batch):
+                own = {k: v for k, v in self.stage.game.kwargs.items() if k.endswith("batch") and isinstance(v, int)}
+                more = "".join(f" --set game.{k}={batch}" for k, v in own.items() if v > batch)
                 raise RuntimeError(
-                    f"out of memory at batch={self.stage.batch}; batch={batch} fits: --set batch={batch}"
+                    f"out of memory at batch={whole}; batch={batch} fits: --set batch={batch}{more}"
                 ) from error
-        raise RuntimeError(
-            f"out of memory at batch={self.stage.batch}, and at batch=1 too: use a smaller network"
-        ) from error
+        raise RuntimeError(f"out of memory at batch={whole}, and at batch=1 too: use a smaller network") from error
 
     def _fits(self, batch: int) -> bool:
         """Whether each turn can be played on ``batch`` samples; the weights it changes are not used again."""
@@ -442,7 +482,7 @@ class Session:
                 trial.size = min(batch, (turn.batch or batch))
                 self.draw(trial)
                 self.learner.play(turn, trial, self.round)
-        except RuntimeError:
+        except (RuntimeError, ValueError):  # batch norm refuses a batch of 1
             return False
         return True
 
@@ -483,26 +523,11 @@ class Log:
         session, now = self.session, time.monotonic()
         if not self.held:
             return
-        means = {}
-        for name, values in self.held.items():
-            read = torch.stack([v.float() for _, v in values]).cpu()
-            finite = torch.isfinite(read)
-            if not finite.all():
-                bad = int((~finite).nonzero()[0])
-                where = session.folder.path / CHECKPOINT
-                raise RuntimeError(
-                    f"{name} is {read[bad].item()} in round {values[bad][0]} of stage {session.stage_index + 1} "
-                    f"(player {name.partition('/')[2]}); the last good checkpoint is {where}"
-                )
-            means[name] = read.mean().item()
+        read = {name: torch.stack([v.float() for _, v in held]).cpu() for name, held in self.held.items()}
+        rounds = {name: [round for round, _ in held] for name, held in self.held.items()}
         self.held.clear()
-        for player, named in session.learner.players.items():
-            if not all(bool(torch.isfinite(p).all()) for p in named.values()):
-                where = session.folder.path / CHECKPOINT
-                raise RuntimeError(
-                    f"a weight of player {player} is not finite after round {session.round} of stage "
-                    f"{session.stage_index + 1}; the last good checkpoint is {where}"
-                )
+        self._check(read, rounds)
+        means = {name: values.mean().item() for name, values in read.items()}
         rate = (session.seen - self.last_seen) / max(now - self.last_time, 1e-9)
         whole = (session.recipe.images - session.seen) / max(rate, 1e-9)
         left = min(whole, max(session.deadline - now, 0.0))
@@ -514,7 +539,8 @@ class Log:
             "seconds": round(session.seconds + now - began, 2),
             "images_per_second": round(rate, 2),
         }
-        session.folder.log({**facts, **{k: round(v, 6) for k, v in means.items()}})
+        # JSON has no NaN: what a game logs beside its losses may be what it likes
+        session.folder.log({**facts, **{k: round(v, 6) if math.isfinite(v) else None for k, v in means.items()}})
         if not self.rated:
             self.rated = True
             session.tell("rate", images_per_second=rate, seconds_left=whole)
@@ -527,6 +553,26 @@ class Log:
             round=session.round,
             logs=means,
         )
+
+    def _check(self, read: Mapping[str, Tensor], rounds: Mapping[str, list[int]]) -> None:
+        """RuntimeError at the first loss, or at a weight, that is not finite."""
+        session = self.session
+        where = f"of stage {session.stage_index + 1}"
+        last = f"the last good checkpoint is {session.folder.path / CHECKPOINT}"
+        bad = [
+            (rounds[name][i], name, values[i].item())
+            for name, values in read.items()
+            if name.startswith("loss/")
+            for i in (~torch.isfinite(values)).nonzero()[:1].flatten().tolist()
+        ]
+        if bad:
+            round, name, value = min(bad, key=lambda b: b[0])
+            raise RuntimeError(f"{name} is {value} in round {round} {where} (player {name.partition('/')[2]}); {last}")
+        for player, named in session.learner.players.items():
+            if not all(bool(torch.isfinite(p).all()) for p in named.values()):
+                raise RuntimeError(
+                    f"a weight of player {player} is not finite after round {session.round} {where}; {last}"
+                )
 
 
 def _read_init(init: str | Path) -> dict[str, dict[str, Tensor]]:

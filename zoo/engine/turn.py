@@ -39,11 +39,20 @@ def players(game: Game, turns: list[Turn], stage: Stage) -> dict[str, dict[str, 
 
 
 def freeze_idle(game: Game, named: Mapping[str, Any]) -> None:
-    """Training mode for the networks that some turn names (or a part of them); the others are frozen, in eval mode."""
+    """Training mode for what some turn names; the other networks, and the other parts of a network of which only some
+    parts are named, are frozen, in eval mode."""
     game.train()
-    active = {player.split(".")[0] for player in named}
-    for name, child in game.named_children():
-        if name not in active and any(True for _ in child.parameters()):
+    _rest(game, "", named)
+
+
+def _rest(module: nn.Module, path: str, named: Mapping[str, Any]) -> None:
+    for name, child in module.named_children():
+        here = path + name
+        if here in named:
+            continue
+        if any(player.startswith(here + ".") for player in named):
+            _rest(child, here + ".", named)
+        elif any(True for _ in child.parameters()):
             child.eval().requires_grad_(False)
 
 
@@ -80,7 +89,7 @@ class Learner:
             for player, named in self.players.items()
         }
         self._fused = {p: bool(o.defaults.get("fused")) for p, o in self.optimisers.items()}
-        self._all = list({id(p): p for named in self.players.values() for p in named.values()}.values())
+        self._all = list(game.parameters())
         self._learning: tuple[str, ...] | None = None
         self._compiled = compile
         # A simultaneous turn goes back twice through one compiled graph, which must then keep its buffers.
@@ -139,16 +148,21 @@ class Learner:
         optimiser = self.optimisers[player]
         if gate is None:
             optimiser.step()
-        elif self._fused[player]:
+            return
+        # The processes must agree on it: most of them decide.
+        named = list(self.players[player].values())
+        go = parallel.mean(gate.detach().float().reshape(())) > 0.5
+        if self._fused[player]:
+            for p in named:  # torch's fused SGD leaves a new moment undefined where its first step is skipped
+                if optimiser.defaults.get("momentum") and "momentum_buffer" not in optimiser.state[p]:
+                    optimiser.state[p]["momentum_buffer"] = torch.zeros_like(p)
             # The kernels skip the step, on the device, where found_inf is 1.
-            optimiser.found_inf = 1.0 - gate.detach().float().reshape(())
+            optimiser.found_inf = 1.0 - go.float()
             optimiser.step()
             del optimiser.found_inf
         else:
-            named = list(self.players[player].values())
             before = [(p, p.clone(), {k: v.clone() for k, v in _tensors(optimiser, p)}) for p in named]
             optimiser.step()
-            go = gate.detach().reshape(()) > 0
             for p, old, state in before:
                 p.copy_(torch.where(go, p, old))
                 for k, v in _tensors(optimiser, p):

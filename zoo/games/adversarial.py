@@ -78,8 +78,9 @@ class Adversarial(Game):
 
     def turns(self) -> Sequence[Turn]:
         after = self.clip_weights if self.clip else None
+        lazy = [Turn(("D",), self.lazy(p), every=p.every, draw="last") for p in self.penalties if p.every > 1]
         if self.order == "simultaneous":
-            return [Turn(("D", "G"), self.loss_both, repeat=self.n_critic, after=after)]
+            return [Turn(("D", "G"), self.loss_both, repeat=self.n_critic, after=after), *lazy]
         real = "last" if self.pair.relative or (self.classes and self.labels == "real") else None
         D = Turn(("D",), self.loss_D, repeat=self.n_critic, after=after)
         G = Turn(
@@ -89,9 +90,6 @@ class Adversarial(Game):
             batch=self.generator_batch,
             draw="fresh" if real and self.order == "G-first" else real,
         )
-        lazy = [
-            Turn(("D",), self.lazy(p), every=p.every, draw="last") for p in self.penalties if p.every > 1
-        ]  # fmt: skip
         return [G, D, *lazy] if self.order == "G-first" else [D, G, *lazy]
 
     # What a turn lowers ---------------------------------------------------------------------------------------------

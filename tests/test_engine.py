@@ -1,0 +1,1011 @@
+"""The engine on small games of the tests' own: who learns, when, from what, and what is kept."""
+
+import math
+import os
+import signal
+
+import pytest
+import torch
+from play import (
+    CPU,
+    STEP,
+    D,
+    Duel,
+    Every,
+    G,
+    Killed,
+    game,
+    image_recipe,
+    images,
+    kill_at,
+    log_of,
+    moved,
+    play,
+    recipe,
+    same,
+    session,
+    weights,
+)
+from torch import nn
+from torch.nn.functional import softplus
+
+from zoo.engine import checkpoint, plan, train
+from zoo.engine.ema import Shadow
+from zoo.engine.run import CHECKPOINT, Runtime
+from zoo.engine.turn import Learner
+from zoo.game import Batch, Turn, seed_for
+from zoo.recipe import SGD, Adam, Data, Ema, Ramp, Recipe, RMSProp, Rounds, Stage, Stream
+from zoo.registry import NETWORKS, Spec
+
+E = Spec("test-mlp")
+
+
+# Turns ----------------------------------------------------------------------------------------------------------------
+
+
+@game
+class Encoding(Duel):
+    """A third player, E, reads the noise back from what G paints."""
+
+    def turns(self):
+        return [*super().turns(), Turn(("E",), self.loss_E, draw=None)]
+
+    def loss_E(self, batch):
+        z = batch.latent(self.prior)
+        return (self.E(self.G(z)) - z).square().mean()
+
+
+def test_third_player():
+    """Each turn moves its own players and nothing else, though the loss of E passes through G."""
+    opened = session(recipe(Encoding.spec, "G D E", networks={"G": G, "D": D, "E": E}))
+    batch = opened.new_batch()
+    opened.seed_round()
+    opened.draw(batch)
+    for turn in opened.learner.turns:
+        before = weights(opened.game)
+        opened.learner.play(turn, batch, 0)
+        assert moved(before, opened.game) == set(turn.players)
+        learning = {n.split(".")[0] for n, p in opened.game.named_parameters() if p.requires_grad}
+        assert learning == set(turn.players)
+    play(opened, 2)
+    assert opened.seen == 2 * 8  # only D's turn consumes reals
+
+
+@game
+class Together(Duel):
+    """Both move at once; each loss depends on both networks."""
+
+    def turns(self):
+        return [Turn(("G", "D"), self.both)]
+
+    def both(self, batch):
+        fake = self.G(batch.latent(self.prior))
+        score = self.D(fake).mean()
+        return {"D": score + self.D(batch["x"]).square().mean(), "G": fake.square().mean() - 3 * score}
+
+
+def test_simultaneous_turn():
+    """A dict of losses: each player steps down its own gradient alone, all from the same old weights."""
+    opened = session(recipe(Together.spec))
+    old = weights(opened.game)
+    opened.seed_round()
+    batch = opened.new_batch()
+    opened.draw(batch)
+    opened.game.requires_grad_(True)
+    losses = opened.game.both(batch)
+    gradients = {
+        f"{name}.{k}": g
+        for name in ("G", "D")
+        for (k, p), g in zip(
+            getattr(opened.game, name).named_parameters(),
+            torch.autograd.grad(losses[name], list(getattr(opened.game, name).parameters()), retain_graph=True),
+            strict=True,
+        )
+    }
+    opened.seed_round()
+    opened.learner.play(opened.learner.turns[0], batch, 0)
+    new = weights(opened.game)
+    for key, gradient in gradients.items():
+        assert gradient.abs().max() > 0
+        torch.testing.assert_close(new[key], old[key] - STEP.lr * gradient, rtol=0, atol=1e-7)
+
+
+def test_losses_must_name_the_players():
+    @game
+    class Wrong(Together):
+        def both(self, batch):
+            return {"G": super().both(batch)["G"]}
+
+    with pytest.raises(AssertionError, match="players"):
+        play(session(recipe(Wrong.spec)))
+
+
+@game
+class Lazy(Duel):
+    """A penalty in every fourth round, and turns of their own sizes and draws; it remembers what it was given."""
+
+    def __init__(self, networks):
+        super().__init__(networks)
+        self.seen = []
+
+    def turns(self):
+        def turn(player, label, **kwargs):
+            def loss(batch):
+                self.seen.append((label, batch.size, len(batch["x"]), batch["x"].sum().item()))
+                z = batch.latent(self.prior)
+                assert len(z) == batch.size
+                return getattr(self, player)(z).square().mean()
+
+            return Turn((player,), loss, **kwargs)
+
+        return [
+            turn("D", "D", repeat=2),
+            turn("G", "own", batch=12, draw=None),
+            turn("D", "lazy", every=4, draw="last"),
+            turn("G", "other", batch=4),
+        ]
+
+
+def test_lazy_turns_sizes_and_draws():
+    opened = session(recipe(Lazy.spec))
+    rounds = []
+    for _ in range(5):
+        opened.game.seen.clear()
+        before = opened.seen
+        play(opened)
+        rounds.append((list(opened.game.seen), opened.seen - before))
+    for i, (seen, consumed) in enumerate(rounds):
+        labels = [s[0] for s in seen]
+        assert labels == ["D", "D", "own", *(["lazy"] if i % 4 == 0 else []), "other"]
+        assert consumed == 8 + 8 + 4  # draw="last" and draw=None consume nothing
+        assert [s[1:3] for s in seen if s[0] == "own"] == [(12, 8)]  # its own size beside the last reals
+        assert [s[1:3] for s in seen if s[0] == "other"] == [(4, 4)]
+        assert seen[0][3] != seen[1][3]  # fresh reals in each repetition
+        if i % 4 == 0:
+            assert seen[3][3] == seen[1][3]  # the last ones again
+
+
+def test_last_draws_where_there_are_none_yet():
+    @game
+    class Last(Duel):
+        def turns(self):
+            return [Turn(("D",), self.loss_D, draw="last"), Turn(("G",), self.loss_G, draw="fresh")]
+
+    opened = session(recipe(Last.spec))
+    play(opened)
+    assert opened.seen == 16
+
+
+def test_a_game_that_looks_at_no_reals_is_refused():
+    @game
+    class Blind(Duel):
+        def turns(self):
+            return [Turn(("G",), self.loss_G, draw=None)]
+
+    made = recipe(Blind.spec, "G")
+    with pytest.raises(ValueError, match="consume no real images"):
+        plan.describe(made)
+
+
+def test_rounds_schedule():
+    """WGAN's bursts, and WGAN-GP's first round without G's step."""
+    bursts = Rounds(2, first=(3, 5), every=(10, 7))
+    assert [bursts(i) for i in (0, 2, 3, 9, 10, 11, 20)] == [5, 5, 2, 2, 7, 2, 7]
+
+    @game
+    class Bursts(Duel):
+        def turns(self):
+            return [
+                Turn(("D",), self.loss_D, repeat=Rounds(1, first=(2, 3))),
+                Turn(("G",), self.loss_G, repeat=Rounds(1, first=(1, 0)), draw=None),
+            ]
+
+    opened = session(recipe(Bursts.spec))
+    before = weights(opened.game)
+    assert len(play(opened)["loss/D"]) == 3
+    assert moved(before, opened.game) == {"D"}
+    assert opened.seen == 3 * 8
+    assert {k: len(v) for k, v in play(opened).items()} == {"loss/D": 3, "loss/G": 1}
+    assert {k: len(v) for k, v in play(opened).items()} == {"loss/D": 1, "loss/G": 1}
+
+
+# Players --------------------------------------------------------------------------------------------------------------
+
+
+@NETWORKS.register("test-levels")
+class Levels(nn.Module):
+    """Parts that may be players of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.latent = 2
+        self.levels = nn.ModuleList(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)) for _ in range(3))
+        self.scale = nn.Parameter(torch.ones(2))
+
+    def forward(self, z):
+        for level in self.levels:
+            z = level(z)
+        return z * self.scale
+
+
+def test_nested_player():
+    """ "G.levels.1" learns; the rest of G, which no turn names, is frozen and at rest."""
+
+    @game
+    class Nested(Duel):
+        def turns(self):
+            return [Turn(("D",), self.loss_D), Turn(("G.levels.1",), self.loss_G, draw=None)]
+
+    made = recipe(Nested.spec, "D G.levels.1", Adam(lr=0.1), networks={"G": Spec("test-levels"), "D": D})
+    opened = session(made)
+    before = weights(opened.game)
+    play(opened, 2)
+    changed = {k for k, v in opened.game.state_dict().items() if not torch.equal(v, before[k])}
+    assert {k for k in changed if k.startswith("G.")} == {k for k in before if k.startswith("G.levels.1.")}
+    G = opened.game.G
+    assert [level.training for level in G.levels] == [False, True, False]
+    for name, p in G.named_parameters():
+        if not name.startswith("levels.1"):
+            assert not p.requires_grad and p.grad is None, name
+    tensors = checkpoint.collect(opened.game, opened.learner, opened.shadows)
+    assert "optim.G.levels.1.0.weight/exp_avg" in tensors
+
+
+def test_one_optimiser_a_parameter():
+    """By the parameter's identity: tied weights under two players are a mistake."""
+
+    @game
+    class Tied(Duel):
+        def __init__(self, networks):
+            super().__init__(networks)
+            self.E.last.weight = self.G.last.weight
+
+        def turns(self):
+            return [*super().turns(), Turn(("E",), self.loss_G, draw=None)]
+
+    made = recipe(Tied.spec, "G D E", networks={"G": G, "D": D, "E": E})
+    with pytest.raises(ValueError, match=r"'G' and 'E' would both learn E\.last\.weight"):
+        session(made)
+
+
+@pytest.mark.parametrize(
+    ("players", "said"),
+    [("G", "player 'D' has none"), ("G D Q", "optimisers.Q: no turn names"), ("G D G.first", "optimisers.G.first")],
+)
+def test_players_and_optimisers_must_agree(players, said):
+    with pytest.raises(ValueError, match=said):
+        session(recipe(players=players))
+
+
+def test_player_that_is_no_part_of_the_game():
+    @game
+    class Astray(Duel):
+        def turns(self):
+            return [Turn(("D",), self.loss_D), Turn(("H",), self.loss_G)]
+
+    with pytest.raises(ValueError, match="player 'H' is no part of the game"):
+        session(recipe(Astray.spec, "D H"))
+
+
+# Gates ----------------------------------------------------------------------------------------------------------------
+
+
+@game
+class Gated(Duel):
+    """G steps only where its gate is open; the gate is a tensor that the test sets."""
+
+    def __init__(self, networks):
+        super().__init__(networks)
+        self.register_buffer("gate", torch.ones(()))
+
+    def turns(self):
+        return [Turn(("D", "G"), self.both)]
+
+    def both(self, batch):
+        return {"D": self.loss_D(batch), "G": (self.loss_G(batch), self.gate > 0)}
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize(
+    ("optimiser", "fused"),
+    [
+        (Adam(lr=0.01), True),
+        (Adam(lr=0.01), False),
+        (SGD(lr=0.01, momentum=0.9), True),
+        (SGD(lr=0.01, momentum=0.9), False),
+        (RMSProp(lr=0.01), True),
+    ],
+)
+def test_gates(optimiser, fused, layout):
+    """A closed gate leaves weights and moments untouched, in the first step too; an open one changes nothing else."""
+    made = image_recipe(Gated.spec, optimiser=optimiser)
+    runtime = Runtime(device="cpu", layout=layout)
+
+    def opened():
+        one = session(made, images(), runtime=runtime)
+        one.learner = Learner(one.game, one.stage, fused=fused)
+        return one
+
+    def state(one):
+        return {
+            k: v.clone()
+            for k, v in checkpoint.collect(one.game, one.learner, {}).items()
+            if k.startswith(("game.G", "optim.G")) and v.any()
+        }
+
+    gated, free = opened(), opened()
+    # Memory that is not asked for holds whatever was there: make that visible.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "empty_like", lambda x, **k: torch.full_like(x, 1e6, **k))
+        for gate in (0.0, 1.0, 0.0, 1.0):
+            gated.game.gate.fill_(gate)
+            before = state(gated)
+            play(gated)
+            after = state(gated)
+            assert same(before, after) == (gate == 0)
+    # What D did in between, G must not have seen: compare G's own steps under equal D.
+    free.game.load_state_dict(gated.game.state_dict())
+    free.game.gate.fill_(1.0)
+    free.learner = Learner(free.game, free.stage, fused=fused)
+    gated.learner = Learner(gated.game, gated.stage, fused=fused)
+    gated.game.gate.fill_(0.0)
+    free.round = 10
+    for one, rounds in ((gated, (9, 10)), (free, (10,))):
+        frozen_D = weights(one.game.D)
+        for i in rounds:
+            one.game.gate.fill_(float(i == 10))
+            one.game.D.load_state_dict(frozen_D)
+            one.round = i
+            play(one)
+    assert same(weights(gated.game.G), weights(free.game.G))
+
+
+# Game memory, prepare, finish ---------------------------------------------------------------------------------------
+
+
+@game
+class Remembering(Duel):
+    """Counts in ``after``, keeps the last fakes, and is prepared once."""
+
+    def __init__(self, networks):
+        super().__init__(networks)
+        self.register_buffer("k", torch.zeros(()))
+        self.register_buffer("last", torch.zeros(8, 2))
+        self.register_buffer("mean", torch.zeros(2))
+        self.prepared = []
+
+    def prepare(self, batch):
+        assert not torch.is_grad_enabled() and self.training and self.G.training
+        self.prepared.append(len(batch["x"]))
+        self.mean.copy_(batch["x"].mean(0))
+
+    def turns(self):
+        return [Turn(("D",), self.loss_D), Turn(("G",), self.loss_G, draw=None, after=self.remember)]
+
+    def loss_G(self, batch):
+        batch["fake"] = self.G(batch.latent(self.prior))
+        return (1 + self.k) * softplus(-self.D(batch["fake"])).mean() + (batch["fake"] - self.last).square().mean()
+
+    def remember(self, batch):
+        assert not torch.is_grad_enabled()
+        self.k.add_(0.01)
+        self.last.copy_(batch["fake"])
+
+
+def test_game_memory_goes_through_checkpoints(tmp_path, monkeypatch):
+    """Buffers are saved and restored: a killed run goes on as if nothing had happened; prepare is not played again."""
+    monkeypatch.setattr(train, "Clock", Every)
+    made = recipe(Remembering.spec, optimiser=Adam(lr=0.01))
+    train.train(made, tmp_path / "whole", runtime=CPU)
+    with pytest.raises(Killed):
+        train.train(made, tmp_path / "cut", runtime=CPU, progress=kill_at(5))
+    monkeypatch.setattr(Remembering, "prepare", lambda self, batch: pytest.fail("prepared twice"))
+    train.resume(tmp_path / "cut")
+    whole, facts = checkpoint.load(tmp_path / "whole" / CHECKPOINT)
+    cut, again = checkpoint.load(tmp_path / "cut" / CHECKPOINT)
+    assert whole["game.k"].item() == pytest.approx(0.1)
+    assert whole["game.last"].any() and whole["game.mean"].any()
+    assert same(whole, cut)
+    assert {**facts, "seconds": 0} == {**again, "seconds": 0}
+    assert log_of(tmp_path / "whole") == log_of(tmp_path / "cut")
+
+
+def test_prepare_sees_up_to_1024_reals_once():
+    opened = session(recipe(Remembering.spec))
+    play(opened, 2)
+    assert opened.game.prepared == [1024]
+    assert opened.loaders["data"].position == 16  # what prepare looked at is not consumed
+    few = session(image_recipe(Sized.spec), images(count=40))
+    assert few.game.given == 40
+
+
+@game
+class Sized(Duel):
+    def prepare(self, batch):
+        self.given = len(batch["x"])
+        with torch.no_grad():
+            self.G.layers[-1].bias.fill_(0.25)
+
+
+def test_averages_begin_where_prepare_left_the_players():
+    opened = session(image_recipe(Sized.spec, ema={"G": Ema(halflife=1e9)}), images())
+    assert (opened.shadows["G"].network.layers[-1].bias == 0.25).all()
+
+
+@game
+class Finishing(Duel):
+    """Standing statistics: before export G's last bias becomes the mean of some reals."""
+
+    def finish(self, draw):
+        assert not torch.is_grad_enabled()
+        self.G.last.bias.copy_(draw()["x"].mean(0) + 100)
+
+
+@pytest.mark.parametrize("ema", [None, {"G": Ema(halflife=20)}])
+def test_finish_touches_the_export_alone(tmp_path, ema, monkeypatch):
+    monkeypatch.setattr(train, "Clock", Every)
+    from zoo import hub
+
+    runs = {}
+    for spec in (Finishing.spec, Duel.spec):
+        runs[spec] = tmp_path / spec.name
+        train.train(recipe(spec, ema=ema), runs[spec], runtime=CPU)
+    finished, plain = (checkpoint.load(r / CHECKPOINT)[0] for r in runs.values())
+    assert same(finished, plain)  # neither weights nor the order of the reals are touched
+    shipped, untouched = (hub.load(r).G for r in runs.values())
+    assert (shipped.last.bias > 90).all()
+    assert torch.equal(shipped.first.weight, untouched.first.weight)
+    kept = plain["ema.G.last.bias" if ema else "game.G.last.bias"]
+    assert torch.equal(untouched.last.bias, kept)
+
+
+# Stages ---------------------------------------------------------------------------------------------------------------
+
+
+@game
+class Scaled(Duel):
+    """A resolution schedule: G paints at the stage's size. ``only``: the players of the stage."""
+
+    def __init__(self, networks, resolution, only=("D", "G")):
+        super().__init__(networks)
+        self.G.side, self.only = resolution, tuple(only)
+
+    def turns(self):
+        every = {"D": Turn(("D",), self.loss_D), "G": Turn(("G",), self.loss_G, draw="last")}
+        return [every[p] for p in self.only]
+
+
+def stages() -> Recipe:
+    adam = Adam(lr=0.01)
+
+    def stage(resolution, only, **more):
+        optimisers = dict.fromkeys(only, adam)
+        return Stage(Scaled.spec.replace(only=only), optimisers, images=24, batch=8, resolution=resolution, **more)
+
+    ramp = Ramp("ema.G.halflife", ((0, 10.0), (24, 1000.0)))
+    networks = {"G": Spec("test-painter"), "D": Spec("test-conv")}
+    parts = (stage(8, ("D", "G"), ramps=(ramp,)), stage(16, ("D",)), stage(16, ("D", "G"), data=Data(flip=True)))
+    return Recipe(networks, parts, ema={"G": Ema(halflife=50)}, model="test", dataset="noise")
+
+
+def test_stages_and_resolutions(tmp_path, monkeypatch):
+    """Networks persist, optimisers start anew, an idle network is frozen and at rest, averages go on."""
+    source = images(side=16).arrays["x"]
+    seen = []
+    build, loop = train.Session.build_stage, train.Session._loop
+
+    def built(self):
+        build(self)
+        assert all(not o.state for o in self.learner.optimisers.values())
+        seen.append(("before", self.stage_index, weights(self.game), weights(self.shadows["G"].network)))
+        assert self.game.training and self.game.D.training
+        idle = self.stage_index == 1
+        assert self.game.G.training != idle
+        assert all(p.requires_grad != idle or not idle for p in self.game.G.parameters())
+        assert self.shadows["G"].halflife == 50
+
+    def looped(self, *args):
+        loop(self, *args)
+        steps = {int(s["step"]) for o in self.learner.optimisers.values() for s in o.state.values()}
+        assert steps == {3}
+        seen.append(("after", self.stage_index, weights(self.game), weights(self.shadows["G"].network)))
+
+    monkeypatch.setattr(train.Session, "build_stage", built)
+    monkeypatch.setattr(train.Session, "_loop", looped)
+    train.train(stages(), tmp_path / "run", runtime=CPU, dataset=source)
+    assert [s[:2] for s in seen] == [(w, i) for i in range(3) for w in ("before", "after")]
+    for (_, _, ended, average), (_, _, begun, carried) in zip(seen[1::2], seen[2::2], strict=False):
+        assert same(ended, begun) and same(average, carried)
+    for i, (begun, ended) in enumerate(zip(seen[::2], seen[1::2], strict=True)):
+        names = {k.split(".")[0] for k in begun[2] if not torch.equal(begun[2][k], ended[2][k])}
+        assert names == ({"D"} if i == 1 else {"D", "G"})
+        assert not same(begun[3], ended[3])  # the average still moves towards an idle network
+
+
+def test_resume_in_a_later_stage(tmp_path, monkeypatch):
+    """Killed in any stage, at its end too, a run goes on bit for bit; a ramp of an earlier stage leaves nothing behind."""
+    monkeypatch.setattr(train, "Clock", Every)
+    source = images(side=16).arrays["x"]
+    train.train(stages(), tmp_path / "whole", runtime=CPU, dataset=source)
+    whole = checkpoint.load(tmp_path / "whole" / CHECKPOINT)[0]
+    for death in (2, 3, 5, 6, 8):  # ticks are counted over all stages
+        ticks = iter(range(1, 100))
+
+        def progress(event, death=death, ticks=ticks, **facts):
+            if event == "tick" and next(ticks) == death:
+                raise Killed
+
+        monkeypatch.setattr(Every, "save", 2)
+        with pytest.raises(Killed):
+            train.train(stages(), tmp_path / f"cut{death}", runtime=CPU, dataset=source, progress=progress)
+        train.resume(tmp_path / f"cut{death}", dataset=source)
+        assert same(whole, checkpoint.load(tmp_path / f"cut{death}" / CHECKPOINT)[0]), death
+        assert log_of(tmp_path / "whole") == log_of(tmp_path / f"cut{death}")
+
+
+def test_images_rescales_stages_and_ramps():
+    made = stages().rescaled(36)
+    assert [s.images for s in made.stages] == [12, 12, 12]
+    assert made.stages[0].ramps[0].points == ((0, 10.0), (12, 1000.0))
+    assert made.ema == stages().ema  # a half-life is no budget
+    assert [s.images for s in stages().rescaled(1).stages] == [1, 1, 1]
+    with pytest.raises(ValueError, match="images=0: must be at least 1"):
+        stages().rescaled(0)
+
+
+# Ramps ----------------------------------------------------------------------------------------------------------------
+
+
+def test_ramp_shapes():
+    def at(shape, images):
+        return Ramp("optim.G.lr", ((100, 1.0), (200, 4.0), (300, 2.0)), shape).at(images)
+
+    for shape in ("linear", "cosine", "geometric", "steps"):
+        assert [at(shape, i) for i in (0, 100, 200, 300, 10_000)] == [1.0, 1.0, 4.0, 2.0, 2.0], shape
+    assert at("linear", 150) == 2.5 and at("linear", 250) == 3.0
+    assert at("cosine", 150) == pytest.approx(2.5)
+    assert at("cosine", 125) == pytest.approx(1 + 3 * (1 - math.cos(math.pi / 4)) / 2)
+    assert at("geometric", 150) == pytest.approx(2.0)
+    assert [at("steps", i) for i in (199, 201, 299)] == [1.0, 4.0, 4.0]
+
+
+@game
+class Weighted(Duel):
+    def __init__(self, networks):
+        super().__init__(networks)
+        self.penalty = nn.Module()
+        self.penalty.register_buffer("weight", torch.tensor(7.0))
+
+
+def test_ramp_targets():
+    """Fields of optimisers, one of a pair, all players, buffers, the averages: written before each round."""
+    points = ((0, 0.1), (80, 0.9))
+    targets = ("optim.G.lr", "optim.D.betas.0", "game.penalty.weight", "ema.G.halflife", "optim.*.eps")
+    made = recipe(Weighted.spec, optimiser=Adam(lr=0.5), ramps=tuple(Ramp(t, points) for t in targets))
+    opened = session(made.replace(ema={"G": Ema(halflife=5)}))
+    play(opened, 5)  # the last of them began after 32 images
+    G, D = (opened.learner.optimisers[p].param_groups[0] for p in "GD")
+    value = 0.1 + 0.8 * 32 / 80
+    assert G["lr"] == pytest.approx(value) and D["lr"] == 0.5
+    assert D["betas"] == (pytest.approx(value), 0.999) and G["betas"] == (0.9, 0.999)
+    assert G["eps"] == D["eps"] == pytest.approx(value)
+    assert opened.game.penalty.weight.item() == pytest.approx(value)
+    assert opened.shadows["G"].halflife == pytest.approx(value)
+
+
+def test_ramp_changes_the_step():
+    still = session(recipe(ramps=(Ramp("optim.D.lr", ((0, 0.0), (8, 0.0), (9, 0.1)), "steps"),)))
+    before = weights(still.game)
+    play(still)
+    assert moved(before, still.game) == {"G"}
+    play(still, 2)
+    assert moved(before, still.game) == {"G", "D"}
+
+
+def test_ramp_of_a_nested_player():
+    @game
+    class Part(Duel):
+        def turns(self):
+            return [Turn(("D",), self.loss_D), Turn(("G.first",), self.loss_G, draw=None)]
+
+    opened = session(recipe(Part.spec, "D G.first", ramps=(Ramp("optim.G.first.lr", ((0, 0.25),)),)))
+    play(opened)
+    assert opened.learner.optimisers["G.first"].param_groups[0]["lr"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("optim.E.lr", "must begin with one of optim.D., optim.G."),
+        ("optim.D.rate", "no 'rate'"),
+        ("optim.D.params", "no 'params'"),
+        ("optim.D.betas", "betas.0"),
+        ("optim.D.betas.2", "betas.2"),
+        ("optim.D.betas.first", "betas.first"),
+        ("optim.D.lr.0", "lr.0"),
+        ("game.weight", "no buffer 'weight'"),
+        ("ema.G.decay", "ema.G.halflife"),
+        ("lr", "must begin with optim., game. or ema."),
+    ],
+)
+def test_ramp_mistakes_are_found_before_any_work(target, said, tmp_path):
+    made = recipe(optimiser=Adam(lr=0.1), ramps=(Ramp(target, ((0, 1.0),)),), ema={"G": Ema(halflife=5)})
+    with pytest.raises(ValueError, match=said):
+        train.train(made, tmp_path / "run", runtime=CPU)
+    assert not (tmp_path / "run").exists()
+
+
+# Averages -------------------------------------------------------------------------------------------------------------
+
+
+def network(value: float, norm: bool = True) -> nn.Module:
+    made = NETWORKS.build(Spec("test-mlp", norm=norm))
+    for p in made.parameters():
+        nn.init.constant_(p, value)
+    return made
+
+
+def average_of(ema: Ema, *updates: tuple[int, int]) -> float:
+    """The average of a network that is 0 at first and then 1, after updates (images, seen)."""
+    shadow, player = Shadow(network(0.0), ema), network(1.0)
+    for consumed, seen in updates:
+        shadow.update(player, consumed, seen)
+    values = {round(p.mean().item(), 6) for p in shadow.network.parameters()}
+    assert len(values) == 1
+    return values.pop()
+
+
+def test_average():
+    assert average_of(Ema(halflife=100), (100, 100)) == 0.5
+    assert average_of(Ema(halflife=100), (50, 50), (50, 100)) == 0.5  # the size of a round does not matter
+    assert average_of(Ema(halflife=100), (200, 200)) == 0.75
+    assert average_of(Ema(halflife=100, start=300), (300, 300)) == 1.0  # before the start it is the player
+    assert average_of(Ema(halflife=100, start=300), (100, 301)) == 0.5
+    assert average_of(Ema(halflife=1e9, rampup=0.05), (100, 2000)) == 0.5  # 0.05 * 2000 images
+    assert average_of(Ema(halflife=100), (0, 100)) == 0.0  # a round without reals
+
+
+def test_average_copies_buffers():
+    """Batch norm's statistics belong to the newest weights."""
+    made = recipe(networks={"G": Spec("test-mlp", norm=True), "D": D}, ema={"G": Ema(halflife=1e9)})
+    opened = session(made)
+    play(opened, 3)
+    shadow, player = opened.shadows["G"].network, opened.game.G
+    assert not shadow.training and player.training
+    assert torch.equal(shadow.norm.running_mean, player.norm.running_mean) and player.norm.running_mean.any()
+    assert int(shadow.norm.num_batches_tracked) == int(player.norm.num_batches_tracked) > 0
+    assert not torch.equal(shadow.first.weight, player.first.weight)
+
+
+def test_what_is_shipped_is_the_average(tmp_path):
+    from zoo import hub
+
+    run = train.train(recipe(ema={"G": Ema(halflife=1e9)}), tmp_path / "run", runtime=CPU)
+    tensors, _ = checkpoint.load(run / CHECKPOINT)
+    shipped = hub.load(run)
+    assert torch.equal(shipped.G.first.weight, tensors["ema.G.first.weight"])
+    assert not torch.equal(shipped.G.first.weight, tensors["game.G.first.weight"])
+
+
+# Stopping -------------------------------------------------------------------------------------------------------------
+
+
+@game
+class Breaking(Duel):
+    """D's loss is ``value`` in the sixth round."""
+
+    value = float("nan")
+
+    def __init__(self, networks):
+        super().__init__(networks)
+        self.register_buffer("rounds", torch.zeros(()))
+
+    def loss_D(self, batch):
+        self.rounds.add_(1)
+        batch.log("D/strange", torch.where(self.rounds == 2, torch.inf, 0.0))  # a log may be what it likes
+        return super().loss_D(batch) + torch.where(self.rounds == 6, self.value, 0.0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_stops_the_run(tmp_path, monkeypatch, value):
+    """One line names the round, the player and the last good checkpoint, which loads, is finite and can be resumed."""
+    monkeypatch.setattr(train, "Clock", Every)
+    monkeypatch.setattr(Breaking, "value", value)
+    with pytest.raises(RuntimeError) as caught:
+        train.train(recipe(Breaking.spec), tmp_path / "run", runtime=CPU)
+    said = str(caught.value)
+    assert "round 5 of stage 1" in said and "player D" in said and str(tmp_path / "run" / CHECKPOINT) in said
+    tensors, facts = checkpoint.load(tmp_path / "run" / CHECKPOINT)
+    assert facts["round"] == 3
+    assert all(torch.isfinite(t).all() for t in tensors.values())
+    assert log_of(tmp_path / "run")[1]["D/strange"] is None  # JSON has no infinity
+    monkeypatch.setattr(Breaking, "value", 0.0)
+    train.resume(tmp_path / "run")
+    assert len(log_of(tmp_path / "run")) == 10
+
+
+def test_weight_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
+    """A step may break a weight while its loss was finite; the next checkpoint must not be written."""
+    monkeypatch.setattr(train, "Clock", Every)
+
+    @game
+    class Exploding(Duel):
+        def turns(self):
+            return [Turn(("D",), self.loss_D), Turn(("G",), self.loss_G, draw=None, after=self.burst)]
+
+        def burst(self, batch):
+            self.G.last.bias.div_(0.0)
+
+    with pytest.raises(RuntimeError, match=r"weight of player G is not finite after round 1 of stage 1.*checkpoint"):
+        train.train(recipe(Exploding.spec), tmp_path / "run", runtime=CPU)
+    tensors, facts = checkpoint.load(tmp_path / "run" / CHECKPOINT)
+    assert facts["round"] == 0 and all(torch.isfinite(t).all() for t in tensors.values())
+
+
+def test_collapse_is_warned_of(tmp_path, monkeypatch):
+    @game
+    class Collapsing(Duel):
+        def turns(self):
+            return [Turn(("D",), self.loss_D), Turn(("G",), self.loss_G, draw=None, after=self.shrink)]
+
+        def shrink(self, batch):
+            self.G.last.weight.zero_()
+
+    told = []
+    for name, spec in (("collapsed", Collapsing.spec), ("fine", Duel.spec)):
+        train.train(recipe(spec), tmp_path / name, runtime=CPU, progress=lambda event, **f: told.append((event, f)))
+        warnings = [f["text"] for event, f in told if event == "warning"]
+        assert len(warnings) == 1 and "collapse" in warnings[0] and "80 images" in warnings[0]
+
+
+@NETWORKS.register("test-hungry")
+class Hungry(nn.Module):
+    """Runs out of memory on more than ``most`` samples."""
+
+    def __init__(self, most: int = 3):
+        super().__init__()
+        self.most, self.layer = most, nn.Linear(2, 1)
+
+    def forward(self, x):
+        if x.device.type != "meta" and len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self.layer(x)
+
+
+@game
+class Greedy(Duel):
+    """G's turn has a size of its own, an argument of the game."""
+
+    def __init__(self, networks, generator_batch=None):
+        super().__init__(networks)
+        self.size = generator_batch
+
+    def turns(self):
+        return [Turn(("D",), self.loss_D), Turn(("G",), self.loss_G, draw=None, batch=self.size)]
+
+
+@pytest.mark.parametrize(
+    ("most", "size", "said"),
+    [
+        (3, None, "out of memory at batch=8; batch=2 fits: --set batch=2"),
+        (3, 16, "out of memory at batch=8; batch=2 fits: --set batch=2 --set game.generator_batch=2"),
+        (8, 16, "out of memory at batch=8; batch=4 fits: --set batch=4 --set game.generator_batch=4"),
+        (0, None, "at batch=1 too"),
+    ],
+)
+def test_out_of_memory_names_the_batch_that_fits(tmp_path, most, size, said):
+    spec = Greedy.spec.replace(generator_batch=size)
+    made = recipe(spec, networks={"G": G, "D": Spec("test-hungry", most=most)})
+    with pytest.raises(RuntimeError) as caught:
+        train.train(made, tmp_path / "run", runtime=CPU)
+    assert said in str(caught.value)
+    checkpoint.load(tmp_path / "run" / CHECKPOINT)
+
+
+def test_out_of_memory_where_one_sample_is_too_few(tmp_path):
+    """Batch norm refuses a batch of 1: that is no answer."""
+    networks = {"G": Spec("test-mlp", norm=True), "D": Spec("test-hungry", most=0)}
+    with pytest.raises(RuntimeError, match="at batch=1 too"):
+        train.train(recipe(networks=networks), tmp_path / "run", runtime=CPU)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_finish_the_round(tmp_path, number, monkeypatch):
+    """The round is finished, the checkpoint written, and how to go on is said; the old handlers come back."""
+    monkeypatch.setattr(train, "Clock", Every)
+    held = signal.getsignal(number)
+    told = []
+
+    def progress(event, **facts):
+        told.append((event, facts))
+        if event == "tick" and facts["round"] == 4:
+            os.kill(os.getpid(), number)
+
+    run = train.train(recipe(), tmp_path / "run", runtime=CPU, progress=progress)
+    assert signal.getsignal(number) == held
+    event, facts = told[-1]
+    assert event == "done" and facts["stopped_by"] == signal.Signals(number).name
+    assert facts["resume"] == f"zoo resume {run}"
+    assert checkpoint.load(run / CHECKPOINT)[1]["round"] == facts["images"] // 8 == 5
+    train.resume(run)
+    train.train(recipe(), tmp_path / "whole", runtime=CPU)
+    assert same(checkpoint.load(run / CHECKPOINT)[0], checkpoint.load(tmp_path / "whole" / CHECKPOINT)[0])
+    assert log_of(run) == log_of(tmp_path / "whole")
+
+
+def test_minutes_stop_early(tmp_path):
+    told = []
+    run = train.train(recipe(), tmp_path / "run", runtime=CPU, minutes=0, progress=lambda e, **f: told.append((e, f)))
+    assert told[-1][1]["stopped_by"] == "minutes" and told[-1][1]["images"] == 8
+    assert checkpoint.load(run / CHECKPOINT)[1]["round"] == 1
+
+
+# Beginning ------------------------------------------------------------------------------------------------------------
+
+
+def test_init_begins_from_other_weights(tmp_path):
+    """From a run folder all its players, from a weights file what it ships; data-dependent starts do not undo it."""
+    first = train.train(recipe(), tmp_path / "first", runtime=CPU, seed=1)
+    tensors, _ = checkpoint.load(first / CHECKPOINT)
+
+    @game
+    class Prepared(Duel):
+        def prepare(self, batch):
+            self.G.last.bias.fill_(3.0)
+            self.D.last.bias.fill_(4.0)
+
+    beginnings = {}
+
+    def begin(name, init):
+        def progress(event, **facts):
+            if event == "tick":
+                raise Killed
+
+        made = recipe(Prepared.spec, ema={"G": Ema(halflife=10)})
+        with pytest.raises(Killed):
+            train.train(made, tmp_path / name, runtime=CPU, init=init, minutes=0, progress=progress)
+        beginnings[name] = checkpoint.load(tmp_path / name / CHECKPOINT)[0]
+        assert checkpoint.load(tmp_path / name / CHECKPOINT)[1]["round"] == 0
+        return beginnings[name]
+
+    from_run, from_file = begin("run", first), begin("file", first / "weights.safetensors")
+    for key in ("G.last.bias", "G.first.weight"):
+        for tensors_now in (from_run, from_file):
+            assert torch.equal(tensors_now[f"game.{key}"], tensors[f"game.{key}"])
+            assert torch.equal(tensors_now[f"ema.{key}"], tensors[f"game.{key}"])
+    assert torch.equal(from_run["game.D.last.bias"], tensors["game.D.last.bias"])
+    assert (from_file["game.D.last.bias"] == 4).all()  # a weights file holds no D
+
+
+def test_init_mistakes(tmp_path):
+    first = train.train(recipe(), tmp_path / "first", runtime=CPU)
+    wide = recipe(networks={"G": Spec("test-mlp", hidden=9), "D": D})
+    with pytest.raises(ValueError, match=r"network G does not fit the recipe's.*first"):
+        train.train(wide, tmp_path / "a", runtime=CPU, init=first)
+    other = recipe(Renamed.spec, "H K", networks={"H": G, "K": D})
+    with pytest.raises(ValueError, match="holds G, D, the recipe has H, K: none in common"):
+        train.train(other, tmp_path / "b", runtime=CPU, init=first)
+    assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+
+
+@game
+class Renamed(Duel):
+    """The same play with other names."""
+
+    G, D = property(lambda self: self.H), property(lambda self: self.K)
+
+    def turns(self):
+        return [Turn(("K",), self.loss_D), Turn(("H",), self.loss_G, draw=None)]
+
+
+def test_a_folder_that_exists_is_refused_before_any_work(tmp_path, monkeypatch):
+    (tmp_path / "notes.txt").write_text("mine")
+    monkeypatch.setattr(train, "open_data", lambda *a, **k: pytest.fail("data fetched"))
+    with pytest.raises(ValueError, match="exists already; name another folder with --out"):
+        train.train(recipe(), tmp_path, runtime=CPU)
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_needs_of_the_game_and_keys_of_the_data():
+    """A stream yields what it names, and all keys where it names none."""
+
+    @game
+    class Classes(Duel):
+        needs = ("x", "y")
+
+    with pytest.raises(ValueError, match="needs 'y', and 'ring' yields x"):
+        plan.describe(recipe(Classes.spec))
+    plan.describe(image_recipe(Classes.spec, resolution=28).replace(dataset="fashion-mnist-10k"))
+    renamed = Data(streams={"data": Stream(keys={"x": "x"})})  # y is left out
+    with pytest.raises(ValueError, match="needs 'y', and 'fashion-mnist-10k' yields x"):
+        plan.describe(image_recipe(Classes.spec, resolution=28, data=renamed).replace(dataset="fashion-mnist-10k"))
+
+
+# Layout, order, noise -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimiser", [Adam(lr=0.01, weight_decay=0.1), SGD(lr=0.1, momentum=0.9)])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_fused_equals_unfused(optimiser, layout):
+    """CPU's fused kernels pair elements by storage order: moments, gradients and weights must share a layout, after a
+    restored checkpoint too."""
+    ends = []
+    for fused in (True, False):
+        opened = session(image_recipe(optimiser=optimiser), images(), runtime=Runtime(device="cpu", layout=layout))
+        opened.learner = Learner(opened.game, opened.stage, fused=fused)
+        assert opened.learner._fused == dict.fromkeys("DG", fused)
+        play(opened, 2)
+        tensors = {k: v.contiguous().clone() for k, v in checkpoint.collect(opened.game, opened.learner, {}).items()}
+        opened.learner = Learner(opened.game, opened.stage, fused=fused)
+        checkpoint.restore(tensors, opened.game, opened.learner, {})
+        play(opened, 2)
+        weight = opened.game.G.layers[0].weight
+        assert weight.is_contiguous(memory_format=torch.channels_last) == (layout == "channels_last")
+        ends.append(weights(opened.game))
+    for key, value in ends[0].items():
+        torch.testing.assert_close(value, ends[1][key], rtol=0, atol=1e-6)
+
+
+def test_layouts_agree():
+    ends = []
+    for layout in ("contiguous", "channels_last"):
+        opened = session(image_recipe(optimiser=Adam(lr=0.01)), images(), runtime=Runtime(device="cpu", layout=layout))
+        play(opened, 3)
+        ends.append(weights(opened.game))
+    for key, value in ends[0].items():
+        torch.testing.assert_close(value, ends[1][key], rtol=0, atol=1e-5)
+
+
+def test_order_of_the_data():
+    """A function of seed and position: every image once an epoch, another order in the next, the same one again."""
+
+    @game
+    class Looking(Duel):
+        def loss_D(self, batch):
+            self.looked += batch["x"][:, 0, 0, 0].tolist()
+            return super().loss_D(batch)
+
+    x = torch.arange(16, dtype=torch.uint8)[:, None, None, None].expand(16, 3, 8, 8).contiguous()
+
+    def look(seed, rounds, start=0):
+        opened = session(image_recipe(Looking.spec, data=Data(range=(0.0, 255.0))), x, seed=seed)
+        opened.loaders["data"].position = start
+        opened.game.looked = []
+        play(opened, rounds)
+        return opened.game.looked
+
+    whole = look(0, 4)
+    first, second = whole[:16], whole[16:]
+    assert sorted(first) == sorted(second) == list(range(16)) and first != second
+    assert look(0, 4) == whole and look(1, 4) != whole
+    assert look(0, 2, start=16) == second
+
+
+def test_noise_is_drawn_for_all_processes_and_sliced():
+    def noise(rank, world):
+        generator = torch.Generator().manual_seed(3)
+        batch = Batch(8 // world, generator=generator, rank=rank, world=world)
+        drawn = [batch.randn(2), batch.rand(1, 1), batch.randint(10)[:, None]]
+        batch.size = 4 // world
+        return [*drawn, batch.latent(lambda n, g, d: torch.randn(n, 3, generator=g, device=d))]
+
+    parts = zip(*(noise(rank, 2) for rank in range(2)), strict=True)
+    for whole, part in zip(noise(0, 1), parts, strict=True):
+        assert torch.equal(whole, torch.cat(part))
+
+
+def test_randomness_of_a_round_is_a_function_of_seed_stage_and_round():
+    seeds = {
+        seed_for(*where) for where in ((0, "noise", 0, 1), (1, "noise", 0, 1), (0, "noise", 1, 0), (0, "layers", 0, 1))
+    }
+    assert len(seeds) == 4 and all(0 <= s < 2**63 for s in seeds)
+    assert seed_for(0, "noise", 0, 1) == seed_for(0, "noise", 0, 1)
+
+
+def test_runs_repeat_and_differ_by_seed(tmp_path):
+    ends = {}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        torch.rand(1)  # what others draw does not matter
+        run = train.train(recipe(), tmp_path / name, runtime=CPU, seed=seed)
+        ends[name] = checkpoint.load(run / CHECKPOINT)[0]
+    assert same(ends["a"], ends["b"]) and not same(ends["a"], ends["c"])

@@ -1,0 +1,215 @@
+"""Models: an image depends on its seed alone; classes, truncation, walks; translation of tensors and pictures."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import class_spec, image_spec, model, point_spec, translate_spec
+
+from zoo.model import build_model
+
+KINDS = {"images": image_spec, "classes": class_spec, "points": point_spec}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_image_k_depends_on_its_seed_alone(kind):
+    m = model(KINDS[kind]())
+    many = m.sample(50, seed=7)
+    assert torch.equal(m.sample(3, seed=7), many[:3])
+    assert torch.equal(m.sample(1, seed=7 + 41), many[41:42])
+    places = [49, 5, 17, 5]
+    assert torch.equal(m.sample(seeds=[7 + k for k in places]), many[places])
+    assert (many[0] - many[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("chunk", [1, 3, 64])
+def test_chunks_change_rounding_only(kind, chunk):
+    m = model(KINDS[kind]())
+    assert torch.allclose(m.sample(20, chunk=chunk), m.sample(20), atol=1e-4)
+
+
+def test_channels_last_keeps_the_rule():
+    m = model(image_spec()).to(memory_format=torch.channels_last)
+    assert torch.equal(m.sample(2), m.sample(40)[:2])
+
+
+def test_shapes_and_values():
+    x = model(image_spec()).sample(5)
+    assert x.shape == (5, 3, 16, 16) and x.dtype == torch.float32 and x.min() >= 0 and x.max() <= 1
+    assert x.std() > 0.01
+    assert model(point_spec()).sample(5).shape == (5, 2)
+    assert model(point_spec()).sample(500).min() < 0  # points are raw
+
+
+def test_range_is_undone():
+    m = model(image_spec())
+    spec = image_spec(range=[0, 1])
+    other = build_model(spec, m.networks)
+    assert torch.allclose(other.sample(4), (2 * m.sample(4) - 1).clamp(0, 1), atol=1e-6)
+
+
+def test_streams():
+    m = model(image_spec())
+    passes = []
+    m.generator.register_forward_hook(lambda *_: passes.append(1))
+    chunks = m.iter_samples(1000, chunk=8)
+    assert len(next(chunks)) == 8 and len(passes) == 1
+    assert [len(c) for c in m.iter_samples(20, chunk=8)] == [8, 8, 4]
+
+
+def test_sampling_leaves_training_and_random_state_alone():
+    m = model(image_spec()).train()
+    before = {k: v.clone() for k, v in m.state_dict().items()}
+    state = torch.random.get_rng_state()
+    x = m.sample(4)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(v, before[k]) for k, v in m.state_dict().items())
+    assert all(c.training for c in m.modules()) and not x.requires_grad
+    build_model(image_spec())
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_classes_by_number_name_and_list():
+    m = model(class_spec())
+    assert torch.equal(m.sample(3, y=1), m.sample(3, y="dog"))
+    assert torch.equal(m.sample(3, y=[0, 2, 1]), m.sample(3, y=["cat", "owl", "dog"]))
+    assert torch.equal(m.sample(3, y=torch.tensor([0, 2, 1])), m.sample(3, y=np.array([0, 2, 1])))
+    assert torch.equal(m.sample(3, y=[0, 2, 1])[1], m.sample(3, y=2)[1])
+    assert not torch.equal(m.sample(3, y=0), m.sample(3, y=1))
+
+
+def test_class_comes_from_the_seed():
+    m = model(class_spec())
+    z, y = m.latents(range(60))
+    assert set(y.tolist()) == {0, 1, 2}
+    assert torch.equal(m.sample(60), m.sample(60, y=y))
+    assert torch.equal(z, m.latents(range(60), y=0)[0])  # and the noise does not depend on the class
+
+
+@pytest.mark.parametrize("y", [3, -1, "fish", "7", 1.0, True, [0, 9]])
+def test_class_that_is_none(y):
+    value = y[1] if isinstance(y, list) else y
+    with pytest.raises(ValueError, match=rf"y='?{value}'?: .*(0 to 2|cat, dog, owl)"):
+        model(class_spec()).sample(2, y=y)
+
+
+def test_mistakes():
+    m, c = model(image_spec()), model(class_spec())
+    for call, said in [
+        (lambda: m.sample(2, y=1), "y=1: this model is not class-conditional"),
+        (lambda: c.sample(3, y=[0, 1]), "2 classes for 3 images"),
+        (lambda: c.sample(1, y="dgo"), "did you mean dog"),
+        (lambda: m.sample(0), "n=0: must be at least 1"),
+        (lambda: m.sample(2, seed=-1), "seed=-1: must be a whole number from 0"),
+        (lambda: m.sample(seeds=[2**32]), "seed=4294967296"),
+        (lambda: m.sample(3, seeds=[1]), "n=3: 1 seeds"),
+        (lambda: m.sample(1, chunk=0), "chunk=0: must be at least 1"),
+        (lambda: m.sample(1, truncation=0), "truncation=0: must be above 0"),
+        (lambda: list(m.interpolate([1], 4)), "needs at least two"),
+        (lambda: build_model(image_spec(kind="imgae")), "'imgae'; did you mean image"),
+        (lambda: build_model({"kind": "image"}), "'networks' is missing"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            call()
+
+
+def test_truncation():
+    m = model(image_spec())
+    z, _ = m.latents(range(40), truncation=0.5)
+    free, _ = m.latents(range(40))
+    assert z.abs().max() <= 0.5 and z.std() > 0.2
+    near = free.abs() <= 0.5
+    assert torch.equal(z[near], free[near]) and not near.all()  # only the far ones are drawn again
+    assert torch.equal(m.sample(4, truncation=100.0), m.sample(4))
+    wide = model(image_spec(prior={"name": "normal", "kwargs": {"std": 2.0}}))
+    assert 0.5 < wide.latents(range(40), truncation=0.5)[0].abs().max() <= 1.0
+    uniform = model(image_spec(prior={"name": "uniform", "kwargs": {}}))
+    with pytest.raises(ValueError, match=r"truncation=0\.5: the prior 'uniform'"):
+        uniform.sample(1, truncation=0.5)
+
+
+def test_walk_passes_through_its_seeds():
+    m = model(image_spec())
+    frames = torch.cat(list(m.interpolate([3, 4, 5], 4)))
+    assert len(frames) == 12
+    assert torch.allclose(frames[::4], m.sample(3, seed=3), atol=1e-5)
+    steps = (frames.roll(-1, 0) - frames).abs().mean((1, 2, 3))
+    assert steps.max() < 0.5 * (frames[0] - frames[4]).abs().mean() + 0.1
+    c = model(class_spec())
+    assert torch.allclose(torch.cat(list(c.interpolate([3, 4], 4, y="owl")))[4], c.sample(1, seed=4, y=2)[0], atol=1e-5)
+    straight = model(image_spec(prior={"name": "uniform", "kwargs": {}}))
+    assert torch.allclose(torch.cat(list(straight.interpolate([3, 4], 2)))[::2], straight.sample(2, seed=3), atol=1e-5)
+
+
+def test_out_of_memory_names_the_chunk_that_fits():
+    m = model(image_spec())
+
+    def full(module, args):
+        if len(args[0]) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    m.generator.register_forward_pre_hook(full)
+    with pytest.raises(RuntimeError, match="chunk=16: out of memory; chunk=4 fits"):
+        m.sample(20)
+
+
+def test_previews():
+    images, columns = model(image_spec()).preview({})
+    assert images.shape == (64, 3, 16, 16) and columns == 8
+    images, columns = model(class_spec()).preview({})
+    assert images.shape == (24, 1, 8, 8) and columns == 8
+    assert model(point_spec()).preview({})[0].shape == (4096, 2)
+    a = torch.rand(4, 3, 16, 16) * 2 - 1
+    images, columns = model(translate_spec()).preview({"a": a, "b": -a})
+    assert images.shape == (16, 3, 16, 16) and columns == 4
+    assert torch.allclose(images[:4], (a + 1) / 2, atol=1e-6)
+
+
+# Translators ----------------------------------------------------------------------------------------------------------
+
+
+def test_translate_tensors():
+    m = model(translate_spec())
+    x = torch.rand(5, 3, 16, 16)
+    y = m.translate(x, to="b")
+    assert y.shape == x.shape and y.min() >= 0 and y.max() <= 1
+    assert torch.equal(y, m.translate(x, to="google"))
+    assert torch.allclose(y, (m.G(x * 2 - 1) + 1) / 2, atol=1e-5)
+    assert torch.allclose(m.translate(x, to="twitter"), (m.F(x * 2 - 1) + 1) / 2, atol=1e-5)
+    assert torch.allclose(m.translate(x[2], to="b")[0], y[2], atol=1e-5)
+    assert torch.allclose(m.translate(x, to="b", chunk=2), y, atol=1e-5)
+    assert m.translate(torch.rand(1, 3, 24, 20), to="a").shape == (1, 3, 24, 20)
+
+
+def test_translate_pictures():
+    m = model(translate_spec())
+    generator = np.random.default_rng(0)
+    picture = Image.fromarray(generator.integers(0, 256, (16, 20, 3), dtype=np.uint8))
+    x = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None] / 255
+    assert torch.equal(m.translate(picture, to="b"), m.translate(x, to="b"))
+    assert m.translate([picture, picture], to="b").shape == (2, 3, 16, 20)
+    clear = picture.convert("RGBA")
+    clear.putalpha(0)
+    assert torch.equal(m.translate(clear, to="b"), m.translate(torch.ones_like(x), to="b"))
+    grey = picture.convert("L")
+    assert torch.equal(m.translate(grey, to="b"), m.translate(grey.convert("RGB"), to="b"))
+
+
+def test_translate_mistakes():
+    m = model(translate_spec())
+    x = torch.rand(1, 3, 16, 16)
+    for call, said in [
+        (lambda: m.translate(x, to="c"), "to='c': no such domain.*b, a, google, twitter"),
+        (lambda: m.translate(x, to="gogle"), "did you mean google"),
+        (lambda: m.translate(torch.rand(1, 3, 18, 16), to="b"), "16x18: .*multiples of 4; resize to 16x16"),
+        (lambda: m.translate(torch.rand(1, 1, 16, 16), to="b"), r"must be \[N, 3, H, W\]"),
+        (lambda: m.translate(x * 255, to="b"), "from 0 .* to 1"),
+        (lambda: m.translate((x * 255).byte(), to="b"), "must be float"),
+        (lambda: m.translate("photo.png", to="b"), "must be a tensor, a PIL image"),
+        (lambda: m.translate([], to="b"), "the list is empty"),
+        (lambda: m.translate([Image.new("RGB", (16, 16)), Image.new("RGB", (20, 16))], to="b"), "16x16, 20x16"),
+        (lambda: m.translate(torch.rand(1, 3, 4, 4), to="b"), "4x4: too small"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            call()
