@@ -381,7 +381,7 @@ class Session:
         path = self.folder.path / SAMPLES / f"{self.seen:010d}.png"
         write_grid(path, images.float().cpu(), columns)
         self.tell("grid", path=str(path))
-        if self.seen and share < 0.1:
+        if self.seen and share < 0.03:
             text = f"collapse: after {self.seen:,} images all samples are alike (they differ {share:.0%} as much as real ones)"
             self.tell("warning", text=text)
 
