@@ -16,8 +16,9 @@ from torch import Tensor
 
 from zoo import hub, parallel
 from zoo.data import Facts
-from zoo.engine import checkpoint, plan
+from zoo.engine import plan
 from zoo.engine.ema import Shadows
+from zoo.files import beside
 from zoo.game import Batch, Game
 from zoo.model import Model, build_model
 from zoo.recipe import Recipe, encode
@@ -112,7 +113,8 @@ class RunFolder:
             )
 
     def _write_text(self, name: str, text: str) -> None:
-        checkpoint.write_beside(self.path / name, lambda beside: beside.write_text(text, encoding="utf-8"))
+        with beside(self.path / name) as partial:
+            partial.write_text(text, encoding="utf-8")
 
     def facts(self) -> dict[str, Any]:
         """What recipe.json holds. ValueError where the folder is no run's."""
@@ -177,11 +179,8 @@ def write_grid(path: Path, images: Tensor, columns: int) -> None:
     else:
         canvas = Image.fromarray((tile(images, columns) * 255 + 0.5).byte().permute(1, 2, 0).numpy())
 
-    def write(beside: Path) -> None:
-        with open(beside, "wb") as file:
-            canvas.save(file, format="PNG")
-
-    checkpoint.write_beside(path, write)
+    with beside(path) as partial:
+        canvas.save(partial, format="PNG")
 
 
 def card(recipe: Recipe, facts: Facts, spec: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from zoo.engine.ema import Shadows
 from zoo.engine.ramps import Ramps
 from zoo.engine.run import CHECKPOINT, SAMPLES, WEIGHTS, RunFolder, Runtime, export, model_of, write_grid
 from zoo.engine.turn import Learner
+from zoo.files import sweep
 from zoo.game import Batch, Game, seed_for
 from zoo.recipe import Recipe, Stage, decode
 
@@ -107,7 +108,7 @@ def resume(
     if not begun:
         session.begin_from(held["init"])
     if parallel.rank() == 0:
-        checkpoint.sweep(folder.path)
+        sweep(folder.path)
         with checkpoint.disk(folder.path):
             folder.cut_log(state["seen"] if begun else -1)
     parallel.barrier()
