@@ -38,7 +38,9 @@ def shell(capsys, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("home")
+    home = tmp_path_factory.mktemp("home")
+    (home / "data").mkdir()
+    return home
 
 
 @pytest.fixture

@@ -155,9 +155,9 @@ def looks_across(network: nn.Module) -> bool:
 
 
 @PRIORS.register("normal")
-def normal(dim: int, std: float = 1.0) -> Prior:
-    """N(0, std^2) in ``dim`` dimensions."""
-    return lambda n, generator, device: torch.randn(n, dim, generator=generator, device=device) * std
+def normal(dim: int) -> Prior:
+    """N(0, 1) in ``dim`` dimensions."""
+    return lambda n, generator, device: torch.randn(n, dim, generator=generator, device=device)
 
 
 @PRIORS.register("uniform")

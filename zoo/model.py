@@ -156,10 +156,9 @@ class ImageModel(Model):
         zs, ys = [], []
         generator = torch.Generator()
         draw = functools.partial(self.prior, 1, generator, "cpu")
-        std = self.prior_spec.kwargs.get("std", 1.0)
         for seed in seeds:
             generator.manual_seed(seed)
-            zs.append(draw() if truncation is None else _truncated(draw, truncation * std))
+            zs.append(draw() if truncation is None else _truncated(draw, truncation))
             if self.class_count and given is None:
                 ys.append(torch.randint(self.class_count, (1,), generator=generator))
         y = torch.cat(ys) if ys else given

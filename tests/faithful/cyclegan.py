@@ -229,7 +229,7 @@ def test_plain_loop(beside, identity):
 
     l1 = torch.nn.functional.l1_loss
     for _ in b.rounds(6):
-        x, y = b.real()["a"], reals_b.next(2, b.noise)["b"]
+        x, y = b.real()["a"], reals_b.next(2, b.noise)["b"].double()
         fake_b, fake_a = G(x), F(y)
         opt_GF.zero_grad()
         loss = ((D_b(fake_b) - 1) ** 2).mean() + ((D_a(fake_a) - 1) ** 2).mean()

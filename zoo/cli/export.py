@@ -120,21 +120,24 @@ def _batches(count: int):
 def write_onnx(network: nn.Module, inputs: tuple[Tensor, ...], names: list[str], path: Path):
     """Write the ONNX file and return a function that runs it under onnxruntime."""
     import logging
+    import warnings
 
     import torch
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    torch.onnx.export(
-        network,
-        inputs,
-        str(path),
-        dynamo=True,
-        dynamic_shapes=_batches(len(inputs)),
-        input_names=names,
-        output_names=["images" if names != ["images"] else "translated"],
-        external_data=False,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "# The axis name")  # two inputs share their batch, as they should
+        torch.onnx.export(
+            network,
+            inputs,
+            str(path),
+            dynamo=True,
+            dynamic_shapes=_batches(len(inputs)),
+            input_names=names,
+            output_names=["images" if names != ["images"] else "translated"],
+            external_data=False,
+            verbose=False,
+        )
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

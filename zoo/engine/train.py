@@ -367,24 +367,23 @@ class Session:
         parallel.barrier()
 
     def _grid(self) -> None:
-        spec = plan.shipped(self.game, self.recipe, self.stage, self.facts)
-        model = model_of(self.game, self.shadows, spec)
-        modes = [(m, m.training) for m in self.game.modules()]
+        """Draw the model as it is now; warn where its images are all alike beside real ones."""
+        model = model_of(self.game, self.shadows, plan.shipped(self.game, self.recipe, self.stage, self.facts))
         with torch.no_grad():
-            reals = {}
+            reals: dict[str, Tensor] = {}
             for name in self.loaders:
-                reals.update(self.loader(name, rank=0, world=1, device=torch.device("cpu")).next(8))
-            images, columns = model.preview({k: v.to(self.device) for k, v in reals.items() if isinstance(v, Tensor)})
-        for module, training in modes:
-            module.training = training
+                drawn = self.loader(name, rank=0, world=1, device=torch.device("cpu")).next(8)
+                reals.update({k: v.to(self.device) for k, v in drawn.items()})
+            images, columns = model.preview(reals)
+            spread = images.float().std(0).mean().item()
+            real = next(v for v in reals.values() if v.is_floating_point())
+            share = spread / max(model.to_unit(real).std(0).mean().item(), 1e-12)
         path = self.folder.path / SAMPLES / f"{self.seen:010d}.png"
         write_grid(path, images.float().cpu(), columns)
         self.tell("grid", path=str(path))
-        spread = images.float().std(0).mean()
-        if self.seen and spread < 1e-3:
-            self.tell(
-                "warning", text=f"collapse: after {self.seen:,} images all samples are alike (spread {spread:.1e})"
-            )
+        if self.seen and share < 0.03:
+            text = f"collapse: after {self.seen:,} images all samples are alike (they differ {share:.0%} as much as real ones)"
+            self.tell("warning", text=text)
 
     def _save(self, began: float) -> None:
         facts = {
@@ -580,7 +579,7 @@ def _read_init(init: str | Path) -> dict[str, dict[str, Tensor]]:
     path = Path(init) / CHECKPOINT
     if path.is_file():
         tensors, _ = checkpoint.load(path)
-        names = {k.split(".")[1] for k in tensors if k.startswith("game.")}
+        names = sorted({k.split(".")[1] for k in tensors if k.startswith("game.")})
         cut = {n: len(f"game.{n}.") for n in names}
         found = {n: {k[cut[n] :]: v for k, v in tensors.items() if k.startswith(f"game.{n}.")} for n in names}
         return {n: v for n, v in found.items() if v}

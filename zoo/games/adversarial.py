@@ -30,7 +30,6 @@ class Adversarial(Game):
     ``noise``: ``"fresh"`` in each step, or ``"shared"``: G's step uses the noise of the last D step (LSGAN's code).
     ``labels``: where the classes of fakes come from: ``"uniform"`` or the ``"real"`` images' own.
     ``clip``: after each D step every weight of D is clipped to [-clip, clip] (WGAN).
-    ``joined``: real and fake in one pass of D where no layer looks across the batch; False: always two passes.
     ``output_mean``: before the first round G is told the mean image (``G.set_output_mean``), where it then starts (GAN).
     """
 
@@ -47,7 +46,6 @@ class Adversarial(Game):
         noise: Literal["fresh", "shared"] = "fresh",
         labels: Literal["uniform", "real"] = "uniform",
         clip: float | None = None,
-        joined: bool = True,
         output_mean: bool = False,
     ):
         super().__init__(networks)
@@ -68,7 +66,7 @@ class Adversarial(Game):
         self.order, self.n_critic, self.n_generator = order, n_critic, n_generator
         self.generator_batch, self.noise, self.labels, self.clip = generator_batch, noise, labels, clip
         self.output_mean = output_mean
-        self.joined = joined and not looks_across(self.D)
+        self.joined = not looks_across(self.D)
         self.needs = ("x", "y") if self.conditional or self.classes else ("x",)
 
     @property

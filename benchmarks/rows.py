@@ -1,0 +1,62 @@
+"""Result lines: what every benchmark writes beside its numbers, and where."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def commit() -> str:
+    """The commit that is measured, with "-dirty" where files differ from it (result lines and tables apart)."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "zoo", "recipes", "benchmarks/*.py")
+    return git("rev-parse", "--short=10", "HEAD") + ("-dirty" if changed else "")
+
+
+def machine() -> str:
+    """The processor (and accelerator) in words, and how many threads torch uses."""
+    import torch
+
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        models = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        name = models[0] if models else name
+    threads = torch.get_num_threads()
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{name}, {threads} thread{'s' if threads > 1 else ''}{gpu}"
+
+
+def facts(command: str, seed: int) -> dict[str, Any]:
+    """What every line says of how it came about."""
+    import torch
+
+    from zoo.version import __version__
+
+    versions = {"zoo": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    return {"command": command, "seed": seed, "versions": versions, "commit": commit(), "machine": machine()}
+
+
+def read(name: str) -> list[dict[str, Any]]:
+    """The lines of ``results/NAME.jsonl``; none where there is no such file."""
+    path = RESULTS / f"{name}.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def write(name: str, row: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """Put a line into ``results/NAME.jsonl``, in place of the one that agrees with it in ``keys``; sorted by them."""
+    kept = [r for r in read(name) if any(r[k] != row[k] for k in keys)]
+    rows = sorted([*kept, row], key=lambda r: [str(r[k]) for k in keys])
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(r) + "\n" for r in rows)
+    (RESULTS / f"{name}.jsonl").write_text(text, encoding="utf-8")

@@ -1,0 +1,265 @@
+"""Mistakes: one line on stderr with the key, the value and what would be right; exit status 2 (1 where it is no mistake
+of the user's); nothing left behind."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import class_spec, image_spec, point_spec, process, translate_spec, weights
+
+import zoo.data
+from zoo.data import Facts, ImageSet, Source, store
+from zoo.registry import DATASETS
+
+
+@pytest.fixture
+def things(tmp_path, recipe_file) -> Path:
+    """What the mistakes below are made with."""
+    weights(tmp_path / "image.safetensors", image_spec())
+    weights(tmp_path / "class.safetensors", class_spec())
+    weights(tmp_path / "points.safetensors", point_spec())
+    weights(tmp_path / "translate.safetensors", translate_spec())
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "image.safetensors").read_bytes()[:5000])
+    (tmp_path / "noise.safetensors").write_bytes(os.urandom(5000))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/notes.txt").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    for folder, broken in (("whole", False), ("corrupt", True)):
+        (tmp_path / folder).mkdir()
+        for i in range(4):
+            picture = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(picture).save(tmp_path / folder / f"{i}.png")
+        if broken:
+            path = tmp_path / folder / "2.png"
+            path.write_bytes(path.read_bytes()[:300])
+    return tmp_path
+
+
+def tree(*roots: Path) -> dict[str, tuple[int, int]]:
+    """Everything under some folders, with size and time."""
+    stats = {p: p.stat() for root in roots for p in root.rglob("*")}
+    return {str(p): (s.st_size, s.st_mtime_ns) for p, s in stats.items() if p.is_file()} | {
+        str(p): (0, 0) for p in stats if p.is_dir() and "__pycache__" not in str(p)
+    }
+
+
+TRAIN = ("train", "small_net.py", "--dataset", "ring", "--out", "new")
+IMAGES = ("train", "small_net.py", "--variant", "small", "--out", "new", "--dataset")
+SAMPLE = ("--out", "new.png")
+
+# command line -> the key, the value, the remedy
+MISTAKES = {
+    # names
+    "model": (("train", "wgan-pg", "--dataset", "cifar10"), "model", "'wgan-pg'", "did you mean wgan-gp"),
+    "data set": ((*IMAGES, "fasion-mnist"), "data set", "'fasion-mnist'", "did you mean fashion-mnist"),
+    "variant": (
+        ("train", "dcgan", "--dataset", "cifar10", "--variant", "smal"),
+        "variant", "'smal'", "it has: small",
+    ),
+    "recipe file": (("train", "gone.py", "--dataset", "ring"), "recipe file", "'gone.py'", "no such file"),
+    "weights": (("sample", "dcgan-fashion-minst", *SAMPLE), "weights", "'dcgan-fashion-minst'", "did you mean dcgan-f"),
+    "unpublished weights": (
+        ("sample", "dcgan-cifar10-small", *SAMPLE),
+        "weights", "'dcgan-cifar10-small'", "zoo train dcgan --dataset cifar10 --variant small",
+    ),
+    "verb": (("trian",), "command", "'trian'", "did you mean train"),
+    "option": ((*TRAIN, "--image", "5"), "option", "--image", "--images"),
+    "kind": (("list", "modles", "x"), "list", "'modles'", "models, recipes"),
+    "pattern": (("list", "models", "dcgn"), "models", "'dcgn'", "did you mean dcgan"),
+    "show": (("show", "wgan-pg"), "name", "'wgan-pg'", "did you mean wgan-gp"),
+    "init": ((*TRAIN, "--init", "dcgan-fashion-minst"), "weights", "'dcgan-fashion-minst'", "did you mean"),
+    # keys and values of a recipe
+    "key": ((*TRAIN, "--set", "optimizers.D.lr=1"), "--set", "optimizers.D.lr=1", "did you mean optimisers"),
+    "player": ((*TRAIN, "--set", "optimisers.E.lr=1"), "--set", "optimisers.E.lr=1", "G, D"),
+    "network's argument": ((*TRAIN, "--set", "networks.G.hiden=[8]"), "--set", "hiden", "did you mean hidden"),
+    "type": ((*TRAIN, "--set", "batch=many"), "batch", "'many'", "must be int"),
+    "type of a fraction": ((*TRAIN, "--set", "optimisers.D.lr=fast"), "lr", "'fast'", "must be float"),
+    "no value": ((*TRAIN, "--set", "batch"), "--set", "batch", "must be KEY=VALUE"),
+    "batch of none": ((*TRAIN, "--set", "batch=0"), "batch", "0", "at least 1"),
+    "loss": ((*TRAIN, "--set", "game.loss=hing"), "loss", "'hing'", "did you mean hinge"),
+    "resolution": (
+        ("train", "dcgan", "--dataset", "cifar10", "--variant", "small", "--out", "new", "--set", "resolution=30"),
+        "resolution", "30", "power of two",
+    ),
+    "chosen elsewhere": ((*TRAIN, "--set", "dataset=grid"), "--set", "dataset=grid", "on the command line"),
+    # values of the command line
+    "minutes": ((*TRAIN, "--minutes", "0"), "--minutes", "0", "x>0"),
+    "images": ((*TRAIN, "--images", "-5"), "--images", "-5", "x>=1"),
+    "a word for a number": ((*TRAIN, "--images", "many"), "--images", "'many'", "integer"),
+    "precision": ((*TRAIN, "--precision", "fp8"), "--precision", "'fp8'", "'fp32', 'bf16'"),
+    "device": ((*TRAIN, "--device", "abacus"), "device", "'abacus'", "cpu"),
+    "processes": ((*TRAIN, "--nproc", "3"), "--nproc", "3", "batch=64 must be a multiple"),
+    "class number": (("sample", "class.safetensors", "--y", "3", *SAMPLE), "y=", "3", "0 to 2"),
+    "class name": (("sample", "class.safetensors", "--y", "dgo", *SAMPLE), "y=", "'dgo'", "did you mean dog"),
+    "classes for none": (("sample", "image.safetensors", "--y", "3", *SAMPLE), "y=", "3", "not class-conditional"),
+    "class grid of none": (("sample", "image.safetensors", "--classes", *SAMPLE), "--classes", "", "leave --classes out"),
+    "as many classes": (("sample", "class.safetensors", "--y", "0,1", *SAMPLE), "y", "2 classes", "give one"),
+    "truncation": (("sample", "image.safetensors", "--truncation", "-1", *SAMPLE), "truncation", "-1", "above 0"),
+    "seed": (("sample", "image.safetensors", "--seed", str(2**32), *SAMPLE), "seed", str(2**32), str(2**32 - 1)),
+    "grid's name": (("sample", "image.safetensors", "--out", "new.jpg"), "--out", "new.jpg", "written as .png"),
+    "walk's name": (
+        ("sample", "image.safetensors", "--interpolate", "3", *SAMPLE), "--out", "new.png", "written as .gif",
+    ),
+    "points in files": (("sample", "points.safetensors", "--out", "new/"), "--out", "new/", "give a .png"),
+    # translators
+    "no input": (("sample", "translate.safetensors", *SAMPLE), "--input", "'translate.safetensors'", "give an image"),
+    "input for none": (
+        ("sample", "image.safetensors", "--input", "whole", *SAMPLE), "--input", "whole", "leave --input out",
+    ),
+    "direction": (
+        ("sample", "translate.safetensors", "--input", "whole/1.png", "--to", "gogle", *SAMPLE),
+        "to=", "'gogle'", "did you mean google",
+    ),
+    "no direction": (
+        ("sample", "translate.safetensors", "--input", "whole/1.png", *SAMPLE), "--to", "google", "say which",
+    ),
+    "no such input": (
+        ("sample", "translate.safetensors", "--input", "gone.png", "--to", "b", *SAMPLE),
+        "--input", "gone.png", "no such file",
+    ),
+    "corrupt input": (
+        ("sample", "translate.safetensors", "--input", "corrupt", "--to", "b", "--out", "new/"),
+        "--input", "corrupt/2.png", "repair or remove",
+    ),
+    "a folder into a file": (
+        ("sample", "translate.safetensors", "--input", "whole", "--to", "b", *SAMPLE), "--out", "new.png", "DIR/",
+    ),
+    # files and folders
+    "truncated weights": (("sample", "cut.safetensors", *SAMPLE), "weights", "'cut.safetensors'", "fetch or export"),
+    "unreadable weights": (("sample", "noise.safetensors", *SAMPLE), "weights", "'noise.safetensors'", "weights file"),
+    "missing weights": (("sample", "gone.safetensors", *SAMPLE), "weights", "'gone.safetensors'", "no such file"),
+    "truncated init": ((*TRAIN, "--init", "cut.safetensors"), "weights", "'cut.safetensors'", "fetch or export"),
+    "init of another": ((*TRAIN, "--init", "image.safetensors"), "init", "image.safetensors", "does not fit"),
+    "export of truncated weights": (
+        ("export", "cut.safetensors", "--format", "torch", "--out", "new.pt2"),
+        "weights", "'cut.safetensors'", "fetch or export",
+    ),
+    "export's name": (
+        ("export", "image.safetensors", "--format", "torch", "--out", "new.onnx"), "--out", "new.onnx", "end in .pt2",
+    ),
+    "publish to": (("publish", "image.safetensors", "--to", "hf:me"), "", "'hf:me'", "hf:OWNER/NAME"),
+    "a folder that is no run": (("resume", "full"), "run", "'full'", "recipe.json"),
+    "a folder without weights": (("sample", "full", *SAMPLE), "folder", "'full'", "zoo list weights"),
+    "samples among other files": (
+        ("sample", "image.safetensors", "--out", "full/"), "--out", "full", "choose another folder",
+    ),
+    "output folder": ((*TRAIN[:-1], "full"), "--out", "full", "choose another --out"),
+    "output file": ((*TRAIN[:-1], "image.safetensors"), "--out", "image.safetensors", "choose another --out"),
+    # data
+    "labels that are not there": (
+        ("train", "cgan", "--dataset", "folder:whole", "--out", "new"), "classes", "folder-whole", "with labels",
+    ),
+    "corrupt images": ((*IMAGES, "folder:corrupt"), "folder:", "2.png", "skip"),
+    "no folder": ((*IMAGES, "folder:gone"), "folder:", "gone", "no such folder"),
+    "no images": ((*IMAGES, "folder:empty"), "folder:", "empty", "no images"),
+    "data to get": (("data", "get", "fasion-mnist"), "data set", "'fasion-mnist'", "did you mean fashion-mnist"),
+    "data that is made": (("data", "get", "ring"), "ring", "ring", "needs no preparing"),
+    "split": (("data", "get", "mnist", "--split", "dev"), "split", "'dev'", "train, test"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake(mistake, things, shell, home):
+    args, *expected = MISTAKES[mistake]
+    before = tree(things, home)
+    done = shell(*args)
+    (line,) = done.err.splitlines()
+    assert line.startswith("zoo: ") and done.status == 2, (done.status, line)
+    for said in expected:
+        assert said in line, f"{said!r} is not in: {line}"
+    assert tree(things, home) == before
+
+
+# Failures that are nobody's mistake -------------------------------------------------------------------------------------
+
+
+def failing(done, home, before, *expected: str) -> None:
+    (line,) = done.err.splitlines()
+    assert line.startswith("zoo: ") and done.status == 1, (done.status, line)
+    for said in expected:
+        assert said in line, f"{said!r} is not in: {line}"
+    assert tree(*before[0]) == before[1]
+
+
+@pytest.fixture
+def far_away(monkeypatch):
+    """A data set whose two sources do not answer."""
+
+    def refuse(text):
+        def fetch(folder):
+            raise ConnectionError(text)
+
+        return fetch
+
+    facts = Facts("far-away", "Far away", 1, 8, (), ("x",), {"train": 100})
+    sources = (Source("official", refuse("timed out"), None), Source("mirror", refuse("404 not found"), None))
+    DATASETS.names()
+    monkeypatch.setitem(DATASETS._entries, "far-away", lambda: ImageSet(facts, sources))
+
+
+def test_a_source_that_does_not_answer(things, shell, home, far_away):
+    before = ((things, home), tree(things, home))
+    said = ("far-away", "no source answered", "official: timed out", "mirror: 404 not found")
+    failing(shell("data", "get", "far-away"), home, before, *said)
+    failing(shell(*IMAGES, "far-away"), home, before, *said)
+
+
+def test_no_space_for_data(things, shell, home, monkeypatch):
+    usage = shutil.disk_usage(things)
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda path: usage._replace(free=0))
+    before = ((things, home), tree(things, home))
+    failing(shell(*IMAGES, "folder:whole"), home, before, "no space", "ZOO_HOME")
+
+
+def test_no_space_for_the_output(things, shell, home, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device", "new.png")
+
+    monkeypatch.setattr("os.replace", full)
+    before = ((things, home), tree(things, home))
+    failing(shell("publish", "image.safetensors", "--to", "full"), home, before, "No space left")
+    failing(
+        shell("sample", "image.safetensors", "--interpolate", 2, "-n", 2, "--out", "new.gif"), home, before, "No space"
+    )
+
+
+def test_errors_of_the_zoos_own_say_so(shell, monkeypatch):
+    def broken(*args):
+        raise KeyError("x")
+
+    monkeypatch.setattr("zoo.cli.list.models", broken)
+    done = shell("list")
+    assert done.status == 1 and len(done.err.splitlines()) == 1 and "--debug" in done.err
+    monkeypatch.setattr("zoo.cli.list.models", lambda pattern: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert shell("list").status == 130
+
+
+# As real processes --------------------------------------------------------------------------------------------------------
+
+
+def test_as_a_process(things, home):
+    before = tree(things, home)
+    for args, status in [(MISTAKES["class number"][0], 2), (("train",), 2), (("list",), 0)]:
+        done = process("-m", "zoo", *args, cwd=things)
+        assert done.returncode == status and "Traceback" not in done.stderr
+        assert len(done.stderr.splitlines()) == (status != 0)
+    debug = process("-m", "zoo", "show", "wgan-pg", "--debug", cwd=things)
+    assert debug.returncode == 1 and "Traceback" in debug.stderr and "did you mean wgan-gp" in debug.stderr
+    assert tree(things, home) == before
+    assert zoo.data.home() == home
+
+
+def test_a_reader_that_leaves(things):
+    import subprocess
+    import sys
+
+    from tiny import ROOT
+
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        f"{sys.executable} -m zoo list recipes --json | head -1", shell=True, cwd=things, env=env, capture_output=True
+    )
+    assert done.stdout == b"[\n" and not done.stderr
