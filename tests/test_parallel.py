@@ -1,0 +1,358 @@
+"""Several real processes that talk through gloo, as torchrun starts them."""
+
+import os
+import signal
+import socket
+import time
+import traceback
+from pathlib import Path
+
+import pytest
+import torch
+from play import CPU, Duel, Every, game, image_recipe, images, log_of, moved, play, recipe, same, session, weights
+from safetensors.torch import load_file, save_file
+from test_recipes import small, stand_in
+from torch import nn
+
+from zoo import parallel
+from zoo.engine import checkpoint, train
+from zoo.engine.run import CHECKPOINT
+from zoo.game import Turn
+from zoo.recipe import Adam, Ema
+from zoo.registry import NETWORKS, Spec
+
+
+def processes(work, count: int = 2, local: int | None = None, expect: tuple = ()) -> None:
+    """Run ``work(rank)`` in ``count`` processes of one group, ``local`` of them on a machine. AssertionError with what they
+    said where one fails; ``expect``: exit statuses by rank, where they are not all 0."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    local, children = local or count, []
+    for rank in range(count):
+        read, write = os.pipe()
+        pid = os.fork()
+        if not pid:
+            status = 1
+            try:
+                torch.set_num_threads(1)
+                where = {"RANK": rank, "LOCAL_RANK": rank % local, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": local}
+                os.environ.update({k: str(v) for k, v in where.items()}, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+                work(rank)
+                status = 0
+            except BaseException:
+                os.write(write, traceback.format_exc()[-4000:].encode())
+            finally:
+                os._exit(status)
+        os.close(write)
+        children.append((pid, read))
+    statuses, said = [], []
+    until = time.monotonic() + 240
+    for pid, read in children:
+        while not (done := os.waitpid(pid, os.WNOHANG))[0]:
+            if time.monotonic() > until:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+        statuses.append(os.waitstatus_to_exitcode(done[1]))
+        with os.fdopen(read) as file:
+            said.append(file.read())
+    assert tuple(statuses) == (expect or (0,) * count), "\n".join(said)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Forked processes have one, and bits may depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def state(opened: train.Session) -> dict[str, torch.Tensor]:
+    tensors = checkpoint.collect(opened.game, opened.learner, opened.shadows)
+    return {k: v.detach().clone().contiguous() for k, v in tensors.items()}
+
+
+def kept(folder: Path) -> None:
+    """Let every process write its whole state at the end of a run as ``folder/RANK.safetensors``."""
+    loop = train.Session._loop
+
+    def looped(self, *args):
+        loop(self, *args)
+        save_file(state(self), folder / f"{parallel.rank()}.safetensors")
+
+    train.Session._loop = looped
+    train.Clock = Every
+
+
+# The few collectives --------------------------------------------------------------------------------------------------
+
+
+def test_collectives():
+    def work(rank):
+        parallel.start("cpu")
+        assert (parallel.rank(), parallel.world()) == (rank, 2)
+        mine = torch.tensor([rank + 1.0, 0.0])
+        assert parallel.mean(mine).tolist() == [1.5, 0.0] and mine.tolist() == [rank + 1.0, 0.0]
+        assert parallel.gather(torch.tensor([[rank]])).tolist() == [[0], [1]]
+        assert parallel.any_true(rank == 1) and not parallel.any_true(False)
+        module = nn.BatchNorm2d(3)
+        module.register_buffer("flag", torch.tensor(rank == 0))
+        nn.init.constant_(module.weight, rank + 1.0)
+        module.to(memory_format=torch.channels_last)
+        parallel.broadcast(module)
+        assert module.weight.tolist() == [1.0] * 3 and bool(module.flag)
+        laid = torch.arange(24.0).reshape(1, 2, 3, 4).contiguous(memory_format=torch.channels_last) + rank
+        parallel.mean_in_place([laid, mine])
+        assert torch.equal(laid, torch.arange(24.0).reshape(1, 2, 3, 4) + 0.5)
+        assert laid.is_contiguous(memory_format=torch.channels_last) and mine.tolist() == [1.5, 0.0]
+        with parallel.alone():  # of use where the other process has something else to do
+            assert (parallel.rank(), parallel.world()) == (0, 1)
+            if rank == 0:
+                parallel.barrier()
+                assert parallel.mean(mine) is mine and not parallel.any_true(False)
+        parallel.barrier()
+        parallel.stop()
+        assert parallel.world() == 1
+
+    processes(work)
+
+
+# Training -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["dcgan-fashion-mnist", "cyclegan-emoji-small"])
+def test_ranks_are_bit_equal(name, tmp_path):
+    """After training with batch norm, dropout, averages and pools, every process holds the same bits, statistics included."""
+    made = small(name)
+    made = made.replace(ema={**made.ema, "G": Ema(halflife=10)}).rescaled(4 * made.stages[0].batch)
+    source = stand_in(made)
+
+    def work(rank):
+        kept(tmp_path)
+        train.train(made, tmp_path / "run", runtime=CPU, dataset=source)
+
+    processes(work)
+    first, second = (load_file(tmp_path / f"{r}.safetensors") for r in range(2))
+    assert same(first, second)
+    assert same(first, checkpoint.load(tmp_path / "run" / CHECKPOINT)[0])
+    assert len(log_of(tmp_path / "run")) == 4
+
+
+@game
+class Undecided(Duel):
+    """Each process would decide otherwise on its gate, and draws dropout of its own."""
+
+    def turns(self):
+        return [Turn(("D", "G"), self.both)]
+
+    def both(self, batch):
+        gate = torch.tensor(float(batch.rank == 0))
+        noisy = nn.functional.dropout(batch["x"], 0.5)
+        return {"D": self.D(noisy).square().mean(), "G": (self.loss_G(batch), gate)}
+
+
+def test_processes_agree_on_a_gate(tmp_path):
+    def work(rank):
+        opened = group(lambda: session(recipe(Undecided.spec, optimiser=Adam(lr=0.01))))
+        play(opened, 3)
+        save_file(state(opened), tmp_path / f"{rank}.safetensors")
+
+    processes(work)
+    assert same(*(load_file(tmp_path / f"{r}.safetensors") for r in range(2)))
+
+
+def group(make):
+    parallel.start("cpu")
+    return make()
+
+
+@pytest.mark.parametrize("name", ["duel", "wgan-gp-mnist-small"])
+def test_two_processes_learn_as_one(name, tmp_path):
+    """Nets without batch statistics: the gradients of two processes are those of one with the joined batch, to 1e-6, and so
+    are the weights after three rounds."""
+
+    def opened():
+        if name == "duel":
+            return session(image_recipe(ema={"G": Ema(halflife=10)}), images())
+        made = small(name)
+        return session(made, stand_in(made))
+
+    def trained(one):
+        found = {}
+        one.seed_round()
+        batch = one.new_batch()
+        one.draw(batch)
+        for turn in one.learner.turns:
+            batch.size = one.stage.batch // parallel.world()
+            one.learner.play(turn, batch, 0)
+            for player in turn.players:
+                named = one.learner.players[player].items()
+                found.update({f"gradient.{player}.{k}": p.grad.clone().contiguous() for k, p in named})
+        play(one, 3)
+        return {**found, **state(one)}
+
+    def work(rank):
+        save_file(trained(group(opened)), tmp_path / f"{rank}.safetensors")
+
+    processes(work)
+    first, second = (load_file(tmp_path / f"{r}.safetensors") for r in range(2))
+    alone = trained(opened())
+    assert same(first, second)
+    gradients = [k for k in alone if k.startswith("gradient")]
+    assert gradients and all(alone[k].abs().max() > 0 for k in gradients if "weight" in k)
+    for key, value in alone.items():
+        scale = max(1.0, value.abs().max().item())
+        assert (value - first[key]).abs().max().item() <= 1e-6 * scale if value.is_floating_point() else True, key
+
+
+def test_shards_are_disjoint_for_two_nodes_of_two(tmp_path):
+    """Four processes, two to a machine: together they see each image once an epoch, in the order of one process."""
+    x = torch.arange(16, dtype=torch.uint8)[:, None, None, None].expand(16, 3, 8, 8).contiguous()
+    made = image_recipe()
+
+    def look(opened, rounds=4):
+        batch, seen = opened.new_batch(), []
+        for _ in range(rounds):
+            opened.draw(batch)
+            seen.append(((batch["x"][:, 0, 0, 0] + 1) * 127.5).round())
+        return torch.stack(seen)
+
+    def work(rank):
+        assert parallel.local_rank() == rank % 2
+        save_file({"seen": look(group(lambda: session(made, x)))}, tmp_path / f"{rank}.safetensors")
+
+    processes(work, 4, local=2)
+    parts = [load_file(tmp_path / f"{r}.safetensors")["seen"] for r in range(4)]
+    joined = torch.cat(parts, dim=1)  # [rounds, batch]
+    assert torch.equal(joined, look(session(made, x)))
+    for epoch in joined.reshape(2, 16):
+        assert sorted(epoch.tolist()) == list(range(16))
+
+
+def test_resume_in_two_processes(tmp_path):
+    """One process dies amid the run; both are started again and end as two that were never killed."""
+    made = small("cyclegan-emoji-small").rescaled(6 * 4)
+    source = stand_in(made)
+
+    def run(name, death=None):
+        def die(event, **facts):
+            if event == "tick" and facts["round"] == death:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def work(rank):
+            (tmp_path / name).mkdir(exist_ok=True)
+            kept(tmp_path / name)
+            folder = tmp_path / name / "run"
+            if folder.exists() and death is None:
+                train.resume(folder, dataset=source)
+            else:
+                train.train(made, folder, runtime=CPU, dataset=source, progress=die)
+
+        return work
+
+    processes(run("whole"))
+    processes(run("cut", 4), expect=(-signal.SIGKILL, 1))
+    assert checkpoint.load(tmp_path / "cut" / "run" / CHECKPOINT)[1]["round"] == 3
+    processes(run("cut"))
+    for r in range(2):
+        assert same(
+            load_file(tmp_path / "whole" / f"{r}.safetensors"), load_file(tmp_path / "cut" / f"{r}.safetensors")
+        )
+    assert log_of(tmp_path / "whole" / "run") == log_of(tmp_path / "cut" / "run")
+
+
+@game
+class Gathering(Duel):
+    """Its ``finish`` holds a collective: the process that exports must not wait for the others."""
+
+    def finish(self, draw):
+        self.G.last.bias.copy_(parallel.mean(draw()["x"]).mean(0))
+
+
+def test_one_process_exports_alone(tmp_path):
+    def work(rank):
+        kept(tmp_path)
+        train.train(recipe(Gathering.spec), tmp_path / "run", runtime=CPU)
+
+    processes(work)
+    assert same(*(load_file(tmp_path / f"{r}.safetensors") for r in range(2)))
+
+
+def test_a_signal_to_one_stops_all(tmp_path):
+    """All stop after the same round, and the run goes on from there."""
+
+    def work(rank):
+        kept(tmp_path)
+
+        def progress(event, **facts):
+            if event == "tick" and facts["round"] == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            if event == "done":
+                assert facts["stopped_by"] == "SIGTERM" and facts["images"] == train.POLL * 8
+
+        train.train(recipe(images=800), tmp_path / "run", runtime=CPU, progress=progress)
+
+    processes(work)
+    assert same(*(load_file(tmp_path / f"{r}.safetensors") for r in range(2)))
+    assert checkpoint.load(tmp_path / "run" / CHECKPOINT)[1]["round"] == train.POLL
+
+
+def test_a_batch_that_the_processes_cannot_share(tmp_path):
+    """Told before any work, for a turn's own batch too."""
+
+    def work(rank):
+        for made, said in ((recipe(batch=9), "batch=9"), (recipe(Odd.spec), "batch=7")):
+            with pytest.raises(ValueError, match=f"{said}: must be a multiple of the 2 processes"):
+                train.train(made, tmp_path / "run", runtime=CPU)
+
+    processes(work)
+    assert not (tmp_path / "run").exists()
+
+
+@game
+class Odd(Duel):
+    def turns(self):
+        return [Turn(("D",), self.loss_D), Turn(("G",), self.loss_G, draw=None, batch=7)]
+
+
+def test_ranks_that_do_not_write_remember_nothing(tmp_path):
+    """Only the first process logs: the others must not pile up what they never write."""
+    made = recipe(images=8 * 30)
+
+    def work(rank):
+        ticks = []
+        record = train.Log.record
+        train.Log.record = lambda self, name, value: (ticks.append(name), record(self, name, value))
+        train.train(made, tmp_path / "run", runtime=CPU)
+        assert bool(ticks) == (rank == 0)
+
+    processes(work)
+
+
+@NETWORKS.register("test-drift")
+class Drift(nn.Module):
+    """Its first weights differ from process to process, as rounding may differ between machines."""
+
+    def __init__(self):
+        super().__init__()
+        self.latent, self.layer = 2, nn.Linear(2, 2)
+        with torch.no_grad():
+            self.layer.bias.fill_(parallel.rank() * 1e-3)
+
+    def forward(self, z):
+        return self.layer(z)
+
+
+def test_processes_begin_alike(tmp_path):
+    made = recipe(networks={"G": Spec("test-drift"), "D": Spec("test-mlp", outputs=1)}, ema={"G": Ema(halflife=5)})
+
+    def work(rank):
+        opened = group(lambda: session(made))
+        before = weights(opened.game)
+        play(opened, 2)
+        assert moved(before, opened.game) == {"G", "D"}
+        save_file(state(opened), tmp_path / f"{rank}.safetensors")
+
+    processes(work)
+    assert same(*(load_file(tmp_path / f"{r}.safetensors") for r in range(2)))
