@@ -99,6 +99,7 @@ class RunFolder:
         try:
             run._write_text(RECIPE, json.dumps(held, indent=2))
         except OSError:
+            (run.path / RECIPE).unlink(missing_ok=True)
             run.path.rmdir()
             raise
         return run
