@@ -22,7 +22,9 @@ def opened(name: str, **runtime):
 def close(a: dict, b: dict, tolerance: float) -> None:
     for key, value in a.items():
         if value.is_floating_point():
-            torch.testing.assert_close(b[key], value, rtol=tolerance, atol=tolerance, msg=lambda m, key=key: f"{key}: {m}")
+            torch.testing.assert_close(
+                b[key], value, rtol=tolerance, atol=tolerance, msg=lambda m, key=key: f"{key}: {m}"
+            )
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -81,7 +81,9 @@ def literals(tree: ast.AST) -> list[str]:
         if isinstance(node, ast.JoinedStr):
             skip.update(id(v) for v in node.values)
     return [
-        n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in skip
+        n.value
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in skip
     ]
 
 
@@ -107,7 +109,7 @@ def registered() -> set[str]:
     return own | set(recipes.names()) | set(recipes.models())
 
 
-@pytest.mark.parametrize("name", [n for n in inside("zoo.engine")])
+@pytest.mark.parametrize("name", list(inside("zoo.engine")))
 def test_the_engine_knows_no_names(name):
     words = {"grid"}  # a set of points, and a picture of samples
     assert not (registered() - words) & set(literals(TREES[name]))
@@ -195,7 +197,9 @@ def test_importing_zoo_and_listing_need_no_torch():
 # 3. A game never learns; the engine never reads a loss's parts --------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*inside("zoo.games"), "zoo.game", "zoo.losses", "zoo.penalties", *inside("zoo.networks")])
+@pytest.mark.parametrize(
+    "name", [*inside("zoo.games"), "zoo.game", "zoo.losses", "zoo.penalties", *inside("zoo.networks")]
+)
 def test_games_do_not_learn(name):
     forbidden = {"backward", "step", "item", "cuda", "cpu", "tolist", "numpy", "zero_grad"}
     assert not forbidden & calls(TREES[name])
@@ -210,7 +214,11 @@ def test_the_engine_reads_no_part_of_a_loss():
     """A turn's scalars may be differentiated, gated and logged; nothing in the engine asks for a key of the batch."""
     for name in inside("zoo.engine"):
         for node in ast.walk(TREES[name]):
-            if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and ast.unparse(node.value) == "batch":
+            if (
+                isinstance(node, ast.Subscript)
+                and isinstance(node.slice, ast.Constant)
+                and ast.unparse(node.value) == "batch"
+            ):
                 assert not isinstance(node.ctx, ast.Load), ast.unparse(node)
 
 
