@@ -121,7 +121,9 @@ def main() -> None:
             for seed in arguments.seed:
                 row = measure(dataset, loss, seed)
                 rows.write("modes", row, ("dataset", "loss", "seed"))
-                print(f"{dataset:5} {loss:32} seed {seed}: {row['modes']} modes, {row['share']:.3f}, {row['seconds']} s")
+                print(
+                    f"{dataset:5} {loss:32} seed {seed}: {row['modes']} modes, {row['share']:.3f}, {row['seconds']} s"
+                )
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def cifar10_small():
     return Recipe(
         networks={
             "G": Spec("resnet-generator", widths=(128, 128, 64, 32)),
-            "D": Spec("resnet-discriminator", widths=(32, 64, 64, 64), sn=False, pool="mean"),
+            "D": Spec("resnet-discriminator", widths=(32, 48, 48, 48), sn=False, pool="mean"),
         },
         stages=(stage(12_000, 1, 32, 32, optimisers, Data(dequantise=True), decay=True),),
         ema={"G": Ema(halflife=200 * 32)},  # 200 generator steps

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import recipe as recipes
+from zoo.files import beside
 from zoo.registry import nearest
 
 if TYPE_CHECKING:
@@ -47,21 +48,13 @@ def save_weights(
             value = value.detach().cpu()
             value = value.half() if half and value.is_floating_point() else value
             tensors[f"{name}.{key}"] = value.clone(memory_format=torch.contiguous_format)
-    _write(Path(path), save(tensors, metadata={"card": json.dumps(card)}))
+    _write(path, save(tensors, metadata={"card": json.dumps(card)}))
 
 
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+def _write(path: str | Path, content: bytes) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with beside(path) as partial:
+        partial.write_bytes(content)
 
 
 def read_header(path: str | Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.cli.output import choose_device, device_option
+from zoo.files import beside
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -183,14 +184,8 @@ def _save(image: Image, path: Path, **how: Any) -> None:
     """Written beside its target and renamed, so that a file that is there is whole."""
     from PIL import Image
 
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(beside, "wb") as file:
-            image.save(file, format=Image.registered_extensions()[path.suffix.lower()], **how)
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    with beside(path) as partial, open(partial, "wb") as file:
+        image.save(file, format=Image.registered_extensions()[path.suffix.lower()], **how)
 
 
 # Images from images ---------------------------------------------------------------------------------------------------

@@ -21,15 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.data.facts import Facts, Rows
 from zoo.data.images import square, to_array, to_pil
+from zoo.files import NoSpace
 
 if TYPE_CHECKING:
     import torch
 
 Progress = Callable[[int, int, str], None]  # images done, images in all, what is being done
-
-
-class NoSpace(OSError):
-    """The disk is full: not a source's fault, so that no other source is tried."""
 
 
 def home() -> Path:

@@ -20,29 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zoo.data.store import NoSpace
 from zoo.engine.ema import Shadows
 from zoo.engine.turn import Learner
+from zoo.files import NoSpace, beside
 from zoo.game import Game
-
-
-def write_beside(path: Path, write) -> None:
-    """Call ``write(temporary path)``, flush, rename onto ``path``. Nothing is left behind where it fails."""
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        write(beside)
-        with open(beside, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 @contextlib.contextmanager
@@ -61,12 +42,6 @@ def disk(run: Path) -> Iterator[None]:
         ) from None
 
 
-def sweep(folder: Path) -> None:
-    """Remove what writers that were killed left beside their targets."""
-    for partial in Path(folder).rglob(".*.partial"):
-        partial.unlink(missing_ok=True)
-
-
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write tensors and JSON facts as one safetensors file, atomically."""
     seen: set[int] = set()
@@ -77,7 +52,8 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
             tensor = tensor.clone()
         seen.add(tensor.untyped_storage().data_ptr())
         plain[name] = tensor
-    write_beside(path, lambda beside: save_file(plain, beside, metadata={"zoo": json.dumps(facts)}))
+    with beside(path) as partial:
+        save_file(plain, partial, metadata={"zoo": json.dumps(facts)})
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from zoo import hub, parallel
 from zoo.data import Facts
-from zoo.engine import checkpoint, plan
+from zoo.engine import plan
 from zoo.engine.ema import Shadows
+from zoo.files import beside, sweep
 from zoo.game import Batch, Game
 from zoo.model import Model, build_model
 from zoo.recipe import Recipe, encode
@@ -94,9 +95,9 @@ class RunFolder:
         run.check_new()
         held = {"zoo": __version__, **facts, "runtime": asdict(runtime), "recipe": encode(recipe)}
         run.path.mkdir(parents=True, exist_ok=True)
+        sweep(run.path)
         try:
             run._write_text(RECIPE, json.dumps(held, indent=2))
-            (run.path / SAMPLES).mkdir()
         except OSError:
             (run.path / RECIPE).unlink(missing_ok=True)
             run.path.rmdir()
@@ -104,15 +105,16 @@ class RunFolder:
         return run
 
     def check_new(self) -> None:
-        """ValueError where a folder with something in it stands there already."""
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        """ValueError where a folder stands there already that holds more than a killed writer's leavings."""
+        if self.path.exists() and (not self.path.is_dir() or any(p.suffix != ".partial" for p in self.path.iterdir())):
             raise ValueError(
                 f"out='{self.path}': exists already; name another folder with --out, "
                 f"or go on with zoo resume {self.path}"
             )
 
     def _write_text(self, name: str, text: str) -> None:
-        checkpoint.write_beside(self.path / name, lambda beside: beside.write_text(text, encoding="utf-8"))
+        with beside(self.path / name) as partial:
+            partial.write_text(text, encoding="utf-8")
 
     def facts(self) -> dict[str, Any]:
         """What recipe.json holds. ValueError where the folder is no run's."""
@@ -177,11 +179,8 @@ def write_grid(path: Path, images: Tensor, columns: int) -> None:
     else:
         canvas = Image.fromarray((tile(images, columns) * 255 + 0.5).byte().permute(1, 2, 0).numpy())
 
-    def write(beside: Path) -> None:
-        with open(beside, "wb") as file:
-            canvas.save(file, format="PNG")
-
-    checkpoint.write_beside(path, write)
+    with beside(path) as partial:
+        canvas.save(partial, format="PNG")
 
 
 def card(recipe: Recipe, facts: Facts, spec: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:

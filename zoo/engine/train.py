@@ -29,6 +29,7 @@ from zoo.engine.ema import Shadows
 from zoo.engine.ramps import Ramps
 from zoo.engine.run import CHECKPOINT, SAMPLES, WEIGHTS, RunFolder, Runtime, export, model_of, write_grid
 from zoo.engine.turn import Learner
+from zoo.files import sweep
 from zoo.game import Batch, Game, seed_for
 from zoo.recipe import Recipe, Stage, decode
 
@@ -107,7 +108,7 @@ def resume(
     if not begun:
         session.begin_from(held["init"])
     if parallel.rank() == 0:
-        checkpoint.sweep(folder.path)
+        sweep(folder.path)
         with checkpoint.disk(folder.path):
             folder.cut_log(state["seen"] if begun else -1)
     parallel.barrier()
@@ -379,6 +380,7 @@ class Session:
             real = next(v for v in reals.values() if v.is_floating_point())
             share = spread / max(model.to_unit(real).std(0).mean().item(), 1e-12)
         path = self.folder.path / SAMPLES / f"{self.seen:010d}.png"
+        path.parent.mkdir(exist_ok=True)
         write_grid(path, images.float().cpu(), columns)
         self.tell("grid", path=str(path))
         if self.seen and share < 0.03:

@@ -83,10 +83,10 @@ class DcganGenerator(nn.Module):
         maps = [width << i for i in reversed(range(halvings(resolution)))]  # 64x64: 8w, 4w, 2w, w
         fold, units = nn.Unflatten(1, (maps[0], 4, 4)), maps[0] * 16
         first = [nn.BatchNorm1d(units, eps), fold] if norm == "units" else [fold, nn.BatchNorm2d(maps[0], eps)]
-        self.project = nn.Sequential(nn.Linear(latent, units, bias=False), *first, nn.ReLU())
+        self.project = nn.Sequential(nn.Linear(latent, units, bias=False), *first, nn.ReLU(inplace=True))
         layers = []
         for a, b in pairwise(maps):
-            layers += [up(a, b, kernel), nn.BatchNorm2d(b, eps), nn.ReLU()]
+            layers += [up(a, b, kernel), nn.BatchNorm2d(b, eps), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers, up(width, channels, kernel), nn.Tanh())
         initialise(self)
 
@@ -106,9 +106,9 @@ class DcganDiscriminator(nn.Module):
         super().__init__()
         check_kernel(kernel)
         maps = [width << i for i in range(halvings(resolution))]  # 64x64: w, 2w, 4w, 8w
-        layers = [down(channels, width, kernel), nn.LeakyReLU(0.2)]
+        layers = [down(channels, width, kernel), nn.LeakyReLU(0.2, inplace=True)]
         for a, b in pairwise(maps):
-            layers += [down(a, b, kernel), nn.BatchNorm2d(b, eps), nn.LeakyReLU(0.2)]
+            layers += [down(a, b, kernel), nn.BatchNorm2d(b, eps), nn.LeakyReLU(0.2, inplace=True)]
         self.layers = nn.Sequential(*layers)
         self.head = nn.Linear(maps[-1] * 16, 1, bias=False)
         initialise(self)

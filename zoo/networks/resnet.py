@@ -6,7 +6,8 @@
   and Miyato, Koyama, "cGANs with Projection Discriminator", 2018, arXiv 1802.05637: 32x32 and 128x128.
 - Zhang, Goodfellow, Metaxas, Odena, "Self-Attention Generative Adversarial Networks", 2018, arXiv 1805.08318: 128x128.
 
-One generator and one discriminator, whose arguments are what the papers vary; WGAN-GP's 64x64 critic stands apart. Where we
+One generator and one discriminator, whose arguments are what the papers vary; WGAN-GP's 64x64 critic stands apart. What a
+norm or a convolution has just made is overwritten (``relu_``, ``add_``), since neither needs it again for its gradient. Where we
 differ: resampling is folded into the convolutions and shortcuts run on the small image (``layers.py``), equal up to rounding;
 and batch normalisation keeps running averages for sampling where WGAN-GP's code always takes the batch's own statistics.
 """
@@ -36,9 +37,9 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         """x [N, inputs, H, W], y [N] or None -> [N, outputs, 2H, 2W]."""
-        h = self.conv1(F.relu(self.norm1(x, y)))
-        h = self.conv2(F.relu(self.norm2(h, y)))
-        return h + self.shortcut(x)
+        h = self.conv1(F.relu_(self.norm1(x, y)))
+        h = self.conv2(F.relu_(self.norm2(h, y)))
+        return h.add_(self.shortcut(x))
 
 
 class DownBlock(nn.Module):
@@ -63,8 +64,8 @@ class DownBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [N, inputs, H, W] -> [N, outputs, H/2, W/2] where down, else H x W."""
         h = self.conv1(x if self.first else F.relu(self.norm1(x)))
-        h = self.conv2(F.relu(self.norm2(h)))
-        return h + self.shortcut(x)
+        h = self.conv2(F.relu_(self.norm2(h)))
+        return h.add_(self.shortcut(x))
 
 
 @NETWORKS.register("resnet-generator")
@@ -103,7 +104,7 @@ class ResNetGenerator(nn.Module):
         h = self.linear(z).unflatten(1, self.first)
         for block in self.blocks:
             h = block(h, y) if isinstance(block, UpBlock) else block(h)
-        return self.output(F.relu(self.norm(h))).tanh()  # [N, channels, resolution, resolution]
+        return self.output(F.relu_(self.norm(h))).tanh()  # [N, channels, resolution, resolution]
 
 
 @NETWORKS.register("resnet-discriminator")
@@ -141,7 +142,7 @@ class ResNetDiscriminator(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """x -> phi [N, widths[-1]], the last map pooled over its positions."""
-        h = F.relu(self.blocks(x))
+        h = F.relu_(self.blocks(x))
         return h.sum((2, 3)) if self.pool == "sum" else h.mean((2, 3))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
