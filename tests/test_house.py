@@ -110,11 +110,7 @@ def registered() -> set[str]:
     return own | set(recipes.names()) | set(recipes.models())
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("name", list(inside("zoo.engine")))
-=======
-@pytest.mark.parametrize("name", inside("zoo.engine"))
->>>>>>> engine
 def test_the_engine_knows_no_names(name):
     words = {"grid"}  # a set of points, and a picture of samples
     assert not (registered() - words) & set(literals(TREES[name]))
