@@ -40,7 +40,7 @@ from zoo.engine import plan
 from zoo.engine.run import Runtime
 from zoo.engine.train import Log, Session, train
 from zoo.networks import layers
-from zoo.recipe import Recipe, Spec
+from zoo.recipe import Recipe
 
 # The plain loop ---------------------------------------------------------------------------------------------------
 
