@@ -18,7 +18,7 @@ from zoo import hub, parallel
 from zoo.data import Facts
 from zoo.engine import plan
 from zoo.engine.ema import Shadows
-from zoo.files import beside
+from zoo.files import beside, sweep
 from zoo.game import Batch, Game
 from zoo.model import Model, build_model
 from zoo.recipe import Recipe, encode
@@ -95,9 +95,9 @@ class RunFolder:
         run.check_new()
         held = {"zoo": __version__, **facts, "runtime": asdict(runtime), "recipe": encode(recipe)}
         run.path.mkdir(parents=True, exist_ok=True)
+        sweep(run.path)
         try:
             run._write_text(RECIPE, json.dumps(held, indent=2))
-            (run.path / SAMPLES).mkdir()
         except OSError:
             (run.path / RECIPE).unlink(missing_ok=True)
             run.path.rmdir()
@@ -105,8 +105,8 @@ class RunFolder:
         return run
 
     def check_new(self) -> None:
-        """ValueError where a folder with something in it stands there already."""
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        """ValueError where a folder stands there already that holds more than a killed writer's leavings."""
+        if self.path.exists() and (not self.path.is_dir() or any(p.suffix != ".partial" for p in self.path.iterdir())):
             raise ValueError(
                 f"out='{self.path}': exists already; name another folder with --out, "
                 f"or go on with zoo resume {self.path}"

@@ -380,6 +380,7 @@ class Session:
             real = next(v for v in reals.values() if v.is_floating_point())
             share = spread / max(model.to_unit(real).std(0).mean().item(), 1e-12)
         path = self.folder.path / SAMPLES / f"{self.seen:010d}.png"
+        path.parent.mkdir(exist_ok=True)
         write_grid(path, images.float().cpu(), columns)
         self.tell("grid", path=str(path))
         if self.seen and share < 0.03:

@@ -1,0 +1,115 @@
+"""Tables from the result lines, between markers in README and docs/.
+
+python benchmarks/table.py            # write them
+python benchmarks/table.py --check    # exit status 1 where a committed table is not what the results give
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import modes
+import rows
+
+README, DOCS = rows.ROOT / "README.md", rows.ROOT / "docs"
+Line = dict
+
+
+def table(head: list[str], body: list[list[object]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in body)])
+
+
+def where(lines: list[Line]) -> str:
+    """The provenance that the lines of a table share."""
+    said = {k: sorted({str(r[k]) for r in lines}) for k in ("machine", "commit")}
+    return f"Measured here: {', '.join(said['machine'])}; commits {', '.join(said['commit'])}."
+
+
+def learned() -> str:
+    lines = rows.read("learned")
+    if not lines:
+        return "No results yet."
+    body = []
+    for r in lines:
+        model = r["command"].split()[2]
+        pixels = f"{r['pixels_start']:.2f} → {r['pixels_end']:.2f}" if "pixels_end" in r else "see the pairs below"
+        recipe = f"[{r['recipe']}](docs/models/{model}.md)"
+        body.append([recipe, f"{r['images']:,}", f"{r['rounds']:,}", f"{r['seconds'] / 60:.0f}", pixels])
+    text = table(["recipe", "real images", "rounds", "minutes", "distance of 8x8 pixels, start → end"], body)
+    pairs = rows.read("pairs")
+    for r in pairs:
+        text += f"\n\n{r['recipe']}, L1 on {r['pairs']} held-out pairs:\n\n"
+        ways = [
+            ["to " + k[3:], *(f"{r[k][n]:.4f}" for n in ("model", "identity", "mean-colour"))] for k in ("to_b", "to_a")
+        ]
+        text += table(["", "model", "identity", "mean colour"], ways)
+    return f"{text}\n\n{where([*lines, *pairs])}"
+
+
+def toys() -> str:
+    lines = rows.read("modes")
+    held = modes.worst(lines)
+    body = []
+    for loss in modes.LOSSES:
+        cells: list[object] = [loss]
+        for dataset in modes.SETS:
+            found = held.get((dataset, loss))
+            cells += [found[0], f"{found[1]:.0%}", found[2]] if found else ["", "", 0]
+        if cells[3] or cells[6]:
+            body.append(cells)
+    head = ["loss", "ring: modes of 8", "within 3 sigma", "seeds", "grid: modes of 25", "within 3 sigma", "seeds"]
+    return f"{table(head, body)}\n\n{where(lines)}" if lines else "No results yet."
+
+
+def speed() -> str:
+    lines = rows.read("speed")
+    if not lines:
+        return "No results yet."
+    skip = {"command", "seed", "versions", "commit", "machine"}
+    keys = list(dict.fromkeys(k for r in lines for k in r if k not in skip))
+    body = [[_cell(r.get(k)) for k in keys] for r in lines]
+    return f"{table(keys, body)}\n\n{where(lines)}"
+
+
+def _cell(value: object) -> object:
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else value
+
+
+TABLES = {
+    "learned": ((README,), learned),
+    "modes": ((DOCS / "modes.md",), toys),
+    "speed": ((DOCS / "speed.md",), speed),
+}
+
+
+def rendered(path: Path, name: str, text: str) -> str:
+    """The file with the table ``name`` between its markers. ValueError where it has none."""
+    old = path.read_text(encoding="utf-8")
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    pattern = re.escape(begin) + r".*?" + re.escape(end)
+    if not re.search(pattern, old, re.DOTALL):
+        raise ValueError(f"{path}: has no markers {begin} ... {end}")
+    return re.sub(pattern, lambda _: f"{begin}\n{text}\n{end}", old, flags=re.DOTALL)
+
+
+def main() -> int:
+    check, stale = "--check" in sys.argv[1:], []
+    for name, (paths, make) in TABLES.items():
+        for path in paths:
+            new = rendered(path, name, make())
+            if new != path.read_text(encoding="utf-8"):
+                stale.append(path)
+                if not check:
+                    path.write_text(new, encoding="utf-8")
+    for path in stale:
+        print(f"{'out of date' if check else 'written'}: {path.relative_to(rows.ROOT)}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
