@@ -165,6 +165,21 @@ def test_lazy_turns_sizes_and_draws():
             assert seen[3][3] == seen[1][3]  # the last ones again
 
 
+@pytest.mark.parametrize("order", ["D-first", "G-first", "simultaneous"])
+def test_a_lazy_penalty_has_its_turn_in_every_order(order):
+    """The base game: every fourth round, its weight times four."""
+    lazy = Spec("r1", weight=2.0, every=4)
+    opened = session(recipe(Spec("adversarial", order=order, penalties=(lazy,))))
+    recorded = [play(opened) for _ in range(5)]
+    counts = [len(r["loss/D"]) for r in recorded]
+    assert counts == [2, 1, 1, 1, 2]
+    batch = opened.new_batch()
+    opened.draw(batch)
+    penalty = opened.game.penalties[0]
+    lowered = opened.learner.turns[-1].loss(batch)
+    torch.testing.assert_close(lowered, 8 * penalty(opened.game, batch))
+
+
 def test_last_draws_where_there_are_none_yet():
     @game
     class Last(Duel):

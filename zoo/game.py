@@ -83,7 +83,7 @@ class Turn:
     ``players``: dotted paths of submodules (``"G"``, ``"G.levels.2"``). ``loss(batch)`` returns one scalar, which all of
     the players lower together, or a dict {player: scalar}, each lowered by its own player alone, all from the same
     old weights (a simultaneous turn). In the dict a value may be ``(scalar, gate)``: where the 0/1 tensor ``gate`` is 0
-    the player skips this step.
+    the player skips this step (of several processes with gates of their own most decide).
     ``repeat``: times a round, a number or a function of the round's number. ``every``: only in rounds that are a
     multiple of it (lazy regularisation). ``batch``: its own size over all processes, where the paper has one.
     ``draw``: ``"fresh"`` reals, the ``"last"`` ones again, or ``None``: it looks at no reals and consumes none.
@@ -106,7 +106,8 @@ class Turn:
 
 
 class Game(nn.Module, abc.ABC):
-    """Children: the networks, by the names that the recipe gives them. Buffers: all the game's memory.
+    """Children: the networks, by the names that the recipe gives them. Buffers: all the game's memory, which must come
+    out the same in every process (``parallel.mean`` of a loss, ``parallel.gather`` of the fakes).
 
     ``needs``: keys that the data must yield.
     """
@@ -132,7 +133,8 @@ class Game(nn.Module, abc.ABC):
         ``batch`` holds up to 1,024 real images, the same on every process."""
 
     def finish(self, draw: Callable[[], Batch]) -> None:
-        """Before export, without gradient: standing statistics and the like. ``draw()`` gives a batch with reals."""
+        """Before export, without gradient, on a copy, in one process alone: standing statistics and the like. ``draw()``
+        gives a batch with reals."""
 
     def score(self, x: Tensor, batch: Batch) -> Tensor:
         """D's raw score of images under the batch's conditions: what penalties differentiate.
