@@ -4,9 +4,10 @@
     python benchmarks/modes.py --data ring --loss hinge --seed 1      # one of them
     python benchmarks/modes.py --check                                # do the committed results hold what must hold?
 
-One network and one optimiser for all: three ReLU layers of 128 units for G and for D, Adam, batches of 128, one step of D
-for one of G, rates that stay for half of the run and then fall to 0, and a short average of G's weights, which is what is
-sampled. A loss says only what it adds: its penalty, clipping, spectral normalisation. 10,000 samples are drawn; a mode is found
+One network, one optimiser and one budget of images for all: three ReLU layers of 128 units for G and for D, Adam, batches of
+128, one step of D for one of G, rates that stay for half of the run and then fall to 0, and a short average of G's weights,
+which is what is sampled. A loss says only what it adds: its penalty, clipping, spectral normalisation. The last has two steps
+of D for one of G: so bounded a D learns slowly, and beside one step of G it ran behind in one seed of three. 10,000 samples are drawn; a mode is found
 if 80 of them (a fifth of a fair share on the grid) lie within 3 standard deviations of it. The truth's own share within
 3 standard deviations is 0.989.
 """
@@ -39,7 +40,7 @@ LOSSES = {
     "wasserstein + clip": dict(loss=Spec("wasserstein"), clip=0.05),
     "wasserstein + gradient-penalty": dict(loss=Spec("wasserstein"), penalties=(Spec("gradient-penalty", weight=1.0),)),
     "non-saturating + r1": dict(loss=Spec("non-saturating"), penalties=(Spec("r1", weight=1.0),)),
-    "hinge + spectral normalisation": dict(loss=Spec("hinge"), sn=True),
+    "hinge + spectral normalisation": dict(loss=Spec("hinge"), sn=True, n_critic=2),
 }
 MUST = ("wasserstein + gradient-penalty", "non-saturating + r1", "hinge + spectral normalisation")
 AT_LEAST = {"ring": (8, 0.7), "grid": (24, 0.7)}  # modes, share
