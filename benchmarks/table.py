@@ -64,20 +64,36 @@ def toys() -> str:
     return f"{table(head, body)}\n\n{where(lines)}" if lines else "No results yet."
 
 
+SPEED = {  # part of the benchmark -> its title, and its columns by key
+    "overhead": (
+        "The engine beside the plain loop over the same networks (images a second of the processor)",
+        {"images_per_second": "engine", "other": "plain loop", "ratio": "ratio"},
+    ),
+    "layers": (
+        "The engine beside the plain loop over networks as most public code has them (images a second of the processor)",
+        {"images_per_second": "engine", "other": "plain loop", "ratio": "ratio", "difference": "relative difference"},
+    ),
+    "memory": ("Peak memory (MiB)", {"mib": "engine", "other_mib": "plain loop", "ratio": "ratio"}),
+    "start": ("Start-up (seconds of the processor)", {"seconds_to_start": "seconds"}),
+}
+
+
 def speed() -> str:
     lines = rows.read("speed")
-    if not lines:
-        return "No results yet."
-    skip = {"command", "seed", "versions", "commit", "machine"}
-    keys = list(dict.fromkeys(k for r in lines for k in r if k not in skip))
-    body = [[_cell(r.get(k)) for k in keys] for r in lines]
-    return f"{table(keys, body)}\n\n{where(lines)}"
+    parts = []
+    for what, (title, columns) in SPEED.items():
+        found = sorted(
+            (r for r in lines if r["what"] == what), key=lambda r: (r["recipe"], _first(r["width"]), r["batch"])
+        )
+        if found:
+            sizes = {"recipe": what} if what == "start" else {"recipe": "recipe", "width": "width", "batch": "batch"}
+            named = {**sizes, **columns}
+            parts.append(f"{title}:\n\n{table([*named.values()], [[r[k] for k in named] for r in found])}")
+    return "\n\n".join([*parts, where(lines)]) if lines else "No results yet."
 
 
-def _cell(value: object) -> object:
-    if value is None:
-        return ""
-    return f"{value:.3g}" if isinstance(value, float) else value
+def _first(width: str) -> int:
+    return int(width.partition("/")[0] or 0)
 
 
 TABLES = {
