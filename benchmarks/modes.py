@@ -81,7 +81,10 @@ def measure(dataset: str, loss: str, seed: int, rounds: int = ROUNDS) -> dict:
         began = time.monotonic()
         run = train(made, Path(folder) / "run", seed=seed, runtime=Runtime(device="cpu"))
         seconds = time.monotonic() - began
-        x = zoo.load(run).sample(SAMPLES, seed=0, chunk=1000)
+        model = zoo.load(run)
+        if model.card["images"] < made.images:
+            raise SystemExit("stopped; nothing is written of this run")
+        x = model.sample(SAMPLES, seed=0, chunk=1000)
     found, share = open_data(dataset).modes_found(x, at_least=SAMPLES // 125)
     command = f"python benchmarks/modes.py --data {dataset} --loss '{loss}' --seed {seed}"
     numbers = {"dataset": dataset, "loss": loss, "seed": seed, "modes": found, "share": round(share, 4)}
