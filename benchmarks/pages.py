@@ -8,12 +8,12 @@ A new recipe file appears here by itself.
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from pathlib import Path
 
 import click
+import rows
 
 from zoo import recipe as recipes
 from zoo.cli import cli
@@ -21,14 +21,8 @@ from zoo.data import facts as facts_of
 from zoo.engine.plan import describe
 from zoo.registry import DATASETS
 
-ROOT = Path(__file__).resolve().parent.parent
-DOCS, RESULTS = ROOT / "docs", ROOT / "benchmarks" / "results"
+DOCS = rows.ROOT / "docs"
 MODELS, GRIDS = DOCS / "models", DOCS / "images"
-
-
-def rows_of(name: str) -> list[dict]:
-    path = RESULTS / f"{name}.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def arxiv(doc: str) -> tuple[str, str]:
@@ -74,7 +68,7 @@ def page(model: str, entries: dict[str, dict], learned: list[dict]) -> str:
 
 def pages() -> dict[Path, str]:
     """Every generated file and its text."""
-    learned, made, timeline = rows_of("learned"), {}, []
+    learned, made, timeline = rows.read("learned"), {}, []
     for model in recipes.models():
         entries = {n: recipes.RECIPES[n] for n in recipes.names() if recipes.RECIPES[n]["model"] == model}
         order = sorted(entries, key=lambda n: list(recipes.RECIPES).index(n))
@@ -145,22 +139,8 @@ def command_page() -> str:
 
 
 def main() -> int:
-    check, stale = "--check" in sys.argv[1:], []
     made = pages()
-    MODELS.mkdir(parents=True, exist_ok=True)
-    for path in MODELS.glob("*.md"):
-        if path not in made:
-            stale.append(path)
-            if not check:
-                path.unlink()
-    for path, text in made.items():
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            stale.append(path)
-            if not check:
-                path.write_text(text, encoding="utf-8")
-    for path in stale:
-        print(f"{'out of date' if check else 'written'}: {path.relative_to(ROOT)}")
-    return 1 if check and stale else 0
+    return rows.settle(made, "--check" in sys.argv[1:], [p for p in MODELS.glob("*.md") if p not in made])
 
 
 if __name__ == "__main__":

@@ -60,3 +60,17 @@ def write(name: str, row: Mapping[str, Any], keys: Sequence[str]) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(r) + "\n" for r in rows)
     (RESULTS / f"{name}.jsonl").write_text(text, encoding="utf-8")
+
+
+def settle(made: Mapping[Path, str], check: bool, gone: Sequence[Path] = ()) -> int:
+    """Write the generated files ``made`` where they differ and remove those that are ``gone``; with ``check`` only say
+    which. The exit status: 1 where something was out of date and is left so."""
+    stale = [*gone, *(p for p, text in made.items() if not p.exists() or p.read_text(encoding="utf-8") != text)]
+    for path in stale:
+        print(f"{'out of date' if check else 'written'}: {path.relative_to(ROOT)}")
+        if not check and path in made:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(made[path], encoding="utf-8")
+        elif not check:
+            path.unlink()
+    return int(check and bool(stale))

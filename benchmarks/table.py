@@ -97,9 +97,9 @@ def _first(width: str) -> int:
 
 
 TABLES = {
-    "learned": ((README,), learned),
-    "modes": ((DOCS / "modes.md",), toys),
-    "speed": ((DOCS / "speed.md",), speed),
+    "learned": (README, learned),
+    "modes": (DOCS / "modes.md", toys),
+    "speed": (DOCS / "speed.md", speed),
 }
 
 
@@ -114,17 +114,8 @@ def rendered(path: Path, name: str, text: str) -> str:
 
 
 def main() -> int:
-    check, stale = "--check" in sys.argv[1:], []
-    for name, (paths, make) in TABLES.items():
-        for path in paths:
-            new = rendered(path, name, make())
-            if new != path.read_text(encoding="utf-8"):
-                stale.append(path)
-                if not check:
-                    path.write_text(new, encoding="utf-8")
-    for path in stale:
-        print(f"{'out of date' if check else 'written'}: {path.relative_to(rows.ROOT)}")
-    return 1 if check and stale else 0
+    made = {path: rendered(path, name, make()) for name, (path, make) in TABLES.items()}
+    return rows.settle(made, "--check" in sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import hub, recipe
-from zoo.registry import DATASETS
+from zoo.registry import DATASETS, matching
 
 if TYPE_CHECKING:
     from zoo.model import Model
@@ -30,11 +30,7 @@ def list_datasets(pattern: str = "*") -> list[str]:
 
 def list_weights(pattern: str = "*") -> list[str]:
     """The weights that come with the package: what ``zoo.load`` takes by name."""
-    import fnmatch
-
-    if not any(c in pattern for c in "*?["):
-        pattern = f"*{pattern}*"
-    return sorted(n for n in hub.index() if fnmatch.fnmatch(n, pattern))
+    return matching(pattern, hub.index())
 
 
 def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0) -> Model:

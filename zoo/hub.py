@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import struct
 from collections.abc import Mapping
@@ -73,7 +74,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
         card = json.loads(header.pop("__metadata__")["card"])
         if not isinstance(card, dict) or "model" not in card:
             raise ValueError("its Card has no model")
-        elements = {k: _product(v["shape"]) for k, v in header.items()}
+        elements = {k: math.prod(v["shape"]) for k, v in header.items()}
         ends = max((v["data_offsets"][1] for v in header.values()), default=0)
     except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         said = "no Card in its header" if isinstance(error, KeyError) else str(error) or "cut short"
@@ -81,13 +82,6 @@ def read_header(path: str | Path) -> dict[str, Any]:
     if size != 8 + length + ends:
         raise ValueError(f"weights '{path}': truncated, {size} of {8 + length + ends} bytes; fetch or export it again")
     return {"card": card, "parameters": elements, "bytes": size}
-
-
-def _product(shape: list[int]) -> int:
-    count = 1
-    for n in shape:
-        count *= n
-    return count
 
 
 def _read(path: Path, device: str) -> Model:

@@ -25,7 +25,6 @@ Network arguments ``channels`` and ``resolution`` are filled in from the data wh
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import importlib
 import importlib.util
 import inspect
@@ -40,7 +39,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from zoo.registry import FrozenDict, Registry, Spec, nearest
+from zoo.registry import FrozenDict, Registry, Spec, matching, nearest
 
 __all__ = [
     "SGD",
@@ -225,8 +224,7 @@ class Recipe(_Data):
     @property
     def name(self) -> str:
         """``model-dataset[-variant]``."""
-        dataset = self.dataset.split(":")[0] if ":" in self.dataset else self.dataset
-        return "-".join(filter(None, (self.model, dataset, self.variant)))
+        return "-".join(filter(None, (self.model, self.dataset.partition(":")[0], self.variant)))
 
     @property
     def images(self) -> int:
@@ -281,17 +279,12 @@ def _load_all() -> None:
 def names(pattern: str = "*") -> list[str]:
     """The recipes whose name matches a shell pattern (a pattern without wildcards matches inside names)."""
     _load_all()
-    if not any(c in pattern for c in "*?["):
-        pattern = f"*{pattern}*"
-    return sorted(n for n in RECIPES if fnmatch.fnmatch(n, pattern))
+    return matching(pattern, RECIPES)
 
 
 def models(pattern: str = "*") -> list[str]:
     """The models that have a recipe."""
-    kept = {RECIPES[n]["model"] for n in names()}
-    if not any(c in pattern for c in "*?["):
-        pattern = f"*{pattern}*"
-    return sorted(m for m in kept if fnmatch.fnmatch(m, pattern))
+    return matching(pattern, {RECIPES[n]["model"] for n in names()})
 
 
 def load_file(path: str | Path) -> str:

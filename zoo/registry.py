@@ -67,6 +67,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {', '.join(close)}?" if close else ""
 
 
+def matching(pattern: str, names: Iterable[str]) -> list[str]:
+    """The names that match a shell pattern, sorted. A pattern without wildcards matches inside names."""
+    if not any(c in pattern for c in "*?["):
+        pattern = f"*{pattern}*"
+    return sorted(n for n in names if fnmatch.fnmatch(n, pattern))
+
+
 class Registry:
     """Names to builders (functions or classes) of one kind."""
 
@@ -105,9 +112,7 @@ class Registry:
     def names(self, pattern: str = "*") -> list[str]:
         """All names that match a shell pattern, sorted. A pattern without wildcards matches inside names."""
         self._load()
-        if not any(c in pattern for c in "*?["):
-            pattern = f"*{pattern}*"
-        return sorted(n for n in self._entries if fnmatch.fnmatch(n, pattern))
+        return matching(pattern, self._entries)
 
     def __contains__(self, name: object) -> bool:
         self._load()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -144,7 +145,7 @@ def files(
     if not held.exists():
         held.write_text(json.dumps(manifest))
     at = 0
-    for images in _with_bar(_chain(first, chunks), len(missing)):
+    for images in _with_bar(itertools.chain((first,), chunks), len(missing)):
         for image in images:
             _save(_pil(image), out / f"{seeds[missing[at]]:06d}.png")
             at += 1
@@ -155,11 +156,6 @@ def walk(chunks: Iterable[Tensor], out: Path) -> None:
     frames = [_pil(image) for images in chunks for image in images]
     out.parent.mkdir(parents=True, exist_ok=True)
     _save(frames[0], out, save_all=True, append_images=frames[1:], duration=50, loop=0)
-
-
-def _chain(first: Tensor, rest: Iterator[Tensor]) -> Iterator[Tensor]:
-    yield first
-    yield from rest
 
 
 def _with_bar(chunks: Iterable[Any], total: int) -> Iterator[Any]:

@@ -14,6 +14,7 @@ from torch import nn
 
 from zoo import parallel
 from zoo.data import Facts
+from zoo.data import facts as facts_of
 from zoo.engine.ema import Shadows
 from zoo.engine.ramps import Ramps
 from zoo.engine.turn import Learner
@@ -134,8 +135,6 @@ def rehearse(recipe: Recipe, facts: Facts) -> list[dict[str, Any]]:
 def describe(recipe: Recipe, facts: Facts | None = None) -> dict[str, Any]:
     """What a recipe comes to: parameters by network, turns, rounds, images. Nothing is fetched, built or trained."""
     if facts is None:
-        from zoo.data import facts as facts_of
-
         facts = facts_of(recipe.dataset)
     recipe = resolve(recipe, facts)
     networks = build_networks(recipe, device="meta")

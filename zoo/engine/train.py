@@ -405,7 +405,6 @@ class Session:
             self.draw(alone)
             return alone
 
-        positions = dict(facts["positions"])
         export(
             self.folder.path / WEIGHTS,
             self.game,
@@ -416,7 +415,7 @@ class Session:
             draw,
             {"images": self.seen, "seconds": round(facts["seconds"], 1), "seed": self.seed},
         )
-        for name, position in positions.items():
+        for name, position in facts["positions"].items():
             self.loaders[name].position = position
         self.tell("checkpoint", path=str(path))
 
@@ -581,10 +580,13 @@ def _read_init(init: str | Path) -> dict[str, dict[str, Tensor]]:
     path = Path(init) / CHECKPOINT
     if path.is_file():
         tensors, _ = checkpoint.load(path)
-        names = sorted({k.split(".")[1] for k in tensors if k.startswith("game.")})
-        cut = {n: len(f"game.{n}.") for n in names}
-        found = {n: {k[cut[n] :]: v for k, v in tensors.items() if k.startswith(f"game.{n}.")} for n in names}
-        return {n: v for n, v in found.items() if v}
+        found: dict[str, dict[str, Tensor]] = {}
+        for key, value in sorted(tensors.items()):
+            kind, _, rest = key.partition(".")
+            name, dot, inside = rest.partition(".")
+            if kind == "game" and dot:  # a buffer of the game itself has no name inside
+                found.setdefault(name, {})[inside] = value
+        return found
     model = hub.load(str(init))
     return {name: child.state_dict() for name, child in model.networks.items()}
 

@@ -137,10 +137,10 @@ class Learner:
         losses = {k: v[0] if isinstance(v, tuple) else v for k, v in value.items()}
         gates = {k: v[1] for k, v in value.items() if isinstance(v, tuple)}
         assert set(losses) == set(turn.players), f"losses for {set(losses)}, players {set(turn.players)}"
-        *first, last = losses
+        last = next(reversed(losses))
         for player, loss in losses.items():
             mine = [p for p in self.players[player].values() if p.requires_grad]
-            loss.backward(inputs=mine, retain_graph=player in first and player != last)
+            loss.backward(inputs=mine, retain_graph=player != last)
         return losses, gates
 
     @torch.no_grad()

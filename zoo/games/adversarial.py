@@ -23,7 +23,7 @@ class Adversarial(Game):
     """G(z[, y]) against D(x[, y]).
 
     ``loss``: Spec in LOSSES. ``penalties``: Specs in PENALTIES; one with ``every`` > 1 gets a turn of its own, its
-    weight multiplied by ``every`` (lazy regularisation), the others join D's loss.
+    weight multiplied by ``every`` (lazy regularisation), the others join the loss of the player that they name.
     ``order``: ``"D-first"``, ``"G-first"`` or ``"simultaneous"`` (both from one forward on the same noise and old weights).
     ``n_critic``: D's steps a round, ``n_generator``: G's, numbers or ``Rounds``.
     ``generator_batch``: samples in G's step where the paper has its own number (WGAN-GP, SNGAN: 128 beside D's 64).
@@ -76,7 +76,7 @@ class Adversarial(Game):
 
     def turns(self) -> Sequence[Turn]:
         after = self.clip_weights if self.clip else None
-        lazy = [Turn(("D",), self.lazy(p), every=p.every, draw="last") for p in self.penalties if p.every > 1]
+        lazy = [Turn((p.player,), self.lazy(p), every=p.every, draw="last") for p in self.penalties if p.every > 1]
         if self.order == "simultaneous":
             return [Turn(("D", "G"), self.loss_both, repeat=self.n_critic, after=after), *lazy]
         real = "last" if self.pair.relative or (self.classes and self.labels == "real") else None
@@ -94,17 +94,20 @@ class Adversarial(Game):
 
     def loss_D(self, batch: Batch) -> Tensor:
         real, fake = self.scores(batch["x"], self.fakes(batch).detach(), batch)
-        return self.with_penalties(self.pair.d(real, fake), batch)
+        return self.with_penalties("D", self.pair.d(real, fake), batch)
 
     def loss_G(self, batch: Batch) -> Tensor:
         fake = self.fakes(batch, again=self.noise == "shared")
         if self.pair.relative:
-            return self.pair.g(*self.scores(batch["x"], fake, batch))
-        return self.pair.g(None, self.score_fake(fake, batch))
+            loss = self.pair.g(*self.scores(batch["x"], fake, batch))
+        else:
+            loss = self.pair.g(None, self.score_fake(fake, batch))
+        return self.with_penalties("G", loss, batch)
 
     def loss_both(self, batch: Batch) -> dict[str, Tensor]:
         real, fake = self.scores(batch["x"], self.fakes(batch), batch)
-        return {"D": self.with_penalties(self.pair.d(real, fake), batch), "G": self.pair.g(real, fake)}
+        losses = {"D": self.pair.d(real, fake), "G": self.pair.g(real, fake)}
+        return {player: self.with_penalties(player, loss, batch) for player, loss in losses.items()}
 
     # Their parts ----------------------------------------------------------------------------------------------------
 
@@ -131,9 +134,9 @@ class Adversarial(Game):
     def score_fake(self, fake: Tensor, batch: Batch) -> Tensor:
         return self.D(fake, y=batch["y_fake"]) if self.conditional else self.D(fake)
 
-    def with_penalties(self, loss: Tensor, batch: Batch) -> Tensor:
+    def with_penalties(self, player: str, loss: Tensor, batch: Batch) -> Tensor:
         for i, penalty in enumerate(self.penalties):
-            if penalty.every == 1:
+            if penalty.every == 1 and penalty.player == player:
                 value = penalty(self, batch)
                 batch.log(f"penalty/{i}", value)
                 loss = loss + penalty.weight * value
