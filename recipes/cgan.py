@@ -10,8 +10,8 @@ Departures:
 - All 60,000 training images are used; the group's code keeps 10,000 for validation. "Epoch" below is of
   50,000.
 - G's output bias is set from 1,024 training images instead of all of them.
-- Reduced settings: Adam at 2e-4. With the paper's descent Fashion-MNIST gave a NaN after 866 batches; at half the rate
-  and with half of D's loss all samples were alike after 900.
+- Reduced settings: Adam at 2e-4. With the paper's descent Fashion-MNIST soon gave a NaN; at half the rate and with
+  half of D's loss all samples soon were alike.
 - The image features of the Flickr experiment are not public: it has no setting here.
 """
 

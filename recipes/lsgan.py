@@ -8,7 +8,7 @@ Departures:
   runs for 10^6 steps, ours for 100,000.
 - ring: eight centres of equal mass; the authors' code counts one of them twice.
 - Reduced settings: DCGAN's networks, as in the authors' comparison of stability, 4x4 kernels, width 32. (The character
-  nets at half the width, without a class, had not left grey after 700 batches of Fashion-MNIST: D, whose last hidden
+  nets at half the width, without a class, had not left grey when ten minutes on Fashion-MNIST were over: D, whose last hidden
   layer is normalised over a batch of fakes alone, does not see what they have in common.) What is sampled is an
   average of G's weights over time.
 """
