@@ -18,6 +18,7 @@ from test_recipes import small, stand_in
 from zoo import hub
 from zoo.engine import checkpoint, train
 from zoo.engine.run import CHECKPOINT, LOG, RECIPE, SAMPLES, WEIGHTS, RunFolder, Runtime
+from zoo.files import beside, sweep
 from zoo.recipe import Adam, Ema, Recipe
 
 ROUNDS = 6
@@ -184,6 +185,26 @@ def test_kill_at_random_instants(tmp_path, monkeypatch, one_thread):
         assert same(whole, checkpoint.load(folder / CHECKPOINT)[0])
         assert log_of(folder) == log
         assert not list(folder.rglob(".*")), "left by writers that were killed"
+
+
+def test_what_a_writer_leaves_beside_its_file_is_swept(tmp_path):
+    """safetensors writes a file of its own beside the one that it was given; killed, it leaves it."""
+    left = tmp_path / "left"
+
+    def writes():
+        with beside(tmp_path / "file") as partial:
+            partial.with_name(".tmpAbC").write_bytes(b"half")
+            left.touch()
+            time.sleep(60)
+
+    pid = in_child(writes)
+    while not left.exists():
+        time.sleep(0.001)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert [p.name for p in tmp_path.rglob(".tmp*")] == [".tmpAbC"]
+    sweep(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["left"]
 
 
 # A full disk ----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,24 +16,31 @@ class NoSpace(OSError):
 @contextlib.contextmanager
 def beside(path: str | Path) -> Iterator[Path]:
     """A path to write in place of ``path``; at the end of the block it is flushed and renamed. A kill at any instant
-    leaves the old file or the new one; an exception leaves the old one and nothing else."""
+    leaves the old file or the new one; an exception leaves the old one and nothing else.
+
+    It lies in a folder of its own beside its target: a library that writes (safetensors) may have files of its own beside what
+    it was given, and a kill would leave those too.
+    """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    folder = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        shutil.rmtree(folder, ignore_errors=True)  # of a killed process that had the same number
+        folder.mkdir()
+        partial = folder / path.name
         yield partial
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
-        folder = os.open(path.parent, os.O_RDONLY)  # the new name must survive a power cut too
+        parent = os.open(path.parent, os.O_RDONLY)  # the new name must survive a power cut too
         try:
-            os.fsync(folder)
+            os.fsync(parent)
         finally:
-            os.close(folder)
+            os.close(parent)
     finally:
-        partial.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep(folder: str | Path) -> None:
     """Remove what writers that were killed left beside their targets."""
-    for partial in Path(folder).rglob(".*.partial"):
-        partial.unlink(missing_ok=True)
+    for partial in list(Path(folder).rglob(".*.partial")):
+        shutil.rmtree(partial)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.data.facts import Facts, Rows
 from zoo.data.images import square, to_array, to_pil
-from zoo.files import NoSpace
+from zoo.files import NoSpace, beside
 
 if TYPE_CHECKING:
     import torch
@@ -129,13 +129,9 @@ def write(
     ``digest`` and ``mean`` are what the images as they come, before they are resized, must have. OSError
     where count, labels, mean or digest are not what they should be; NoSpace on a full disk.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        _write(partial, path.stem, facts, incoming, resolution, source, progress, digest, mean)
-        os.replace(partial, path)
-        handle = os.open(path.parent, os.O_RDONLY)  # the new name must survive a power cut too
-        os.fsync(handle)
-        os.close(handle)
+        with beside(path) as partial:
+            _write(partial, path.stem, facts, incoming, resolution, source, progress, digest, mean)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpace(
@@ -143,8 +139,6 @@ def write(
                 "free some, or set ZOO_HOME to a folder on a larger disk"
             ) from error
         raise
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write(partial, split, facts, incoming, resolution, source, progress, digest, mean) -> None:
@@ -228,8 +222,6 @@ def _write(partial, split, facts, incoming, resolution, source, progress, digest
         assert len(text) <= room, "the header outgrew its room"
         file.seek(0)
         file.write(room.to_bytes(8, "little") + text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _label_array(values: list) -> Any:
