@@ -57,10 +57,13 @@ def page(model: str, entries: dict[str, dict], learned: list[dict]) -> str:
     mine = [r for r in learned if r["recipe"] in entries]
     if mine:
         lines += ["## Seen to learn", "", "Measured here; the command, seed, machine and commit are in "]
-        lines[-1] += "[learned.jsonl](../../benchmarks/results/learned.jsonl)."
+        lines[-1] += "[learned.jsonl](../../benchmarks/results/learned.jsonl), "
+        lines[-1] += "the scores beside the others' in [README](../../README.md#results)."
         for row in mine:
             minutes = row["seconds"] / 60
-            lines += ["", f"`{row['recipe']}`: {counted(row['images'])} images in {minutes:.0f} minutes."]
+            ends = {to: (rows.distance(row["start"][to]), rows.distance(scores)) for to, scores in row["end"].items()}
+            told = "; ".join(f"fd{to and f' to {to}'} {start:.1f} → {end:.2f}" for to, (start, end) in ends.items())
+            lines += ["", f"`{row['recipe']}`: {counted(row['images'])} images in {minutes:.0f} minutes, {told}."]
             if (GRIDS / f"{row['recipe']}.png").exists():
                 lines += ["", f"![samples of {row['recipe']}](../images/{row['recipe']}.png)"]
     return "\n".join(lines).rstrip() + "\n"
@@ -125,14 +128,15 @@ def command_page() -> str:
         "",
         "Exit status: 0; 2 for a mistake of the user's, told in one line; 1 for a failure; 130 where interrupted.",
     ]
-    context = click.Context(cli, info_name="zoo", terminal_width=110, max_content_width=110)
+    width = {"terminal_width": 110, "max_content_width": 110}
+    context = click.Context(cli, info_name="zoo", **{**cli.context_settings, **width})
 
     def add(command: click.Command, context: click.Context) -> None:
         lines.extend(["", f"## {context.command_path}", "", "```", command.get_help(context).rstrip(), "```"])
         if isinstance(command, click.Group):
             for name in command.list_commands(context):
                 inner = command.get_command(context, name)
-                add(inner, click.Context(inner, context, name, terminal_width=110, max_content_width=110))
+                add(inner, click.Context(inner, context, name, **{**inner.context_settings, **width}))
 
     add(cli, context)
     return "\n".join(lines) + "\n"

@@ -14,10 +14,14 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def commit() -> str:
-    """The commit that is measured, with "-dirty" where files differ from it (result lines and tables apart)."""
+    """The commit that is measured, with "-dirty" where files differ from it (result lines and tables apart); "unknown" where
+    the files are no checkout of their own, as in a source archive."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    if not (ROOT / ".git").exists():  # of a repository further up the commit would be another project's
+        return "unknown"
 
     changed = git("status", "--porcelain", "--untracked-files=no", "--", "zoo", "recipes", "benchmarks/*.py")
     return git("rev-parse", "--short=10", "HEAD") + ("-dirty" if changed else "")
@@ -27,14 +31,11 @@ def machine() -> str:
     """The processor (and accelerator) in words, and how many threads torch uses."""
     import torch
 
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        models = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        name = models[0] if models else name
+    from zoo.engine.run import processor
+
     threads = torch.get_num_threads()
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{name}, {threads} thread{'s' if threads > 1 else ''}{gpu}"
+    return f"{processor()}, {threads} thread{'s' if threads > 1 else ''}{gpu}"
 
 
 def facts(command: str, seed: int) -> dict[str, Any]:
@@ -62,12 +63,17 @@ def write(name: str, row: Mapping[str, Any], keys: Sequence[str]) -> None:
     (RESULTS / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
 
+def distance(scores: Mapping[str, float]) -> float:
+    """The Frechet distance among scores, whichever ruler's."""
+    return next(v for k, v in scores.items() if k.startswith("fd-"))
+
+
 def settle(made: Mapping[Path, str], check: bool, gone: Sequence[Path] = ()) -> int:
     """Write the generated files ``made`` where they differ and remove those that are ``gone``; with ``check`` only say
     which. The exit status: 1 where something was out of date and is left so."""
     stale = [*gone, *(p for p, text in made.items() if not p.exists() or p.read_text(encoding="utf-8") != text)]
     for path in stale:
-        print(f"{'out of date' if check else 'written'}: {path.relative_to(ROOT)}")
+        print(f"{'out of date' if check else 'written' if path in made else 'removed'}: {path.relative_to(ROOT)}")
         if not check and path in made:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(made[path], encoding="utf-8")

@@ -107,8 +107,8 @@ def small(batches: int, width: int) -> Recipe:
 
 @setting("fashion-mnist")
 def fashion_mnist():
-    "32x32, width 32, 8,000 batches of 64."
-    return small(8_000, 32)
+    "32x32, width 32, 12,000 batches of 64."
+    return small(12_000, 32)
 
 
 @setting("mnist", "small")

@@ -92,8 +92,8 @@ def small(steps: int) -> Recipe:
 
 @setting("fashion-mnist")
 def fashion_mnist():
-    "32x32, width 32, 8,000 batches of 64."
-    return small(8_000)
+    "32x32, width 32, 12,000 batches of 64."
+    return small(12_000)
 
 
 @setting("mnist", "small")

@@ -1,12 +1,20 @@
 """Fixtures that several tests share."""
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import RECIPE
 
+from zoo import recipe
 from zoo.cli import main
+
+# The workers, and the processes that tests start, share the cores: one thread each is much faster than all threads each.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 class Result:
@@ -44,9 +52,13 @@ def home(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def recipe_file(tmp_path, monkeypatch, home) -> Path:
-    """A recipe file of one's own; data sets are prepared in a folder of the tests."""
+def recipe_file(tmp_path, monkeypatch, home) -> Iterator[Path]:
+    """A recipe file of one's own, forgotten afterwards; data sets are prepared in a folder of the tests."""
     monkeypatch.setenv("ZOO_HOME", str(home))
     path = tmp_path / "small_net.py"
     path.write_text(RECIPE)
-    return path
+    recipe.names()  # all of the house's own
+    known = dict(recipe.RECIPES)
+    yield path
+    for name in [n for n in recipe.RECIPES if n not in known]:
+        del recipe.RECIPES[name]

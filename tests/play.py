@@ -180,8 +180,12 @@ def kill_at(round: int):
 
 
 def log_of(folder: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's log without what the wall clock says."""
+    """The ticks of a run's log without what the wall clock says (warnings, which come when it draws a grid, apart)."""
     import json
 
     lines = [json.loads(line) for line in (RunFolder(folder).path / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
+    return [
+        {k: v for k, v in line.items() if k not in ("seconds", "images_per_second")}
+        for line in lines
+        if "warning" not in line
+    ]

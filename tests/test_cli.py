@@ -13,10 +13,22 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import ROOT, class_spec, image_spec, model, point_spec, process, translate_spec, weights
+from tiny import (
+    ROOT,
+    class_spec,
+    coded_spec,
+    coupled_spec,
+    image_spec,
+    model,
+    point_spec,
+    process,
+    translate_spec,
+    weights,
+)
 
 import zoo as package
 from zoo import hub, recipe
+from zoo.cli import VERBS
 from zoo.cli import export as exporting
 from zoo.cli.train import advice
 
@@ -93,9 +105,19 @@ def test_terminals_get_tables_and_a_bar(shell, recipe_file, monkeypatch):
 
 def test_help(shell):
     text = shell("--help").out
-    assert all(verb in text for verb in ("list", "show", "train", "resume", "sample", "data", "export", "publish"))
+    assert all(
+        verb in text for verb in ("list", "show", "train", "resume", "sample", "report", "data", "export", "publish")
+    )
     assert "--variant" in shell("train", "-h").out
     assert package.__version__ in shell("--version").out
+
+
+def test_help_fits_a_narrow_terminal(shell, monkeypatch):
+    """Each verb is told in a line that is not cut."""
+    monkeypatch.setenv("COLUMNS", "80")
+    verbs = shell("--help").out.partition("Commands:")[2].strip().splitlines()
+    assert len(verbs) == len(VERBS)
+    assert not any(line.rstrip().endswith("...") or len(line) > 80 for line in verbs)
 
 
 # train and resume -------------------------------------------------------------------------------------------------------
@@ -118,6 +140,21 @@ def test_train_says_it_in_json(shell, recipe_file):
     assert len(events) == len(done.out.splitlines())
     assert events[-1]["event"] == "done" and events[-1]["images"] == 640
     assert json.loads((recipe_file.parent / "run/recipe.json").read_text())["seed"] == 3
+
+
+def test_resume_on_another_device(shell, recipe_file, tmp_path, monkeypatch):
+    """A run that was begun on a GPU goes on where there is none."""
+    assert shell("train", recipe_file, "--dataset", "ring", "--out", "run", "--images", 640).status == 0
+    path = tmp_path / "run/recipe.json"
+    held = json.loads(path.read_text())
+    held["runtime"].update(device="cuda", precision="bf16")
+    path.write_text(json.dumps(held))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    refused = shell("resume", "run")
+    assert refused.status == 2 and "torch finds no CUDA device here; use --device cpu" in refused.err
+    assert shell("resume", "run", "--device", "cpu", "--precision", "fp32").status == 0
+    assert package.resume("run", device="cpu", precision="fp32") == type(path)("run")
+    assert shell("resume", "run", "--device", "abacus").status == 2
 
 
 def test_train_on_images(shell, recipe_file):
@@ -313,6 +350,35 @@ def test_translators(shell, tmp_path):
     assert np.array_equal(pixels("o/two.png"), (expected * 255 + 0.5).byte().permute(1, 2, 0).numpy())
 
 
+def test_pairs_of_a_coupled_model(shell, tmp_path):
+    """Both domains side by side, or the one that --to names."""
+    path = weights(tmp_path / "w.safetensors", coupled_spec())
+    pairs = (model(coupled_spec()).pairs(4)[:, :, 0] * 255 + 0.5).byte().numpy()
+    assert shell("sample", path, "-n", 4, "--out", "grid.png").status == 0
+    assert pixels("grid.png").shape[:2] == (2 * 30 + 2, 2 * 58 + 2)
+    assert np.array_equal(pixels("grid.png")[2:30, 30:58, 0], pairs[0, 1])
+    assert shell("sample", path, "-n", 4, "--to", "edges", "--out", "d/").status == 0
+    assert np.array_equal(pixels("d/000003.png"), pairs[3, 1])
+    other = shell("sample", path, "-n", 4, "--to", "plain", "--out", "d/")
+    assert other.status == 2 and "holds samples of other weights or settings" in other.err
+    assert shell("sample", path, "-n", 2, "--interpolate", 2, "--out", "walk.gif").status == 0
+    assert Image.open("walk.gif").size == (56, 28)
+    wrong = shell("sample", path, "--to", "edge", "--out", "x.png")
+    assert wrong.status == 2 and "to='edge': no such domain; did you mean edges" in wrong.err
+
+
+def test_encoders_reconstruct(shell, tmp_path):
+    path = weights(tmp_path / "w.safetensors", coded_spec())
+    picture = Image.fromarray((np.arange(64, dtype=np.uint8) * 4).reshape(8, 8))
+    picture.save("one.png")
+    assert shell("sample", path, "--input", "one.png", "--out", "o.png").status == 0
+    expected = (model(coded_spec()).reconstruct(picture)[0, 0] * 255 + 0.5).byte().numpy()
+    assert np.array_equal(np.asarray(Image.open("o.png")), expected)
+    assert shell("sample", path, "-n", 4, "--out", "grid.png").status == 0
+    wrong = shell("sample", path, "--input", "one.png", "--to", "b", "--out", "o.png")
+    assert wrong.status == 2 and "makes images from noise" in wrong.err
+
+
 # data, export, publish --------------------------------------------------------------------------------------------------
 
 
@@ -325,11 +391,12 @@ def test_data(shell, recipe_file):
 
 
 @pytest.mark.parametrize("form, name", [("onnx", "g.onnx"), ("torch", "g.pt2")])
-@pytest.mark.parametrize("kind", ["images", "classes", "points", "translate"])
+@pytest.mark.parametrize("kind", ["images", "classes", "points", "translate", "coupled"])
 def test_export(form, name, kind, shell, tmp_path):
-    spec = {"images": image_spec, "classes": class_spec, "points": point_spec, "translate": translate_spec}[kind]()
+    specs = {"images": image_spec, "classes": class_spec, "points": point_spec, "translate": translate_spec}
+    spec = {**specs, "coupled": coupled_spec}[kind]()
     path = weights(tmp_path / "w.safetensors", spec)
-    to = ["--to", "b"] if kind == "translate" else []
+    to = ["--to", "b"] if kind in ("translate", "coupled") else []
     done = shell("export", path, "--format", form, "--out", name, *to, "--json")
     assert done.status == 0, done.err
     assert done.json["difference"] < 1e-3 and sorted(p.name for p in tmp_path.iterdir()) == [name, "w.safetensors"]
@@ -339,7 +406,8 @@ def test_export(form, name, kind, shell, tmp_path):
         expected = made.translate(inputs[0], "b")
     else:
         z, y = made.latents(range(3))
-        inputs, expected = ((z,) if y is None else (z, y)), made.sample(3)
+        inputs = (z,) if y is None else (z, y)
+        expected = made.sample(3, to="b") if kind == "coupled" else made.sample(3)
     if form == "onnx":
         import onnxruntime
 

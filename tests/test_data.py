@@ -509,6 +509,7 @@ def test_where_part_and_keys():
     loader = Loader(data, seed=0, where={"y": 1}, keys={"x": "a"})
     batch = loader.next(5)
     assert set(batch) == {"a"} and sorted(ids(batch, "a")) == [1, 5, 9, 13, 17]
+    assert sorted(ids(Loader(data, seed=0, where={"y": (1, 3)}).next(10))) == list(range(1, 20, 2))
     halves = [sorted(ids(Loader(data, seed=0, part=(k, 2)).next(10))) for k in (0, 1)]
     assert halves == [list(range(0, 20, 2)), list(range(1, 20, 2))]
     # Two domains with one seed must not go in step, or unpaired data would come in pairs.

@@ -1,5 +1,6 @@
 """The engine on small games of the tests' own: who learns, when, from what, and what is kept."""
 
+import dataclasses
 import math
 import os
 import signal
@@ -180,6 +181,23 @@ def test_a_lazy_penalty_has_its_turn_in_every_order(order):
     torch.testing.assert_close(lowered, 8 * penalty(opened.game, batch))
 
 
+@pytest.mark.parametrize("norm, passes", [(False, [2, 8 * 8, 3 * 8]), (True, [2, *[8] * 11])])
+def test_fakes_of_a_repeated_turn_come_from_one_pass(norm, passes):
+    """G stands still while D learns: its steps' fakes in passes of eight, and on the same noise as one at a time;
+    where G looks across the batch each step has a pass of its own."""
+    spec = Spec("adversarial", n_critic=11, generator_batch=2, order="G-first", noise="fresh")
+    made = recipe(spec, networks={"G": G.replace(norm=norm), "D": D})
+    ahead, alone = session(made), session(made)
+    alone.learner.turns[1] = dataclasses.replace(alone.learner.turns[1], ahead=None)
+    alone.learner._losses[id(alone.learner.turns[1])] = alone.game.loss_D
+    seen = []
+    ahead.game.G.register_forward_hook(lambda module, given, made: seen.append((len(given[0]), made.requires_grad)))
+    play(ahead), play(alone)
+    assert seen == [(n, i == 0) for i, n in enumerate(passes)]
+    for key, value in weights(ahead.game).items():
+        torch.testing.assert_close(value, weights(alone.game)[key], rtol=1e-5, atol=1e-6)
+
+
 def test_last_draws_where_there_are_none_yet():
     @game
     class Last(Duel):
@@ -200,6 +218,20 @@ def test_a_game_that_looks_at_no_reals_is_refused():
     made = recipe(Blind.spec, "G")
     with pytest.raises(ValueError, match="consume no real images"):
         plan.describe(made)
+
+
+def test_multiply_adds_of_a_round():
+    """Counted against the arithmetic of the tests' networks: G 2-8-2, D 2-8-1, eight points, biases not counted.
+    D's step: G forward; for reals and for fakes D forward, gradients of its weights and of its hidden layer.
+    G's step: both forward, back through all of D to its input, gradients of G's weights and of its hidden layer."""
+    G, D, hidden = 2 * 8 + 8 * 2, 2 * 8 + 8 * 1, 8 * 1
+    expected = 8 * (G + 2 * (D + D + hidden)) + 8 * (G + D + D + G + 8 * 2)
+    (stage,) = plan.describe(recipe())["stages"]
+    assert stage["multiply_adds_a_round"] == expected
+    penalised = recipe(Spec("adversarial", penalties=(Spec("gradient-penalty"),)))
+    plain = recipe(Spec("adversarial"))
+    more, less = (plan.describe(r)["stages"][0]["multiply_adds_a_round"] for r in (penalised, plain))
+    assert more > less + 8 * 4 * D  # D again, twice differentiated
 
 
 def test_rounds_schedule():

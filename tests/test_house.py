@@ -40,6 +40,7 @@ FLOORS = {
     "zoo.games": 3,
     "zoo.engine": 3,
     "zoo.recipes": 3,
+    "zoo.reports": 3,
     "zoo.api": 4,
     "zoo.cli": 4,
     "zoo.__main__": 5,

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import class_spec, image_spec, model, point_spec, translate_spec
+from tiny import class_spec, coded_spec, image_spec, model, point_spec, translate_spec
 
 from zoo.model import build_model
 
-KINDS = {"images": image_spec, "classes": class_spec, "points": point_spec}
+KINDS = {"images": image_spec, "classes": class_spec, "points": point_spec, "coded": coded_spec}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -158,10 +158,60 @@ def test_previews():
     images, columns = model(class_spec()).preview({})
     assert images.shape == (24, 1, 8, 8) and columns == 8
     assert model(point_spec()).preview({})[0].shape == (4096, 2)
+    reals = torch.rand(9, 1, 8, 8)
+    coded = model(coded_spec())
+    images, columns = coded.preview({"x": reals})
+    assert images.shape == (80, 1, 8, 8) and columns == 8
+    assert torch.equal(images[64:72], reals[:8]) and torch.equal(images[72:], coded.reconstruct(reals[:8]))
+    assert len(coded.preview({})[0]) == 64
     a = torch.rand(4, 3, 16, 16) * 2 - 1
     images, columns = model(translate_spec()).preview({"a": a, "b": -a})
     assert images.shape == (16, 3, 16, 16) and columns == 4
     assert torch.allclose(images[:4], (a + 1) / 2, atol=1e-6)
+
+
+# Models with an encoder -----------------------------------------------------------------------------------------------
+
+
+def test_codes_and_reconstructions():
+    m = model(coded_spec())
+    x = torch.rand(5, 1, 8, 8)
+    z = m.encode(x)
+    assert z.shape == (5, 3) and torch.allclose(z, m.E(x), atol=1e-5)
+    assert torch.allclose(m.encode(x, chunk=2), z, atol=1e-5)
+    assert torch.allclose(m.encode(x[3])[0], z[3], atol=1e-5)
+    again = m.reconstruct(x)
+    assert again.shape == x.shape and torch.allclose(again, m.G(m.E(x)), atol=1e-5)
+    pictures = [Image.fromarray((i[0] * 255).round().byte().numpy()) for i in x]
+    assert torch.allclose(m.encode(pictures), z, atol=0.1)
+    assert m.training is False and not z.requires_grad
+
+
+def test_attributes():
+    m = model(coded_spec())
+    having, lacking = torch.rand(4, 1, 8, 8), torch.rand(6, 1, 8, 8)
+    v = m.attribute(having, lacking)
+    assert torch.allclose(v, m.E(having).mean(0) - m.E(lacking).mean(0), atol=1e-5)
+    assert torch.allclose(m.reconstruct(lacking, shift=v), m.G(m.E(lacking) + v), atol=1e-5)
+
+
+def test_the_code_of_a_distribution_is_its_mean():
+    sizes = {"channels": 1, "resolution": 8, "latent": 3}
+    specs = {"G": ("vaegan-decoder", {"widths": (4, 4, 4)}), "E": ("vaegan-encoder", {"widths": (4, 4), "hidden": 8})}
+    m = model(coded_spec(networks={n: {"name": k, "kwargs": {**sizes, **more}} for n, (k, more) in specs.items()}))
+    x = torch.rand(3, 1, 8, 8)
+    assert torch.allclose(m.encode(x), m.E(x)[0], atol=1e-5)
+
+
+def test_encoding_mistakes():
+    m = model(coded_spec())
+    for call, said in [
+        (lambda: m.encode(torch.rand(1, 1, 8, 9)), "images of 9x8: this model takes 8x8"),
+        (lambda: m.encode(torch.rand(1, 3, 8, 8)), r"must be \[N, 1, H, W\]"),
+        (lambda: m.reconstruct(torch.rand(1, 1, 8, 8), chunk=0), "chunk=0: must be at least 1"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            call()
 
 
 # Translators ----------------------------------------------------------------------------------------------------------

@@ -82,11 +82,25 @@ def point_spec() -> dict:
     return image_spec(networks=networks, resolution=0, channels=2)
 
 
+def coded_spec(**changes) -> dict:
+    """A generator of 8x8 images with an encoder."""
+    kwargs = {"channels": 1, "resolution": 8, "latent": 3, "hidden": 8}
+    networks = {n: {"name": f"bigan-mlp-{k}", "kwargs": kwargs} for n, k in {"G": "generator", "E": "encoder"}.items()}
+    settled = {"networks": networks, "resolution": 8, "channels": 1, "range": [0, 1], **changes}
+    return image_spec(kind="autoencoder", **settled)
+
+
 def translate_spec(**changes) -> dict:
     G = {"name": "cyclegan-generator", "kwargs": {"channels": 3, "resolution": 16, "width": 4, "blocks": 1}}
     spec = {"kind": "translate", "networks": {"G": G, "F": G}, "to": {"b": "G", "a": "F"}}
     spec["domains"] = {"a": "twitter", "b": "google"}
     return {**spec, "range": [-1, 1], "resolution": 16, "channels": 3, "classes": [], **changes}
+
+
+def coupled_spec() -> dict:
+    kwargs = {"channels": 1, "latent": 3, "widths": [6, 5, 4, 3]}
+    spec = image_spec(resolution=28, channels=1, kind="coupled", domains={"a": "plain", "b": "edges"})
+    return {**spec, "networks": {"G": {"name": "cogan-generator", "kwargs": kwargs}}, "range": [0, 1]}
 
 
 def model(spec: dict, seed: int = 0) -> Model:

@@ -14,18 +14,21 @@ if not (Path(__file__).parent / "recipes").exists() and (_root / "setup.cfg").ex
     __path__.append(str(_root))
 
 if TYPE_CHECKING:
-    from zoo.api import create, list_datasets, list_models, list_recipes, list_weights, resume, train
+    from zoo.api import create, list_datasets, list_models, list_recipes, list_weights, report, resume, train
     from zoo.hub import load, publish
+    from zoo.metrics.evaluate import evaluate
 
 # Looked up on first use, so that `import zoo` imports no torch.
 _PUBLIC = {
     "create": "zoo.api",
+    "evaluate": "zoo.metrics.evaluate",
     "list_datasets": "zoo.api",
     "list_models": "zoo.api",
     "list_recipes": "zoo.api",
     "list_weights": "zoo.api",
     "load": "zoo.hub",
     "publish": "zoo.hub",
+    "report": "zoo.api",
     "resume": "zoo.api",
     "train": "zoo.api",
 }
@@ -33,12 +36,14 @@ _PUBLIC = {
 __all__ = [
     "__version__",
     "create",
+    "evaluate",
     "list_datasets",
     "list_models",
     "list_recipes",
     "list_weights",
     "load",
     "publish",
+    "report",
     "resume",
     "train",
 ]

@@ -71,6 +71,7 @@ def train(
     precision: str = "fp32",
     compile: bool = False,
     deterministic: bool = False,
+    eval_every: int | None = None,
     progress: Callable[..., None] | None = None,
 ) -> Path:
     """Train a model and return the run's folder, which :func:`zoo.load` takes.
@@ -79,7 +80,8 @@ def train(
     ``folder:PATH``, any map-style torch Dataset, or an image tensor; by default that of the model's first recipe.
     ``out``: a new folder (``runs/NAME-SEED``). ``images``: the budget, to which stages and ramps are rescaled;
     ``minutes`` only stops early. ``settings``: recipe fields by dotted path, ``{"optimisers.D.lr": 1e-4}``.
-    ``init``: weights to begin from. ``device`` to ``deterministic``: the machine's choices.
+    ``init``: weights to begin from. ``device`` to ``deterministic``: the machine's choices. ``eval_every``: score the model
+    each time so many images have been consumed: ``scores`` in log.jsonl, by the data set's ruler.
     ``progress(event, **facts)``: called with start, rate, tick, grid, checkpoint, warning, done.
     ValueError for a mistake in any of these, before anything is written.
     """
@@ -95,7 +97,7 @@ def train(
     return run(
         found,
         out or fresh_folder(found.name, seed),
-        runtime=Runtime(device=device, precision=precision, compile=compile, deterministic=deterministic),
+        runtime=Runtime(device, precision, compile=compile, deterministic=deterministic, eval_every=eval_every),
         seed=seed,
         images=images,
         minutes=minutes,
@@ -106,13 +108,31 @@ def train(
 
 
 def resume(
-    run: str | Path, *, minutes: float | None = None, dataset: Any = None, progress: Callable[..., None] | None = None
+    run: str | Path,
+    *,
+    minutes: float | None = None,
+    dataset: Any = None,
+    device: str | None = None,
+    precision: str | None = None,
+    progress: Callable[..., None] | None = None,
 ) -> Path:
     """Go on with a run that was stopped, from its last checkpoint, as if nothing had happened. Returns its folder.
-    ``dataset``: the Dataset or tensor that it was trained on, where it had no name."""
+    ``dataset``: the Dataset or tensor that it was trained on, where it had no name. ``device``, ``precision``: by default as it
+    was begun."""
+    from zoo.engine.run import RunFolder
     from zoo.engine.train import resume as go_on
 
-    return go_on(run, minutes=minutes, dataset=dataset, progress=progress)
+    runtime = RunFolder(run).runtime(device=device, precision=precision)
+    return go_on(run, runtime=runtime, minutes=minutes, dataset=dataset, progress=progress)
+
+
+def report(run: str | Path, out: str | Path | None = None) -> Path:
+    """Write one self-contained HTML page of the run in folder ``run`` (curves, scores, grids over time, recipe, Card,
+    machine) and return its path, by default ``RUN/report.html``. The run may be going on, or have been killed.
+    ValueError where ``run`` is no run's folder."""
+    from zoo.reports.page import report as write
+
+    return write(run, out)
 
 
 def fresh_folder(name: str, seed: int) -> Path:

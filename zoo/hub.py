@@ -180,17 +180,24 @@ def load(name_or_path: str | Path, device: str = "cpu") -> Model:
 
 
 def looks_the_same(model: Model, path: str | Path) -> float:
-    """The largest difference of a pixel, in [0, 1], between the images of ``model`` and of the weights file ``path``."""
+    """The largest difference of a pixel, in [0, 1], between the images of ``model`` and of the weights file ``path``; of a
+    probability, where it only classifies."""
     import torch
 
     other = _read(Path(path), str(model.device))
-    if model.spec["kind"] == "translate":
+    if model.verb != "sample":
         generator = torch.Generator().manual_seed(0)
         coarse = torch.rand(8, model.channels, 4, 4, generator=generator)
         side = model.resolution
         x = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")
+        if model.verb == "classify":
+            return (model.classify(x) - other.classify(x)).abs().max().item()
         return max((model.translate(x, to) - other.translate(x, to)).abs().max().item() for to in model.to_network)
-    return (model.sample(64) - other.sample(64)).abs().max().item()
+    difference = (model.preview({})[0] - other.preview({})[0]).abs().max()
+    if hasattr(model, "reconstruct"):
+        x = model.sample(64)
+        difference = torch.maximum(difference, (model.reconstruct(x) - other.reconstruct(x)).abs().max())
+    return difference.item()
 
 
 def publish(source: str | Path, to: str | Path, name: str | None = None) -> dict[str, Any]:

@@ -4,8 +4,12 @@ A model is built from a *model spec*, plain JSON that travels in the Card of its
 
     {"kind": "image", "networks": {"G": {"name": ..., "kwargs": {...}}}, "prior": {"name": ..., "kwargs": {...}},
      "range": [-1, 1], "resolution": 32, "channels": 3, "classes": ["airplane", ...]}
+    {"kind": "autoencoder", "networks": {"G": ..., "E": ...}, ...}     # as image, with an encoder second
+    {"kind": "image", "networks": {"G": ..., "D": ..., "Q": ...}, "recognition": ["D", "Q"], "prior": codes, ...}
+    {"kind": "image", "networks": {"G": ..., "C": ...}, "classifier": "C", ...}, {"kind": "classify", ...}
     {"kind": "translate", "networks": {"G": ..., "F": ...}, "to": {"b": "G", "a": "F"},
      "domains": {"a": "twitter", "b": "google"}, "range": ..., "resolution": ..., "channels": ...}
+    {"kind": "coupled", "networks": {"G": ...}, "prior": ..., "domains": {"a": "digits", "b": "edges"}, ...}
 
 No game is needed, and none is imported but its priors. Nothing here touches the global random state.
 """
@@ -22,7 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zoo.game import build_prior
+from zoo.game import Codes, build_prior
+from zoo.recipe import decode
 from zoo.registry import NETWORKS, Registry, Spec, nearest
 
 KINDS = Registry("kind of model", "zoo.model")
@@ -56,7 +61,8 @@ class Model(nn.Module):
         if networks is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                networks = {n: NETWORKS.build(Spec(s["name"], **s["kwargs"])) for n, s in spec["networks"].items()}
+                specs = {n: Spec(s["name"], **decode(s["kwargs"])) for n, s in spec["networks"].items()}
+                networks = {n: NETWORKS.build(s) for n, s in specs.items()}
         for name in spec["networks"]:
             self.add_module(name, networks[name])
 
@@ -85,6 +91,16 @@ class Model(nn.Module):
         finally:
             for m in training:
                 m.training = True
+
+    def classify(self, images: Any, chunk: int = 256) -> Tensor:
+        """The probability of each class, float32 [N, K]. ``images``: as :meth:`TranslateModel.translate` takes them.
+        ValueError where the model has no classifier (``spec["classifier"]`` names the network)."""
+        if "classifier" not in self.spec:
+            raise ValueError(f"this model has no classifier; it has {', '.join(self.networks)}")
+        C, x = getattr(self, self.spec["classifier"]), as_batch(images, self.channels)
+        with self._at_rest():
+            parts = [C.logits(self.from_unit(part.to(self.device))) for part in x.split(chunk)]
+        return torch.cat(parts).float().softmax(1)
 
     def to_unit(self, x: Tensor) -> Tensor:
         """The networks' values -> float32 in [0, 1]. Points (resolution 0) stay as they are."""
@@ -135,12 +151,16 @@ class ImageModel(Model):
         self.prior_spec = Spec(spec["prior"]["name"], **spec["prior"]["kwargs"])
         self.prior = build_prior(self.prior_spec, self.generator)
         self.class_count = getattr(self.generator, "classes", 0) or 0  # 0: unconditional
-        self.classes = tuple(spec.get("classes", ())) if self.class_count else ()
+        self.classes = tuple(spec.get("classes", ()))[: self.class_count] if self.class_count else ()
 
     @property
     def generator(self) -> nn.Module:
         """The network that makes the images: the first that the spec names."""
         return getattr(self, next(iter(self.spec["networks"])))
+
+    def render(self, z: Tensor, **inputs: Tensor) -> Tensor:
+        """The generator's images, in its own range."""
+        return self.generator(z, **inputs)
 
     def latents(
         self, seeds: Sequence[int], y: int | str | Sequence | None = None, truncation: float | None = None
@@ -174,7 +194,7 @@ class ImageModel(Model):
             inputs = {} if y_part is None else {"y": y_part[index].to(self.device)}
             try:
                 with self._at_rest():
-                    x = self.generator(z_part[index].to(self.device), **inputs)
+                    x = self.render(z_part[index].to(self.device), **inputs)
             except torch.OutOfMemoryError:
                 raise RuntimeError(f"chunk={chunk}: out of memory; {self._fitting(z_part, y_part, chunk)}") from None
             yield self.to_unit(x[: len(z_part)])
@@ -184,7 +204,7 @@ class ImageModel(Model):
         while (chunk := chunk // 2) >= 1:
             with contextlib.suppress(torch.OutOfMemoryError), self._at_rest():
                 some = {} if y is None else {"y": y[:1].expand(chunk).to(self.device)}
-                self.generator(z[:1].expand(chunk, *z.shape[1:]).to(self.device), **some)
+                self.render(z[:1].expand(chunk, *z.shape[1:]).to(self.device), **some)
                 return f"chunk={chunk} fits"
         return "not even one image fits"
 
@@ -196,13 +216,17 @@ class ImageModel(Model):
         seeds: Sequence[int] | None = None,
         y: int | str | Sequence | None = None,
         truncation: float | None = None,
+        codes: Mapping[str, Any] | None = None,
         chunk: int = 16,
     ) -> Iterator[Tensor]:
         """As :meth:`sample`, ``chunk`` images at a time on the model's device: memory does not grow with n."""
         seeds = _seeds(n, seed, seeds)
         y = self._classes(y, len(seeds))
+        given = self._codes(codes, len(seeds))
         for at in range(0, len(seeds), chunk) if chunk > 0 else [0]:
             z, classes = self.latents(seeds[at : at + chunk], None if y is None else y[at : at + chunk], truncation)
+            if given:
+                z = self.prior.place(z, {name: value[at : at + chunk] for name, value in given.items()})
             yield from self.decode(z, classes, chunk)
 
     def sample(
@@ -213,16 +237,72 @@ class ImageModel(Model):
         seeds: Sequence[int] | None = None,
         y: int | str | Sequence | None = None,
         truncation: float | None = None,
+        codes: Mapping[str, Any] | None = None,
         chunk: int = 16,
     ) -> Tensor:
         """n images: float32 [n, C, H, W] in [0, 1] (point sets: [n, D], raw), on the model's device.
 
         ``seed``: image k has the seed ``seed + k``; or ``seeds`` names each image's own. ``y``: a class (number or
         name) for all, or one an image; without it a conditional model draws it from the image's seed. ``truncation``:
-        noise beyond so many deviations is drawn again (normal priors). ``chunk``: images in one pass of G.
-        ValueError for a class, seed or number that cannot be.
+        noise beyond so many deviations is drawn again (normal priors). ``codes``: values of some of the prior's codes,
+        ``{"c1": 3, "c2": [-1.0, 1.0]}``, one for all or one an image; the others come from the image's seed.
+        ``chunk``: images in one pass of G. ValueError for a class, seed, code or number that cannot be.
         """
-        return torch.cat(list(self.iter_samples(n, seed=seed, seeds=seeds, y=y, truncation=truncation, chunk=chunk)))
+        more = dict(y=y, truncation=truncation, codes=codes, chunk=chunk)
+        return torch.cat(list(self.iter_samples(n, seed=seed, seeds=seeds, **more)))
+
+    # Codes: what InfoGAN's prior has beside the noise -------------------------------------------------------------
+
+    @property
+    def codes(self) -> dict[str, int]:
+        """The prior's codes by name: how many values a categorical one has, 0 for a continuous one."""
+        return dict(self.prior.sizes) if isinstance(self.prior, Codes) else {}
+
+    def traverse(
+        self, code: str, seeds: Sequence[int], values: Sequence[float] | None = None, chunk: int = 16
+    ) -> tuple[Tensor, int]:
+        """What a code does: a row for each seed, in which only this code changes. Images and the number of columns.
+
+        ``values``: by default all of a categorical code, or ten from -2 to 2, twice the range of training.
+        """
+        if code not in self.codes:
+            known = ", ".join(self.codes) or "none"
+            raise ValueError(f"code '{code}': no such code{nearest(code, self.codes)}; this model has {known}")
+        if values is None:
+            values = range(self.codes[code]) if self.codes[code] else torch.linspace(-2, 2, 10).tolist()
+        each = [seed for seed in seeds for _ in values]
+        return self.sample(seeds=each, codes={code: [*values] * len(seeds)}, chunk=chunk), len(values)
+
+    def recognise(self, images: Any, chunk: int = 64) -> dict[str, Tensor]:
+        """Which codes Q reads off images: by name the probabilities [N, K] of a categorical code, the mean [N] of a
+        continuous one. ``images``: as :meth:`TranslateModel.translate` takes them. ValueError without such a network."""
+        if "recognition" not in self.spec:
+            raise ValueError(f"this model has no network that recognises codes; it has {', '.join(self.networks)}")
+        D, Q = (getattr(self, name) for name in self.spec["recognition"])
+        x, found = as_batch(images, self.channels), []
+        with self._at_rest():
+            for part in x.split(chunk):
+                said = self.prior.read(Q(D.features(self.from_unit(part.to(self.device)))))
+                found.append({name: value.exp() if self.codes[name] else value for name, value in said.items()})
+        return {name: torch.cat([part[name] for part in found]) for name in self.codes}
+
+    def _codes(self, codes: Mapping[str, Any] | None, n: int) -> dict[str, Tensor]:
+        """Values [n] by name. ValueError for a code or value that cannot be."""
+        given = {}
+        for name, value in (codes or {}).items():
+            if name not in self.codes:
+                known = ", ".join(self.codes) or "none"
+                raise ValueError(f"codes: no '{name}'{nearest(name, self.codes)}; this model has {known}")
+            values = torch.as_tensor(value, dtype=torch.float32).cpu()
+            k = self.codes[name]
+            if values.dim() > 1 or (values.dim() == 1 and len(values) != n):
+                raise ValueError(f"codes.{name}: {values.numel()} values for {n} images; give one, or one an image")
+            if k and not all(v in range(k) for v in values.flatten().tolist()):
+                raise ValueError(f"codes.{name}={value}: must be whole numbers from 0 to {k - 1}")
+            if not torch.isfinite(values).all():
+                raise ValueError(f"codes.{name}={value}: must be finite numbers")
+            given[name] = values.expand(n)
+        return given
 
     def interpolate(
         self,
@@ -247,9 +327,15 @@ class ImageModel(Model):
         yield from self.decode(path, None if classes is None else classes[:1].expand(len(path)), chunk)
 
     def preview(self, reals: Mapping[str, Tensor]) -> tuple[Tensor, int]:
-        """64 images, 8 a row; a conditional model's rows are its classes (the first ten); 4,096 points of a point set."""
+        """64 images, 8 a row; a conditional model's rows are its classes (the first ten); with codes two rows of each of
+        the first five, traversed; 4,096 points of a point set."""
         if not self.resolution:
             return self.sample(4096, chunk=1024), 1
+        if self.codes:
+            columns = max(self.codes.values()) or 10
+            values = {c: [i % k for i in range(columns)] if k else torch.linspace(-2, 2, columns).tolist()
+                      for c, k in list(self.codes.items())[:5]}  # fmt: skip
+            return torch.cat([self.traverse(c, (0, 1), v)[0] for c, v in values.items()]), columns
         if not self.class_count:
             return self.sample(64), 8
         rows = min(self.class_count, 10)
@@ -287,6 +373,101 @@ class ImageModel(Model):
         return number
 
 
+@KINDS.register("coupled")
+class CoupledModel(ImageModel):
+    """Noise -> the same z drawn in two domains, ``a`` and ``b``, by one generator that returns both."""
+
+    def __init__(self, spec: Mapping[str, Any], networks: Mapping[str, nn.Module] | None, card: Mapping | None):
+        super().__init__(spec, networks, card)
+        self.domains = dict(spec.get("domains", {"a": "a", "b": "b"}))
+
+    def direction(self, to: str) -> str:
+        """The domain ("a", "b") that a domain or its name means. ValueError where it is none."""
+        return _domain(to, list(self.domains), self.domains, "makes")
+
+    def render(self, z: Tensor, **inputs: Tensor) -> Tensor:
+        """Both domains' images, [N, 2, C, H, W]."""
+        return torch.stack(self.generator(z, **inputs), 1)
+
+    def pairs(self, n: int | None = None, **how: Any) -> Tensor:
+        """n pairs of images of one z: float32 [n, 2, C, H, W] in [0, 1]. Arguments as :meth:`ImageModel.sample`."""
+        return torch.cat(list(super().iter_samples(n, **how)))
+
+    def sample(self, n: int | None = None, *, to: str | None = None, **how: Any) -> Tensor:
+        """n images of the domain ``to``, by default the first: float32 [n, C, H, W] in [0, 1]; ``to="both"``: pairs side by
+        side, [n, C, H, 2 W]. Other arguments as :meth:`ImageModel.sample`. The same seed gives the same pair."""
+        return torch.cat(list(self.iter_samples(n, to=to, **how)))
+
+    def iter_samples(self, n: int | None = None, *, to: str | None = None, **how: Any) -> Iterator[Tensor]:
+        """As :meth:`sample`, ``chunk`` images at a time."""
+        yield from self._of(super().iter_samples(n, **how), to)
+
+    def interpolate(self, seeds: Sequence[int], steps: int, *, to: str | None = None, **how: Any) -> Iterator[Tensor]:
+        """As :meth:`ImageModel.interpolate`, in the domain ``to``."""
+        yield from self._of(super().interpolate(seeds, steps, **how), to)
+
+    def _of(self, chunks: Iterator[Tensor], to: str | None) -> Iterator[Tensor]:
+        both = to == "both"
+        place = 0 if both or to is None else list(self.domains).index(self.direction(to))
+        for pairs in chunks:
+            yield torch.cat([pairs[:, 0], pairs[:, 1]], -1) if both else pairs[:, place]
+
+    def preview(self, reals: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+        """32 pairs: rows of eight images of the first domain, below each its twin."""
+        return self.pairs(32).unflatten(0, (4, 8)).transpose(1, 2).flatten(0, 2), 8
+
+
+@KINDS.register("autoencoder")
+class AutoencoderModel(ImageModel):
+    """An image model with an encoder: the networks are a generator and, second, E(x) -> code [N, latent] of G, or a tuple that
+    begins with the code's mean."""
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The network that finds codes: the second that the spec names."""
+        return getattr(self, list(self.spec["networks"])[1])
+
+    def encode(self, images: Any, chunk: int = 16) -> Tensor:
+        """The codes of images: float32 [N, latent], on the model's device; of a code that is a distribution the mean.
+
+        ``images``: float [N, C, H, W] or [C, H, W] in [0, 1], a PIL image, or a list of PIL images, of the spec's resolution.
+        ``chunk``: images in one pass of E. ValueError where the images do not fit.
+        """
+        x = as_batch(images, self.channels)
+        if tuple(x.shape[-2:]) != (self.resolution,) * 2:
+            height, width = x.shape[-2:]
+            raise ValueError(f"images of {width}x{height}: this model takes {self.resolution}x{self.resolution}")
+        if chunk < 1:
+            raise ValueError(f"chunk={chunk}: must be at least 1")
+        codes = []
+        for part in x.split(chunk):
+            with self._at_rest():
+                code = self.encoder(self.from_unit(part.to(self.device)))
+            codes.append((code[0] if isinstance(code, tuple) else code).float())
+        return torch.cat(codes)
+
+    def reconstruct(self, images: Any, shift: Tensor | None = None, chunk: int = 16) -> Tensor:
+        """G(E(images)): float32 [N, C, H, W] in [0, 1]. ``shift`` [latent] (an attribute's vector, say) is added to the codes."""
+        codes = self.encode(images, chunk)
+        return torch.cat(list(self.decode(codes if shift is None else codes + shift.to(codes), chunk=chunk)))
+
+    def attribute(self, having: Any, lacking: Any, chunk: int = 16) -> Tensor:
+        """The vector [latent] of what the images ``having`` have and ``lacking`` lack: the difference of their mean codes
+        (Larsen et al. 2015, section 4.1)."""
+        return self.encode(having, chunk).mean(0) - self.encode(lacking, chunk).mean(0)
+
+    def preview(self, reals: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+        """As an image model; below, a row of real images and a row of their reconstructions."""
+        samples, columns = super().preview(reals)
+        real = next((x for x in reals.values() if x.ndim == 4), None)
+        if real is None:
+            return samples, columns
+        real = self.to_unit(real[:columns].to(samples.device))
+        if len(real) < columns:
+            return samples, columns
+        return torch.cat([samples, real, self.reconstruct(real)]), columns
+
+
 @KINDS.register("translate")
 class TranslateModel(Model):
     """Images -> images of another domain, one generator a direction (``spec["to"]``: domain -> network)."""
@@ -302,13 +483,7 @@ class TranslateModel(Model):
 
     def direction(self, to: str) -> str:
         """The domain ("a", "b") that a domain or its name means. ValueError where it is none."""
-        if to in self.to_network:
-            return to
-        for domain, name in self.domains.items():
-            if name == to and domain in self.to_network:
-                return domain
-        known = [*self.to_network, *(self.domains[d] for d in self.to_network if d in self.domains)]
-        raise ValueError(f"to='{to}': no such domain{nearest(to, known)}; this model translates to {', '.join(known)}")
+        return _domain(to, list(self.to_network), self.domains, "translates to")
 
     def network(self, to: str) -> nn.Module:
         """The generator that makes images of the domain ``to``."""
@@ -352,6 +527,27 @@ class TranslateModel(Model):
                 small = f"images of {width}x{height}: too small or of a shape that the network cannot do"
                 raise ValueError(f"{small} ({str(error).splitlines()[0]})") from error
         return torch.cat(made)
+
+
+@KINDS.register("classify")
+class ClassifyModel(Model):
+    """Images -> classes, by the network that ``spec["classifier"]`` names: what a classifier without a generator leaves."""
+
+    verb = "classify"
+
+    def preview(self, reals: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+        """Real images, in the order of the classes that they are taken for."""
+        x = self.to_unit(next(x for x in reals.values() if x.ndim == 4))
+        return x[self.classify(x).argmax(1).argsort(stable=True)], len(x)
+
+
+def _domain(to: str, known: Sequence[str], names: Mapping[str, str], does: str) -> str:
+    """The one of the domains ``known`` that ``to`` or its name in ``names`` means. ValueError where there is none."""
+    for domain in known:
+        if to in (domain, names.get(domain)):
+            return domain
+    said = [*known, *(names[d] for d in known if names.get(d, d) != d)]
+    raise ValueError(f"to='{to}': no such domain{nearest(to, said)}; this model {does} {', '.join(said)}")
 
 
 def as_batch(images: Any, channels: int) -> Tensor:

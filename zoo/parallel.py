@@ -65,6 +65,21 @@ def mean(value: Tensor) -> Tensor:
     return value / world()
 
 
+class _Mean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value: Tensor) -> Tensor:
+        return mean(value)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return mean(gradient)  # every process's loss depends on this one's value
+
+
+def mean_with_gradient(value: Tensor) -> Tensor:
+    """The mean over processes, elementwise, through which each of them learns, as its value has a part in all their losses."""
+    return value if world() == 1 else _Mean.apply(value)
+
+
 def any_true(flag: bool) -> bool:
     """True where any process says so: all processes must ask at the same point."""
     if world() == 1:

@@ -19,7 +19,7 @@ the authors and why) and one function a setting::
 
 The first setting of a file is the paper's main one; it also serves data sets that have no setting of their own.
 Network arguments ``channels`` and ``resolution`` are filled in from the data where the spec is silent;
-``classes="data"`` becomes the number of the data set's classes.
+``classes="data"`` becomes the number of the data set's classes, and a head's ``features`` those of D.
 """
 
 from __future__ import annotations
@@ -95,11 +95,12 @@ class SGD(_Data):
 
 @dataclass(frozen=True)
 class RMSProp(_Data):
-    """RMSProp with torch's defaults."""
+    """RMSProp with torch's defaults. ``weight_decay``: the L2 term added to the gradient."""
 
     lr: float
     alpha: float = 0.99
     eps: float = 1e-8
+    weight_decay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -166,12 +167,18 @@ class Ema(_Data):
 @dataclass(frozen=True)
 class Stream(_Data):
     """One stream of real data. ``keys`` renames what the data set yields ({"x": "a"}), ``where`` keeps the rows with
-    these labels ({"domain": 0}), ``part=(k, n)`` keeps row k, k+n, k+2n, ... of those (disjoint, unpaired halves)."""
+    these labels ({"domain": 0}, {"y": (0, 1)}), ``part=(k, n)`` keeps row k, k+n, k+2n, ... of those (disjoint, unpaired halves),
+    ``balanced`` so many of the rest in all, as many of each class ``y``, chosen by the run's seed alone: every stream and
+    stage of a run that asks for the same number gets the same rows. ``view`` makes another domain of the images
+    (:mod:`zoo.data.views`). ``batch``: rows a draw, where that is not the turn's."""
 
     split: str = "train"
     keys: Mapping[str, str] = field(default_factory=FrozenDict)
-    where: Mapping[str, int] = field(default_factory=FrozenDict)
+    where: Mapping[str, int | tuple[int, ...]] = field(default_factory=FrozenDict)
     part: tuple[int, int] = (0, 1)
+    view: Literal["edges", "inverse"] | None = None
+    balanced: int | None = None
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -180,8 +187,8 @@ class Data(_Data):
 
     ``range``: the values of black and white. ``pad``: zero-pad smaller images up to the stage's resolution instead of
     resizing them. ``load``: store at this size, then crop the stage's resolution at random. ``flip``: mirror half of
-    the images. ``dequantise``: add uniform noise of one grey level. ``streams``: by name, one of them consumes the
-    clock's images (the first).
+    the images. ``dequantise``: add uniform noise of one grey level. ``streams``: by name; the first consumes the
+    clock's images.
     """
 
     range: tuple[float, float] = (-1.0, 1.0)
@@ -437,6 +444,11 @@ def check(recipe: Recipe) -> None:
             raise ValueError(f"{where}.data.range={stage.data.range}: must ascend")
         if not stage.data.streams:
             raise ValueError(f"{where}.data.streams: must name at least one stream")
+        for name, stream in stage.data.streams.items():
+            for key in ("balanced", "batch"):
+                value = getattr(stream, key)
+                if value is not None and value < 1:
+                    raise ValueError(f"{where}.data.streams.{name}.{key}={value}: must be at least 1")
         for player, optimiser in stage.optimisers.items():
             if optimiser.lr < 0:
                 raise ValueError(f"{where}.optimisers.{player}.lr={optimiser.lr}: must be 0 or more")

@@ -1,9 +1,9 @@
-"""Registries: names for the leaves of the zoo (networks, games, losses, penalties, data sets).
+"""Registries: names for the leaves of the zoo (networks, games, losses, penalties, data sets, metrics).
 
 A registry knows the package its entries live in and imports that package's modules on the first look-up,
 so that a new leaf is one file and nothing else. Other distributions add leaves through an entry-point group
-of the same name (``zoo.networks``, ``zoo.games``, ``zoo.losses``, ``zoo.penalties``, ``zoo.data``): the entry point names a
-module, and importing the module registers what it holds. No torch here.
+of the same name (``zoo.networks``, ``zoo.games``, ``zoo.losses``, ``zoo.penalties``, ``zoo.data``, ``zoo.metrics``): the entry
+point names a module, and importing the module registers what it holds. No torch here.
 """
 
 from __future__ import annotations
@@ -129,8 +129,17 @@ class Registry:
         return self._entries[name]
 
     def parameters(self, name: str) -> Mapping[str, inspect.Parameter]:
-        """The keyword arguments that ``name`` can be built with."""
-        return inspect.signature(self[name]).parameters
+        """The keyword arguments that ``name`` can be built with; those of its bases too, where a class hands on what it
+        does not know itself (``**more``)."""
+        builder = self[name]
+        found = dict(inspect.signature(builder).parameters)
+        for base in inspect.getmro(builder)[1:] if inspect.isclass(builder) else ():
+            rest = [k for k, p in found.items() if p.kind is p.VAR_KEYWORD]
+            if not rest or "__init__" not in vars(base):
+                continue
+            del found[rest[0]]
+            found.update({k: p for k, p in inspect.signature(base).parameters.items() if k not in found})
+        return found
 
     def check(self, spec: Spec | str) -> None:
         """ValueError where ``spec`` names nothing, or gives an argument that its builder does not take."""
@@ -157,3 +166,4 @@ PENALTIES = Registry("penalty", "zoo.penalties")
 GAMES = Registry("game", "zoo.games")
 DATASETS = Registry("data set", "zoo.data")
 PRIORS = Registry("prior", "zoo.game")
+METRICS = Registry("metric", "zoo.metrics")

@@ -26,7 +26,8 @@ class Beside:
 
     ``networks``: for each network the arguments that make it tiny. ``size``: sides of the images. ``batch``, ``resolution``,
     ``data``, ``game``: changes of the stage. ``eps``: Adam's, larger where some gradient is rounding alone (a bias
-    that a norm takes out again): Adam would make a whole step of it. Labels, where ``classes`` are given, cycle through the classes.
+    that a norm takes out again): Adam would make a whole step of it. ``stage``: which one of the recipe's is played. Labels, where
+    ``classes`` are given, cycle through the classes.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Beside:
         data: Data | None = None,
         game: dict | None = None,
         eps: float | None = None,
+        stage: int = 0,
     ):
         torch.manual_seed(1)
         count = 50
@@ -51,24 +53,24 @@ class Beside:
         known = Facts("noise", "Random images", channels, size, classes=names, keys=tuple(arrays))
         source = ImageData(known, arrays, "none")
         recipe = recipes.find(name)
-        stage = recipe.stages[0]
-        stage = replace(
-            stage,
-            batch=batch or stage.batch,
-            resolution=resolution or stage.resolution,
-            data=data or stage.data,
-            game=stage.game.replace(**(game or {})),
-            optimisers={n: replace(o, eps=eps) if eps else o for n, o in stage.optimisers.items()},
+        played = recipe.stages[stage]
+        played = replace(
+            played,
+            batch=batch or played.batch,
+            resolution=resolution or played.resolution,
+            data=data or played.data,
+            game=played.game.replace(**(game or {})),
+            optimisers={n: replace(o, eps=eps) if eps else o for n, o in played.optimisers.items()},
         )
         specs = {n: spec.replace(**networks[n]) for n, spec in recipe.networks.items()}
-        recipe = recipe.replace(networks=specs, stages=(stage,))
+        recipe = recipe.replace(networks=specs, stages=(played,))
         runtime = Runtime(device="cpu", layout="contiguous")
         recipe = plan.resolve(recipe, known)
         self.session = Session(recipe, source, known, runtime, torch.device("cpu"), 0, None)
         self.session._lay = lambda v: v.double() if v.is_floating_point() else v
         self.session.build_stage()
         self.batch, self.noise = recipe.stages[0].batch, torch.Generator()
-        self._reals = self.session.loader("data")
+        self._reals = {name: self.session.loader(name) for name in played.data.streams}
 
     def copy(self, name: str) -> nn.Module:
         """A network as it is now, in training mode."""
@@ -81,9 +83,11 @@ class Beside:
             self.noise.manual_seed(seed_for(0, "noise", 0, r))
             yield r
 
-    def real(self) -> dict[str, Tensor]:
-        """The next batch of reals, in the engine's order."""
-        return {k: self.session._lay(v) for k, v in self._reals.next(self.batch, self.noise).items()}
+    def real(self, stream: str = "") -> dict[str, Tensor]:
+        """The next batch of reals from a stream (by default the first), in the engine's order."""
+        stream = stream or next(iter(self._reals))
+        size = self.session.stage.data.streams[stream].batch or self.batch
+        return {k: self.session._lay(v) for k, v in self._reals[stream].next(size, self.noise).items()}
 
     def rand(self, *shape: int) -> Tensor:
         return torch.rand(self.batch, *shape, generator=self.noise)

@@ -15,7 +15,7 @@ import click
 
 from zoo.version import __version__
 
-VERBS = ("list", "show", "train", "resume", "sample", "data", "export", "publish")
+VERBS = ("list", "show", "train", "resume", "sample", "report", "eval", "bench", "data", "export", "publish")
 
 
 class Verbs(click.Group):

@@ -18,11 +18,17 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-3  # the largest difference of a pixel in [0, 1]: a quarter of a grey level
 
 
-@click.command("export")
+@click.command("export", short_help="Write a model as ONNX or a torch.export program.")
 @click.argument("name")
-@click.option("--format", "form", type=click.Choice(["onnx", "torch"]), required=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["onnx", "torch"]),
+    required=True,
+    help="onnx (onnxruntime runs it) or torch (a torch.export program).",
+)
 @click.option("--out", type=click.Path(), required=True, help="The file to write: .onnx, or .pt2 for torch.export.")
-@click.option("--to", help="The direction of a translator.")
+@click.option("--to", help="A domain, by its letter or name; needed for two-way translators and coupled models.")
 @json_option
 def command(name: str, form: str, out: str, to: str | None, as_json: bool) -> None:
     """Export NAME (the name of weights, a run's folder, a weights file).
@@ -68,7 +74,9 @@ def plain(model: Model, to: str | None):
 
     if model.verb == "translate":
         if to is None and len(model.to_network) > 1:
-            raise ValueError(f"--to: this model translates to {' and to '.join(model.to_network)}; say which")
+            raise ValueError(
+                f"--to: this model translates to {' and to '.join(model.domains.get(d, d) for d in model.to_network)}; say which"
+            )
         G = model.network(to or next(iter(model.to_network)))
         side = model.resolution
 
@@ -84,16 +92,23 @@ def plain(model: Model, to: str | None):
             return (torch.rand(n, model.channels, side, side, generator=torch.Generator().manual_seed(n)),)
 
         return Translator().eval().requires_grad_(False), images, ["images"]
-    if to is not None:
+    if model.verb != "sample":
+        raise ValueError(f"this model makes no images, its verb is {model.verb}: there is nothing to export as ONNX")
+    coupled = hasattr(model, "pairs")
+    if to is None and coupled:
+        raise ValueError(f"--to: this model makes {' and '.join(model.domains.values())}; say which")
+    if to is not None and not coupled:
         raise ValueError(f"--to {to}: this model makes images from noise; leave --to out")
+    place = list(model.domains).index(model.direction(to)) if coupled else None
 
     class Generator(nn.Module):
         def __init__(self):
             super().__init__()
-            self.G = model.generator
+            self.model = model
 
         def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-            return model.to_unit(self.G(z) if y is None else self.G(z, y=y))
+            x = self.model.render(z) if y is None else self.model.render(z, y=y)
+            return self.model.to_unit(x if place is None else x[:, place])
 
     def noise(n: int) -> tuple[Tensor, ...]:
         z, y = model.latents(range(n, 2 * n))

@@ -11,7 +11,7 @@ from zoo.cli.output import json_option, print_table
 KINDS = ("models", "recipes", "datasets", "weights")
 
 
-@click.command("list")
+@click.command("list", short_help="What there is: models, recipes, data sets, weights.")
 @click.argument("kind", default="models", metavar="[models|recipes|datasets|weights]")
 @click.argument("pattern", default="*")
 @json_option

@@ -51,6 +51,14 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def amount(value: float) -> str:
+    """950, 15.3 M, 40.1 T, 59.1 P."""
+    for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
+        if value >= size:
+            return f"{value / size:.1f} {prefix}"
+    return f"{value:,.0f}"
+
+
 def choose_device(name: str) -> str:
     """``auto`` -> cuda, else mps, else cpu."""
     if name != "auto":

@@ -79,6 +79,8 @@ class Progress:
 
     def on_tick(self, images: int, total: int, images_per_second: float, seconds_left: float, **facts: Any) -> None:
         logs = "  ".join(f"{k} {v:.4g}" for k, v in facts.get("logs", {}).items() if k.startswith("loss/"))
+        if facts.get("scores"):
+            self.line(f"{images:,} images: " + "  ".join(f"{k} {v:.4g}" for k, v in facts["scores"].items()))
         if sys.stdout.isatty():
             self._show(images, total, f"{images_per_second:,.1f} images/s", f"{duration(seconds_left)} left  {logs}")
         elif time.monotonic() - self.last > LINES or images >= total:

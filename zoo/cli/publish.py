@@ -7,7 +7,7 @@ import click
 from zoo.cli.output import json_option, print_json
 
 
-@click.command("publish")
+@click.command("publish", short_help="Put weights where others find them.")
 @click.argument("source")
 @click.option("--to", required=True, help="hf:OWNER/NAME, or a folder of weights with its index.json.")
 @click.option("--name", help="The name in the index.  [default: the recipe's]")

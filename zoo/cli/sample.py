@@ -1,4 +1,5 @@
-"""``zoo sample``: grids, single files, class grids and walks through the noise; translators take --input."""
+"""``zoo sample``: grids, single files, class grids and walks through the noise; translators take --input, and
+models with an encoder reconstruct it."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,17 +27,43 @@ MANIFEST = "samples.json"
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
-@click.command("sample")
+@click.command("sample", short_help="Make images with trained weights.")
 @click.argument("name")
-@click.option("-n", "count", type=click.IntRange(min=1), default=16, show_default=True, help="Images.")
+@click.option(
+    "-n",
+    "count",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="How many images; with --classes in each row, with --interpolate the seeds that it passes.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Image k has the seed SEED + k.")
-@click.option("--out", required=True, help="grid.png, a folder for single files (DIR/), or walk.gif.")
+@click.option(
+    "--out",
+    required=True,
+    help="A .png for one grid, a folder (DIR/) for a PNG an image, a .gif for --interpolate.",
+)
 @click.option("--y", help="A class (number or name) for all, or one an image, separated by commas.")
 @click.option("--classes", is_flag=True, help="A grid with a row for each class, -n images in each.")
 @click.option("--interpolate", type=click.IntRange(min=1), metavar="STEPS", help="A walk through -n seeds, as a GIF.")
-@click.option("--truncation", type=float, help="Draw noise beyond so many deviations again (normal priors).")
-@click.option("--input", "source", type=click.Path(), help="An image or a folder of images, for translators.")
-@click.option("--to", help="The domain to translate to.")
+@click.option("--codes", metavar="c1=3,c2=0.5", help="Values of codes, for all images (InfoGAN).")
+@click.option("--traverse", metavar="CODE", help="A grid in which only this code changes along a row; -n rows.")
+@click.option(
+    "--truncation",
+    type=float,
+    help="Draw noise beyond so many deviations again; small: cleaner, less varied images (normal priors).",
+)
+@click.option(
+    "--input",
+    "source",
+    type=click.Path(),
+    help="An image or a folder of images: what a translator begins from, or what a model with an encoder reconstructs.",
+)
+@click.option(
+    "--to",
+    help="A domain, by its letter or name: what a two-way translator makes, which needs it, or which of a coupled model's two is "
+    "shown.  [default: both, side by side]",
+)
 @click.option("--chunk", type=click.IntRange(min=1), default=16, show_default=True, help="Images in one pass.")
 @device_option
 def command(
@@ -47,6 +74,8 @@ def command(
     y: str | None,
     classes: bool,
     interpolate: int | None,
+    codes: str | None,
+    traverse: str | None,
     truncation: float | None,
     source: str | None,
     to: str | None,
@@ -63,34 +92,45 @@ def command(
     folder = out.endswith(("/", os.sep)) or Path(out).is_dir() or not Path(out).suffix
     suffix = "" if folder else Path(out).suffix.lower()
     wanted = ".gif" if interpolate else ".png"
-    if source is None and not (folder and not interpolate and not classes) and suffix != wanted:
+    whole = interpolate or classes or traverse  # one picture, never a folder
+    if source is None and not (folder and not whole) and suffix != wanted:
         what = "a walk" if interpolate else "a grid of classes" if classes else "a grid"
-        raise ValueError(
-            f"--out {out}: {what} is written as {wanted}" + ("" if interpolate or classes else ", or name DIR/")
-        )
+        raise ValueError(f"--out {out}: {what} is written as {wanted}" + ("" if whole else ", or name DIR/"))
     model = hub.load(name, choose_device(device))
     if model.verb == "translate":
         if source is None:
             raise ValueError(f"--input: '{name}' translates images; give an image or a folder of images")
         return translate(model, Path(source), to, Path(out), folder, chunk)
-    if source is not None or to is not None:
+    if model.verb != "sample":
+        raise ValueError(f"'{name}' makes no images: its verb is {model.verb} (zoo.load('{name}').{model.verb})")
+    if source is not None and to is None and hasattr(model, "reconstruct"):
+        make = lambda image: model.reconstruct(image, chunk=chunk)[0]  # noqa: E731
+        return remake(make, model.resolution, Path(source), Path(out), folder)
+    coupled = hasattr(model, "pairs")
+    if source is not None or (to is not None and not coupled):
         option = "--input" if source is not None else "--to"
         raise ValueError(f"{option} {source or to}: '{name}' makes images from noise; leave {option} out")
-    given = _classes(y)
-    common = dict(truncation=truncation, chunk=chunk)
+    given, coded = _classes(y), _codes(codes)
+    common = dict(truncation=truncation, chunk=chunk, **({"to": to or "both"} if coupled else {}))
+    if coded and (interpolate or classes or traverse):
+        raise ValueError(f"--codes {codes}: goes with plain samples; leave --interpolate, --classes and --traverse out")
     if not model.resolution and (folder or interpolate):
         raise ValueError(f"--out {out}: '{name}' makes points; give a .png to draw them in")
     if interpolate:
         seeds = range(seed, seed + count)
         walk(model.interpolate(seeds, interpolate, y=given, **common), Path(out))
+    elif traverse:
+        grid(*model.traverse(traverse, range(seed, seed + count), chunk=chunk), Path(out))
     elif classes:
         class_grid(model, count, seed, Path(out), given, common)
     elif folder:
         manifest = {"weights": hub.sha256(hub.find(name)), "y": given, "truncation": truncation}
-        files(model, range(seed, seed + count), given, Path(out), manifest, common)
+        manifest |= {"to": common["to"]} if coupled else {}
+        manifest |= {"codes": coded} if coded else {}
+        files(model, range(seed, seed + count), given, Path(out), manifest, {**common, "codes": coded})
     else:
         columns = math.ceil(math.sqrt(count))
-        grid(model.sample(count, seed=seed, y=given, **common), columns, Path(out))
+        grid(model.sample(count, seed=seed, y=given, codes=coded, **common), columns, Path(out))
     click.echo(out)
 
 
@@ -99,6 +139,20 @@ def _classes(y: str | None) -> Any:
         return None
     values = [int(v) if v.lstrip("-").isdigit() else v for v in map(str.strip, y.split(","))]
     return values[0] if len(values) == 1 else values
+
+
+def _codes(text: str | None) -> dict[str, float] | None:
+    """``c1=3,c2=0.5`` -> {"c1": 3.0, "c2": 0.5}."""
+    if text is None:
+        return None
+    found = {}
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError:
+            raise ValueError(f"--codes {text}: '{part}' must read NAME=NUMBER, such as c1=3") from None
+    return found
 
 
 # Images from noise ----------------------------------------------------------------------------------------------------
@@ -188,13 +242,18 @@ def _save(image: Image, path: Path, **how: Any) -> None:
 
 
 def translate(model: TranslateModel, source: Path, to: str | None, out: Path, folder: bool, chunk: int) -> None:
-    """An image to an image, or a folder of images to a folder of PNGs of the same names."""
+    """Each image as the domain ``to`` would have it."""
     if to is None:
         if len(model.to_network) > 1:
             names = [model.domains.get(d, d) for d in model.to_network]
             raise ValueError(f"--to: this model translates to {' and to '.join(names)}; say which")
         (to,) = model.to_network
-    model.direction(to)
+    fixed = getattr(model.network(to), "resolution", None)
+    remake(lambda image: model.translate(image, to, chunk=chunk)[0], fixed, source, out, folder)
+
+
+def remake(make: Callable[[Image], Tensor], fixed: int | None, source: Path, out: Path, folder: bool) -> None:
+    """An image to an image, or a folder of images to a folder of PNGs of the same names. ``fixed``: the size that is taken."""
     if not source.exists():
         raise ValueError(f"--input {source}: no such file or folder")
     sources = [source]
@@ -211,8 +270,7 @@ def translate(model: TranslateModel, source: Path, to: str | None, out: Path, fo
     (out if folder else out.parent).mkdir(parents=True, exist_ok=True)
     for paths in _with_bar(([p] for p in sources), len(sources)):
         for path in paths:
-            image = _fit(model, _read(path), to, path)
-            made = model.translate(image, to, chunk=chunk)[0]
+            made = make(_fit(fixed, _read(path), path))
             _save(_pil(made), out / f"{path.stem}.png" if folder else out)
     click.echo(out)
 
@@ -228,11 +286,10 @@ def _read(path: Path) -> Image:
         raise ValueError(f"--input {path}: not a readable image ({error}); repair or remove it") from None
 
 
-def _fit(model: TranslateModel, image: Image, to: str, path: Path) -> Image:
+def _fit(fixed: int | None, image: Image, path: Path) -> Image:
     """The image at the nearest size that the network takes; a change is told."""
     from PIL import Image
 
-    fixed = getattr(model.network(to), "resolution", None)
     size = (fixed, fixed) if fixed else tuple(max(4, round(side / 4) * 4) for side in image.size)
     if size == image.size:
         return image

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from zoo.cli.output import json_option, print_json
+from zoo.cli.output import amount, json_option, print_json
 
 
-@click.command("show")
+@click.command("show", short_help="All about a model, recipe, weights or data set.")
 @click.argument("name")
 @json_option
 def command(name: str, as_json: bool) -> None:
@@ -118,7 +118,8 @@ def _networks(found: dict[str, Any]) -> list[str]:
 def _stages(stages: list[dict[str, Any]]) -> list[str]:
     lines = []
     for i, stage in enumerate(stages):
-        lines.append(f"stage {i + 1}: {stage['images']:,} images in {stage['rounds']:,} rounds")
+        work = amount(stage["multiply_adds_a_round"] * stage["rounds"])
+        lines.append(f"stage {i + 1}: {stage['images']:,} images in {stage['rounds']:,} rounds, {work} multiply-adds")
         for turn in stage["turns"]:
             real = {"fresh": "new real images", "last": "the last real images"}.get(turn["draw"], "no real images")
             players = " and ".join(turn["players"])

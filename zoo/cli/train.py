@@ -9,28 +9,56 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.cli import processes
-from zoo.cli.output import device_option, duration, print_json
+from zoo.cli.output import amount, device_option, duration, print_json
 from zoo.cli.progress import LONG, Progress
 
 if TYPE_CHECKING:
     from zoo.recipe import Recipe
 
 
-@click.command("train", context_settings={"show_default": True})
+@click.command("train", short_help="Train a model into a new run's folder.", context_settings={"show_default": True})
 @click.argument("model")
-@click.option("--dataset", help="A registered data set, or folder:PATH of your own images.")
-@click.option("--variant", default="", help="A reduced setting of the model: small.", show_default=False)
+@click.option(
+    "--dataset",
+    help="A registered set, folder:PATH of your own images or shards:PATTERN.  [default: that of the model's first setting]",
+)
+@click.option(
+    "--variant",
+    default="",
+    show_default=False,
+    help="Another setting than the main one, such as small (reduced); `zoo show MODEL` lists them.",
+)
 @click.option("--images", type=click.IntRange(min=1), help="Budget in real images; stages and ramps are rescaled.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop early, after so many minutes.")
 @click.option("--out", type=click.Path(), help="The run's folder, a new one.  [default: runs/RECIPE-seedS]")
-@click.option("--seed", type=click.IntRange(min=0), default=0)
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a field: optimisers.D.lr=1e-4.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, help="Of first weights, noise and the order of the images."
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a field; may be repeated. KEY is a dotted path (optimisers.D.lr=1e-4, stages.1.batch=32); "
+    "`zoo show RECIPE --json` lists them under settings.",
+)
 @click.option("--init", help="Weights to begin from: a name, a file or a run's folder.")
 @device_option
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", help="bf16: autocast, for GPUs.")
 @click.option("--compile", is_flag=True, help="torch.compile the losses: a minute's wait, then faster.")
 @click.option("--deterministic", is_flag=True, help="Bit-equal repetition on CUDA too, slower.")
-@click.option("--nproc", type=click.IntRange(min=1), default=1, help="Processes on this machine.")
+@click.option(
+    "--eval-every",
+    type=click.IntRange(min=1),
+    metavar="IMAGES",
+    help="Score 2,000 samples so often: fd and kid, into log.jsonl.",
+)
+@click.option(
+    "--nproc",
+    type=click.IntRange(min=1),
+    default=1,
+    help="Processes on this machine, a GPU each; every batch must be a multiple.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what it would cost and stop; nothing is fetched or written.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, one an event.")
 def command(
@@ -47,13 +75,16 @@ def command(
     precision: str,
     compile: bool,
     deterministic: bool,
+    eval_every: int | None,
     nproc: int,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Train MODEL: a model's id with --dataset, a recipe's name, or the path of a recipe file of your own.
 
-    Without --variant it is the paper's full setting. The run can be stopped (Ctrl-C) and resumed at any time.
+    Without --variant it is the main setting for the data set: the paper's in full where the paper used it, else a reduced
+    one. Where there is none for it, the model's first setting is used, and told. The run can be stopped (Ctrl-C) and
+    resumed at any time.
     """
     from zoo import api, hub, recipe
     from zoo.engine import plan
@@ -87,7 +118,7 @@ def command(
     from zoo.engine.run import Runtime
     from zoo.engine.train import train
 
-    runtime = Runtime(device=device, precision=precision, compile=compile, deterministic=deterministic)
+    runtime = Runtime(device, precision, compile=compile, deterministic=deterministic, eval_every=eval_every)
     progress = Progress(as_json, minutes, lambda on, seconds: advice(found, on, seconds))
     try:
         train(found, path, runtime=runtime, seed=seed, images=images, minutes=minutes, init=init, progress=progress)
@@ -117,7 +148,10 @@ def tell_cost(recipe: Recipe, cost: dict[str, Any], asked: str | None, as_json: 
         click.echo(note)
     for stage, planned in zip(recipe.stages, cost["stages"], strict=True):
         side = f" of {stage.resolution} pixels" if stage.resolution else ""
-        click.echo(f"{planned['images']:,} images{side} in {planned['rounds']:,} rounds, batch {stage.batch}")
+        work = amount(planned["multiply_adds_a_round"] * planned["rounds"])
+        click.echo(
+            f"{planned['images']:,} images{side} in {planned['rounds']:,} rounds, batch {stage.batch}, {work} multiply-adds"
+        )
         if whole:
             for turn in planned["turns"]:
                 click.echo(f"  {' and '.join(turn['players'])}: {turn['times']:g} times a round, batch {turn['batch']}")

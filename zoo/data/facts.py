@@ -17,7 +17,8 @@ class Facts:
     ``channels``: of an image; for a toy set the dimension of its points. ``resolution``: the side of its
     square images as published; 0 for toy points; None where the images have many sizes, so that the caller
     has to choose. ``classes``: the names of the values of ``y``, () without labels. ``keys``: what a batch
-    holds. ``splits``: images a split; empty where it is not known before reading.
+    holds. ``splits``: images a split; empty where it is not known before reading. ``paired``: each row of one
+    domain shows what the row of the same rank in the other does.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Facts:
     splits: Mapping[str, int] = field(default_factory=dict)
     licence: str = "not stated"
     about: str = ""
+    paired: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "classes", tuple(self.classes))

@@ -113,7 +113,7 @@ class Folder:
     def _rows(self, split: str, bad: list[str]) -> Iterator[dict[str, Any]]:
         for file in self.files[split]:
             try:
-                image = self._read(file)
+                image = self.read(file)
             except Exception as error:  # Pillow's decoders raise many kinds
                 bad.append(f"{file.relative_to(self.root)} ({' '.join(str(error).split())[:80]})")
                 continue
@@ -127,7 +127,8 @@ class Folder:
                 f"folder:{self.root}?skip=corrupt"
             )
 
-    def _read(self, file: Path) -> Any:
+    def read(self, file: Path) -> Any:
+        """One image as PIL, in the mode of the folder's channels. Raises what Pillow raises."""
         from PIL import Image
 
         with Image.open(file) as image:

@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from zoo.data.store import ImageData
+from zoo.data.views import VIEWS
 
 if TYPE_CHECKING:
     import torch
@@ -31,12 +32,13 @@ class Loader:
     """Batches of ``data`` without end.
 
     ``rank`` of ``world``: the process's part. ``keys``: which keys to yield and under which names, {"x":
-    "a"}; None yields all. ``where``: only rows with these labels, {"domain": 0}. ``part`` (k, n): of those
-    only rows k, k + n, k + 2n, ... ``range``: where pixels 0 and 255 go. ``load``: images are resized to
+    "a"}; None yields all. ``where``: only rows with these labels, {"domain": 0} or {"y": (0, 1)}. ``part`` (k, n): of those
+    only rows k, k + n, k + 2n, ... ``balanced`` (count, seed): of those ``count``, as many of each class ``y``, chosen by
+    ``seed``. ``range``: where pixels 0 and 255 go. ``load``: images are resized to
     this side first, where they don't have it (antialiased bilinear); ``crop``: a random square of this side;
     ``flip``: left and right at random; ``pad``: black borders to this side. ``dequantise``: pixel k of 256
-    becomes uniform in [k, k + 1) / 256 of the range rather than a point. ``workers``: threads that read
-    ahead, for sets that don't fit on the device.
+    becomes uniform in [k, k + 1) / 256 of the range rather than a point. ``view``: of the images, a name in
+    :mod:`zoo.data.views`. ``workers``: threads that read ahead, for sets that don't fit on the device.
 
     ``position``: images consumed by all processes together; set it to resume. ValueError for arguments that
     don't fit the data.
@@ -51,14 +53,16 @@ class Loader:
         rank: int = 0,
         world: int = 1,
         keys: Mapping[str, str] | None = None,
-        where: Mapping[str, int] | None = None,
+        where: Mapping[str, int | tuple[int, ...]] | None = None,
         part: tuple[int, int] = (0, 1),
+        balanced: tuple[int, int] | None = None,
         range: tuple[float, float] = (-1.0, 1.0),
         pad: int | None = None,
         load: int | None = None,
         crop: int | None = None,
         flip: bool = False,
         dequantise: bool = False,
+        view: str | None = None,
         workers: int = 0,
     ):
         import torch
@@ -66,7 +70,7 @@ class Loader:
         self.data, self.seed, self.device = data, seed, torch.device(device)
         self.rank, self.world = rank, world
         self.range, self.pad, self.load, self.crop = range, pad, load, crop
-        self.flip, self.dequantise = flip, dequantise
+        self.flip, self.dequantise, self.view = flip, dequantise, view
         self.position = 0
         facts = data.facts
         for key in keys or ():
@@ -78,14 +82,16 @@ class Loader:
         side = self._check_sides()
         self.resolution = side  # of the images that come out; 0 for toy points
         feed = getattr(data, "feed", None)  # sets without random access bring their own
-        self._feed = feed(self, where, part, workers) if feed else _feed(self, where, part, workers)
+        if feed and balanced:
+            raise ValueError(f"{facts.name} is read as it streams: a balanced subset can't be chosen from it")
+        self._feed = feed(self, where, part, workers) if feed else _feed(self, where, part, balanced, workers)
         self.exact = data.exact
 
     def _check_sides(self) -> int:
         facts, side = self.data.facts, self.load or self.data.facts.resolution
-        random = [n for n in ("pad", "load", "crop", "flip", "dequantise") if getattr(self, n)]
-        if facts.resolution == 0 and random:
-            raise ValueError(f"{facts.name} yields points, not images: {random[0]} does not apply")
+        asked = [n for n in ("pad", "load", "crop", "flip", "dequantise", "view") if getattr(self, n)]
+        if facts.resolution == 0 and asked:
+            raise ValueError(f"{facts.name} yields points, not images: {asked[0]} does not apply")
         if self.crop and self.crop > side:
             raise ValueError(f"crop={self.crop} is larger than the images of {facts.name}, {side}x{side}")
         side = self.crop or side
@@ -112,7 +118,7 @@ class Loader:
         return {name: batch[key] for key, name in self.keys.items()}
 
     def _finish(self, x: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        """uint8 [n, C, H, W] to float32 in range: resize, crop, flip, pad, normalise."""
+        """uint8 [n, C, H, W] to float32 in range: resize, crop, flip, pad, view, normalise."""
         import torch
         import torch.nn.functional as F
 
@@ -139,6 +145,8 @@ class Loader:
             before = (self.pad - x.shape[-1]) // 2
             after = self.pad - x.shape[-1] - before
             x = F.pad(x, (before, after, before, after))  # black
+        if self.view:
+            x = VIEWS[self.view](x)
         low, high = self.range
         if self.dequantise:
             return (x.float() + uniform(*x.shape[1:])).mul_((high - low) / 256).add_(low)
@@ -185,7 +193,32 @@ def pieces(epoch: Any, length: int, start: int, size: int) -> torch.Tensor:
     return found[0] if len(found) == 1 else torch.cat(found)
 
 
-def _feed(loader: Loader, where: Mapping[str, int] | None, part: tuple[int, int], workers: int) -> Any:
+def balanced_rows(data: ImageData, rows: torch.Tensor, count: int, seed: int) -> torch.Tensor:
+    """``count`` of ``rows``, in ascending order, as many of each class that they hold, chosen by ``seed``. ValueError where
+    that can't be."""
+    import torch
+
+    if "y" not in data.facts.keys:
+        raise ValueError(f"balanced={count}: {data.facts.name} has no labels")
+    rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
+    y = data.labels("y")[rows]
+    classes = [c for c in y.unique().tolist() if c >= 0]  # -1 is "no label"
+    each, rest = divmod(count, len(classes))
+    if rest:
+        raise ValueError(f"balanced={count}: must be a multiple of the {len(classes)} classes of {data.facts.name}")
+    chosen = [rows[y == c][:each] for c in classes]
+    if min(map(len, chosen)) < each:
+        raise ValueError(f"balanced={count}: {data.facts.name} has a class of fewer than {each} images")
+    return torch.cat(chosen).sort().values
+
+
+def _feed(
+    loader: Loader,
+    where: Mapping[str, Any] | None,
+    part: tuple[int, int],
+    balanced: tuple[int, int] | None,
+    workers: int,
+) -> Any:
     """How rows get to the device: from the device itself where they fit, else from the host through
     threads."""
     import torch
@@ -197,9 +230,11 @@ def _feed(loader: Loader, where: Mapping[str, int] | None, part: tuple[int, int]
         for key, value in where.items():
             if key not in data.facts.keys or key == "x":
                 raise ValueError(f"where {key}={value}: {data.facts.name} has no label '{key}'")
-            keep &= data.labels(key) == value
+            keep &= torch.isin(data.labels(key), torch.tensor(value))
         rows = keep.nonzero().squeeze(1)
     rows = rows[part[0] :: part[1]]
+    if balanced:
+        rows = balanced_rows(data, rows, *balanced)
     if len(rows) == 0:
         raise ValueError(f"{data.facts.name} has no images with {dict(where or {})} in part {part}")
     # Streams that see different rows must not go in step: unpaired domains would come in pairs.

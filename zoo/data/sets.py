@@ -273,6 +273,7 @@ def emoji() -> ImageSet:
         "Twemoji CC BY 4.0 (domain 0), Noto Emoji Apache-2.0 (domain 1)",
         "On white. style = domain: 0 twitter, 1 google; rows 2k and 2k + 1 are the same emoji. "
         "A tenth of the glyphs is held out, the same ones in both styles.",
+        paired=True,
     )
     source = Source(
         "npm emoji-datasource-twitter and -google",

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from zoo import parallel
 from zoo.data import Facts
@@ -19,16 +21,17 @@ from zoo.engine.ema import Shadows
 from zoo.engine.ramps import Ramps
 from zoo.engine.turn import Learner
 from zoo.game import Batch, Game, Turn, seed_for
-from zoo.recipe import Recipe, Stage, Stream, check
+from zoo.recipe import Recipe, Stage, Stream, check, encode
 from zoo.registry import GAMES, NETWORKS, Spec
 
 
 def resolve(recipe: Recipe, facts: Facts) -> Recipe:
-    """The recipe with what the data set fixes filled in: ``channels``, ``resolution`` and ``classes="data"``."""
+    """The recipe with what the data set fixes filled in: ``channels``, ``resolution`` and ``classes="data"``; and, in heads on
+    the features of D that leave it out, how many ``features`` there are."""
     check(recipe)
     known = {"channels": facts.channels, "resolution": recipe.stages[-1].resolution}
-    networks = {}
-    for name, spec in recipe.networks.items():
+
+    def fill(name: str, spec: Spec) -> Spec:
         takes = NETWORKS.parameters(spec.name)
         if spec.kwargs.get("classes") == "data":
             if not facts.classes:
@@ -37,10 +40,30 @@ def resolve(recipe: Recipe, facts: Facts) -> Recipe:
                     f"or an unconditional recipe (zoo list recipes)"
                 )
             spec = spec.replace(classes=len(facts.classes))
-        spec = spec.replace(**{k: v for k, v in known.items() if k in takes and k not in spec.kwargs})
+        # One network may be built around another.
+        inside = {k: fill(f"{name}.{k}", v) for k, v in spec.kwargs.items() if isinstance(v, Spec)}
+        spec = spec.replace(**inside, **{k: v for k, v in known.items() if k in takes and k not in spec.kwargs})
         NETWORKS.check(spec)
-        networks[name] = spec
+        return spec
+
+    networks = {name: fill(name, spec) for name, spec in recipe.networks.items()}
+    for name, spec in networks.items():
+        wanted = NETWORKS.parameters(spec.name).get("features")
+        if wanted and wanted.default is wanted.empty and "features" not in spec.kwargs:
+            networks[name] = spec.replace(features=count_features(recipe.replace(networks=networks), **known))
     return recipe.replace(networks=networks)
+
+
+def count_features(recipe: Recipe, channels: int, resolution: int) -> int:
+    """How many numbers ``D.features(x)`` gives an image, found on ``meta``. ValueError where D has no features."""
+    if "D" not in recipe.networks:
+        raise ValueError(f"networks: a head on D's features needs a network D, got {', '.join(recipe.networks)}")
+    spec = recipe.networks["D"]
+    D = build_networks(recipe.replace(networks={"D": spec}), device="meta")["D"]
+    if not hasattr(D, "features"):
+        raise ValueError(f"networks.D: '{spec.name}' has no features for a head; choose another network")
+    shape = (channels, resolution, resolution) if resolution else (channels,)
+    return D.features(torch.empty(2, *shape, device="meta")).flatten(1).shape[1]
 
 
 def build_networks(recipe: Recipe, seed: int = 0, device: str | None = None) -> dict[str, nn.Module]:
@@ -78,7 +101,8 @@ def yields(stream: Stream, facts: Facts) -> dict[str, str]:
 
 def check_batches(stage: Stage, turns: Sequence[Turn]) -> None:
     """ValueError unless the processes can share every batch."""
-    for size in (stage.batch, *(t.batch for t in turns if t.batch)):
+    own = [s.batch for s in stage.data.streams.values() if s.batch]
+    for size in (stage.batch, *(t.batch for t in turns if t.batch), *own):
         if size % parallel.world():
             raise ValueError(f"batch={size}: must be a multiple of the {parallel.world()} processes")
 
@@ -88,17 +112,34 @@ def meta_batch(stage: Stage, facts: Facts, size: int) -> dict[str, torch.Tensor]
     shape = (facts.channels, stage.resolution, stage.resolution) if stage.resolution else (facts.channels,)
     have: dict[str, torch.Tensor] = {}
     for stream in stage.data.streams.values():
+        rows = stream.batch or size
         for key, name in yields(stream, facts).items():
             if key == "caption":
                 continue
-            made = torch.empty(size, *shape) if key == "x" else torch.empty(size, dtype=torch.int64)
+            made = torch.empty(rows, *shape) if key == "x" else torch.empty(rows, dtype=torch.int64)
             have[name] = made.to("meta")
     return have
 
 
+class Counted(TorchDispatchMode):
+    """Counts the multiply-adds of convolutions and matrix products, those of all derivatives among them. (torch's
+    ``FlopCounterMode`` also follows modules, by hooks that ``torch.func.grad`` refuses.)"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.multiply_adds = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            self.multiply_adds += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out) // 2
+        return out
+
+
 def rehearse(recipe: Recipe, facts: Facts) -> list[dict[str, Any]]:
     """Play one round of every stage on ``meta``: no data, no memory, no time. Returns the facts of each stage:
-    ``turns`` (players, times a round, batch), ``images_a_round``, ``rounds``."""
+    ``turns`` (players, times a round, batch), ``images_a_round``, ``multiply_adds_a_round`` (of the convolutions and matrix
+    products, forward and backward, as they are done), ``rounds``."""
     networks = build_networks(recipe, device="meta")
     stages = []
     for stage in recipe.stages:
@@ -111,24 +152,35 @@ def rehearse(recipe: Recipe, facts: Facts) -> list[dict[str, Any]]:
             batch.update(meta_batch(stage, facts, stage.batch))
             with torch.no_grad():
                 game.prepare(batch)
+            clock = next(iter(stage.data.streams.values())).batch
             usual = 1_000_003  # a round in no burst and no warm-up
-            turns, per_round = [], 0
+            turns, per_round, work = [], 0, 0.0
             for turn in learner.turns:
                 size = turn.batch or stage.batch
                 batch.size = size
                 if turn.draw is not None:
                     batch.update(meta_batch(stage, facts, size))
                 try:
-                    learner.play(turn, batch, 0)
+                    with Counted() as counted:
+                        learner.play(turn, batch, 0)
                 except RuntimeError as error:
                     raise ValueError(f"stage at {stage.resolution} pixels: {str(error).splitlines()[0]}") from error
                 times = (turn.repeat(usual) if callable(turn.repeat) else turn.repeat) / turn.every
-                per_round += times * size if turn.draw == "fresh" else 0
+                per_round += times * (clock or size) if turn.draw == "fresh" else 0
+                work += times * counted.multiply_adds
                 turns.append({"players": list(turn.players), "times": times, "batch": size, "draw": turn.draw})
         if not per_round:
             raise ValueError("the game's turns consume no real images: at least one needs draw='fresh'")
         rounds = math.ceil(stage.images / per_round)
-        stages.append({"turns": turns, "images_a_round": per_round, "rounds": rounds, "images": stage.images})
+        stages.append(
+            {
+                "turns": turns,
+                "images_a_round": per_round,
+                "multiply_adds_a_round": work,
+                "rounds": rounds,
+                "images": stage.images,
+            }
+        )
     return stages
 
 
@@ -142,7 +194,7 @@ def describe(recipe: Recipe, facts: Facts | None = None) -> dict[str, Any]:
         "recipe": recipe.name,
         "dataset": facts.name,
         "parameters": {n: sum(p.numel() for p in m.parameters()) for n, m in networks.items()},
-        "networks": {n: {"name": s.name, "kwargs": dict(s.kwargs)} for n, s in recipe.networks.items()},
+        "networks": {n: {"name": s.name, "kwargs": encode(s.kwargs)} for n, s in recipe.networks.items()},
         "images": recipe.images,
         "stages": rehearse(recipe, facts),
     }
@@ -152,16 +204,16 @@ def shipped(game: Game, recipe: Recipe, stage: Stage, facts: Facts) -> dict[str,
     """The model spec for the Card (plain JSON): what ``zoo.model`` needs to build the Model without any game."""
 
     def plain(spec: Spec) -> dict[str, Any]:
-        return {"name": spec.name, "kwargs": dict(spec.kwargs)}
+        return {"name": spec.name, "kwargs": encode(spec.kwargs)}
 
     ships = dict(game.ships())
     spec = {**ships, "networks": {n: plain(recipe.networks[n]) for n in ships["networks"]}}
     if isinstance(spec.get("prior"), Spec):
         spec["prior"] = plain(spec["prior"])
     return {
-        **spec,
         "range": list(stage.data.range),
         "resolution": stage.resolution,
         "channels": facts.channels,
         "classes": list(facts.classes),
+        **spec,
     }

@@ -40,6 +40,7 @@ class Runtime:
     ``device``: ``auto`` (cuda, else mps, else cpu) or a torch device. ``precision``: ``fp32`` or ``bf16`` (autocast; penalties
     and losses sum in float32). ``tf32``: let matrix units round float32 inputs to 10 bits. ``compile``: torch.compile the
     losses. ``deterministic``: bit-equal repetition on CUDA too. ``layout``: ``channels_last`` or ``contiguous``.
+    ``eval_every``: score the model each time so many real images have been consumed, which leaves the training as it is.
     """
 
     device: str = "auto"
@@ -48,12 +49,15 @@ class Runtime:
     compile: bool = False
     deterministic: bool = False
     layout: str = "channels_last"
+    eval_every: int | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"precision='{self.precision}': must be fp32 or bf16")
         if self.layout not in ("channels_last", "contiguous"):
             raise ValueError(f"layout='{self.layout}': must be channels_last or contiguous")
+        if self.eval_every is not None and self.eval_every < 1:
+            raise ValueError(f"eval_every={self.eval_every}: must be at least 1 image")
 
     def settle(self) -> torch.device:
         """Choose the device and tell torch the rest. ValueError where the device is not there."""
@@ -123,6 +127,10 @@ class RunFolder:
         except (OSError, json.JSONDecodeError):
             raise ValueError(f"run '{self.path}': no readable {RECIPE} there; is it the folder of a run?") from None
 
+    def runtime(self, **changes: Any) -> Runtime:
+        """What the run was begun with, but for the ``changes`` that are not None."""
+        return Runtime(**{**self.facts()["runtime"], **{k: v for k, v in changes.items() if v is not None}})
+
     def log(self, line: Mapping[str, Any]) -> None:
         """One line of log.jsonl, written at once."""
         with open(self.path / LOG, "a", encoding="utf-8") as file:
@@ -141,11 +149,60 @@ class RunFolder:
                 continue
         self._write_text(LOG, "".join(kept))
 
+    def note_machine(self, machine: Mapping[str, Any], images: int) -> None:
+        """Say in recipe.json on which machine the run goes on from ``images`` real images, where it is another one."""
+        held = self.facts()
+        machines = held.get("machines", [])
+        if not machines or {k: v for k, v in machines[-1].items() if k != "from_images"} != machine:
+            held["machines"] = [*machines, {"from_images": images, **machine}]
+            self._write_text(RECIPE, json.dumps(held, indent=2))
+
+
+def versions() -> dict[str, str]:
+    """Of what computes the numbers."""
+    return {"zoo": __version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def processor() -> str:
+    """The processor in words."""
+    known = Path("/proc/cpuinfo")
+    if known.is_file():
+        named = [line.partition(":")[2].strip() for line in known.read_text().splitlines() if "model name" in line]
+        if named:
+            return named[0]
+    return platform.processor() or platform.machine()
+
+
+def machine_of(device: torch.device) -> dict[str, Any]:
+    """The machine that a run is made on, in words; nothing that names its owner."""
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processes": parallel.world(),
+        "versions": versions(),
+    }
+
 
 def model_of(game: Game, shadows: Shadows, spec: Mapping[str, Any]) -> Model:
     """The Model that the game would leave behind now: the shadows where there are any, the players elsewhere."""
     networks = {n: shadows[n].network if n in shadows else game.get_submodule(n) for n in spec["networks"]}
     return build_model(spec, networks)
+
+
+def finished(game: Game, shadows: Shadows, spec: Mapping[str, Any], draw: Callable[[], Batch]) -> Model:
+    """The Model as it is shipped. A game with standing statistics finishes a copy, so that training is not touched; one
+    process does it alone."""
+    if type(game).finish is not Game.finish:
+        game = copy.deepcopy(game)
+        for name, shadow in shadows.items():
+            game.get_submodule(name).load_state_dict(shadow.network.state_dict())
+        with torch.no_grad(), parallel.alone():
+            game.finish(draw)
+        shadows = {}
+    return model_of(game, shadows, spec)
 
 
 def tile(images: Tensor, columns: int) -> Tensor:
@@ -192,7 +249,7 @@ def card(recipe: Recipe, facts: Facts, spec: Mapping[str, Any], run: Mapping[str
         "dataset": {"name": facts.name, "licence": facts.licence},
         **run,
         "metrics": {},
-        "versions": {"zoo": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": versions(),
     }
 
 
@@ -206,16 +263,8 @@ def export(
     draw: Callable[[], Batch],
     run: Mapping[str, Any],
 ) -> None:
-    """Write the weights file. A game with standing statistics finishes a copy, so that training is not touched; one
-    process does it alone."""
+    """Write the weights file."""
     spec = plan.shipped(game, recipe, recipe.stages[stage_index], facts)
-    if type(game).finish is not Game.finish:
-        game = copy.deepcopy(game)
-        for name, shadow in shadows.items():
-            game.get_submodule(name).load_state_dict(shadow.network.state_dict())
-        with torch.no_grad(), parallel.alone():
-            game.finish(draw)
-        shadows = {}
-    model = model_of(game, shadows, spec)
+    model = finished(game, shadows, spec, draw)
     networks = {n: model.networks[n] for n in spec["networks"]}
     hub.save_weights(path, networks, card(recipe, facts, spec, run))

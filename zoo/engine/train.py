@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,19 @@ from zoo.data import facts as facts_of
 from zoo.engine import checkpoint, plan
 from zoo.engine.ema import Shadows
 from zoo.engine.ramps import Ramps
-from zoo.engine.run import CHECKPOINT, SAMPLES, WEIGHTS, RunFolder, Runtime, export, model_of, write_grid
+from zoo.engine.run import (
+    CHECKPOINT,
+    SAMPLES,
+    WEIGHTS,
+    RunFolder,
+    Runtime,
+    card,
+    export,
+    finished,
+    machine_of,
+    model_of,
+    write_grid,
+)
 from zoo.engine.turn import Learner
 from zoo.files import sweep
 from zoo.game import Batch, Game, seed_for
@@ -35,6 +47,7 @@ from zoo.recipe import Recipe, Stage, decode
 
 Progress = Callable[..., None]
 POLL = 8  # rounds between two questions whether any process wants to stop
+AHEAD = 8  # steps of a repeated turn whose fakes are made in one pass, at most: they are held until then
 READERS = 4  # threads that read ahead where a data set does not fit on the device
 
 
@@ -68,6 +81,10 @@ def train(
     facts = facts_of(source)
     recipe = plan.resolve(recipe, facts)
     plan.rehearse(recipe, facts)
+    if runtime.eval_every:
+        from zoo.metrics.evaluate import check_watch
+
+        check_watch(facts.name)
     session = Session(recipe, source, facts, runtime, device, seed, progress)
     session.begin_from(init)
     session.open_data(0)
@@ -97,7 +114,7 @@ def resume(
     recipe, seed = decode(held["recipe"]), held["seed"]
     if held["given"] and dataset is None:
         raise ValueError(f"run '{run}': was trained on a data set given as an object; pass it again as dataset=")
-    runtime = runtime or Runtime(**held["runtime"])
+    runtime = runtime or folder.runtime()
     begun = (folder.path / CHECKPOINT).exists()
     tensors, state = checkpoint.load(folder.path / CHECKPOINT) if begun else (None, None)
     device = runtime.settle()
@@ -172,6 +189,8 @@ class Session:
             keys=stream.keys,
             where=stream.where,
             part=stream.part,
+            view=stream.view,
+            balanced=(stream.balanced, seed_for(self.seed, "balanced")) if stream.balanced else None,
             range=stage.data.range,
             pad=stage.resolution if stage.data.pad else None,
             crop=stage.resolution if stage.data.load else None,
@@ -211,11 +230,16 @@ class Session:
         size = self.stage.batch // parallel.world()
         return Batch(size, device=self.device, generator=self.noise, rank=parallel.rank(), world=parallel.world())
 
-    def draw(self, batch: Batch) -> None:
-        """Fresh reals of every stream into the batch."""
-        for loader in self.loaders.values():
-            for key, value in loader.next(batch.size, batch.generator).items():
+    def draw(self, batch: Batch) -> int:
+        """Fresh reals of every stream into the batch. Returns how many images the clock has gone on by: all processes'
+        from the first stream."""
+        world, sizes = parallel.world(), []
+        for name, loader in self.loaders.items():
+            own = self.stage.data.streams[name].batch
+            sizes.append(own // world if own else batch.size)
+            for key, value in loader.next(sizes[-1], batch.generator).items():
                 batch[key] = self._lay(value)
+        return sizes[0] * world
 
     def _lay(self, value: Any) -> Any:
         if self.runtime.layout == "channels_last" and isinstance(value, Tensor) and value.dim() == 4:
@@ -260,12 +284,15 @@ class Session:
         world = parallel.world()
         drawn = False
         for turn in self.learner.turns:
-            for _ in range(turn.times(self.round)):
-                batch.size = (turn.batch or self.stage.batch) // world
+            times = turn.times(self.round)
+            batch.size = (turn.batch or self.stage.batch) // world
+            for step in range(times):
+                if step % AHEAD == 0:
+                    ahead = self.learner.ahead(turn, batch, min(AHEAD, times - step))
+                batch.update(ahead[step % AHEAD])
                 if turn.draw == "fresh" or (turn.draw == "last" and not drawn):
-                    self.draw(batch)
+                    consumed += self.draw(batch)
                     drawn = True
-                    consumed += batch.size * world
                 for name, value in self.learner.play(turn, batch, self.round).items():
                     record(f"loss/{name}", value)
         for name, value in batch.logs.items():
@@ -291,6 +318,8 @@ class Session:
             self.stage_index, self.images, self.round = state["stage"], state["images"], state["round"]
             self.seen, self.seconds = state["seen"], state["seconds"]
         with self._signals(), checkpoint.disk(self.folder.path):
+            if self.main:
+                self.folder.note_machine(machine_of(self.device), self.seen)
             while self.stage_index < len(self.recipe.stages):
                 self.build_stage()
                 if tensors is not None:
@@ -339,6 +368,7 @@ class Session:
             self._grid()
         clock = Clock()
         while self.images < stage.images and not self.stop:
+            before = self.seen
             try:
                 self.play_round(record)
             except RuntimeError as error:
@@ -353,8 +383,9 @@ class Session:
                 self.stop = self._asked
             if not self.main:
                 continue
-            if clock.due("tick"):
-                log.tick(began)
+            scoring = self._score_is_due(before)
+            if scoring or clock.due("tick"):
+                log.tick(began, self._score if scoring else dict)
             if clock.due("grid"):
                 log.tick(began)
                 self._grid()
@@ -385,7 +416,12 @@ class Session:
         self.tell("grid", path=str(path))
         if self.seen and share < 0.03:
             text = f"collapse: after {self.seen:,} images all samples are alike (they differ {share:.0%} as much as real ones)"
+            self.folder.log({**self.clock(), "warning": text})
             self.tell("warning", text=text)
+
+    def clock(self) -> dict[str, int]:
+        """Where the run stands, as every line of the log says it."""
+        return {"images": self.seen, "round": self.round, "stage": self.stage_index}
 
     def _save(self, began: float) -> None:
         facts = {
@@ -399,25 +435,59 @@ class Session:
         }
         path = self.folder.path / CHECKPOINT
         checkpoint.save(path, checkpoint.collect(self.game, self.learner, self.shadows), facts)
+        with self._aside() as draw:
+            export(
+                self.folder.path / WEIGHTS,
+                self.game,
+                self.shadows,
+                self.recipe,
+                self.stage_index,
+                self.facts,
+                draw,
+                {"images": self.seen, "seconds": round(facts["seconds"], 1), "seed": self.seed},
+            )
+        self.tell("checkpoint", path=str(path))
+
+    @contextlib.contextmanager
+    def _aside(self) -> Iterator[Callable[[], Batch]]:
+        """A function that draws real batches for what is no part of the training: afterwards the data stand where they
+        stood. (Noise begins anew with each round.)"""
+        positions = {name: loader.position for name, loader in self.loaders.items()}
         alone = Batch(self.stage.batch // parallel.world(), device=self.device, generator=self.noise)
 
         def draw() -> Batch:
             self.draw(alone)
             return alone
 
-        export(
-            self.folder.path / WEIGHTS,
-            self.game,
-            self.shadows,
-            self.recipe,
-            self.stage_index,
-            self.facts,
-            draw,
-            {"images": self.seen, "seconds": round(facts["seconds"], 1), "seed": self.seed},
-        )
-        for name, position in facts["positions"].items():
-            self.loaders[name].position = position
-        self.tell("checkpoint", path=str(path))
+        try:
+            yield draw
+        finally:
+            for name, position in positions.items():
+                self.loaders[name].position = position
+
+    # Scores -------------------------------------------------------------------------------------------------------
+
+    def _score_is_due(self, before: int) -> bool:
+        """Whether the last round, which began at ``before`` images, passed a multiple of ``eval_every`` or was the last."""
+        every = self.runtime.eval_every
+        if not every:
+            return False
+        last = self.stage_index + 1 == len(self.recipe.stages) and self.images >= self.stage.images
+        return last or self.seen // every > before // every
+
+    def _score(self) -> dict[str, float]:
+        """The model's scores as it would be shipped now. What goes wrong is told and does not stop the run."""
+        from zoo.metrics.evaluate import watch
+
+        spec = plan.shipped(self.game, self.recipe, self.stage, self.facts)
+        try:
+            with self._aside() as draw, parallel.alone():
+                model = finished(self.game, self.shadows, spec, draw)
+                model.card = card(self.recipe, self.facts, spec, {"images": self.seen})
+                return watch(model, self.source)
+        except (OSError, RuntimeError, ValueError) as error:
+            self.tell("warning", text=f"no scores after {self.seen:,} images: {error}")
+            return {}
 
     def _check_data(self, hashes: Mapping[str, str]) -> None:
         """ValueError where a resumed run would go on with other images than it began with."""
@@ -518,27 +588,34 @@ class Log:
     def record(self, name: str, value: Tensor) -> None:
         self.held.setdefault(name, []).append((self.session.round, value))
 
-    def tick(self, began: float) -> None:
-        """Read what was recorded since the last tick. RuntimeError with round, player and checkpoint at a NaN or Inf."""
+    def tick(self, began: float, score: Callable[[], dict[str, float]] = dict) -> None:
+        """Read what was recorded since the last tick; ``score`` adds scores to its line. RuntimeError with round, player and
+        checkpoint at a NaN or Inf."""
         session, now = self.session, time.monotonic()
         if not self.held:
             return
         read = {name: torch.stack([v.float() for _, v in held]).cpu() for name, held in self.held.items()}
         rounds = {name: [round for round, _ in held] for name, held in self.held.items()}
         self.held.clear()
-        self._check(read, rounds)
+        try:
+            self._check(read, rounds)
+        except RuntimeError as error:
+            session.folder.log({**session.clock(), "stopped": str(error)})
+            raise
         means = {name: values.mean().item() for name, values in read.items()}
         rate = (session.seen - self.last_seen) / max(now - self.last_time, 1e-9)
         whole = (session.recipe.images - session.seen) / max(rate, 1e-9)
         left = min(whole, max(session.deadline - now, 0.0))
         self.last_time, self.last_seen = now, session.seen
         facts = {
-            "images": session.seen,
-            "round": session.round,
-            "stage": session.stage_index,
+            **session.clock(),
             "seconds": round(session.seconds + now - began, 2),
             "images_per_second": round(rate, 2),
         }
+        scores = score()
+        if scores:
+            facts["scores"] = scores
+            self.last_time = time.monotonic()  # the rate is that of the training
         # JSON has no NaN: what a game logs beside its losses may be what it likes
         session.folder.log({**facts, **{k: round(v, 6) if math.isfinite(v) else None for k, v in means.items()}})
         if not self.rated:
@@ -552,6 +629,7 @@ class Log:
             seconds_left=left,
             round=session.round,
             logs=means,
+            scores=scores,
         )
 
     def _check(self, read: Mapping[str, Tensor], rounds: Mapping[str, list[int]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -64,7 +64,7 @@ def make_optimiser(spec: Adam | SGD | RMSProp, parameters: list[nn.Parameter], d
         return torch.optim.Adam(parameters, lr=spec.lr, **kwargs)
     if isinstance(spec, SGD):
         return torch.optim.SGD(parameters, lr=spec.lr, momentum=spec.momentum, fused=fused)
-    return torch.optim.RMSprop(parameters, lr=spec.lr, alpha=spec.alpha, eps=spec.eps)
+    return torch.optim.RMSprop(parameters, lr=spec.lr, alpha=spec.alpha, eps=spec.eps, weight_decay=spec.weight_decay)
 
 
 class Learner:
@@ -129,6 +129,14 @@ class Learner:
                 turn.after(batch)
         # A replayed CUDA graph writes its outputs into the same memory again.
         return {k: v.detach().clone() if self._compiled else v.detach() for k, v in losses.items()}
+
+    @torch.no_grad()
+    def ahead(self, turn: Turn, batch: Batch, n: int) -> Sequence[Mapping[str, Any]]:
+        """What the next n steps of the turn find in their batches; nothing where there is nothing to gain."""
+        if turn.ahead is None or n == 1:
+            return [{}] * n
+        with self._cast():
+            return turn.ahead(batch, n)
 
     def _backward(self, turn: Turn, value: Tensor | Mapping) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         if isinstance(value, Tensor):

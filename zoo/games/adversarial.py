@@ -28,8 +28,10 @@ class Adversarial(Game):
     ``n_critic``: D's steps a round, ``n_generator``: G's, numbers or ``Rounds``.
     ``generator_batch``: samples in G's step where the paper has its own number (WGAN-GP, SNGAN: 128 beside D's 64).
     ``noise``: ``"fresh"`` in each step, or ``"shared"``: G's step uses the noise of the last D step (LSGAN's code).
+    ``reals``: in G's step, where its loss or classes come from reals, those of D's ``"last"`` step or ``"fresh"`` ones.
     ``labels``: where the classes of fakes come from: ``"uniform"`` or the ``"real"`` images' own.
     ``clip``: after each D step every weight of D is clipped to [-clip, clip] (WGAN).
+    ``imitate``: factor on G's adversarial loss; at 0 G learns from penalties alone (feature matching).
     ``output_mean``: before the first round G is told the mean image (``G.set_output_mean``), where it then starts (GAN).
     """
 
@@ -44,8 +46,10 @@ class Adversarial(Game):
         n_generator: Times = 1,
         generator_batch: int | None = None,
         noise: Literal["fresh", "shared"] = "fresh",
+        reals: Literal["last", "fresh"] = "last",
         labels: Literal["uniform", "real"] = "uniform",
         clip: float | None = None,
+        imitate: float = 1.0,
         output_mean: bool = False,
     ):
         super().__init__(networks)
@@ -58,14 +62,16 @@ class Adversarial(Game):
             raise ValueError(f"game.order='{order}': must be D-first, G-first or simultaneous")
         if noise not in ("fresh", "shared"):
             raise ValueError(f"game.noise='{noise}': must be fresh or shared")
+        if reals not in ("last", "fresh"):
+            raise ValueError(f"game.reals='{reals}': must be last or fresh")
         if labels not in ("uniform", "real"):
             raise ValueError(f"game.labels='{labels}': must be uniform or real")
         self.pair = LOSSES.build(loss)
-        self.penalties = nn.ModuleList(PENALTIES.build(p) for p in penalties)
+        self.penalties = nn.ModuleList(PENALTIES.build(p, defaults={"networks": networks}) for p in penalties)
         self.prior_spec, self.prior = prior, build_prior(prior, self.G)
         self.order, self.n_critic, self.n_generator = order, n_critic, n_generator
         self.generator_batch, self.noise, self.labels, self.clip = generator_batch, noise, labels, clip
-        self.output_mean = output_mean
+        self.reals, self.imitate, self.output_mean = reals, imitate, output_mean
         self.joined = not looks_across(self.D)
         self.needs = ("x", "y") if self.conditional or self.classes else ("x",)
 
@@ -79,8 +85,11 @@ class Adversarial(Game):
         lazy = [Turn((p.player,), self.lazy(p), every=p.every, draw="last") for p in self.penalties if p.every > 1]
         if self.order == "simultaneous":
             return [Turn(("D", "G"), self.loss_both, repeat=self.n_critic, after=after), *lazy]
-        real = "last" if self.pair.relative or (self.classes and self.labels == "real") else None
-        D = Turn(("D",), self.loss_D, repeat=self.n_critic, after=after)
+        real = self.reals if self.pair.relative or (self.classes and self.labels == "real") else None
+        real = next((p.reals for p in self.penalties if p.player == "G" and p.reals), real)
+        # Between D's steps G stands still: one pass makes their fakes, unless batch statistics or the reals' classes differ.
+        alone = not looks_across(self.G) and not (self.classes and self.labels == "real")
+        D = Turn(("D",), self.loss_D, repeat=self.n_critic, after=after, ahead=self.ahead if alone else None)
         G = Turn(
             ("G",),
             self.loss_G,
@@ -98,10 +107,12 @@ class Adversarial(Game):
 
     def loss_G(self, batch: Batch) -> Tensor:
         fake = self.fakes(batch, again=self.noise == "shared")
-        if self.pair.relative:
-            loss = self.pair.g(*self.scores(batch["x"], fake, batch))
+        if not self.imitate:
+            loss = fake.new_zeros(()).float()
+        elif self.pair.relative:
+            loss = self.imitate * self.pair.g(*self.scores(batch["x"], fake, batch))
         else:
-            loss = self.pair.g(None, self.score_fake(fake, batch))
+            loss = self.imitate * self.pair.g(None, self.score_fake(fake, batch))
         return self.with_penalties("G", loss, batch)
 
     def loss_both(self, batch: Batch) -> dict[str, Tensor]:
@@ -113,12 +124,29 @@ class Adversarial(Game):
 
     def fakes(self, batch: Batch, again: bool = False) -> Tensor:
         """G's images on fresh noise (or, ``again``, on the noise of the step before), left in ``batch["fake"]``."""
-        if not again or "z" not in batch or len(batch["z"]) != batch.size:
-            batch["z"] = batch.latent(self.prior)
-            if self.classes:
-                batch["y_fake"] = batch["y"] if self.labels == "real" else batch.randint(self.classes)
-        batch["fake"] = self.G(batch["z"], y=batch["y_fake"]) if self.classes else self.G(batch["z"])
-        return batch["fake"]
+        made = batch.pop("ahead", None)
+        if made is None:
+            if not again or "z" not in batch or len(batch["z"]) != batch.size:
+                self.draw(batch)
+            made = self.G(batch["z"], y=batch["y_fake"]) if self.classes else self.G(batch["z"])
+        batch["fake"] = made
+        return made
+
+    def draw(self, batch: Batch) -> None:
+        """What G starts from: noise, and the fakes' classes where it takes classes."""
+        batch["z"] = batch.latent(self.prior)
+        if self.classes:
+            batch["y_fake"] = batch["y"] if self.labels == "real" else batch.randint(self.classes)
+
+    def ahead(self, batch: Batch, n: int) -> list[dict[str, Tensor]]:
+        """Noise, classes and fakes of D's next n steps, from one pass of G."""
+        steps = []
+        for _ in range(n):
+            self.draw(batch)
+            steps.append({k: batch[k] for k in ("z", "y_fake") if k in batch})
+        whole = {k: torch.cat([step[k] for step in steps]) for k in steps[0]}
+        fakes = self.G(whole["z"], y=whole["y_fake"]) if self.classes else self.G(whole["z"])
+        return [{**step, "ahead": fake} for step, fake in zip(steps, fakes.split(batch.size), strict=True)]
 
     def scores(self, x: Tensor, fake: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """D's scores of reals and fakes: one pass where that changes nothing, two where D looks across the batch."""
@@ -153,9 +181,14 @@ class Adversarial(Game):
             p.clamp_(-self.clip, self.clip)
 
     def prepare(self, batch: Batch) -> None:
-        """GAN's output bias: G starts at the mean image."""
+        """GAN's output bias: G starts at the mean image. Networks that set themselves from data (``initialise``) are given
+        500 samples: D images, G noise."""
         if self.output_mean:
             self.G.set_output_mean(batch["x"].mean(0))
+        if hasattr(self.G, "initialise"):
+            self.G.initialise(self.prior(500, batch.generator, batch.device))
+        if hasattr(self.D, "initialise"):
+            self.D.initialise(batch["x"][:500])
 
     def ships(self) -> dict[str, Any]:
         return {"kind": "image", "networks": ["G"], "prior": self.prior_spec}

@@ -33,11 +33,13 @@ def initialise(net: nn.Module) -> None:
             nn.init.zeros_(m.bias)
 
 
-def halvings(resolution: int) -> int:
-    """How often an image is halved on its way to 4x4."""
-    count = resolution.bit_length() - 3
-    if count < 1 or resolution != 4 << count:
-        raise ValueError(f"resolution={resolution}: DCGAN's networks need a power of two from 8 on")
+def halvings(resolution: int, side: int = 4) -> int:
+    """How often an image is halved on its way to ``side`` x ``side``."""
+    count = (resolution // side).bit_length() - 1
+    if count < 1 or resolution != side << count:
+        raise ValueError(
+            f"resolution={resolution}: DCGAN's networks need {'a power of two from 8 on' if side == 4 else f'{side} times a power of two'}"
+        )
     return count
 
 
@@ -60,7 +62,7 @@ def check_kernel(kernel: int) -> None:
 class DcganGenerator(nn.Module):
     """z [N, latent] -> x [N, channels, resolution, resolution] in (-1, 1).
 
-    ``width``: maps before the last layer; each layer below has twice as many, down to 4x4.
+    ``width``: maps before the last layer; each layer below has twice as many, down to ``side`` x ``side``.
     ``kernel``: 4 or 5. ``norm``: "maps", or "units" to normalise each unit of the 4x4 maps by itself.
     """
 
@@ -74,14 +76,15 @@ class DcganGenerator(nn.Module):
         kernel: int = 4,
         norm: str = "maps",
         eps: float = 1e-5,
+        side: int = 4,
     ):
         super().__init__()
         check_kernel(kernel)
         if norm not in ("maps", "units"):
             raise ValueError(f"norm={norm!r} is not one of 'maps', 'units'")
         self.latent = latent
-        maps = [width << i for i in reversed(range(halvings(resolution)))]  # 64x64: 8w, 4w, 2w, w
-        fold, units = nn.Unflatten(1, (maps[0], 4, 4)), maps[0] * 16
+        maps = [width << i for i in reversed(range(halvings(resolution, side)))]  # 64x64: 8w, 4w, 2w, w
+        fold, units = nn.Unflatten(1, (maps[0], side, side)), maps[0] * side * side
         first = [nn.BatchNorm1d(units, eps), fold] if norm == "units" else [fold, nn.BatchNorm2d(maps[0], eps)]
         self.project = nn.Sequential(nn.Linear(latent, units, bias=False), *first, nn.ReLU(inplace=True))
         layers = []
@@ -98,23 +101,39 @@ class DcganGenerator(nn.Module):
 class DcganDiscriminator(nn.Module):
     """x [N, channels, resolution, resolution] -> logit (WGAN: critic value) [N].
 
-    ``width``: maps of the first layer, which has no batch norm. Real and fake images should come in
-    separate passes, as in the authors' code.
+    ``width``: maps of the first layer, which has no batch norm. ``side``: of the last maps. ``activation``: "leaky-relu" of slope
+    0.2 or "elu". Real and fake images should come in separate passes, as in the authors' code.
     """
 
-    def __init__(self, *, channels: int = 3, resolution: int = 64, width: int = 64, kernel: int = 4, eps: float = 1e-5):
+    def __init__(
+        self,
+        *,
+        channels: int = 3,
+        resolution: int = 64,
+        width: int = 64,
+        kernel: int = 4,
+        eps: float = 1e-5,
+        side: int = 4,
+        activation: str = "leaky-relu",
+    ):
         super().__init__()
         check_kernel(kernel)
-        maps = [width << i for i in range(halvings(resolution))]  # 64x64: w, 2w, 4w, 8w
-        layers = [down(channels, width, kernel), nn.LeakyReLU(0.2, inplace=True)]
+        if activation not in ("leaky-relu", "elu"):
+            raise ValueError(f"activation={activation!r} is not one of 'leaky-relu', 'elu'")
+
+        def act() -> nn.Module:
+            return nn.ELU(inplace=True) if activation == "elu" else nn.LeakyReLU(0.2, inplace=True)
+
+        maps = [width << i for i in range(halvings(resolution, side))]  # 64x64: w, 2w, 4w, 8w
+        layers = [down(channels, width, kernel), act()]
         for a, b in pairwise(maps):
-            layers += [down(a, b, kernel), nn.BatchNorm2d(b, eps), nn.LeakyReLU(0.2, inplace=True)]
+            layers += [down(a, b, kernel), nn.BatchNorm2d(b, eps), act()]
         self.layers = nn.Sequential(*layers)
-        self.head = nn.Linear(maps[-1] * 16, 1, bias=False)
+        self.head = nn.Linear(maps[-1] * side * side, 1, bias=False)
         initialise(self)
 
     def features(self, x: Tensor) -> Tensor:
-        """The last hidden layer, flat: [N, maps * 16]."""
+        """The last hidden layer, flat: [N, maps * side^2]."""
         return self.layers(x).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:

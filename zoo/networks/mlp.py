@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from zoo.networks.layers import Linear
 from zoo.registry import NETWORKS
 
-ACTIVATIONS = {None: nn.Identity, "relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+ACTIVATIONS = {None: nn.Identity, "relu": nn.ReLU, "elu": nn.ELU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 
 
 def one_hot(y: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -43,7 +43,14 @@ def orthogonal_(layer: nn.Linear, scale: float) -> nn.Linear:
     return layer
 
 
-INITS = {"default": lambda layer, scale: layer, "uniform": uniform_, "orthogonal": orthogonal_}
+def he_(layer: nn.Linear, scale: float) -> nn.Linear:
+    """Weights N(0, 2 / inputs), bias zero, whatever ``scale``."""
+    nn.init.kaiming_normal_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+INITS = {"default": lambda layer, scale: layer, "uniform": uniform_, "orthogonal": orthogonal_, "he": he_}
 
 
 def _shape(channels: int, resolution: int) -> tuple[int, ...]:
@@ -64,11 +71,13 @@ def _each(key: str, value, count: int) -> list:
     return values
 
 
-def mlp(sizes: Sequence[int], activation, output: str | None, init: str, scale, sn: bool = False) -> nn.Sequential:
+def mlp(
+    sizes: Sequence[int], activation, output: str | None, init: str, scale, sn: bool = False, norm: bool = False
+) -> nn.Sequential:
     """Linear layers from ``sizes[0]`` to ``sizes[-1]``.
 
     ``activation`` (of hidden layers) and ``scale`` (of all layers): one value, or one a layer. ``sn``: every layer
-    spectrally normalised.
+    spectrally normalised. ``norm``: batch norm before each hidden activation.
     """
     count = len(sizes) - 1
     activations = [*_each("activation", activation, count - 1), output]
@@ -77,6 +86,8 @@ def mlp(sizes: Sequence[int], activation, output: str | None, init: str, scale, 
     for i, (name, s) in enumerate(zip(activations, _each("scale", scale, count), strict=True)):
         layer = Linear(sizes[i], sizes[i + 1], sn=True) if sn else nn.Linear(sizes[i], sizes[i + 1])
         layers.append(fill(layer, s))
+        if norm and i < count - 1:
+            layers.append(nn.BatchNorm1d(sizes[i + 1]))
         if name is not None:
             layers.append(_choice(ACTIVATIONS, "activation", name)())
     return nn.Sequential(*layers)
@@ -95,7 +106,8 @@ class MlpGenerator(nn.Module):
     """z [N, latent] -> x [N, channels] (``resolution=0``) or [N, C, H, W].
 
     ``output``: None (any real), "tanh" (-1 to 1) or "sigmoid" (0 to 1). ``init``: "default" (PyTorch's),
-    "uniform" (weights in +-``scale``, biases 0) or "orthogonal" (gain ``scale``, biases 0).
+    "uniform" (weights in +-``scale``, biases 0), "orthogonal" (gain ``scale``, biases 0) or "he" (N(0, 2 / inputs), biases 0).
+    ``norm``: batch norm in the hidden layers.
     """
 
     def __init__(
@@ -109,10 +121,11 @@ class MlpGenerator(nn.Module):
         output: str | None = None,
         init: str = "default",
         scale: float | Sequence[float] = 0.05,
+        norm: bool = False,
     ):
         super().__init__()
         self.latent, self.shape = latent, _shape(channels, resolution)
-        self.layers = mlp([latent, *hidden, math.prod(self.shape)], activation, output, init, scale)
+        self.layers = mlp([latent, *hidden, math.prod(self.shape)], activation, output, init, scale, norm=norm)
         self.output = output
 
     def set_output_mean(self, mean: Tensor | float) -> None:

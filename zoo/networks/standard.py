@@ -26,7 +26,20 @@ class Conv(nn.Conv2d, Spectral):
         return F.conv2d(x, self.kernel(), self.bias, self.stride, self.padding)
 
 
-def _start(network: nn.Module) -> None:
+def _start(network: nn.Module, init: str) -> None:
+    """``init``: "normal" (weights N(0, 0.02^2), biases 0), or "torch": convolutions' weights N(0, 0.02^2), batch norm's gains
+    N(1, 0.02^2) and all else as PyTorch has it, which is the rule of the code of A. Jolicoeur-Martineau (arXiv 1807.00734)."""
+    if init not in ("normal", "torch"):
+        raise ValueError(f"init='{init}': must be normal or torch")
+    if init == "torch":
+        for m in network.modules():
+            if isinstance(m, nn.Linear):
+                m.reset_parameters()
+            elif isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
+                nn.init.normal_(m.weight, 0.0, 0.02)
+            elif isinstance(m, nn.BatchNorm2d) and m.affine:
+                nn.init.normal_(m.weight, 1.0, 0.02)
+        return
     for name, p in network.named_parameters():
         if name.endswith("weight") and "norm" not in name:
             nn.init.normal_(p, 0.0, 0.02)
@@ -39,10 +52,12 @@ class StandardGenerator(nn.Module):
     """z [N, latent] -> images [N, channels, resolution, resolution] in [-1, 1].
 
     A linear layer to 8 ``width`` maps, three 4x4 transposed convolutions of 4, 2 and 1 times ``width`` with batch norm
-    and ReLU, a 3x3 convolution. ``classes``: class-conditional batch norm, ``G(z, y=y)``; 0 for none.
+    and ReLU, a 3x3 convolution. ``classes``: class-conditional batch norm, ``G(z, y=y)``; 0 for none. ``init``: "normal" or
+    "torch", see ``_start``.
     """
 
-    def __init__(self, channels: int = 3, resolution: int = 32, classes: int = 0, latent: int = 128, width: int = 64):
+    def __init__(self, channels: int = 3, resolution: int = 32, classes: int = 0, latent: int = 128, width: int = 64,
+                 init: str = "normal"):  # fmt: skip
         super().__init__()
         self.classes = classes
         side = doublings(resolution, 3, "sngan-cnn-generator")
@@ -53,7 +68,7 @@ class StandardGenerator(nn.Module):
         self.convs = nn.ModuleList(nn.ConvTranspose2d(i, o, 4, stride=2, padding=1) for i, o in pairs)
         self.norms = nn.ModuleList(BatchNorm2d(o, classes) for _, o in pairs)
         self.output = nn.Conv2d(width, channels, 3, padding=1)
-        _start(self)
+        _start(self, init)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         h = self.linear(z).unflatten(1, self.first)
@@ -67,17 +82,19 @@ class StandardDiscriminator(nn.Module):
     """Images [N, channels, resolution, resolution] -> scores [N].
 
     3x3 and 4x4-stride-2 convolutions in turn, of 1, 1, 2, 2, 4, 4 and 8 times ``width``, leaky ReLU of slope 0.1, a linear
-    layer; spectral normalisation throughout. ``classes`` adds the projection head: ``D(x, y=y)``; 0 for none.
+    layer; spectral normalisation throughout, or, without ``sn_head``, of all but the last layer. ``classes`` adds the
+    projection head: ``D(x, y=y)``; 0 for none. ``init``: as the generator's.
     """
 
-    def __init__(self, channels: int = 3, resolution: int = 32, classes: int = 0, width: int = 64):
+    def __init__(self, channels: int = 3, resolution: int = 32, classes: int = 0, width: int = 64, sn_head: bool = True,
+                 init: str = "normal"):  # fmt: skip
         super().__init__()
         side = doublings(resolution, 3, "sngan-cnn-discriminator")
         widths = [channels] + [width * m for m in (1, 1, 2, 2, 4, 4, 8)]
         self.classes = classes
         self.convs = nn.ModuleList(Conv(i, o, 1 + k % 2) for k, (i, o) in enumerate(itertools.pairwise(widths)))
-        self.head = ProjectionHead(8 * width * side * side, classes, sn=True)
-        _start(self)
+        self.head = ProjectionHead(8 * width * side * side, classes, sn=sn_head)
+        _start(self, init)
 
     def features(self, x: Tensor) -> Tensor:
         """x -> phi [N, 8 * width * (resolution / 8)^2], the last map laid flat."""

@@ -1,0 +1,213 @@
+"""Scores of the shipped weights, beside trivial baselines scored by the same ruler.
+
+    python benchmarks/quality.py                       # every shipped file, into results/quality.jsonl
+    python benchmarks/quality.py sngan-fashion-mnist   # one of them
+    python benchmarks/quality.py --check               # score them again: has one moved, is one too bad to ship?
+    python benchmarks/quality.py --baselines           # what a score is worth, on each data set that weights were trained on
+
+``--check`` draws the same 10,000 samples (a translator: all held-out pairs) again: exit status 1 where a file's content or a
+score is not the committed one's. A score may differ by its noise: three times its standard deviation over three
+disjoint sets of 10,000 samples, which is in its line (for a translator, which draws nothing, a thousandth of the score).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import rows
+import torch
+from torch import Tensor, nn
+
+import zoo
+from zoo.data import open_data
+from zoo.metrics import baselines
+from zoo.metrics.evaluate import USUAL
+from zoo.metrics.subjects import find, translation
+from zoo.model import Model, build_model
+
+COUNT, SETS = 10_000, 3
+GENERATED = (*USUAL, "near-copies")
+TRANSLATED = ("fd", "precision", "recall", "psnr", "ssim")
+Line = dict[str, Any]
+
+
+def rounded(found: dict[str, float]) -> dict[str, float]:
+    return {k: float(f"{v:.5g}") for k, v in found.items()}
+
+
+def ways(model: Model) -> Iterable[str]:
+    """The directions of a translator; one without a name for all else."""
+    return [model.domains.get(d, d) for d in model.to_network] if model.verb == "translate" else [""]
+
+
+def score(what: Any, to: str = "", seed: int = 0, **how: Any) -> dict[str, Any]:
+    """A line's scores, and all that they depend on."""
+    chosen = {"metrics": TRANSLATED, "to": to} if to else {"metrics": GENERATED, "n": COUNT, "seed": seed}
+    found = zoo.evaluate(what, **{**chosen, **how})
+    return {
+        "to": to,
+        "dataset": found["protocol"]["dataset"],
+        "scores": rounded(found["scores"]),
+        "errors": rounded(found["errors"]),
+        "seconds": found["seconds"],
+        "protocol": found["protocol"],
+    }
+
+
+def disturbed(name: str, by: float = 0.05) -> Model:
+    """Shipped weights with noise added to each tensor, of deviation ``by`` times its own."""
+    model, generator = zoo.load(name), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.numel() > 1:
+                p.add_(by * p.std() * torch.randn(p.shape, generator=generator))
+    return model
+
+
+def lines_of(name: str, anew: bool = True) -> Iterable[Line]:
+    """The lines of shipped weights, one for each direction. ``anew``: with the noise of each score, and with what the same
+    weights score when they are ``disturbed``."""
+    for to in ways(zoo.load(name)):
+        row = {"what": name, "kind": "weights", **score(name, to)}
+        if anew:
+            sets = [] if to else [score(name, seed=COUNT * k)["scores"] for k in range(1, SETS)]
+            row["noise"] = rounded(
+                {k: 3 * statistics.stdev([v, *(s[k] for s in sets)]) if sets else abs(v) / 1000
+                 for k, v in row["scores"].items()}
+            )  # fmt: skip
+            row["disturbed"] = rounded({"fd": rows.distance(score(disturbed(name), to)["scores"])})["fd"]
+        yield row
+
+
+# Baselines ------------------------------------------------------------------------------------------------------------
+
+
+class Shift(nn.Module):
+    """A translator that adds a colour, [C, 1, 1], to images in [-1, 1]."""
+
+    def __init__(self, colour: Tensor):
+        super().__init__()
+        self.colour = nn.Parameter(colour)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self.colour).clamp(-1, 1)
+
+
+def trivial_translators(name: str) -> Iterable[tuple[str, Model]]:
+    """Translators of the same domains that know nothing: one leaves images as they are, one shifts their mean colour."""
+    model = zoo.load(name)
+    for known, share in (("identity", 0.0), ("mean colour", 1.0)):
+        networks = {}
+        for to, network in model.to_network.items():
+            source, target = (ends(model, "train", to, end) for end in ("source", "target"))
+            networks[network] = Shift(share * 2 * (target.mean((0, 2, 3)) - source.mean((0, 2, 3)))[:, None, None])
+        yield known, build_model(model.spec, networks, model.card)
+
+
+def ends(model: Model, split: str, to: str, end: str) -> Tensor:
+    """All images of one end of a direction, float [N, C, H, W] in [0, 1]."""
+    way = translation(find(model), to, model.card["dataset"]["name"], split, None)
+    data = open_data(model.card["dataset"]["name"], model.resolution, split)
+    return data.arrays["x"][getattr(way, end)].float() / 255
+
+
+def baselines_of(name: str) -> Iterable[Line]:
+    """What stands beside shipped weights."""
+    if zoo.load(name).verb == "translate":
+        for known, model in trivial_translators(name):
+            for to in ways(model):
+                yield {"what": known, "kind": "baseline", **score(model, to)}
+        return
+    dataset = zoo.load(name).card["dataset"]["name"]
+    for make in (baselines.Gaussian, baselines.Mixture, baselines.Noisy, baselines.Copies):
+        yield {"what": make.name, "kind": "baseline", **score(make(open_data(dataset)), dataset=dataset)}
+    held = baselines.Copies(open_data(dataset, split="test"))
+    what = "held-out images, against the training images"
+    yield {"what": what, "kind": "baseline", **score(held, dataset=dataset, split="train")}
+
+
+# Checking -------------------------------------------------------------------------------------------------------------
+
+
+def unworthy(row: Line, lines: list[Line]) -> list[str]:
+    """What keeps weights from being shipped, a line each (design: below the mixture of 100 local Gaussians, recall at least
+    0.3, near-copies at most 1 %; a translator: nearer to the pairs than translators that know nothing)."""
+    beside = {r["what"]: r["scores"] for r in lines if (r["to"], r["dataset"]) == (row["to"], row["dataset"])}
+    found, who, wrong = row["scores"], f"{row['what']} {row['to']}".strip(), []
+    if row["to"]:
+        for known in ("identity", "mean colour"):
+            if found["psnr"] <= beside[known]["psnr"]:
+                wrong.append(f"{who}: psnr {found['psnr']}, {known} has {beside[known]['psnr']}")
+    else:
+        mixture = rows.distance(beside[baselines.Mixture.name])
+        recall = next(v for k, v in found.items() if k.startswith("recall-"))
+        if rows.distance(found) >= mixture:
+            wrong.append(f"{who}: distance {rows.distance(found)}, the mixture of local Gaussians has {mixture}")
+        if recall < 0.3:
+            wrong.append(f"{who}: recall {recall}, wanted at least 0.3")
+        if found["near-copies"] > 0.01:
+            wrong.append(f"{who}: near-copies {found['near-copies']}, wanted at most 0.01")
+    return wrong
+
+
+def moved(row: Line, now: Line) -> list[str]:
+    """Which scores of a committed line are not what they are now, a line each."""
+    who = f"{row['what']} {row['to']}".strip()
+    was, is_ = (r["protocol"]["weights"]["sha256"] for r in (row, now))
+    wrong = [] if was == is_ else [f"{who}: the committed line is of another file ({was}) than the shipped one ({is_})"]
+    for key, value in row["scores"].items():
+        by = abs(now["scores"][key] - value)
+        if by > row["noise"][key] + 1e-6:
+            wrong.append(f"{who}: {key} is {now['scores'][key]}, the committed line has {value} ± {row['noise'][key]}")
+    return wrong
+
+
+def check(names: Iterable[str]) -> list[str]:
+    """Every shipped file scored again: what is wrong, a line each."""
+    lines, wrong = rows.read("quality"), []
+    committed = {(r["what"], r["to"]): r for r in lines if r["kind"] == "weights"}
+    wrong += [f"{what}: has a line, and is not shipped" for what, _ in committed if what not in zoo.list_weights()]
+    for name in names:
+        for now in lines_of(name, anew=False):
+            row = committed.get((name, now["to"]))
+            said = (
+                [*moved(row, now), *unworthy(row, lines)]
+                if row
+                else [f"{name}: has no line; run benchmarks/quality.py"]
+            )
+            print(f"{name} {now['to']}: {rows.distance(now['scores'])}, {now['seconds']} s", flush=True)
+            wrong += said
+    return wrong
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="shipped weights; by default all")
+    parser.add_argument("--baselines", action="store_true", help="what stands beside them, instead of themselves")
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    names = arguments.names or zoo.list_weights()
+    if arguments.check:
+        wrong = check(names)
+        print("\n".join(wrong) or "quality: the committed scores hold")
+        return int(bool(wrong))
+    done: set[str] = set()
+    for name in names:
+        dataset = zoo.load(name).card["dataset"]["name"]
+        if arguments.baselines and dataset in done:
+            continue
+        done.add(dataset)
+        command = f"python benchmarks/quality.py {name}{' --baselines' if arguments.baselines else ''}"
+        for row in (baselines_of if arguments.baselines else lines_of)(name):
+            rows.write("quality", row | rows.facts(command, 0), ("kind", "dataset", "what", "to"))
+            print(f"{row['dataset']}: {row['what']} {row['to']} {json.dumps(row['scores'])}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""InfoGAN. X. Chen, Y. Duan, R. Houthooft, J. Schulman, I. Sutskever, P. Abbeel, InfoGAN: Interpretable Representation Learning
+by Information Maximizing Generative Adversarial Nets, 2016, arXiv 1606.03657.
+
+Settings follow the authors' code (run_mnist_exp.py): 62 dimensions of noise, a code of ten values and two continuous ones of
+fixed deviation; Q learns with D, not, as in the paper's equation 6, with G; the slope of leaky ReLUs is .01 (in the paper .1).
+
+Departures:
+- Logarithms of probabilities come from logits; the authors add 1e-8 inside each logarithm.
+- The bound in the log takes the entropy of a continuous code to be that of U(-1, 1), log 2; the authors' summary takes a
+  standard normal's density there and so prints another constant. No gradient depends on it.
+- Q's outputs stand in another order: logits, means, and the spreads that are not used.
+- The paper's other data sets (faces, chairs, SVHN, CelebA) have no setting here: their networks are not in the released code.
+- Reduced settings: half of the width, 512 units. fashion-mnist is not the paper's.
+"""
+
+from zoo.recipe import Adam, Data, Recipe, Spec, Stage, setting
+
+
+def recipe(width: int, hidden: int, rounds: int) -> Recipe:
+    """One step of D and Q, one of G, batches of 128."""
+    D = Adam(lr=2e-4, betas=(0.5, 0.999))
+    return Recipe(
+        networks={
+            "G": Spec("infogan-generator", latent=74, width=width, hidden=hidden),
+            "D": Spec("infogan-discriminator", width=width, features=hidden),
+            "Q": Spec("recognition-head", features=hidden, outputs=14),
+        },
+        stages=(
+            Stage(
+                game=Spec(
+                    "information",
+                    loss=Spec("non-saturating"),
+                    prior=Spec("codes", noise=62, categorical=(10,), continuous=2),
+                    information=1.0,
+                ),
+                optimisers={"G": Adam(lr=1e-3, betas=(0.5, 0.999)), "D": D, "Q": D},
+                images=rounds * 128,
+                batch=128,
+                resolution=28,
+                data=Data(range=(0.0, 1.0)),
+            ),
+        ),
+    )
+
+
+@setting("mnist")
+def mnist():
+    "The paper's digits: 50 times 100 batches of 128."
+    return recipe(64, 1024, 50 * 100)
+
+
+@setting("mnist", "small")
+def mnist_small():
+    "Half of the width, 5,000 batches of 128."
+    return recipe(32, 512, 5_000)
+
+
+@setting("fashion-mnist")
+def fashion_mnist():
+    "Half of the width on Fashion-MNIST, 5,000 batches of 128."
+    return recipe(32, 512, 5_000)

@@ -1,0 +1,161 @@
+"""Relativistic GANs. A. Jolicoeur-Martineau, The relativistic discriminator: a key element missing from standard GAN, 2018,
+arXiv 1807.00734. D's steps first, then one of G on fresh reals and fakes.
+
+Settings are those of the author's code, with its factor of 1/2 in the average losses: RaSGAN (``cifar10``), RSGAN (``rs``), RaLSGAN
+(``rals``) and RaHingeGAN (``rahinge``) with the rate of DCGAN and one step of D; ``-gp`` adds WGAN-GP's penalty, ``-5`` has
+the rate of WGAN-GP and five steps of D. The networks are SNGAN's standard CNN, the last layer of D without spectral normalisation.
+
+Departures:
+- The author's D sees reals and fakes in two passes, with a power iteration in each; ours sees them in one pass, with one.
+- The author draws each batch from all images anew; ours come in epochs.
+- rals-gp, rahinge-gp: the same penalty on the two losses for which the author gives no such run.
+- The cats are not here: they need a folder of one's own (and DCGAN's networks at width 128, ``--set game.loss=relativistic``).
+- Reduced settings: a quarter of the width; digits and clothes are padded to 32x32; what is sampled is an average of G's weights
+  over time.
+"""
+
+from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage, setting
+
+RS = Spec("relativistic", average=False)
+RAS = Spec("relativistic")
+RALS = Spec("relativistic", base=Spec("least-squares", a=-1.0, b=1.0), scale=1.0)
+RAHINGE = Spec("relativistic", base=Spec("hinge"))
+
+
+def recipe(
+    loss: Spec, steps: int, critic: int, width: int, adam: Adam, data: Data, ema: int = 0, gp: bool = False
+) -> Recipe:
+    """``steps`` of G, each after ``critic`` of D, in batches of 32; ``ema``: half-life in steps of G (0: none)."""
+    images = steps * (critic + 1) * 32  # G's steps look at reals of their own
+    return Recipe(
+        networks={
+            "G": Spec("sngan-cnn-generator", width=width, init="torch"),
+            "D": Spec("sngan-cnn-discriminator", width=width, sn_head=False, init="torch"),
+        },
+        stages=(
+            Stage(
+                game=Spec(
+                    "adversarial",
+                    loss=loss,
+                    penalties=(Spec("gradient-penalty", weight=10.0),) if gp else (),
+                    n_critic=critic,
+                    reals="fresh",
+                ),
+                optimisers={"G": adam, "D": adam},
+                images=images,
+                batch=32,
+                resolution=32,
+                data=data,
+            ),
+        ),
+        ema={"G": Ema(halflife=ema * (critic + 1) * 32)} if ema else {},
+    )
+
+
+def dcgan_setup(loss: Spec, gp: bool = False) -> Recipe:
+    return recipe(loss, 100_000, 1, 64, Adam(lr=2e-4, betas=(0.5, 0.999)), Data(), gp=gp)
+
+
+def wgan_gp_setup(loss: Spec, gp: bool = False) -> Recipe:
+    return recipe(loss, 100_000, 5, 64, Adam(lr=1e-4, betas=(0.5, 0.9)), Data(), gp=gp)
+
+
+@setting("cifar10")
+def cifar10():
+    "RaSGAN: SNGAN's standard CNN, 100,000 steps of each network in batches of 32."
+    return dcgan_setup(RAS)
+
+
+@setting("cifar10", "gp")
+def cifar10_gp():
+    "RaSGAN-GP: as before, with WGAN-GP's penalty."
+    return dcgan_setup(RAS, gp=True)
+
+
+@setting("cifar10", "rs")
+def cifar10_rs():
+    "RSGAN: reals and fakes compared in pairs."
+    return dcgan_setup(RS)
+
+
+@setting("cifar10", "rs-gp")
+def cifar10_rs_gp():
+    "RSGAN-GP, the paper's best on CIFAR-10 at this rate."
+    return dcgan_setup(RS, gp=True)
+
+
+@setting("cifar10", "rals")
+def cifar10_rals():
+    "RaLSGAN: least squares."
+    return dcgan_setup(RALS)
+
+
+@setting("cifar10", "rals-gp")
+def cifar10_rals_gp():
+    "RaLSGAN-GP: least squares with WGAN-GP's penalty."
+    return dcgan_setup(RALS, gp=True)
+
+
+@setting("cifar10", "rahinge")
+def cifar10_rahinge():
+    "RaHingeGAN: the hinge loss."
+    return dcgan_setup(RAHINGE)
+
+
+@setting("cifar10", "rahinge-gp")
+def cifar10_rahinge_gp():
+    "RaHingeGAN-GP: the hinge loss with WGAN-GP's penalty."
+    return dcgan_setup(RAHINGE, gp=True)
+
+
+@setting("cifar10", "rahinge-5")
+def cifar10_rahinge_5():
+    "RaHingeGAN with five steps of D for each of G at WGAN-GP's rate."
+    return wgan_gp_setup(RAHINGE)
+
+
+@setting("cifar10", "rs-gp-5")
+def cifar10_rs_gp_5():
+    "RSGAN-GP with five steps of D for each of G at WGAN-GP's rate."
+    return wgan_gp_setup(RS, gp=True)
+
+
+def small(loss: Spec, steps: int = 13_250) -> Recipe:
+    """Quarter width; what is sampled has a half-life of 300 steps."""
+    return recipe(loss, steps, 1, 16, Adam(lr=2e-4, betas=(0.5, 0.999)), Data(pad=True), ema=300)
+
+
+@setting("fashion-mnist")
+def fashion_mnist():
+    "RaSGAN at quarter width, 13,250 steps."
+    return small(RAS)
+
+
+@setting("fashion-mnist", "rs")
+def fashion_mnist_rs():
+    "RSGAN at quarter width, 13,250 steps."
+    return small(RS)
+
+
+@setting("fashion-mnist", "rals")
+def fashion_mnist_rals():
+    "RaLSGAN at quarter width, 13,250 steps."
+    return small(RALS)
+
+
+@setting("fashion-mnist", "rahinge")
+def fashion_mnist_rahinge():
+    "RaHingeGAN at quarter width, 13,250 steps."
+    return small(RAHINGE)
+
+
+@setting("mnist", "small")
+def mnist_small():
+    "RaSGAN at quarter width, 13,250 steps."
+    return small(RAS)
+
+
+@setting("cifar10", "small")
+def cifar10_small():
+    "RaSGAN at quarter width, 24,800 steps."
+    return small(RAS, 24_800)

@@ -1,0 +1,696 @@
+"""The scores: torch-fidelity's numbers, closed cases, what they may hold and read, and the command that prints them."""
+
+import dataclasses
+import json
+import math
+import sys
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from play import Every, Killed, kill_at, log_of, same
+from test_recipes import small, stand_in
+from tiny import class_spec, image_spec, model, point_spec, translate_spec, weights
+
+import zoo
+from zoo.data import Facts, ImageData, ImageSet, Rows, Source
+from zoo.engine import checkpoint, train
+from zoo.engine.run import CHECKPOINT, Runtime
+from zoo.metrics import baselines, copies, evaluate, features, images, manifold, paired, rulers, scores, seen, subjects
+from zoo.metrics.rulers.ruler import write
+from zoo.recipe import encode
+from zoo.registry import DATASETS, METRICS, NETWORKS, Spec
+
+FEATURES = 6
+
+
+def lively(count: int, channels: int = 3, side: int = 16, seed: int = 0, level: float = 0.5) -> torch.Tensor:
+    """Smooth random pictures, uint8 [count, channels, side, side]."""
+    coarse = torch.randn(count, channels, 4, 4, generator=torch.Generator().manual_seed(seed))
+    x = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic")
+    return ((x * 0.2 + level).clamp(0, 1) * 255).round().byte()
+
+
+def save(x: torch.Tensor, folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for k, image in enumerate(x):
+        array = image.permute(1, 2, 0).numpy()
+        Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array).save(folder / f"{k:04d}.png")
+    return folder
+
+
+def data(x: torch.Tensor, **changes) -> ImageData:
+    facts = Facts("tensor", "A tensor", x.shape[1], x.shape[-1], splits={"train": len(x)})
+    return ImageData(dataclasses.replace(facts, **changes), {"x": x}, "unused")
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path_factory, monkeypatch):
+    """Small rulers of random weights, and a home of the tests' own."""
+    folder = tmp_path_factory.mktemp("metrics")
+    monkeypatch.setenv("ZOO_HOME", str(folder / "home"))
+    monkeypatch.setattr(rulers, "SHIPPED", folder)
+    for name, channels in (("tiny", 3), ("fashion-mnist", 1)):
+        spec = Spec("classifier", channels=channels, resolution=16, stem=4, widths=(8, FEATURES))
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = NETWORKS.build(spec)
+        network.heads["y"].weight.data.mul_(100)
+        write(folder / f"{name}.safetensors", network, spec, {"fit": "pad" if channels == 1 else "resize"})
+    return folder
+
+
+@pytest.fixture
+def network():
+    return features.find("tiny")
+
+
+def looked(network, x):
+    return seen.see(network, images.from_data(data(x)))
+
+
+# Against torch-fidelity -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, channels", [("tiny", 3), ("fashion-mnist", 1), ("fashion-mnist", 3)])
+def test_equal_to_torch_fidelitys_command_line(name, channels, tmp_path, monkeypatch, capsys):
+    """On the same folders of PNGs, with our ruler registered there."""
+    from torch_fidelity import fidelity
+
+    made = save(lively(90, channels, 20, seed=1, level=0.45), tmp_path / "made")
+    real = save(lively(110, channels, 20), tmp_path / "real")
+    ours = zoo.evaluate(made, dataset=f"folder:{real}", features=name)["scores"]
+    extractor = features.register(rulers.load(name))
+    inputs = ["--input1", str(made), "--input2", str(real), "--feature-extractor", extractor]
+    options = ["--cpu", "--json", "--silent", "--no-cache", "--save-cpu-ram", "--kid-subset-size", "45"]
+    monkeypatch.setattr(sys, "argv", ["fidelity", *inputs, "--fid", "--kid", "--isc", "--prc", *options])
+    capsys.readouterr()
+    fidelity.main()
+    theirs = json.loads(capsys.readouterr().out)
+    pairs = {
+        "fd": "frechet_inception_distance",
+        "kid": "kernel_inception_distance_mean",
+        "is": "inception_score_mean",
+        "precision": "precision",
+        "recall": "recall",
+    }
+    for metric, key in pairs.items():
+        assert ours[f"{metric}-{name}"] == pytest.approx(theirs[key], rel=1e-4), metric
+    assert 0 < ours[f"precision-{name}"] < 1 and 0 < ours[f"recall-{name}"] < 1 and ours[f"is-{name}"] > 1.01
+
+
+def test_identical_sets(tmp_path):
+    folder = save(lively(60), tmp_path / "same")
+    found = zoo.evaluate(folder, dataset=f"folder:{folder}", features="tiny")["scores"]
+    assert abs(found["fd-tiny"]) <= 1e-3
+    assert found["precision-tiny"] == found["recall-tiny"] == found["coverage-tiny"] == 1
+    assert found["density-tiny"] == pytest.approx(1)
+
+
+def test_precision_and_recall_are_not_swapped(network):
+    """A generator of one of two modes is precise and recalls half; one of noise beside the data is neither."""
+    dark, light = lively(60, level=0.2), lively(60, seed=1, level=0.8)
+    one, both = looked(network, lively(60, seed=2, level=0.2)), looked(network, torch.cat([dark, light]))
+    assert scores.precision(one, both) > 0.7 > 0.6 > scores.recall(one, both)
+    assert scores.precision(both, one) < 0.6 < 0.7 < scores.recall(both, one)
+    assert scores.coverage(one, both) < 0.6 < scores.density(one, both)
+
+
+def test_kid_has_an_error_even_where_all_images_are_few(network):
+    a, b = looked(network, lively(40)), looked(network, lively(30, seed=1))
+    assert scores.subset(a, b) == 15 and scores.kernel_distance(a, b)[1] > 0
+
+
+def test_moments_are_those_of_all_features(network):
+    x = lively(250)
+    found, whole = looked(network, x), torch.cat([network(part)[0] for part in x.split(100)])
+    assert torch.equal(found.features, whole) and found.count == 250
+    torch.testing.assert_close(found.mean, whole.double().mean(0))
+    torch.testing.assert_close(found.cov, torch.cov(whole.double().T))
+
+
+# Closed cases -----------------------------------------------------------------------------------------------------------
+
+
+def test_density_and_coverage_in_closed_cases():
+    real = torch.arange(8.0)[:, None]  # radii to the second neighbour: 1 inside, 2 at the ends
+    assert manifold.radii(real, 2).tolist() == [2, 1, 1, 1, 1, 1, 1, 2]
+    assert manifold.density_coverage(real, real, 2) == (10 / 16, 1.0)  # the ends hold two, the others themselves
+    far = real + 100
+    assert manifold.density_coverage(far, real, 2) == (0, 0)
+    point = torch.full((5, 1), 3.25)  # in the balls of 3 and 4 alone
+    assert manifold.density_coverage(point, real, 2) == (1.0, 0.25)
+    with pytest.raises(ValueError, match="2 images: at least 3"):
+        manifold.radii(real[:2], 2)
+
+
+def test_density_and_coverage_against_brute_force(monkeypatch):
+    monkeypatch.setattr(manifold, "BLOCK", 7)
+    generator = torch.Generator().manual_seed(0)
+    real, fake = torch.randn(40, 3, generator=generator) + 5, torch.randn(30, 3, generator=generator) * 0.7 + 5
+    k, inside = 4, torch.zeros(40, 30)
+    for i in range(40):
+        radius = sorted(math.dist(real[i], other) for j, other in enumerate(real) if j != i)[k - 1]
+        for j in range(30):
+            inside[i, j] = math.dist(real[i], fake[j]) < radius
+    density, coverage = manifold.density_coverage(fake, real, k)
+    assert density == pytest.approx(inside.sum().item() / (k * 30))
+    assert coverage == pytest.approx(inside.any(1).float().mean().item())
+
+
+def test_psnr():
+    x = torch.full((3, 1, 12, 12), 100, dtype=torch.uint8)
+    y = x.clone()
+    y[1] += 10
+    y[2, :, :6] += 20
+    expected = [100.0, 20 * math.log10(255 / 10), 10 * math.log10(255**2 / 200)]
+    assert paired.psnr(x, y).tolist() == pytest.approx(expected)
+
+
+def test_ssim():
+    x, y = lively(2, 3, 14), lively(2, 3, 14, seed=1)
+    assert paired.ssim(x, x).tolist() == pytest.approx([1, 1])
+    flat = [torch.full((1, 1, 12, 12), v, dtype=torch.uint8) for v in (50, 80)]
+    c1 = (0.01 * 255) ** 2
+    assert paired.ssim(*flat).item() == pytest.approx((2 * 50 * 80 + c1) / (50**2 + 80**2 + c1))
+    at = torch.arange(11.0, dtype=torch.float64) - 5
+    window = torch.exp(-(at[:, None] ** 2 + at**2) / (2 * 1.5**2))
+    window /= window.sum()
+    c2, total = (0.03 * 255) ** 2, 0
+    for c in range(3):
+        for i in range(4):
+            for j in range(4):
+                a, b = (t[0, c, i : i + 11, j : j + 11].double() for t in (x, y))
+                ma, mb = (window * a).sum(), (window * b).sum()
+                va, vb = (window * (a - ma) ** 2).sum(), (window * (b - mb) ** 2).sum()
+                vab = (window * (a - ma) * (b - mb)).sum()
+                total += (2 * ma * mb + c1) * (2 * vab + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2)) / 48
+    assert paired.ssim(x, y)[0].item() == pytest.approx(total.item())
+    with pytest.raises(ValueError, match="10x10 are smaller"):
+        paired.ssim(x[..., :10, :10], y[..., :10, :10])
+
+
+# Where images come from -------------------------------------------------------------------------------------------------
+
+
+def test_quantised_as_a_png():
+    x = torch.tensor([0, 0.49 / 255, 0.5 / 255, 1, 254.6 / 255]).view(1, 1, 1, 5)
+    assert images.quantised(x).flatten().tolist() == [0, 0, 1, 255, 255]
+    with pytest.raises(RuntimeError, match="NaN"):
+        images.quantised(x / 0)
+
+
+def test_chunks_do_not_depend_on_the_source():
+    x = lively(23, 1, 4)
+    for piece in (1, 5, 10, 23):
+        found = images.Images(23, lambda piece=piece: iter(x.split(piece)), None)
+        assert [len(c) for c in found.chunks(10)] == [10, 10, 3] and torch.equal(torch.cat([*found.chunks(10)]), x)
+        assert found.content() == images.from_data(data(x)).content()
+    two = images.Images(5, lambda: iter([x[:3], x[:2, :, :2]]), None)
+    assert [tuple(c.shape) for c in two.chunks(10)] == [(3, 1, 4, 4), (2, 1, 2, 4)]
+
+
+def test_fewer_are_spread():
+    x = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1)
+    assert next(images.from_data(data(x)).at_most(5).stream()).flatten().tolist() == [0, 2, 4, 6, 8]
+
+
+def test_a_folder_of_many_sizes(tmp_path, network):
+    for k, side in enumerate((16, 16, 20, 20, 20)):
+        save(lively(1, 3, side, seed=k), tmp_path / "mixed" / str(k))
+    found = zoo.evaluate(tmp_path / "mixed", ["fd"], dataset=f"folder:{tmp_path / 'mixed'}", features="tiny")
+    assert found["protocol"]["generated"] == 5 and abs(found["scores"]["fd-tiny"]) < 1e-3
+    (tmp_path / "mixed" / "0" / "broken.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="broken.png: not a readable image"):
+        zoo.evaluate(tmp_path / "mixed", ["fd"], dataset=lively(20), features="tiny")
+
+
+def test_conditional_models_show_each_class_in_turn(network):
+    made = model(class_spec())
+    found = zoo.evaluate(made, ["fd"], dataset=lively(20, 1, 8), features="tiny", n=7)
+    assert found["protocol"]["classes"] == "each of the 3 in turn"
+    x = torch.cat([*subjects.find(made).images(7, 5, 1)[0].stream()])
+    assert torch.equal(x, images.quantised(made.sample(7, seed=5, y=[0, 1, 2, 0, 1, 2, 0], chunk=50)))
+
+
+class Stub:
+    """What makes images needs little: ``iter_samples``, a size, perhaps a Card."""
+
+    def __init__(self, card=None, channels=1, resolution=32):
+        self.card, self.channels, self.resolution = card or {}, channels, resolution
+        self.alive, self.most, self.drawn = weakref.WeakSet(), 0, 0
+
+    def iter_samples(self, n, *, seed=0, chunk=50):
+        for at in range(0, n, chunk):
+            x = lively(min(chunk, n - at), self.channels, self.resolution, seed * 1000 + at).float() / 255
+            self.alive.add(x)
+            self.most, self.drawn = max(self.most, sum(map(len, self.alive))), self.drawn + len(x)
+            yield x
+
+
+def card_of(name: str, **changes) -> dict:
+    recipe = small(name)
+    return {"name": name, "recipe": encode(recipe), "dataset": {"name": recipe.dataset}, **changes}
+
+
+def test_the_border_of_training_is_put_around_the_reference():
+    """Where the network would stretch 28 and 32 pixels to one size; a ruler that pads makes no difference."""
+    subject = subjects.find(Stub(card_of("dcgan-fashion-mnist")))
+    desk = evaluate.Desk(subject, lively(30, 1, 28), None, "tiny", 20, 0, None, None, "cpu", None)
+    x = next(desk._real_images("train").stream())
+    assert x.shape == (30, 1, 32, 32) and not x[..., :2].any() and x[..., 2:30, 2:30].any()
+    assert next(desk._real_images("train", pad=False).stream()).shape == (30, 1, 28, 28)
+    assert features.find("fashion-mnist").pads and not features.find("tiny").pads
+
+
+# Memory, labels, repetition ---------------------------------------------------------------------------------------------
+
+
+def test_images_are_never_all_held(network, monkeypatch):
+    """However many are generated, as many as before are alive at once; the same of real images."""
+    most = []
+    for n in (500, 2000):
+        stub = Stub(channels=3, resolution=8)
+        seen.see(network, images.from_sampler(stub, n, 0))
+        most.append(stub.most)
+        assert stub.drawn == n
+    assert most[0] == most[1] <= images.CHUNK + 50
+    sizes = []
+    look = network.look
+    monkeypatch.setattr(network, "look", lambda x: sizes.append(len(x)) or look(x))
+    seen.see(network, images.from_data(data(lively(1, 3, 8).expand(1234, -1, -1, -1))))
+    assert max(sizes) == images.CHUNK and sum(sizes) == 1234
+
+
+def test_kept_features_are_bounded(network, monkeypatch):
+    monkeypatch.setattr(seen, "KEEP", 30)
+    x = lively(250)
+    found = looked(network, x)
+    assert found.features.shape == (30, FEATURES) and found.count == 250
+    torch.testing.assert_close(found.features, network(x[torch.arange(30) * 250 // 30])[0])
+
+
+class NoLabels(dict):
+    def __getitem__(self, key):
+        assert key == "x", f"the labels {key} were read"
+        return super().__getitem__(key)
+
+    items = values = None
+
+
+def test_no_labels_are_read():
+    real = data(lively(40, 1, 16), keys=("x", "y"), classes=("a", "b"))
+    real.arrays = NoLabels(x=real.arrays["x"], y=None)
+    found = zoo.evaluate(Stub(resolution=16), evaluate.USUAL, dataset=real, features="fashion-mnist", n=40)
+    assert len(found["scores"]) == 7
+
+
+def test_the_same_call_gives_the_same_scores():
+    calls = [zoo.evaluate(Stub(), dataset=lively(40, 1, 28), features="fashion-mnist", n=40) for _ in range(2)]
+    assert all(math.isfinite(v) for v in calls[0]["scores"].values())
+    for call in calls:
+        call.pop("seconds")
+    assert calls[0] == calls[1] == json.loads(json.dumps(calls[0]))
+    other = zoo.evaluate(Stub(), ["fd"], dataset=lively(40, 1, 28), features="fashion-mnist", n=40, seed=1)
+    assert other["scores"]["fd-fashion-mnist"] != calls[0]["scores"]["fd-fashion-mnist"]
+
+
+def test_what_a_number_carries():
+    found = zoo.evaluate(Stub(), dataset=lively(40, 1, 28), features="fashion-mnist", n=50)
+    said = found["protocol"]
+    assert found["errors"].keys() == {"kid-fashion-mnist", "is-fashion-mnist"}
+    assert (said["features"], said["features_hash"]) == ("fashion-mnist", rulers.load("fashion-mnist").hash)
+    assert "border" in said["resize"] and "uint8" in said["quantisation"] and "float32" in said["dtype"]
+    assert (said["generated"], said["seed"], said["split"]) == (50, 0, "train")
+    reference = said["reference"]
+    assert reference["images"] == 40 and len(reference["content"]) == len(reference["statistics"]) == 16
+    assert said["versions"].keys() == {"zoo", "torch", "torch-fidelity", "python"}
+    assert said["weights"]["checkpoint"] == "given as an object"
+
+
+# The cache --------------------------------------------------------------------------------------------------------------
+
+
+def kept() -> set[Path]:
+    return set((seen.home() / "references").glob("*"))
+
+
+def test_the_cache_is_keyed_by_content(network):
+    x = lively(30)
+    first, content = seen.reference(network, images.from_data(data(x)))
+    (path,) = kept()
+    calls = []
+    network.look = lambda x, look=network.look: calls.append(len(x)) or look(x)
+    again, same_content = seen.reference(network, images.from_data(data(x.clone())))
+    assert not calls and same_content == content and again.digest() == first.digest()
+    x[7, 1, 3, 3] += 1  # the set bears the same name and says the same hash
+    other, changed = seen.reference(network, images.from_data(data(x)))
+    assert calls and changed != content and other.digest() != first.digest() and len(kept()) == 2
+    network.hash = "another"
+    seen.reference(network, images.from_data(data(x)))
+    assert len(kept()) == 3
+    path.write_bytes(path.read_bytes()[:100])  # damaged: made again
+    x[7, 1, 3, 3] -= 1
+    network.hash = rulers.load("tiny").hash
+    assert seen.reference(network, images.from_data(data(x)))[0].digest() == first.digest()
+
+
+def test_interrupted_and_repeated():
+    """Nothing half-written is left, and what was cached stays."""
+
+    def interrupted(at: str) -> None:
+        def interrupt(done, total, what):
+            if what == at:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            desk = evaluate.Desk(subject, real, None, "tiny", 120, 0, None, None, "cpu", interrupt)
+            scores.frechet_distance(real=desk.real, fake=desk.fake)
+
+    subject, real = subjects.find(Stub(channels=3, resolution=16)), lively(250, 3, 16)
+    interrupted("real images")
+    assert not kept()
+    interrupted("generated images")
+    assert len(kept()) == 1
+    assert zoo.evaluate(subject.model, ["fd"], dataset=real, features="tiny", n=120)["scores"] and len(kept()) == 1
+
+
+# Feature networks -------------------------------------------------------------------------------------------------------
+
+
+def test_the_default_ruler_is_the_data_sets():
+    assert features.default("fashion-mnist") == features.default("fashion-mnist-10k") == "fashion-mnist"
+    for dataset in ("mnist", "fashion", "ring"):
+        with pytest.raises(ValueError, match=f"no ruler for the data set '{dataset}', so name one; the zoo's own are"):
+            features.default(dataset)
+
+
+def test_inception_alone_is_called_fid(tmp_path, monkeypatch, places):
+    """Its adapter, with weights of the right name only: nothing is fetched here."""
+    from torch_fidelity import feature_extractor_inceptionv3 as theirs
+
+    class Small(torch.nn.Module):
+        def __init__(self, name, layers, path):
+            super().__init__()
+            assert layers == ["2048", "logits_unbiased"] and Path(path).is_file()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, x):
+            assert x.dtype == torch.uint8 and x.shape[1] == 3
+            return x.float().mean(2)[..., 0] * self.scale, x.float().mean((2, 3))
+
+    monkeypatch.setattr(theirs, "FeatureExtractorInceptionV3", Small)
+    file = tmp_path / features.INCEPTION
+    file.write_bytes(b"other weights")
+    with pytest.raises(ValueError, match=r"is not weights-inception-2015-12-05-6726825d.pth \(its SHA-256 begins"):
+        features.find("inception", inception=file)
+    monkeypatch.setattr(features, "INCEPTION", "weights-53959fa1.pth")  # begins the SHA-256 of these bytes
+    named = zoo.evaluate(lively(30), dataset=lively(30, seed=1), features="inception", inception=file)["scores"]
+    assert {"fid", "kid", "isc", "precision-inception", "recall-inception"} < named.keys()
+    assert "fid" not in zoo.evaluate(lively(30), dataset=lively(30, seed=1), features="tiny")["scores"]
+
+
+def test_inception_that_cannot_be_had(monkeypatch, tmp_path):
+    def fail(url, path, progress):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(
+        OSError, match=r"can't be fetched \(no route to host\); name the file with --inception FILE, .*tiny"
+    ):
+        features.find("inception")
+    assert not list(tmp_path.rglob("*.partial"))
+    with pytest.raises(ValueError, match="no such file"):
+        features.find("inception", inception=tmp_path / "none")
+    with pytest.raises(ValueError, match="features='tiny' has no use for it"):
+        features.find("tiny", inception=tmp_path)
+
+
+def test_a_timm_backbone(monkeypatch):
+    import timm
+
+    create = timm.create_model
+    monkeypatch.setattr(
+        timm, "create_model", lambda name, pretrained, num_classes: create(name, num_classes=num_classes)
+    )
+    found = zoo.evaluate(lively(12), dataset=lively(12, seed=1), features="timm:test_resnet.r160_in1k")
+    assert "fd-timm:test_resnet.r160_in1k" in found["scores"] and "160x160" in found["protocol"]["resize"]
+    assert not any(k.startswith("is-") for k in found["scores"]) and "predicts no classes" in found["notes"][0]
+
+    def fail(*args, **how):
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(timm, "create_model", fail)
+    with pytest.raises(OSError, match=r"can't be fetched \(no network\)"):
+        features.find("timm:resnet18")
+    with pytest.raises(ValueError, match="timm has no pretrained 'resnet181'; did you mean"):
+        features.find("timm:resnet181")
+
+
+# Baselines and near-copies ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [baselines.Gaussian, baselines.Mixture, baselines.Noisy, baselines.Copies])
+def test_baselines(kind):
+    real = data(lively(300, 1, 12))
+    made = kind(real)
+    x = torch.cat(list(made.iter_samples(70, seed=3, chunk=32)))
+    assert x.shape == (70, 1, 12, 12) and x.min() >= 0 and x.max() <= 1 and made.name
+    assert torch.equal(x, torch.cat(list(made.iter_samples(70, seed=3, chunk=32))))
+    assert not torch.equal(x, torch.cat(list(made.iter_samples(70, seed=4, chunk=32))))
+    found = zoo.evaluate(made, ["fd"], dataset=real, features="fashion-mnist", n=70)
+    assert found["scores"]["fd-fashion-mnist"] >= 0 and found["what"] == made.name
+
+
+def test_the_mixture_has_the_datas_moments():
+    real = data(lively(400, 1, 6))
+    made = baselines.Mixture(real, count=5, components=36)
+    x = torch.cat([made.draw(4000, torch.Generator().manual_seed(0))])
+    flat = real.arrays["x"].flatten(1).float() / 255
+    torch.testing.assert_close(x.mean(0), flat.mean(0), atol=0.02, rtol=0)
+    torch.testing.assert_close(torch.cov(x.T), torch.cov(flat.T), atol=0.005, rtol=0)
+
+
+def test_copies_come_once_before_any_comes_twice():
+    made = baselines.Copies(data(lively(20, 1, 4)))
+    x = torch.cat(list(made.iter_samples(30)))
+    assert len(x[:20].flatten(1).unique(dim=0)) == 20 and torch.equal(x[20:], x[:10])
+
+
+def test_near_copies(monkeypatch):
+    monkeypatch.setattr(copies, "BLOCK", 64)
+    train, held = (images.from_data(data(lively(n, 1, 12, seed=s))) for n, s in ((300, 0), (200, 1)))
+    flat = lively(300, 1, 12).flatten(1).float() / 255
+    expected = torch.cdist(lively(5, 1, 12, seed=2).flatten(1).float() / 255, flat).topk(50, largest=False).values
+    fresh = images.from_data(data(lively(5, 1, 12, seed=2)))
+    torch.testing.assert_close(copies.ratios(fresh, train), expected[:, 0] / expected.mean(1))
+    noisy = (lively(100, 1, 12).float() + torch.randn(100, 1, 12, 12)).clamp(0, 255).byte()
+    for x, low, high in ((lively(100, 1, 12), 1, 1), (noisy, 0.99, 1), (lively(200, 1, 12, seed=3), 0, 0.05)):
+        share, error = copies.near_copies(images.from_data(data(x)), train, held)
+        assert low <= share <= high and error == pytest.approx(math.sqrt(share * (1 - share) / len(x)))
+    assert len(kept()) == 1  # what the held-out images said
+    with pytest.raises(ValueError, match="3 channels, training images of 1"):
+        copies.near_copies(images.from_data(data(lively(9, 3, 12))), train, held)
+
+
+# Pairs ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pairs_set(monkeypatch):
+    """A data set of two domains, the second the negative of the first."""
+    x = lively(40, 3, 16)
+
+    def read(folder, split):
+        rows = [{"x": i.permute(1, 2, 0).numpy(), "domain": d} for a in x for d, i in enumerate((a, 255 - a))]
+        return Rows(rows if split == "train" else rows[:24], 80 if split == "train" else 24)
+
+    facts = Facts("negatives", "Two", 3, 16, keys=("x", "domain"), splits={"train": 80, "test": 24}, paired=True)
+    monkeypatch.setitem(DATASETS._entries, "negatives", lambda: ImageSet(facts, (Source("here", lambda f: f, read),)))
+    return x
+
+
+def translator(**card):
+    made = model(translate_spec())
+    made.card = card_of("cyclegan-emoji-small", dataset={"name": "negatives"}, **card)
+    return made
+
+
+def test_a_translator_is_scored_on_held_out_pairs(pairs_set):
+    made = translator()
+    found = zoo.evaluate(made, features="tiny", to="google")
+    assert {"fd-tiny", "psnr", "ssim"} < found["scores"].keys() and "lpips is not scored" in found["notes"][0]
+    said = found["protocol"]
+    assert (said["pairs"], said["generated"], said["split"], said["to"]) == (12, 12, "test", "b")
+    x = images.quantised(made.translate(pairs_set[:12].float() / 255, "b"))
+    assert found["scores"]["psnr"] == pytest.approx(paired.psnr(x, 255 - pairs_set[:12]).mean().item())
+    back = zoo.evaluate(made, ["ssim"], to="twitter")
+    x = images.quantised(made.translate((255 - pairs_set[:12]).float() / 255, "a"))
+    assert back["scores"]["ssim"] == pytest.approx(paired.ssim(x, pairs_set[:12]).mean().item())
+    with pytest.raises(ValueError, match="translates to google and to twitter; say which"):
+        zoo.evaluate(made, features="tiny")
+
+
+def test_two_folders_of_the_same_names(tmp_path):
+    made, truth = save(lively(6), tmp_path / "made"), save(lively(6, seed=1), tmp_path / "truth")
+    found = zoo.evaluate(made, ["psnr", "ssim"], dataset=f"folder:{truth}")
+    assert found["scores"]["psnr"] == pytest.approx(paired.psnr(lively(6), lively(6, seed=1)).mean().item())
+    assert found["errors"].keys() == {"psnr", "ssim"} and found["protocol"]["pairs"] == 6
+    (made / "0003.png").unlink()
+    with pytest.raises(ValueError, match="'0003' is not in both folders"):
+        zoo.evaluate(made, ["psnr"], dataset=f"folder:{truth}")
+
+
+def test_lpips_runs_where_its_network_is(monkeypatch, tmp_path):
+    assert "vgg16-397923af.pth" in paired.lpips_missing()
+    with pytest.raises(ValueError, match="metrics=lpips: lpips is not scored: its network"):
+        paired.lpips(lively(2), lively(2))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    for name in paired.LPIPS_FILES:
+        (tmp_path / "checkpoints" / name).touch()
+    monkeypatch.setattr(paired, "_lpips_network", lambda: lambda a, b: (a.float() - b.float()).abs().mean((1, 2, 3)))
+    assert paired.lpips(lively(2, 1), lively(2, 1)).tolist() == [0, 0]
+
+
+# A score of one's own ---------------------------------------------------------------------------------------------------
+
+
+def test_a_new_score_is_one_function(monkeypatch):
+    """The example of docs/metrics.md, and it alone."""
+    page = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text()
+    monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries))
+    exec(page.split("```python\n")[1].split("```")[0])
+    x = lively(30)
+    found = zoo.evaluate(x, ["mean-distance"], dataset=x.clone(), features="tiny")
+    assert found["scores"] == {"mean-distance-tiny": 0} and found["protocol"]["reference"]["images"] == 30
+
+
+# Mistakes, and the command ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"metrics": ["fdd"]}, "metrics=fdd: no such score; did you mean fd"),
+        ({"metrics": ["fid"]}, "only the Inception-v3 of 2015 gives one; ask for fd with features=inception"),
+        ({"metrics": []}, "metrics: the list is empty"),
+        ({"metrics": ["psnr"]}, "metrics=psnr: there are no pairs here"),
+        ({"metrics": ["near-copies"]}, "near-copies: tensor has train; it needs training images and held-out ones"),
+        ({"split": "test"}, "split=test: tensor has train"),
+        ({"features": "tony"}, "features='tony': no such feature network; did you mean tiny"),
+        ({"n": 1}, "n=1: at least 2"),
+        ({"to": "b"}, "to=b: .* does not translate"),
+        ({"dataset": None}, "dataset: 'Stub' does not say what it is to be compared with"),
+        ({"dataset": "ring"}, "dataset=ring: holds points"),
+        ({"features": None}, "no ruler for the data set 'tensor'"),
+        ({"n": 3}, "3 images: precision and recall need at least 4"),
+    ],
+)
+def test_mistakes(given, said):
+    with pytest.raises(ValueError, match=said):
+        zoo.evaluate(
+            Stub(channels=3, resolution=16),
+            **{"dataset": lively(20), "features": "tiny", "metrics": ["precision"], **given},
+        )
+
+
+def test_points_have_no_such_scores(tmp_path):
+    path = weights(tmp_path / "w.safetensors", point_spec(), dataset={"name": "ring"})
+    with pytest.raises(ValueError, match="makes points"):
+        zoo.evaluate(path)
+
+
+def test_every_score_is_described():
+    for name in METRICS:
+        assert METRICS[name].__doc__ and set(METRICS.parameters(name)) <= {
+            "fake", "real", "images", "train", "held", "made", "truth",
+        }  # fmt: skip
+
+
+def test_the_command(shell, tmp_path, monkeypatch):
+    path = weights(tmp_path / "w.safetensors", image_spec(), dataset={"name": "elsewhere"})
+    real = save(lively(30), tmp_path / "real")
+    asked = ("eval", path, "--dataset", f"folder:{real}", "--features", "tiny", "-n", 40)
+    found = shell(*asked, "--json")
+    assert found.status == 0, found.err
+    assert found.json["scores"].keys() == {f"{m}-tiny" for m in evaluate.USUAL}
+    assert found.json["protocol"]["weights"] == {
+        "file": "w.safetensors",
+        "sha256": zoo.hub.sha256(path)[:16],
+        "checkpoint": "the file as it is",
+        "name": "small-net-ring",
+        "images": 1000,
+    }
+    plain = shell(*asked, "--metrics", "fd,recall").out.splitlines()
+    assert plain[0].split("\t") == ["fd-tiny", f"{found.json['scores']['fd-tiny']:.5g}", "-"] and len(plain) == 3
+    assert "40 images, seed 0; against 30 of folder-real train" in plain[2]
+    folder = shell("eval", real, "--dataset", f"folder:{real}", "--features", "tiny", "--metrics", "fd", "--json")
+    assert abs(folder.json["scores"]["fd-tiny"]) < 1e-3
+    wrong = shell("eval", path)
+    assert wrong.status == 2 and "trained on 'elsewhere', which is no registered set" in wrong.err
+    assert shell("eval", tmp_path / "none").status == shell(*asked, "--metrics", "fod").status == 2
+    monkeypatch.setattr(features, "_fetch_inception", lambda path: (_ for _ in ()).throw(OSError("no network")))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    failed = shell(*asked[:4], "--features", "inception")
+    assert (failed.status, failed.err) == (1, "zoo: no network\n")
+
+
+# During training --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    monkeypatch.setattr(evaluate, "WATCH", 8)
+    monkeypatch.setattr(train, "Clock", Every)
+    made = small("dcgan-fashion-mnist")
+    return made.rescaled(6 * 4), stand_in(made)
+
+
+def runtime(every=None):
+    return Runtime(device="cpu", layout="contiguous", eval_every=every)
+
+
+def test_scoring_leaves_the_training_as_it_is(watched, tmp_path):
+    made, source = watched
+    train.train(made, tmp_path / "plain", runtime=runtime(), dataset=source)
+    train.train(made, tmp_path / "scored", runtime=runtime(8), dataset=source)
+    (plain, _), (scored, _) = (checkpoint.load(tmp_path / n / CHECKPOINT) for n in ("plain", "scored"))
+    assert any(k.startswith("optim.") for k in plain) and same(plain, scored)
+    lines, alike = log_of(tmp_path / "scored"), log_of(tmp_path / "plain")
+    found = {line["images"]: line.pop("scores") for line in lines if "scores" in line}
+    assert lines == alike
+    assert [*found] == [8, 16, 24] and found[8].keys() == {"fd-fashion-mnist", "kid-fashion-mnist"}
+    end = zoo.evaluate(tmp_path / "scored", ["fd"], dataset=source, n=8)  # what is shipped is what was scored
+    assert end["scores"]["fd-fashion-mnist"] == found[24]["fd-fashion-mnist"]
+
+
+def test_a_scored_run_resumes_as_if_unbroken(watched, tmp_path):
+    made, source = watched
+    train.train(made, tmp_path / "whole", runtime=runtime(8), dataset=source)
+    with pytest.raises(Killed):
+        train.train(made, tmp_path / "cut", runtime=runtime(8), dataset=source, progress=kill_at(Every.save + 1))
+    train.resume(tmp_path / "cut", dataset=source)
+    (whole, _), (cut, _) = (checkpoint.load(tmp_path / n / CHECKPOINT) for n in ("whole", "cut"))
+    assert same(whole, cut) and log_of(tmp_path / "whole") == log_of(tmp_path / "cut")
+    assert sum("scores" in line for line in log_of(tmp_path / "cut")) == 3
+
+
+def test_a_score_that_fails_does_not_stop_the_run(watched, tmp_path, monkeypatch):
+    made, source = watched
+    monkeypatch.setattr(evaluate, "watch", lambda *given: (_ for _ in ()).throw(OSError("no test split")))
+    told = []
+    progress = lambda event, **facts: told.append(facts["text"]) if event == "warning" else None  # noqa: E731
+    train.train(made, tmp_path / "run", runtime=runtime(12), dataset=source, progress=progress)
+    assert [t for t in told if "scores" in t] == [f"no scores after {n} images: no test split" for n in (12, 24)]
+
+
+def test_what_cannot_be_watched_is_told_first(tmp_path):
+    with pytest.raises(ValueError, match="no ruler for the data set 'tensor'"):
+        train.train(small("dcgan-fashion-mnist"), tmp_path / "run", runtime=runtime(8), dataset=lively(40, 1, 28))
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="eval_every=0: must be at least 1"):
+        runtime(0)

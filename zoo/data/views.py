@@ -1,0 +1,24 @@
+"""Views: another domain made of the same images, for models that learn two. uint8 [N, C, H, W] in and out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def inverse(x: torch.Tensor) -> torch.Tensor:
+    """The negative."""
+    return 255 - x
+
+
+def edges(x: torch.Tensor) -> torch.Tensor:
+    """A line around what is bright: the largest of 3x3 neighbours minus the pixel (CoGAN's code: dilation minus image)."""
+    import torch.nn.functional as F
+
+    grey = x.float()
+    return (F.max_pool2d(grey, 3, stride=1, padding=1) - grey).to(x.dtype)
+
+
+VIEWS = {"edges": edges, "inverse": inverse}

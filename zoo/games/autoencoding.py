@@ -1,0 +1,98 @@
+"""A variational autoencoder whose decoder is a GAN's generator, compared in the discriminator's eyes: three players, one
+turn.
+
+A. Larsen, S. Sonderby, H. Larochelle, O. Winther, Autoencoding beyond pixels using a learned similarity metric, 2015,
+arXiv 1512.09300, as in the authors' code (model/aegan.py): reconstructions are not shown to the adversarial loss,
+which is the saturating one, and a player that is too far ahead waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.game import Batch, Game, Turn, build_prior, looks_across
+from zoo.registry import GAMES, Spec
+
+SAFE = 1e-3  # inside the code's logarithms
+
+
+@GAMES.register("autoencoding")
+class Autoencoding(Game):
+    """E(x) -> (mean, log variance) of a code, G(z) -> x, D(x) -> logit, with ``D.similarity(x)`` to compare images in.
+
+    From one forward, with z ~ E(x), z_p from the prior, S = D.similarity, and D(.) the probability of real::
+
+        E lowers  KL(E(x) | N(0, 1)) + recon,    recon = 1/2 |S(x) - S(G(z))|^2
+        G lowers  weight recon + (1 - weight) log(1 - D(G(z_p)))
+        D lowers  -share log D(x) - (1 - share) log(1 - D(G(z_p)))
+
+    summed over features and codes, means over the batch. So E gets no adversarial gradient and D none of the reconstruction.
+    ``equilibrium``, ``slack``: with c the mean -log D(x) and -log(1 - D(G(z_p))), D waits where either c is below their
+    difference, G where either is above their sum; where both would wait, both learn.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, nn.Module],
+        prior: Spec = Spec("normal"),
+        weight: float = 1e-6,
+        share: float = 0.5,
+        equilibrium: float = 0.68,
+        slack: float = 0.35,
+    ):
+        super().__init__(networks)
+        for name in ("E", "G", "D"):
+            if name not in networks:
+                raise ValueError(
+                    f"networks.{name}: the autoencoding game needs networks E, G and D, got {', '.join(networks)}"
+                )
+        for key, value in {"weight": weight, "share": share}.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"game.{key}={value}: must be from 0 to 1")
+        self.prior_spec, self.prior = prior, build_prior(prior, self.G)
+        self.weight, self.share, self.equilibrium, self.slack = weight, share, equilibrium, slack
+        self.joined = not looks_across(self.D)
+
+    def turns(self) -> Sequence[Turn]:
+        return [Turn(("E", "G", "D"), self.losses)]
+
+    def losses(self, batch: Batch) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
+        x = batch["x"]
+        mean, logvar = (v.float() for v in self.E(x))
+        z = mean + (0.5 * logvar).exp() * batch.randn(mean.shape[1])
+        kl = -0.5 * (1 + logvar - mean.square() - logvar.exp()).sum(1).mean()
+        # Both images in one pass, as in the code: D's norms see them together.
+        ours, theirs = self.D.similarity(torch.cat([x, self.G(z)])).float().chunk(2)
+        recon = 0.5 * (ours - theirs).square().flatten(1).sum(1).mean()
+        fake = self.G(batch.latent(self.prior))
+        real, fake = self.judge(x, fake)
+        on_real, on_fake = -(real.sigmoid() + SAFE).log().mean(), -((-fake).sigmoid() + SAFE).log().mean()
+        D, G = self.gates(on_real, on_fake)
+        for name, value in {"kl": kl, "recon": recon, "cost/real": on_real, "cost/fake": on_fake}.items():
+            batch.log(name, value)
+        return {
+            "E": kl + recon,
+            "G": (self.weight * recon - (1 - self.weight) * on_fake, G),
+            "D": (self.share * on_real + (1 - self.share) * on_fake, D),
+        }
+
+    def judge(self, x: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """D's logits of reals and fakes, in float32."""
+        if self.joined:
+            return self.D(torch.cat([x, fake])).float().chunk(2)
+        return self.D(x).float(), self.D(fake).float()
+
+    def gates(self, on_real: Tensor, on_fake: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether D and G learn, as 0 or 1, from D's two costs."""
+        costs = torch.stack([on_real, on_fake]).detach()
+        D = (costs >= self.equilibrium - self.slack).all()
+        G = (costs <= self.equilibrium + self.slack).all()
+        neither = ~(D | G)
+        return (D | neither).float(), (G | neither).float()
+
+    def ships(self) -> dict[str, Any]:
+        return {"kind": "autoencoder", "networks": ["G", "E"], "prior": self.prior_spec}

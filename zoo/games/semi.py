@@ -1,0 +1,37 @@
+"""Two players of whom D also names classes, learned from a few labelled images.
+
+T. Salimans, I. Goodfellow, W. Zaremba, V. Cheung, A. Radford, X. Chen, Improved Techniques for Training GANs, 2016, arXiv
+1606.03498, section 5, with the "fake" logit fixed at 0: D(x) = Z / (Z + 1), where Z sums exp of the class logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.game import Batch
+from zoo.games.adversarial import Adversarial
+from zoo.registry import GAMES
+
+
+@GAMES.register("semi-supervised")
+class SemiSupervised(Adversarial):
+    """The adversarial game on unlabelled images ``x``; D also lowers the cross-entropy of its ``logits`` on ``labelled``
+    images and their classes ``y``, and ships beside G as a classifier. Arguments as the adversarial game's."""
+
+    def __init__(self, networks: Mapping[str, nn.Module], **adversarial: Any):
+        super().__init__(networks, **adversarial)
+        if not hasattr(self.D, "logits"):
+            raise ValueError("networks.D: the semi-supervised game needs a discriminator with a logit for each class")
+        self.needs = ("x", "labelled", "y")
+
+    def loss_D(self, batch: Batch) -> Tensor:
+        logits = self.D.logits(batch["labelled"]).float()
+        batch.log("D/labelled-error", (logits.argmax(1) != batch["y"]).float().mean())
+        return F.cross_entropy(logits, batch["y"]) + super().loss_D(batch)
+
+    def ships(self) -> dict[str, Any]:
+        return {**super().ships(), "networks": ["G", "D"], "classifier": "D"}

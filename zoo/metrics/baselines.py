@@ -1,0 +1,135 @@
+"""Trivial generators that a reader should see beside a score: what it is worth.
+
+    Gaussian(data), Mixture(data), Noisy(data), Copies(data)
+
+Each is fitted to (at most ``FIT``, evenly spread) training images and hands over images as a Model does: ``iter_samples(n, seed=,
+chunk=)`` yields float32 [<= chunk, C, H, W] in [0, 1]; so ``zoo.evaluate`` takes it. The same seed gives the same
+images. ``Copies`` of a split that training never saw are real held-out images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from zoo.data.store import ImageData
+from zoo.metrics.images import from_data, spread
+
+FIT = 10_000  # training images that the Gaussian and the mixture are fitted to
+
+
+class Baseline:
+    """``name`` for tables; ``resolution`` and ``channels`` of its images; ``draw``: n images from a generator."""
+
+    name = ""
+
+    def __init__(self, data: ImageData, fit: int = FIT):
+        x = torch.cat(list(from_data(data, spread(len(data), fit)).stream()))
+        self.shape = x.shape[1:]
+        self.channels, self.resolution = x.shape[1], x.shape[-1]
+        self.fit(x.flatten(1).float() / 255)
+
+    def fit(self, x: Tensor) -> None:
+        """Learn from x [N, C * H * W] in [0, 1]."""
+        self.x = x
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """[n, C * H * W], in [0, 1] after clamping."""
+        raise TypeError(f"{type(self).__name__} draws nothing")
+
+    def iter_samples(self, n: int, *, seed: int = 0, chunk: int = 50) -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        for at in range(0, n, chunk):
+            yield self.draw(min(chunk, n - at), generator).clamp(0, 1).unflatten(1, self.shape)
+
+
+class Gaussian(Baseline):
+    """A Gaussian in the first ``components`` principal components."""
+
+    name = "Gaussian, 10 principal components"
+
+    def __init__(self, data: ImageData, components: int = 10):
+        self.components = components
+        super().__init__(data)
+
+    def fit(self, x: Tensor) -> None:
+        self.mean, basis, deviations = principal(x, self.components)
+        self.basis = basis * deviations  # [D, K]
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        return self.mean + torch.randn(n, self.basis.shape[1], generator=generator) @ self.basis.T
+
+
+class Mixture(Baseline):
+    """A mixture of ``count`` local Gaussians: k-means in the first 50 principal components, then each cluster with its own
+    mean and covariance there, as often as it has images."""
+
+    name = "mixture of 100 local Gaussians"
+
+    def __init__(self, data: ImageData, count: int = 100, components: int = 50):
+        self.count, self.components = count, components
+        super().__init__(data)
+
+    def fit(self, x: Tensor) -> None:
+        self.mean, self.basis, _ = principal(x, self.components)
+        self.codes = (x - self.mean) @ self.basis  # [N, K]
+        self.members = [m for m in clusters(self.codes, self.count) if len(m)]
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        sizes = torch.tensor([len(m) for m in self.members], dtype=torch.float32)
+        chosen = torch.multinomial(sizes, n, replacement=True, generator=generator)
+        drawn = []
+        for k in chosen.tolist():
+            some = self.codes[self.members[k]]
+            centre = some.mean(0)
+            # Members weighted by noise have exactly the cluster's covariance: no square root of a singular one is needed.
+            weights = torch.randn(len(some), generator=generator) / max(len(some) - 1, 1) ** 0.5
+            drawn.append(centre + weights @ (some - centre))
+        return self.mean + torch.stack(drawn) @ self.basis.T
+
+
+class Noisy(Baseline):
+    """Ten training images, each time with fresh Gaussian noise of deviation ``noise``."""
+
+    name = "ten training images plus noise"
+
+    def __init__(self, data: ImageData, count: int = 10, noise: float = 0.1):
+        self.noise = noise
+        super().__init__(data, count)
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        x = self.x[torch.randint(len(self.x), (n,), generator=generator)]
+        return x + self.noise * torch.randn(x.shape, generator=generator)
+
+
+class Copies(Baseline):
+    """The images themselves, none twice until all have come."""
+
+    name = "training images copied"
+
+    def iter_samples(self, n: int, *, seed: int = 0, chunk: int = 50) -> Iterator[Tensor]:
+        order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(seed))
+        order = order.repeat(-(-n // len(order)))[:n]
+        yield from (self.x[some].unflatten(1, self.shape) for some in order.split(chunk))
+
+
+def principal(x: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean [D], the first ``count`` principal components [D, K], and their standard deviations [K] of x [N, D]."""
+    mean = x.mean(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # of the random projection that begins it
+        _, s, v = torch.svd_lowrank(x - mean, q=min(count + 20, *x.shape), niter=4)
+    return mean, v[:, :count], s[:count] / max(len(x) - 1, 1) ** 0.5
+
+
+def clusters(x: Tensor, count: int, rounds: int = 30) -> list[Tensor]:
+    """k-means (Lloyd 1982) from evenly spread members: the rows of x [N, K] that belong to each of ``count`` clusters."""
+    centres = x[spread(len(x), count)]
+    for _ in range(rounds):
+        nearest = torch.cdist(x, centres).argmin(1)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, x)
+        sizes = nearest.bincount(minlength=len(centres))[:, None]
+        centres = torch.where(sizes > 0, sums / sizes.clamp(min=1), centres)
+    return [(nearest == k).nonzero().flatten() for k in range(len(centres))]

@@ -1,0 +1,119 @@
+"""What a feature network saw of a set of images: moments in float64, a bounded number of features; and their cache.
+
+Moments are summed as the images stream by, so memory does not grow with their number but for the logits (and the
+features, up to ``KEEP``). Those of real images are cached in ``$ZOO_HOME/references/`` under a hash of the images' own
+bytes, the network's weights and the protocol: another image, pixel or weight is another entry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.data.store import home
+from zoo.files import beside
+from zoo.metrics.features import Features
+from zoo.metrics.images import Images, spread
+
+KEEP = 10_000  # features kept for the scores that compare images one by one
+PROTOCOL = 1  # raised whenever the same images and network would be seen otherwise than before
+Progress = Callable[[int, int, str], None]  # images done, images in all, what is being done
+
+
+@dataclass
+class Seen:
+    """``count`` images; ``mean`` [F] and ``cov`` [F, F] (unbiased) of their features, float64; ``features`` float32 [<= KEEP,
+    F] of those evenly spread over them; ``logits`` float32 [count, K], or None. ``held``: what scores share."""
+
+    count: int
+    mean: Tensor
+    cov: Tensor
+    features: Tensor
+    logits: Tensor | None = None
+    held: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def digest(self) -> str:
+        """SHA-256 of the statistics themselves, the first 16 hexadecimal digits."""
+        found = hashlib.sha256()
+        for tensor in (self.mean, self.cov, self.features):
+            found.update(tensor.contiguous().numpy())
+        return found.hexdigest()[:16]
+
+
+def see(network: Features, images: Images, progress: Progress | None = None, what: str = "images") -> Seen:
+    """Let the network look at all images, a chunk at a time. ValueError for fewer than two."""
+    if images.count < 2:
+        raise ValueError(f"{images.count} {what}: at least 2 are needed to be scored")
+    wanted = spread(images.count, KEEP)
+    kept = logits = None
+    count, mean, scatter = 0, torch.zeros(()), torch.zeros(())
+    for x in images.chunks():
+        features, answers = network(x)
+        if kept is None:  # one piece of memory for each: many small ones would leave holes that grow
+            kept = features.new_empty(len(wanted), features.shape[1])
+            logits = None if answers is None else answers.new_empty(images.count, answers.shape[1])
+        if count + len(x) > images.count:
+            raise RuntimeError(f"more than the {images.count} {what} came that were announced")
+        if logits is not None:
+            logits[count : count + len(x)] = answers
+        here = ((wanted >= count) & (wanted < count + len(x))).nonzero().flatten()
+        kept[here] = features[wanted[here] - count]
+        # Moments of both parts joined (Chan, Golub, LeVeque 1979): sums about the mean lose no digits.
+        wide = features.double()
+        part = wide.mean(0)
+        apart, count = part - mean, count + len(x)
+        mean = mean + apart * (len(x) / count)
+        wide = wide - part
+        scatter = scatter + wide.T @ wide + apart.outer(apart) * (len(x) * (count - len(x)) / count)
+        if progress:
+            progress(count, images.count, what)
+    if count != images.count:
+        raise RuntimeError(f"{count} {what} came, {images.count} were announced")
+    return Seen(count, mean, scatter / (count - 1), kept, logits)
+
+
+def reference(network: Features, images: Images, progress: Progress | None = None) -> tuple[Seen, str]:
+    """As :func:`see` for real images, from the cache where it has them; and the SHA-256 of their bytes."""
+    content = images.content()
+    path = place("seen", content, network.hash, network.resize, images.count, KEEP)
+    found = recall(path)
+    if found is None:
+        seen = see(network, images, progress, "real images")
+        found = {"mean": seen.mean, "cov": seen.cov, "features": seen.features}
+        keep(path, found)
+    return Seen(images.count, **found), content
+
+
+# The cache ------------------------------------------------------------------------------------------------------------
+
+
+def place(*key: Any) -> Path:
+    """Where something that belongs to ``key`` (what it was made of) is kept."""
+    text = json.dumps([PROTOCOL, "float32", *key])
+    return home() / "references" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
+
+
+def recall(path: Path) -> dict[str, Tensor] | None:
+    """What :func:`keep` wrote, None where there is nothing or it is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError):
+        return None
+
+
+def keep(path: Path, tensors: dict[str, Tensor]) -> None:
+    from safetensors.torch import save
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with beside(path) as partial:
+        partial.write_bytes(save({k: v.contiguous() for k, v in tensors.items()}))

@@ -1,0 +1,109 @@
+"""Triple-GAN's networks for digits: G and D are told the class at every layer, C is a convolutional classifier.
+
+C. Li, K. Xu, J. Zhu, B. Zhang, Triple Generative Adversarial Nets, 2017, arXiv 1703.02291, as in the authors' code for MNIST.
+Where we differ: batch norms keep running averages for sampling.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from zoo.networks import weight_norm as wn
+from zoo.networks.layers import conditioned
+from zoo.networks.mlp import one_hot
+from zoo.registry import NETWORKS
+
+
+@NETWORKS.register("triplegan-generator")
+class TripleGenerator(nn.Module):
+    """z [N, latent], y int64 [N] -> images [N, channels, H, W] in (0, 1): linear layers with batch norm and softplus, a
+    weight-normalised one; y is appended before each."""
+
+    def __init__(
+        self,
+        channels: int = 1,
+        resolution: int = 28,
+        classes: int = 10,
+        latent: int = 100,
+        hidden: Sequence[int] = (500, 500),
+    ):
+        super().__init__()
+        self.latent, self.classes, self.shape = latent, classes, (channels, resolution, resolution)
+        pairs = list(itertools.pairwise((latent, *hidden)))
+        self.linears = nn.ModuleList(nn.Linear(i + classes, o, bias=False) for i, o in pairs)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(o) for o in hidden)
+        self.output = wn.Linear(hidden[-1] + classes, math.prod(self.shape), 0.05, learned=True)
+        for m in (*self.linears, self.output):
+            nn.init.xavier_uniform_(m.weight)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        h, y = z, one_hot(conditioned(y), self.classes, z.dtype)
+        for linear, norm in zip(self.linears, self.norms, strict=True):
+            h = nn.functional.softplus(norm(linear(torch.cat([h, y], 1))))
+        return self.output(torch.cat([h, y], 1)).sigmoid().unflatten(1, self.shape)
+
+
+@NETWORKS.register("triplegan-discriminator")
+class TripleDiscriminator(nn.Module):
+    """Images [N, channels, H, W], y int64 [N] -> logits [N]: weight-normalised ReLU layers of gain 1, noise of deviation .3 on
+    the pixels and .5 before each later layer; y is appended before each, and once more ahead of the second one's noise."""
+
+    def __init__(
+        self,
+        channels: int = 1,
+        resolution: int = 28,
+        classes: int = 10,
+        hidden: Sequence[int] = (1000, 500, 250, 250, 250),
+    ):
+        super().__init__()
+        self.classes = classes
+        first, *later = hidden
+        inputs = [channels * resolution**2 + classes, first + 2 * classes, *[o + classes for o in later]]
+        self.layers = nn.ModuleList(wn.Linear(i, o, 0.1) for i, o in zip(inputs, (*hidden, 1), strict=True))
+        self.noises = nn.ModuleList(wn.Noise(0.5 if k else 0.3) for k in range(len(inputs)))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        h, y = x.flatten(1), one_hot(conditioned(y), self.classes, x.dtype)
+        for k, (layer, noise) in enumerate(zip(self.layers, self.noises, strict=True)):
+            if k:
+                h = torch.cat([h.relu(), y], 1) if k == 1 else h.relu()
+            h = layer(torch.cat([noise(h), y], 1))
+        return h.squeeze(1)
+
+
+@NETWORKS.register("triplegan-classifier")
+class TripleClassifier(nn.Module):
+    """Images [N, channels, H, W] -> logits [N, classes]: five convolutions of 1, 2, 2, 4 and 4 times ``width`` maps with batch
+    norm and ReLU, two max-poolings with dropout, the mean over positions, a linear layer. 28x28 becomes 12, 5."""
+
+    def __init__(self, channels: int = 1, resolution: int = 28, classes: int = 10, width: int = 32):
+        super().__init__()
+        if resolution < 16:
+            raise ValueError(f"triplegan-classifier can't do resolution {resolution}: take 16 or more")
+
+        def conv(i: int, o: int, kernel: int = 3, padding: int = 1) -> list[nn.Module]:
+            made = nn.Conv2d(i, o, kernel, padding=padding, bias=False)
+            nn.init.normal_(made.weight, 0.0, 0.05)
+            return [made, nn.BatchNorm2d(o), nn.ReLU()]
+
+        def pool() -> list[nn.Module]:
+            return [nn.MaxPool2d(2), nn.Dropout(0.5)]
+
+        w = width
+        self.layers = nn.Sequential(
+            *conv(channels, w, 5, 0), *pool(), *conv(w, 2 * w), *conv(2 * w, 2 * w, padding=0), *pool(),
+            *conv(2 * w, 4 * w), *conv(4 * w, 4 * w), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        )  # fmt: skip
+        self.head = nn.Linear(4 * w, classes)
+        nn.init.normal_(self.head.weight, 0.0, 0.05)
+        nn.init.zeros_(self.head.bias)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.head(self.layers(x))
+
+    forward = logits
