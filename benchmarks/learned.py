@@ -18,6 +18,7 @@ import quality
 import rows
 
 import zoo
+from zoo import recipe as recipes
 from zoo.data import facts as facts_of
 from zoo.engine import plan
 from zoo.engine.run import LOG, RECIPE, SAMPLES
@@ -31,6 +32,26 @@ def untrained(model: Model, recipe: Recipe, seed: int) -> Model:
     return build_model(model.spec, {n: networks[n] for n in model.spec["networks"]}, model.card).eval()
 
 
+def command_of(recipe: Recipe, seed: int) -> str:
+    """What trains it again."""
+    variant = f" --variant {recipe.variant}" if recipe.variant else ""
+    images = "" if recipe.images == recipes.find(recipe.name).images else f" --images {recipe.images}"
+    return f"zoo train {recipe.model} --dataset {recipe.dataset}{variant}{images} --seed {seed}"
+
+
+def played(recipe: Recipe, stage: int, rounds: int) -> list[list[tuple[dict, int]]]:
+    """Of each stage its turns, and how often each had been played when ``rounds`` of ``stage`` had been."""
+    facts = facts_of(recipe.dataset)
+    recipe = plan.resolve(recipe, facts)
+    stages = plan.rehearse(recipe, facts)
+    networks = plan.build_networks(recipe, device="meta")
+    found = []
+    for i, (each, told) in enumerate(zip(recipe.stages, stages, strict=True)):
+        count = rounds if i == stage else told["rounds"] if i < stage else 0
+        found.append(list(zip(told["turns"], plan.times_played(each, networks, facts, count), strict=True)))
+    return found
+
+
 def line(run: Path, trained_at: str) -> dict:
     """The result line of one run."""
     held = json.loads((run / RECIPE).read_text())
@@ -38,30 +59,28 @@ def line(run: Path, trained_at: str) -> dict:
     log = [json.loads(text) for text in (run / LOG).read_text().splitlines()]
     log = [held for held in log if any(k.startswith("loss/") for k in held)]  # others hold warnings
     losses = [k for k in log[0] if k.startswith("loss/")]
-    model, cost = zoo.load(run), plan.describe(recipe)
+    model = zoo.load(run)
     shown = set(model.spec["networks"])
-    variant = f" --variant {recipe.variant}" if recipe.variant else ""
-    command = f"zoo train {recipe.model} --dataset {recipe.dataset}{variant} --seed {seed}"
-    share = model.card["images"] / recipe.images
-    # A translator's generators learn in one turn: it counts once.
-    steps = sum(t["times"] * s["rounds"] for s in cost["stages"] for t in s["turns"] if set(t["players"]) & shown)
-    ends = {"start": untrained(model, recipe, seed), "end": model}
-    found = {k: {to: quality.score(m, to) for to in quality.ways(m)} for k, m in ends.items()}
+    turns = played(recipe, log[-1]["stage"], log[-1]["round"])
+    # A translator's generators learn in one turn: it counts once. "G.levels.2" is a part of what is shown.
+    mine = [(t, times) for stage in turns for t, times in stage if {p.split(".")[0] for p in t["players"]} & shown]
+    scored = {"start": untrained(model, recipe, seed), "end": run}
+    found = {k: {to: quality.score(what, to) for to in quality.ways(model)} for k, what in scored.items()}
     return {
         "recipe": recipe.name,
         "dataset": recipe.dataset,
         "images": model.card["images"],
-        "budget": recipe.images,
+        "budget": recipes.find(recipe.name).images,
         "rounds": log[-1]["round"],
-        "g_steps": round(share * steps),
+        "g_steps": sum(times for _, times in mine),
         "seconds": round(model.card["seconds"]),
-        "parameters": cost["parameters"],
-        "multiply_adds": share * sum(s["multiply_adds_a_round"] * s["rounds"] for s in cost["stages"]),
+        "parameters": plan.describe(recipe)["parameters"],
+        "multiply_adds": sum(t["multiply_adds"] * times for stage in turns for t, times in stage),
         "losses_start": {k: round(log[0][k], 4) for k in losses},
-        "losses_end": {k: round(log[-1][k], 4) for k in losses},
+        "losses_end": {k: round(log[-1][k], 4) for k in losses if k in log[-1]},
         **{k: {to: r["scores"] for to, r in by.items()} for k, by in found.items()},
         "protocol": {to: r["protocol"] for to, r in found["end"].items()},
-        **rows.facts(command, seed),
+        **rows.facts(command_of(recipe, seed), seed),
         "commit": trained_at,
         "scored_at": rows.commit(),
     }

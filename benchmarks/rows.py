@@ -23,7 +23,7 @@ def commit() -> str:
     if not (ROOT / ".git").exists():  # of a repository further up the commit would be another project's
         return "unknown"
 
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "zoo", "recipes", "benchmarks/*.py")
+    changed = git("status", "--porcelain", "--", "zoo", "recipes", "benchmarks/*.py")
     return git("rev-parse", "--short=10", "HEAD") + ("-dirty" if changed else "")
 
 

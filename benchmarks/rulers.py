@@ -299,16 +299,20 @@ def made(model: Model, dataset: str) -> Tensor:
     return torch.cat([model.translate(x[domain == source], to) for source, to in enumerate("ba")])
 
 
-def weights(pair: list[Ruler]) -> dict[str, list[float]]:
-    """The shipped weights of the rulers' data set: name -> distance to the training split by each of the rulers."""
+def weights(pair: list[Ruler]) -> dict[str, dict]:
+    """The shipped weights of the rulers' data set: name -> which file, and its distance to the training split by each of the
+    rulers."""
     dataset, found = pair[0].facts["dataset"], {}
-    for name in hub.index():
+    for name, entry in hub.index().items():
         model = hub.load(name)
         if model.card["dataset"]["name"] == dataset:
             x = made(model, dataset)
             resolution = None if pair[0].facts["fit"] == "pad" else model.resolution
             real = shuffled(dataset, "train", resolution)[0]
-            found[name] = [distance(features(r, real), features(r, x)) for r in pair]
+            found[name] = {
+                "sha256": entry["sha256"][:16],
+                "by": [distance(features(r, real), features(r, x)) for r in pair],
+            }
     return found
 
 
@@ -334,13 +338,11 @@ def check(names: list[str]) -> int:
         sane["dropped"] = grows(list(found["dropped"].values()))
         pair = [ruler, *(rulers.load(n) for n in rulers.names() if n == f"{name}-b")]
         if len(pair) > 1:
-            scored = weights(pair)
-            ranks = [sorted(scored, key=lambda n, k=k: scored[n][k]) for k in range(2)]
-            first = {n: d[0] for n, d in scored.items()}
-            found["weights"], found["weights_by_second"] = first, {n: d[1] for n, d in scored.items()}
+            found["weights"] = scored = weights(pair)
+            ranks = [sorted(scored, key=lambda n, k=k: scored[n]["by"][k]) for k in range(2)]
             if len(scored) > 1:  # one file has no ranking
                 sane["ranking"] = ranks[0] == ranks[1]
-            sane["reals_far_under"] = all(2 * found["test"] < d for d in first.values())
+            sane["reals_far_under"] = all(2 * found["test"] < w["by"][0] for w in scored.values())
         row = {"ruler": name, "hash": ruler.hash, "accuracy": right, "guess": guess(name), **found, "sane": sane}
         rows.write("rulers", {**row, **rows.facts("python benchmarks/rulers.py check", 0)}, ("ruler",))
         print(json.dumps(row), flush=True)

@@ -3,7 +3,8 @@
     python benchmarks/spread.py                        # dcgan-fashion-mnist, 64,000 images, seeds 0 to 2
 
 Each is scored as ``quality.py`` scores. A line in results/spread.jsonl: the distance of each seed, their mean and standard
-deviation, and whether the second run of the first seed gave the same weights bit for bit (if not, it exits with 1).
+deviation, and whether the second run of the first seed ended in the same state bit for bit: weights, averages, moments of the
+optimisers (if not, it exits with 1).
 """
 
 from __future__ import annotations
@@ -19,16 +20,21 @@ import quality
 import rows
 import torch
 
-import zoo
 from zoo import recipe as recipes
-from zoo.engine.run import Runtime
+from zoo.engine import checkpoint
+from zoo.engine.run import CHECKPOINT, Runtime
 from zoo.engine.train import train
 
 SEEDS = (0, 1, 2)
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return zoo.load(run).state_dict()
+def state(run: Path) -> dict[str, torch.Tensor]:
+    """All tensors of the run's last checkpoint."""
+    return checkpoint.load(run / CHECKPOINT)[0]
+
+
+def same(first: dict[str, torch.Tensor], again: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == again.keys() and all(torch.equal(first[k], again[k]) for k in first)
 
 
 def measure(name: str, images: int) -> dict:
@@ -36,14 +42,14 @@ def measure(name: str, images: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         runs = {}
         for seed, copy in ((0, ""), *((s, "") for s in SEEDS[1:]), (0, "again")):
-            out = Path(folder) / f"{seed}{copy}"
+            runs[seed, copy] = out = Path(folder) / f"{seed}{copy}"
             train(recipes.find(name), out, images=images, seed=seed, runtime=Runtime(device="cpu"))
-            runs[seed, copy] = out
-        first, again = weights(runs[0, ""]), weights(runs[0, "again"])
-        same = all(torch.equal(first[k], again[k]) for k in first)
-        found = {s: rows.distance(quality.score(runs[s, ""])["scores"]) for s in SEEDS}
+            if checkpoint.load(out / CHECKPOINT)[1]["seen"] < images:
+                raise SystemExit("stopped; nothing is written of these runs")
+        equal = same(state(runs[0, ""]), state(runs[0, "again"]))
+        found = {s: rows.distance(quality.score(runs[s, ""], metrics=("fd",))["scores"]) for s in SEEDS}
     numbers = {"mean": statistics.mean(found.values()), "deviation": statistics.stdev(found.values())}
-    return {"recipe": name, "images": images, "fd": found, **quality.rounded(numbers), "same_weights": same}
+    return {"recipe": name, "images": images, "fd": found, **quality.rounded(numbers), "same_weights": equal}
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import modes
@@ -52,14 +53,15 @@ def scored() -> list[Line]:
             now = (
                 {"scores": row["scores"], "noise": row["noise"], "cost": row["seconds"]} if row else {"scores": scores}
             )
-            kind, start = "weights" if row else "short run", short(run["start"][to])["fd"]
+            start = short(run["start"][to])["fd"]
             lines.append(
                 {
                     "what": run["recipe"],
                     "to": to,
                     "dataset": run["dataset"],
                     "run": run,
-                    "kind": kind,
+                    "kind": "weights" if row else "run",
+                    "short": run["images"] < run["budget"],
                     "start": start,
                     **now,
                 }
@@ -76,7 +78,7 @@ def named(r: Line, root: str) -> str:
     files = [f"[log]({root}benchmarks/results/logs/{r['what']}.jsonl)"]
     if r["kind"] == "weights":
         files.insert(0, f"[weights]({root}zoo/weights/{r['what']}.safetensors)")
-    return f"{name} ({', '.join(files)}){'' if r['kind'] == 'weights' else ', short run'}"
+    return f"{name} ({', '.join(files)}){', short run' if r['short'] or r['kind'] != 'weights' else ''}"
 
 
 def generated(lines: list[Line], root: str) -> str:
@@ -108,7 +110,8 @@ def generated(lines: list[Line], root: str) -> str:
 
 
 def translators(lines: list[Line], root: str) -> str:
-    head = ["", "to", "fd: start", "end", "PSNR, dB", "SSIM", "10¹² multiply-adds", "images", "minutes"]
+    head = ["", "to", "fd: start", "end", "precision", "recall", "near-copies", "PSNR, dB", "SSIM"]
+    head += ["10¹² multiply-adds", "images", "minutes"]
     body = []
     for r in sorted(lines, key=lambda r: (r["to"], short(r["scores"])["fd"])):
         s, run = short(r["scores"]), r.get("run")
@@ -117,6 +120,8 @@ def translators(lines: list[Line], root: str) -> str:
             r["to"],
             number(r.get("start"), 1),
             f"{s['fd']:.2f}",
+            *(number(s[k]) for k in ("precision", "recall")),
+            f"{s['near']:.1%}",
             number(s["psnr"]),
             number(s["ssim"], 3),
         ]
@@ -139,7 +144,7 @@ def quality(root: str = "") -> str:
     for dataset in sorted({r["dataset"] for r in lines}):
         mine = [r for r in lines if r["dataset"] == dataset]
         ruler = next(k for r in mine for k in r["scores"] if k.startswith("fd-")).removeprefix("fd-")
-        make = translators if mine[0]["to"] else generated
+        make = translators if "psnr" in mine[0]["scores"] else generated
         parts.append(f"**{dataset}** (the ruler `{ruler}`)\n\n{make(mine, root)}")
     held = [*rows.read("quality"), *rows.read("learned")]
     for r in rows.read("spread"):
@@ -179,6 +184,36 @@ def rulers() -> str:
         "0, 1, 3, 5 classes dropped",
     ]
     return f"{table(head, body)}\n\n{where(lines)}" if lines else "No results yet."
+
+
+def ranking() -> str:
+    """Whether another ruler ranks the shipped weights alike."""
+    lines = [r for r in rows.read("rulers") if r.get("weights")]
+    body = []
+    for r in lines:
+        found = sorted(r["weights"].items(), key=lambda item: item[1]["by"][0])
+        second = sorted(w["by"][1] for _, w in found)
+        for i, (name, w) in enumerate(found):
+            places = [i + 1, second.index(w["by"][1]) + 1]
+            body.append([r["ruler"], name, *(f"{d:.2f} ({place})" for d, place in zip(w["by"], places, strict=True))])
+    head = ["ruler", "weights", "distance (place)", "by the second ruler"]
+    return f"{table(head, body)}\n\n{where(lines)}" if lines else "No results yet."
+
+
+def disturbed() -> str:
+    """What noise in the weights does to the score."""
+    lines = [r for r in rows.read("quality") if r["kind"] == "weights"]
+    steps = [*lines[0]["disturbed"]] if lines else []
+    body = []
+    for r in lines:
+        by = next(v for k, v in r["noise"].items() if k.startswith("fd-"))
+        body.append([f"{r['what']} {r['to']}".strip(), f"{rows.distance(r['scores']):.2f} ± {by:.2f}"])
+        body[-1] += [number(r["disturbed"][k]) for k in steps]
+    return (
+        f"{table(['weights', 'as shipped', *(f'noise {k}' for k in steps)], body)}\n\n{where(lines)}"
+        if lines
+        else "No results yet."
+    )
 
 
 def toys() -> str:
@@ -236,6 +271,8 @@ TABLES = {
     "quality": (README, quality),
     "quoted": (DOCS / "metrics.md", quoted),
     "rulers": (DOCS / "metrics.md", rulers),
+    "ranking": (DOCS / "metrics.md", ranking),
+    "disturbed": (DOCS / "metrics.md", disturbed),
     "modes": (DOCS / "modes.md", toys),
     "speed": (DOCS / "speed.md", speed),
 }
@@ -250,11 +287,11 @@ def rendered(old: str, path: Path, name: str, text: str) -> str:
     return re.sub(pattern, lambda _: f"{begin}\n{text}\n{end}", old, flags=re.DOTALL)
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     made: dict[Path, str] = {}
     for name, (path, make) in TABLES.items():
         made[path] = rendered(made.get(path) or path.read_text(encoding="utf-8"), path, name, make())
-    return rows.settle(made, "--check" in sys.argv[1:])
+    return rows.settle(made, "--check" in (sys.argv[1:] if argv is None else argv))
 
 
 if __name__ == "__main__":

@@ -1,26 +1,42 @@
 """The benchmarks' checks can fail, and ``zoo bench`` finds them."""
 
+import importlib
+import json
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file, save_file
+import torch
 
 from zoo import hub
+from zoo import recipe as recipes
+from zoo.data import facts
+from zoo.engine import plan
+from zoo.recipe import encode
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
-def quality(monkeypatch):
-    """The benchmark, with few samples."""
+def benchmark(monkeypatch):
+    """``benchmark(name)``: the module of benchmarks/."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    monkeypatch.delitem(sys.modules, "quality", raising=False)
-    import quality
 
-    monkeypatch.setattr(quality, "COUNT", 300)
-    monkeypatch.setattr(quality, "GENERATED", ("fd", "precision", "recall"))
+    def load(name):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return importlib.import_module(name)
+
+    return load
+
+
+@pytest.fixture
+def quality(benchmark, monkeypatch):
+    """The benchmark, with few samples and few scores."""
+    quality = benchmark("quality")
+    monkeypatch.setattr(quality, "COUNT", 1000)
+    monkeypatch.setattr(quality, "USUAL", ("fd", "recall"))
+    monkeypatch.setattr(quality, "GENERATED", ("fd", "recall", "near-copies"))
     return quality
 
 
@@ -30,47 +46,100 @@ def test_the_commit_outside_a_checkout(quality, tmp_path, monkeypatch):
     assert quality.rows.commit() == "unknown"
 
 
-def test_changed_weights_turn_the_check_red(quality, tmp_path, monkeypatch):
-    """The same file holds; one with a little noise in its weights does not, by its content and by its score."""
-    name = "dcgan-fashion-mnist"
-    (row,) = quality.lines_of(name)
-    (again,) = quality.lines_of(name, anew=False)
-    assert quality.moved(row, again) == []
-    changed = tmp_path / f"{name}.safetensors"
-    shutil.copyfile(hub.find(name), changed)
-    held = load_file(changed)
-    held = {k: v + 0.2 * v.float().std().to(v.dtype) if v.dim() == 4 else v for k, v in held.items()}
-    from safetensors import safe_open
+def test_changed_weights_turn_the_check_red(quality, tmp_path, monkeypatch, capsys):
+    """A shipped file holds; with a little noise in its weights it does not, by its content and by its scores."""
+    name, shipped = "dcgan-fashion-mnist", tmp_path / "weights"
+    shipped.mkdir()
+    file, entry = hub.find(name), hub.index()[name]
+    shutil.copy(file, shipped)
+    (shipped / "index.json").write_text(json.dumps({name: entry}))
+    monkeypatch.setattr(hub, "SHIPPED", shipped)
+    monkeypatch.setattr(quality.rows, "RESULTS", tmp_path / "results")
+    assert quality.main([name]) == 0
+    (row,) = quality.rows.read("quality")
+    assert quality.main(["--check"]) == 1
+    assert "'mixture of 100 local Gaussians' has no line on fashion-mnist" in capsys.readouterr().out
+    known = {**row, "what": "mixture of 100 local Gaussians", "kind": "baseline"}
+    known["scores"] = dict.fromkeys(row["scores"], 100.0)
+    quality.rows.write("quality", known, ("kind", "dataset", "what", "to"))
+    assert quality.main(["--check"]) == 0
 
-    with safe_open(changed, "pt") as opened:
-        header = opened.metadata()
-    save_file(held, changed, metadata=header)
-    (now,) = quality.lines_of(str(changed), anew=False)
-    said = quality.moved(row, now)
-    assert "another file" in said[0]
-    assert any("fd-fashion-mnist is" in line for line in said[1:])
-    monkeypatch.setattr(quality, "lines_of", lambda name, anew: [{**now, "what": name}])
-    monkeypatch.setattr(quality.rows, "read", lambda name: [row])
-    monkeypatch.setattr(quality, "unworthy", lambda row, lines: [])
-    assert quality.check([name]) == said
+    changed = quality.disturbed(name, 0.2)
+    hub.save_weights(shipped / file.name, changed.networks, changed.card, half=True)
+    found = {**entry, "sha256": hub.sha256(shipped / file.name)}
+    (shipped / "index.json").write_text(json.dumps({name: found}))
+    capsys.readouterr()
+    assert quality.main(["--check"]) == 1
+    said = capsys.readouterr().out
+    assert "of another file" in said and "fd-fashion-mnist is" in said
+
+    measured = {**known["protocol"], "features_hash": "of another ruler"}
+    assert quality.other_rulers(row, [{**known, "protocol": measured}]) and not quality.other_rulers(row, [known])
+
+
+def test_what_a_score_depends_on_is_checked(quality):
+    """A line measured against other images, or with another ruler, is not the committed one's."""
+    row = {
+        "what": "m",
+        "to": "",
+        "scores": {},
+        "protocol": {"weights": {"sha256": "1"}, "split": "test", "versions": {}},
+    }
+    other = {**row, "protocol": row["protocol"] | {"split": "train", "versions": {"torch": "3"}}}
+    assert quality.moved(row, row) == []
+    (said,) = quality.moved(row, other)
+    assert "split=test" in said and "train" in said
 
 
 def test_what_may_not_be_shipped(quality):
-    """Worse than a mixture of Gaussians, too few modes, or copies: a line for each."""
+    """Worse than a mixture of Gaussians, too few modes, copies, or no worse with noise in it: a line for each."""
     mixture = {"what": "mixture of 100 local Gaussians", "to": "", "dataset": "d", "scores": {"fd-d": 2.0}}
-    good = {"what": "m", "to": "", "dataset": "d"}
+    good = {"what": "m", "to": "", "dataset": "d", "noise": {"fd-d": 0.1}, "disturbed": {"0.2": 1.5}}
     good["scores"] = {"fd-d": 1.0, "recall-d": 0.4, "near-copies": 0.0}
     assert quality.unworthy(good, [mixture]) == []
     for changed, said in [
         ({"fd-d": 2.5}, "mixture"),
+        ({"fd-d": 1.45}, "with noise in its weights"),
         ({"recall-d": 0.2}, "recall"),
         ({"near-copies": 0.02}, "near-copies"),
     ]:
         row = {**good, "scores": good["scores"] | changed}
         assert any(said in line for line in quality.unworthy(row, [mixture])), said
-    beside = [{"what": w, "to": "x", "dataset": "d", "scores": {"psnr": 10.0}} for w in ("identity", "mean colour")]
-    translator = {"what": "t", "to": "x", "dataset": "d", "scores": {"fd-d": 1.0, "psnr": 9.0}}
-    assert len(quality.unworthy(translator, beside)) == 2
+    beside = [{"what": w, "to": "x", "dataset": "d"} for w in ("identity", "mean colour")]
+    for row in beside:
+        row["scores"] = {"psnr": 10.0, "fd-d": 0.5}
+    translator = {**good, "what": "t", "to": "x", "scores": good["scores"] | {"psnr": 9.0}}
+    assert len(quality.unworthy(translator, beside)) == 4
+
+
+def test_a_changed_result_turns_the_tables_red(benchmark, tmp_path, monkeypatch, capsys):
+    table = benchmark("table")
+    results = shutil.copytree(table.rows.RESULTS, tmp_path / "results")
+    monkeypatch.setattr(table.rows, "RESULTS", results)
+    assert table.main(["--check"]) == 0
+    text = (results / "quality.jsonl").read_text()
+    (value,) = {
+        str(r["scores"]["fd-fashion-mnist"])
+        for r in map(json.loads, text.splitlines())
+        if r["what"] == "dcgan-fashion-mnist"
+    }
+    (results / "quality.jsonl").write_text(text.replace(value, "9.5"))
+    assert table.main(["--check"]) == 1
+    assert "out of date: README.md" in capsys.readouterr().out
+
+
+def test_two_runs_of_one_seed_are_compared_whole(benchmark):
+    same = benchmark("spread").same
+    a = {"game.G.weight": torch.ones(2), "optimiser.G.step": torch.ones(())}
+    assert same(a, {k: v.clone() for k, v in a.items()})
+    assert not same(a, {**a, "optimiser.G.step": torch.zeros(())}) and not same(a, {"game.G.weight": torch.ones(2)})
+
+
+def test_steps_are_those_that_were_played(benchmark):
+    """WGAN's bursts of 100 critic steps among them: ten rounds hold one step of G each, and 10 * 100 of the critic."""
+    recipe = recipes.find("wgan-fashion-mnist")
+    ((critic, steps), (_, generator)) = benchmark("learned").played(recipe, 0, 10)[0]
+    assert critic["players"] == ["D"] and (steps, generator) == (1000, 10)
 
 
 def test_bench_needs_a_checkout(tmp_path, monkeypatch, capsys):
@@ -104,11 +173,21 @@ def test_bench_runs_the_checkouts_own(monkeypatch):
     assert called == [[sys.executable, str(ROOT / "benchmarks" / "modes.py"), "--check", "--loss", "hinge"]]
 
 
-def test_the_page_shows_the_help_that_the_command_shows(monkeypatch, shell):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import pages
+def test_the_page_shows_the_help_that_the_command_shows(benchmark, monkeypatch, shell):
+    pages = benchmark("pages")
 
     made = pages.command_page()
     monkeypatch.setenv("COLUMNS", "112")  # two of margin
     for verb in ("train", "resume"):
         assert "\n".join(line.rstrip() for line in shell(verb, "-h").out.strip().splitlines()) in made
+
+
+def test_shipped_weights_are_what_their_recipes_make():
+    """Each file's Card holds the recipe of its name as it is now, spent to the end; each has a line that says how it was trained."""
+    trained = {row["recipe"]: row for row in map(json.loads, (ROOT / "benchmarks/results/learned.jsonl").open())}
+    for name in hub.index():
+        card = hub.read_header(hub.find(name))["card"]
+        recipe = recipes.find(name)
+        made = plan.resolve(recipe, facts(recipe.dataset))
+        assert card["recipe"] == json.loads(json.dumps(encode(made))), name
+        assert card["images"] == trained[name]["images"] >= recipe.images, name

@@ -138,7 +138,7 @@ class Counted(TorchDispatchMode):
 
 def rehearse(recipe: Recipe, facts: Facts) -> list[dict[str, Any]]:
     """Play one round of every stage on ``meta``: no data, no memory, no time. Returns the facts of each stage:
-    ``turns`` (players, times a round, batch), ``images_a_round``, ``multiply_adds_a_round`` (of the convolutions and matrix
+    ``turns`` (players, times a round, batch, multiply-adds each time), ``images_a_round``, ``multiply_adds_a_round`` (of the convolutions and matrix
     products, forward and backward, as they are done), ``rounds``."""
     networks = build_networks(recipe, device="meta")
     stages = []
@@ -168,7 +168,8 @@ def rehearse(recipe: Recipe, facts: Facts) -> list[dict[str, Any]]:
                 times = (turn.repeat(usual) if callable(turn.repeat) else turn.repeat) / turn.every
                 per_round += times * (clock or size) if turn.draw == "fresh" else 0
                 work += times * counted.multiply_adds
-                turns.append({"players": list(turn.players), "times": times, "batch": size, "draw": turn.draw})
+                said = {"players": list(turn.players), "times": times, "batch": size, "draw": turn.draw}
+                turns.append({**said, "multiply_adds": counted.multiply_adds})
         if not per_round:
             raise ValueError("the game's turns consume no real images: at least one needs draw='fresh'")
         rounds = math.ceil(stage.images / per_round)
@@ -182,6 +183,12 @@ def rehearse(recipe: Recipe, facts: Facts) -> list[dict[str, Any]]:
             }
         )
     return stages
+
+
+def times_played(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts, rounds: int) -> list[int]:
+    """How often each of the stage's turns is played in its first ``rounds`` rounds, bursts and skipped rounds as they are."""
+    turns = build_game(stage, networks, facts).turns()
+    return [sum(turn.times(r) for r in range(rounds)) for turn in turns]
 
 
 def describe(recipe: Recipe, facts: Facts | None = None) -> dict[str, Any]:
