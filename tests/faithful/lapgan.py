@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from play import CPU, Every, Killed, images, session, weights
+from play import CPU, Every, Killed, images, same, session, weights
 
 import zoo
 from zoo import recipe as recipes
@@ -351,3 +351,20 @@ def test_a_run_through_all_levels(tmp_path, monkeypatch):
     train.resume(cut, dataset=garments())
     other = zoo.load(cut)
     assert all(torch.equal(p, q) for p, q in zip(made.parameters(), other.parameters(), strict=True))
+
+
+def test_a_level_keeps_its_average(tmp_path, monkeypatch):
+    """What is sampled of a level is the average at the end of its own stage, whatever later stages do."""
+    ends, loop = [], train.Session._loop
+
+    def looped(self, *args):
+        loop(self, *args)
+        ends.append([weights(level) for level in self.shadows["G"].network.levels])
+
+    monkeypatch.setattr(train.Session, "_loop", looped)
+    train.train(short(), tmp_path / "run", runtime=CPU, dataset=garments())
+    for stage, level in (0, 0), (1, 0), (1, 1):
+        assert same(ends[stage][level], ends[stage + 1][level]), f"level {level} in stage {stage + 1}"
+    assert not any(same(a, b) for a, b in zip(ends[0][1:], ends[2][1:], strict=True))
+    trained = zoo.load(tmp_path / "run").generator.levels
+    assert all(same(weights(level), average) for level, average in zip(trained, ends[2], strict=True))
