@@ -971,7 +971,7 @@ def test_needs_of_the_game_and_keys_of_the_data():
 # Layout, order, noise -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimiser", [Adam(lr=0.01, weight_decay=0.1), SGD(lr=0.1, momentum=0.9)])
+@pytest.mark.parametrize("optimiser", [Adam(lr=0.01, weight_decay=0.1), SGD(lr=0.1, momentum=0.9, dampening=0.5)])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_fused_equals_unfused(optimiser, layout):
     """CPU's fused kernels pair elements by storage order: moments, gradients and weights must share a layout, after a
