@@ -144,7 +144,7 @@ def main() -> None:
         row = line(arguments.name, arguments.images)
     limit = f" --images {arguments.images}" if arguments.images else ""
     row |= rows.facts(f"python benchmarks/encoders.py {row['recipe']}{limit}", 0)
-    rows.write("encoders", row, ("recipe", "images", "train"))
+    rows.write("encoders", row, ("recipe",))
     print(json.dumps(row))
 
 

@@ -216,6 +216,38 @@ def disturbed() -> str:
     )
 
 
+def encoders() -> str:
+    """What encoders have found, and how far coupled generators agree."""
+    found, pairs = rows.read("encoders"), rows.read("coupled")
+    parts = []
+    if found:
+        ways = ("trained", "random", "components")
+        head = ["", "on", *(f"{k}: {way}" if way == ways[0] else way for k in ("linear", "nearest") for way in ways)]
+        head += ["reconstruction: own", "another's"]
+        body = []
+        for r in found:
+            for layer, what in LAYERS.items():
+                if layer in r:
+                    right = [number(r[layer][way][k]) for k in ("linear", "nearest") for way in ways]
+                    again = [number(r["reconstruction"][k]) if layer == "code" else "" for k in ("own", "other")]
+                    body.append([f"`{r['recipe']}`", f"{what}, {r[layer]['size']}", *right, *again])
+        parts.append(table(head, body))
+    if pairs:
+        cells = {r["recipe"]: f"{r['agreement']:.4f} ± {r['error']:.4f}" for r in pairs}
+        alone = {name.replace(APART, ""): cell for name, cell in cells.items() if APART in name}
+        body = [
+            [f"`{r['recipe']}`", " and ".join(r["domains"]), cells[r["recipe"]], alone.get(r["recipe"], "")]
+            for r in pairs
+            if APART not in r["recipe"]
+        ]
+        parts.append(table(["", "domains", "agreement", "of two GANs that share nothing"], body))
+    return "\n\n".join([*parts, where([*found, *pairs])]) if parts else "No results yet."
+
+
+LAYERS = {"code": "code", "features": "last hidden layer"}
+APART = "-uncoupled"  # in a variant's name: the same without sharing
+
+
 def toys() -> str:
     lines = rows.read("modes")
     held = modes.worst(lines)
@@ -273,6 +305,7 @@ TABLES = {
     "rulers": (DOCS / "metrics.md", rulers),
     "ranking": (DOCS / "metrics.md", ranking),
     "disturbed": (DOCS / "metrics.md", disturbed),
+    "encoders": (DOCS / "metrics.md", encoders),
     "modes": (DOCS / "modes.md", toys),
     "speed": (DOCS / "speed.md", speed),
 }

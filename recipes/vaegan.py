@@ -7,6 +7,7 @@ Settings are those of the authors' code. It shows D reconstructions nowhere, whe
 Departures:
 - Losses are means over the batch where the code sums: rate, weights and decay are those of the sums, as far as
   RMSProp tells.
+- The gains of batch norms begin at 1; those of the authors' library are drawn from U(0, 1), as far as its stored version tells.
 - Weight decay also reaches biases and norms' gains.
 - The rate falls in straight pieces between the code's values after each sixteenth of the run; there it falls after
   each 250 batches.

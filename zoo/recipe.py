@@ -87,10 +87,12 @@ class Adam(_Data):
 
 @dataclass(frozen=True)
 class SGD(_Data):
-    """Gradient descent with classical momentum."""
+    """Gradient descent with classical momentum. ``dampening``: by how much less than whole a gradient enters it, after the
+    first; Torch7's is the momentum itself unless told otherwise, torch's 0."""
 
     lr: float
     momentum: float = 0.0
+    dampening: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ def test_parameter_counts_of_imagenet():
     """Convolutions, maps of z (200 numbers) and norms, added up."""
     into = sum((200 + 2) * m for m in (256, 128, 64))
     ups = 25 * (512 * 256 + 256 * 128 + 128 * 64 + 64 * 3)
-    assert count("bigan-generator", **RGB) == 200 * 512 * 16 + 2 * 512 + into + ups
+    first = (200 + 2) * 512 * 16  # each unit has a norm of its own
+    assert count("bigan-generator", **RGB) == first + into + ups == 6_050_880
     into = sum((200 + 2) * m for m in (128, 256, 512))
     assert count("bigan-discriminator", **RGB) == 25 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512) + into + 512 * 16
     alexnet = 3 * 96 * 121 + 48 * 256 * 25 + 256 * 384 * 9 + 192 * 384 * 9 + 192 * 256 * 9
@@ -53,6 +54,7 @@ def test_shapes_and_ranges(family):
     assert x.shape == shape and x.min() > low and x.max() < 1
     if not family:
         assert x.min() < 0
+        assert isinstance(G.norm, nn.BatchNorm1d) and G.norm.num_features == 8 * 4 * 16, "a norm for each unit"
         seen = []
         for m in E.convs:
             m.register_forward_hook(lambda m, i, out: seen.append(out.shape[2]))

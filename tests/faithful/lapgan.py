@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from play import CPU, Every, Killed, images, session, weights
+from play import CPU, Every, Killed, images, same, session, weights
 
 import zoo
 from zoo import recipe as recipes
@@ -211,7 +211,8 @@ def test_the_papers_setting():
     assert [s.game.kwargs["level"] for s in found.stages] == [0, 1, 2]
     assert [set(s.optimisers) for s in found.stages] == [{f"G.levels.{k}", f"D.levels.{k}"} for k in range(3)]
     for stage in found.stages:
-        momentum, lr = stage.ramps
+        momentum, dampening, lr = stage.ramps
+        assert dampening.points == momentum.points
         epoch = stage.images / 375
         assert (momentum.at(0), momentum.at(stage.images)) == (0.5, pytest.approx(0.8))
         assert momentum.at(epoch) - 0.5 == pytest.approx(0.0008)
@@ -236,9 +237,9 @@ def test_plain_loop(beside, name, classes, level):
             p.data.mul_(100)
     G, D = b.copy("G").levels[level], b.copy("D").levels[level]
     noise = (5, 81, 196)[level]
-    opt_G, opt_D = (torch.optim.SGD(n.parameters(), lr=0.02, momentum=0.5) for n in (G, D))
+    velocity = {}
     bce = torch.nn.functional.binary_cross_entropy_with_logits
-    momentum, lr = recipes.find(name).stages[level].ramps
+    momentum, _, lr = recipes.find(name).stages[level].ramps
     seen = 0
 
     def draws(n):
@@ -267,25 +268,27 @@ def test_plain_loop(beside, name, classes, level):
             y = batch["y_c"] if level else torch.randint(classes, (n,), generator=b.noise)
         return G(z, l, y), l, y
 
+    def descend(network, loss):
+        """Torch7's: the first gradient whole, each further one damped by the momentum."""
+        m, grads = momentum.at(seen), torch.autograd.grad(loss, list(network.parameters()))
+        with torch.no_grad():
+            for p, g in zip(network.parameters(), grads, strict=True):
+                velocity[p] = m * velocity[p] + (1 - m) * g if p in velocity else g
+                p -= lr.at(seen) * velocity[p]
+
     for _ in b.rounds():
-        for optimiser in (opt_G, opt_D):
-            optimiser.param_groups[0].update(momentum=momentum.at(seen), lr=lr.at(seen))
         batch = draws(4)
         h, l = parts(batch["x"])
         made, other, y = fakes(batch, 4)
-        opt_D.zero_grad()
         out = D(
             torch.cat([h, made.detach()]),
             torch.cat([l, other]) if level else None,
             torch.cat([batch["y"], y]) if classes else None,
         )
-        bce(out, torch.tensor([1.0] * 4 + [0.0] * 4)).backward()
-        opt_D.step()
+        descend(D, bce(out, torch.tensor([1.0] * 4 + [0.0] * 4)))
         if level:
             batch = draws(6)
-        opt_G.zero_grad()
-        bce(D(*fakes(batch, 6)), torch.ones(6)).backward()
-        opt_G.step()
+        descend(G, bce(D(*fakes(batch, 6)), torch.ones(6)))
         seen += 4 + (6 if level else 0)
     b.compare(**{f"G.levels.{level}": G, f"D.levels.{level}": D})
 
@@ -351,3 +354,20 @@ def test_a_run_through_all_levels(tmp_path, monkeypatch):
     train.resume(cut, dataset=garments())
     other = zoo.load(cut)
     assert all(torch.equal(p, q) for p, q in zip(made.parameters(), other.parameters(), strict=True))
+
+
+def test_a_level_keeps_its_average(tmp_path, monkeypatch):
+    """What is sampled of a level is the average at the end of its own stage, whatever later stages do."""
+    ends, loop = [], train.Session._loop
+
+    def looped(self, *args):
+        loop(self, *args)
+        ends.append([weights(level) for level in self.shadows["G"].network.levels])
+
+    monkeypatch.setattr(train.Session, "_loop", looped)
+    train.train(short(), tmp_path / "run", runtime=CPU, dataset=garments())
+    for stage, level in (0, 0), (1, 0), (1, 1):
+        assert same(ends[stage][level], ends[stage + 1][level]), f"level {level} in stage {stage + 1}"
+    assert not any(same(a, b) for a, b in zip(ends[0][1:], ends[2][1:], strict=True))
+    trained = zoo.load(tmp_path / "run").generator.levels
+    assert all(same(weights(level), average) for level, average in zip(trained, ends[2], strict=True))

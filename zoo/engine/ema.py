@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
@@ -19,16 +19,19 @@ class Shadow:
         self.halflife, self.start, self.rampup = ema.halflife, ema.start, ema.rampup
 
     @torch.no_grad()
-    def update(self, network: nn.Module, images: int, seen: int) -> None:
+    def update(self, network: nn.Module, parts: Iterable[str], images: int, seen: int) -> None:
         """After a round that consumed ``images`` real images, ``seen`` in all. Parameters are averaged; buffers (batch
-        norm's statistics, spectral norm's vectors) are copied: they belong to the newest weights."""
+        norm's statistics, spectral norm's vectors) are copied: they belong to the newest weights. ``parts``: the submodules
+        that learn ("": the whole). What rests keeps its average, which would become its last weights otherwise."""
         halflife = self.halflife if self.rampup is None else min(self.halflife, max(seen * self.rampup, 1e-8))
         decay = 0.0 if seen <= self.start else 0.5 ** (images / halflife)
-        mine, theirs = list(self.network.parameters()), [p.detach() for p in network.parameters()]
-        if mine:
-            torch._foreach_lerp_(mine, theirs, 1.0 - decay)
-        for own, new in zip(self.network.buffers(), network.buffers(), strict=True):
-            own.copy_(new)
+        for part in parts:
+            own, new = self.network.get_submodule(part), network.get_submodule(part)
+            mine, theirs = list(own.parameters()), [p.detach() for p in new.parameters()]
+            if mine:
+                torch._foreach_lerp_(mine, theirs, 1.0 - decay)
+            for old, buffer in zip(own.buffers(), new.buffers(), strict=True):
+                old.copy_(buffer)
 
 
 class Shadows(dict):
@@ -37,6 +40,8 @@ class Shadows(dict):
     def __init__(self, networks: Mapping[str, nn.Module], emas: Mapping[str, Ema]):
         super().__init__({name: Shadow(networks[name], ema) for name, ema in emas.items()})
 
-    def update(self, networks: Mapping[str, nn.Module], images: int, seen: int) -> None:
+    def update(self, game: nn.Module, players: Iterable[str], images: int, seen: int) -> None:
+        """After a round of a stage in which ``players`` (paths in the game) learn."""
         for name, shadow in self.items():
-            shadow.update(networks[name], images, seen)
+            parts = [p[len(name) + 1 :] for p in players if f"{p}.".startswith(f"{name}.")]
+            shadow.update(game.get_submodule(name), parts, images, seen)

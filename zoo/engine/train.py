@@ -301,7 +301,7 @@ class Session:
         self.round += 1
         self.images += consumed
         self.seen += consumed
-        self.shadows.update({n: self.game.get_submodule(n) for n in self.shadows}, consumed, self.seen)
+        self.shadows.update(self.game, self.learner.players, consumed, self.seen)
 
     # The whole run ------------------------------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ def make_optimiser(spec: Adam | SGD | RMSProp, parameters: list[nn.Parameter], d
         kwargs = dict(betas=tuple(map(float, spec.betas)), eps=spec.eps, weight_decay=spec.weight_decay, fused=fused)
         return torch.optim.Adam(parameters, lr=spec.lr, **kwargs)
     if isinstance(spec, SGD):
-        return torch.optim.SGD(parameters, lr=spec.lr, momentum=spec.momentum, fused=fused)
+        return torch.optim.SGD(parameters, lr=spec.lr, momentum=spec.momentum, dampening=spec.dampening, fused=fused)
     return torch.optim.RMSprop(parameters, lr=spec.lr, alpha=spec.alpha, eps=spec.eps, weight_decay=spec.weight_decay)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.game import Batch, Game, Turn, build_prior, looks_across
+from zoo.game import Batch, Game, Turn, build_prior
 from zoo.registry import GAMES, Spec
 
 SAFE = 1e-3  # inside the code's logarithms
@@ -55,7 +55,6 @@ class Autoencoding(Game):
                 raise ValueError(f"game.{key}={value}: must be from 0 to 1")
         self.prior_spec, self.prior = prior, build_prior(prior, self.G)
         self.weight, self.share, self.equilibrium, self.slack = weight, share, equilibrium, slack
-        self.joined = not looks_across(self.D)
 
     def turns(self) -> Sequence[Turn]:
         return [Turn(("E", "G", "D"), self.losses)]
@@ -65,11 +64,10 @@ class Autoencoding(Game):
         mean, logvar = (v.float() for v in self.E(x))
         z = mean + (0.5 * logvar).exp() * batch.randn(mean.shape[1])
         kl = -0.5 * (1 + logvar - mean.square() - logvar.exp()).sum(1).mean()
-        # Both images in one pass, as in the code: D's norms see them together.
+        # Both images in one pass, here and below, as in the code: D's norms see them together.
         ours, theirs = self.D.similarity(torch.cat([x, self.G(z)])).float().chunk(2)
         recon = 0.5 * (ours - theirs).square().flatten(1).sum(1).mean()
-        fake = self.G(batch.latent(self.prior))
-        real, fake = self.judge(x, fake)
+        real, fake = self.D(torch.cat([x, self.G(batch.latent(self.prior))])).float().chunk(2)
         on_real, on_fake = -(real.sigmoid() + SAFE).log().mean(), -((-fake).sigmoid() + SAFE).log().mean()
         D, G = self.gates(on_real, on_fake)
         for name, value in {"kl": kl, "recon": recon, "cost/real": on_real, "cost/fake": on_fake}.items():
@@ -79,12 +77,6 @@ class Autoencoding(Game):
             "G": (self.weight * recon - (1 - self.weight) * on_fake, G),
             "D": (self.share * on_real + (1 - self.share) * on_fake, D),
         }
-
-    def judge(self, x: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """D's logits of reals and fakes, in float32."""
-        if self.joined:
-            return self.D(torch.cat([x, fake])).float().chunk(2)
-        return self.D(x).float(), self.D(fake).float()
 
     def gates(self, on_real: Tensor, on_fake: Tensor) -> tuple[Tensor, Tensor]:
         """Whether D and G learn, as 0 or 1, from D's two costs."""

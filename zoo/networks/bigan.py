@@ -5,8 +5,7 @@ train_mnist.sh and train_imagenet.sh).
 
 Codes enter D, and enter G anew, as a linear map of z added before a later layer's batch norm; in convolutional layers
 the map gives each channel one number. No biases but batch norm's. Weights N(0, .02^2), the maps into k x k
-convolutional layers N(0, (.02 k^2)^2). Of the ImageNet encoder, AlexNet's convolutions, the authors' paddings are not
-documented: ours halve exactly.
+convolutional layers N(0, (.02 k^2)^2).
 """
 
 from __future__ import annotations
@@ -112,7 +111,8 @@ def into_convolutions(maps: nn.ModuleList) -> None:
 class BiganGenerator(nn.Module):
     """z [N, latent] -> x [N, channels, H, W] in (-1, 1), H a multiple of 16.
 
-    ``width``: maps before the last layer; twice as many a layer below. z enters every hidden convolution again.
+    ``width``: maps before the last layer; twice as many a layer below. The linear layer's units are normalised one by one; z
+    enters every hidden convolution again.
     """
 
     def __init__(self, *, channels: int = 3, resolution: int = 64, latent: int = 200, width: int = 64):
@@ -120,7 +120,8 @@ class BiganGenerator(nn.Module):
         side = doublings(resolution, 4, "bigan-generator")
         maps = [8 * width, 4 * width, 2 * width, width]
         self.latent, self.first = latent, (maps[0], side, side)
-        self.linear, self.norm = linear(latent, math.prod(self.first)), nn.BatchNorm2d(maps[0], EPS)
+        units = math.prod(self.first)
+        self.linear, self.norm = linear(latent, units), nn.BatchNorm1d(units, EPS)
         self.convs = nn.ModuleList(self.up(a, b) for a, b in pairwise(maps))
         self.codes = nn.ModuleList(linear(latent, m) for m in maps[1:])
         self.norms = nn.ModuleList(nn.BatchNorm2d(m, EPS) for m in maps[1:])
@@ -133,7 +134,7 @@ class BiganGenerator(nn.Module):
         return nn.ConvTranspose2d(inputs, outputs, KERNEL, 2, KERNEL // 2, 1, bias=False)
 
     def forward(self, z: Tensor) -> Tensor:
-        h = self.norm(self.linear(z).unflatten(1, self.first)).relu()
+        h = self.norm(self.linear(z)).relu().unflatten(1, self.first)
         for conv, code, norm in zip(self.convs, self.codes, self.norms, strict=True):
             h = norm(spread(conv(h), code(z))).relu()
         return 2 * self.output(h).sigmoid() - 1
