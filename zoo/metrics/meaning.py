@@ -79,15 +79,14 @@ def matched(counts: Tensor) -> dict[str, float]:
     return {"accuracy": max(best.values()) / whole, "purity": counts.amax(1).sum().item() / whole}
 
 
-def recognised(logits: Tensor | None, y: Tensor) -> tuple[float, float]:
-    """The share of images whose likeliest class is the one asked for, and its error. ``logits``: [n, K] of a classifier of real
-    images; ``y``: int64 [n]. ValueError where the classifier knows fewer classes."""
-    known = 0 if logits is None else logits.shape[1]
-    if known <= y.max():
+def recognised(likeliest: Tensor | None, y: Tensor) -> tuple[float, float]:
+    """The share of images that a classifier of real images takes for what they were asked to be, and its error. ``likeliest``: the
+    class that each is taken for, [n]; ``y``: the one asked for. ValueError where the feature network predicts no classes."""
+    if likeliest is None:
         raise ValueError(
-            f"the feature network tells {known} classes, and class {y.max()} was asked for; choose another"
+            "metrics=recognised: this feature network predicts no classes; choose another, or leave it out"
         )
-    return share(logits.argmax(1) == y)
+    return share(likeliest == y)
 
 
 def share(hits: Tensor) -> tuple[float, float]:

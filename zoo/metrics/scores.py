@@ -177,4 +177,4 @@ def code_accuracy(recogniser: Any, labelled: tuple[Images, Tensor]) -> float:
 def recognised(fake: Seen, asked: Tensor) -> tuple[float, float]:
     """The share of generated images that the feature network takes for the class that was asked for (AC-GAN, arXiv
     1610.09585). In [0, 1], higher is better; of real images it is the network's accuracy."""
-    return meaning.recognised(fake.logits, asked)
+    return meaning.recognised(fake.likeliest, asked)
