@@ -788,6 +788,15 @@ def test_scoring_leaves_the_training_as_it_is(watched, tmp_path):
     assert end["scores"]["fd-fashion-mnist"] == found[24]["fd-fashion-mnist"]
 
 
+def test_a_classifier_is_watched_by_its_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(evaluate, "check_watch", lambda name: None)
+    made = small("triplegan-mnist-supervised").rescaled(8)
+    source = stand_in(made)
+    train.train(made, tmp_path / "run", runtime=runtime(8), dataset=source)
+    end = zoo.evaluate(tmp_path / "run", dataset=source)
+    assert log_of(tmp_path / "run")[-1]["scores"] == end["scores"] and end["scores"].keys() == {"error"}
+
+
 def test_a_scored_run_resumes_as_if_unbroken(watched, tmp_path):
     made, source = watched
     train.train(made, tmp_path / "whole", runtime=runtime(8), dataset=source)
