@@ -49,8 +49,8 @@ def page(model: str, entries: dict[str, dict], learned: list[dict]) -> str:
         lines.append(f"| `{name}` | {entry['about']} | {sizes} | {counted(facts['images'])} | {rounds} |")
     first = next(iter(entries.values()))
     lines += ["", "```", f"zoo train {model} --dataset {first['dataset']}"]
-    small = [e for e in entries.values() if e["variant"] or e is not first]
-    for entry in small[-1:]:
+    others = [e for e in entries.values() if e is not first]
+    for entry in sorted(others, key=lambda e: e["variant"] == "small")[-1:]:  # the reduced setting where there is one
         variant = f" --variant {entry['variant']}" if entry["variant"] else ""
         lines.append(f"zoo train {model} --dataset {entry['dataset']}{variant}")
     lines += ["```", ""]

@@ -7,6 +7,7 @@ python benchmarks/table.py --check    # exit status 1 where a committed table is
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -156,15 +157,93 @@ def quality(root: str = "") -> str:
     return "\n\n".join([*parts, where(held)]) if parts else "No results yet."
 
 
+def quotes() -> list[Line]:
+    text = (rows.ROOT / "benchmarks" / "quoted.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
 def quoted() -> str:
     """What the papers say, each with its protocol."""
-    lines = [
-        json.loads(text)
-        for text in (rows.ROOT / "benchmarks" / "quoted.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    lines = quotes()
     keys = ("model", "dataset", "score", "value", "protocol", "source")
     head = ["model", "data set", "score", "quoted from the paper", "the paper's protocol", "source"]
     return table(head, [[r[k] for k in keys] for r in lines])
+
+
+def share(r: Line, score: str) -> str:
+    """A score that is a share, with its error over the images."""
+    value = f"{r['scores'][score]:.2%}"
+    return f"{value} ± {r['errors'][score]:.2%}" if score in r["errors"] else value
+
+
+def quoted_beside(r: Line, score: str) -> list[str]:
+    """What a line's paper says of a score on the same data set: value and protocol, empty where it says nothing."""
+    known = [q for q in quotes() if (q["model"], q["dataset"], q["score"]) == (r["model"], r["dataset"], score)]
+    return [known[0]["value"], known[0]["protocol"]] if known else ["", ""]
+
+
+def alone(r: Line, lines: list[Line]) -> Line | None:
+    """The line of the same classifier that learnt from the same labels, by itself."""
+    same = ("classifier", "dataset", "labels", "seed")
+    found = [o for o in lines if o["verb"] == "classify" and all(o[k] == r[k] for k in same)]
+    return found[0] if found and r["verb"] != "classify" else None
+
+
+def errors(r: Line, lines: list[Line]) -> dict[str, object]:
+    other = alone(r, lines)
+    paper = quoted_beside(r, "test error, %") if r["verb"] != "classify" else ["", ""]
+    return {
+        "labels": r["labels"] or "all",
+        "test error": share(r, "error"),
+        "the same classifier on these labels alone": share(other, "error") if other else "",
+        "less by": f"{1 - r['scores']['error'] / other['scores']['error']:.0%}" if other else "",
+        "the paper's test error, %": paper[0],
+        "its protocol": paper[1],
+    }
+
+
+def codes(r: Line, lines: list[Line]) -> dict[str, object]:
+    value, protocol = quoted_beside(r, "error of the code, %")
+    most = sum(math.log(k) for k in r["codes"].values() if k)
+    return {
+        "information, nats": f"{r['scores']['information']:.3f} ± {r['errors']['information']:.3f} of {most:.3f}",
+        "the code names the class": share(r, "code-accuracy"),
+        "the paper's error of the code, %": value,
+        "its protocol": protocol,
+    }
+
+
+def conditional(r: Line, lines: list[Line]) -> dict[str, object]:
+    ruler = r["ruler"]
+    return {
+        "the ruler names the class asked for": share(r, f"recognised-{ruler['name']}"),
+        "that of real test images": f"{ruler['accuracy']:.2%}",
+        "ruler": f"`{ruler['name']}`",
+    }
+
+
+MEANING = {  # a score -> the title of its table, and the cells of a line by column
+    "error": ("Classifiers", errors),
+    "information": ("Codes", codes),
+    "recognised": ("Classes that were asked for", conditional),
+}
+
+
+def meaning() -> str:
+    """What models say of images, and whether theirs show the class asked for."""
+    lines, parts = rows.read("meaning"), []
+    for score, (title, cells) in MEANING.items():
+        body = []
+        for r in lines:
+            if any(k.split("-")[0] == score for k in r["scores"]):
+                name = (
+                    f"[{r['recipe']}](models/{r['model']}.md) ([log](../benchmarks/results/logs/{r['recipe']}.jsonl))"
+                )
+                spent = {"images": f"{r['images']:,}", "minutes": f"{r['seconds'] / 60:.0f}"}
+                body.append({"": name, "data set": r["dataset"], **cells(r, lines), **spent})
+        if body:
+            parts.append(f"**{title}**\n\n{table([*body[0]], [[*row.values()] for row in body])}")
+    return "\n\n".join([*parts, where(lines)]) if parts else "No results yet."
 
 
 def rulers() -> str:
@@ -302,6 +381,7 @@ def _first(width: str) -> int:
 TABLES = {
     "quality": (README, quality),
     "quoted": (DOCS / "metrics.md", quoted),
+    "meaning": (DOCS / "metrics.md", meaning),
     "rulers": (DOCS / "metrics.md", rulers),
     "ranking": (DOCS / "metrics.md", ranking),
     "disturbed": (DOCS / "metrics.md", disturbed),

@@ -18,8 +18,22 @@ import zoo
 from zoo.data import Facts, ImageData, ImageSet, Rows, Source
 from zoo.engine import checkpoint, train
 from zoo.engine.run import CHECKPOINT, Runtime
-from zoo.metrics import baselines, copies, evaluate, features, images, manifold, paired, rulers, scores, seen, subjects
+from zoo.metrics import (
+    baselines,
+    copies,
+    evaluate,
+    features,
+    images,
+    manifold,
+    meaning,
+    paired,
+    rulers,
+    scores,
+    seen,
+    subjects,
+)
 from zoo.metrics.rulers.ruler import write
+from zoo.model import build_model
 from zoo.recipe import encode
 from zoo.registry import DATASETS, METRICS, NETWORKS, Spec
 
@@ -556,6 +570,109 @@ def test_lpips_runs_where_its_network_is(monkeypatch, tmp_path):
     assert paired.lpips(lively(2, 1), lively(2, 1)).tolist() == [0, 0]
 
 
+# What a model says ------------------------------------------------------------------------------------------------------
+
+
+class Halves(torch.nn.Module):
+    """Two classes: whether an image [N, 1, 8, 8] is brighter than mid-grey."""
+
+    def __init__(self):
+        super().__init__()
+        self.sign = torch.nn.Parameter(torch.tensor([-1.0, 1.0]))
+
+    def logits(self, x):
+        return x.mean((1, 2, 3))[:, None] * self.sign
+
+
+@pytest.fixture
+def halves(monkeypatch):
+    """A model that classifies alone; ten held-out images of which it takes three for the other class."""
+    monkeypatch.setitem(NETWORKS._entries, "halves", Halves)
+    spec = image_spec(kind="classify", networks={"C": {"name": "halves", "kwargs": {}}}, classifier="C")
+    made = build_model({**spec, "resolution": 8, "channels": 1}).eval()
+    x = torch.tensor([0, 255] * 5, dtype=torch.uint8).view(10, 1, 1, 1).expand(10, 1, 8, 8)
+    y = torch.tensor([0, 1] * 5)
+    y[:3] = 1 - y[:3]
+    known = Facts("halves", "Dark and bright", 1, 8, classes=("dark", "bright"), keys=("x", "y"), splits={"test": 10})
+    return made, ImageData(known, {"x": x, "y": y}, "unused")
+
+
+def test_a_classifier_is_scored_by_its_error(halves):
+    made, held = halves
+    found = zoo.evaluate(made, dataset=held)
+    assert found["scores"] == {"error": 0.3} and found["errors"]["error"] == pytest.approx((0.21 / 10) ** 0.5)
+    assert found["protocol"]["labelled"] == {"images": 10, "split": "test"}
+    assert "reference" not in found["protocol"] and "features" not in found["protocol"]
+    with pytest.raises(ValueError, match="metrics=fd: it is a score of what makes images, and 'ClassifyModel' is none"):
+        zoo.evaluate(made, ["fd"], dataset=held)
+    bare = dataclasses.replace(held.facts, keys=("x",))
+    found = zoo.evaluate(made, dataset=ImageData(bare, {"x": held.arrays["x"]}, "unused"))
+    assert found["scores"] == {} and found["notes"] == ["halves has no classes: no error"]
+
+
+def test_labelled_images_are_held_out(halves, monkeypatch):
+    """However few they are; those of training only where they are named."""
+
+    x, y = halves[1].arrays["x"], halves[1].arrays["y"]
+
+    def read(folder, split):
+        said = y if split == "test" else 1 - y
+        return Rows([{"x": a.permute(1, 2, 0).numpy(), "y": int(b)} for a, b in zip(x, said, strict=True)], 10)
+
+    facts = dataclasses.replace(halves[1].facts, splits={"train": 10, "test": 10})
+    source = (Source("here", lambda f: f, read),)
+    monkeypatch.setitem(DATASETS._entries, "halves", lambda: ImageSet(facts, source))
+    assert zoo.evaluate(halves[0], dataset="halves")["scores"] == {"error": 0.3}
+    assert zoo.evaluate(halves[0], dataset="halves", split="train")["scores"] == {"error": 0.7}
+    facts = dataclasses.replace(facts, splits={"train": 10})
+    with pytest.raises(ValueError, match="halves has no held-out images"):
+        zoo.evaluate(halves[0], ["error"], dataset="halves")
+
+
+def test_the_border_of_training_is_put_around_labelled_images(halves):
+    made, held = halves
+    made.card = card_of("dcgan-fashion-mnist")
+    looked = []
+    made.C.logits = lambda x: looked.append(x) or Halves().logits(x)
+    assert zoo.evaluate(made, dataset=held)["scores"]["error"] == 0.6  # a black border darkens all
+    (x,) = looked
+    side = made.card["recipe"]["stages"][-1]["resolution"]
+    assert x.shape == (10, 1, side, side) and x[:, :, 0].max() == -1 and x.max() == 1
+
+
+def test_samples_are_recognised(monkeypatch):
+    """A share of those of each class; a feature network of other classes is asked only where it is named."""
+    made = model(class_spec())
+    made.card = {"dataset": {"name": "fashion-mnist"}}
+    logits = torch.zeros(7, 10)
+    logits[range(7), [0, 1, 2, 0, 1, 0, 1]] = 1  # asked for: 0, 1, 2, 0, 1, 2, 0
+    look = features.find("fashion-mnist")
+    parts = iter(logits.split(7))
+    look.look = lambda x: (torch.randn(len(x), FEATURES), next(parts))
+    monkeypatch.setattr(features, "find", lambda *a, **k: look)
+    found = zoo.evaluate(made, ["recognised"], dataset=lively(20, 1, 8), n=7, features="fashion-mnist")
+    assert found["scores"] == {"recognised-fashion-mnist": pytest.approx(5 / 7)}
+    assert found["protocol"]["classes"] == "each of the 3 in turn"
+    assert found["errors"]["recognised-fashion-mnist"] == pytest.approx((10 / 49 / 7) ** 0.5)
+    with pytest.raises(ValueError, match="predicts no classes"):
+        meaning.recognised(None, torch.zeros(7))
+
+
+def test_what_the_usual_scores_are(halves):
+    """By what the model can do: a ruler judges classes only where it knows them."""
+    made = model(class_spec())
+    for taught, known in [("fashion-mnist", True), ("fashion-mnist-10k", True), ("mnist", False)]:
+        made.card = {"dataset": {"name": taught}}
+        desk = evaluate.Desk(
+            subjects.find(made), lively(20, 1, 8), None, "fashion-mnist", 7, 0, None, None, "cpu", None
+        )
+        assert ("recognised" in desk.choose(None)[0]) == known
+    plain = subjects.find(model(image_spec()))
+    assert [m for m in evaluate.MEANING if not evaluate.lacking(plain, m)] == []
+    alone = [m for m in METRICS if "made" not in METRICS.parameters(m)]
+    assert [m for m in alone if not evaluate.lacking(subjects.find(halves[0]), m)] == ["error"]
+
+
 # A score of one's own ---------------------------------------------------------------------------------------------------
 
 
@@ -579,6 +696,8 @@ def test_a_new_score_is_one_function(monkeypatch):
         ({"metrics": ["fid"]}, "only the Inception-v3 of 2015 gives one; ask for fd with features=inception"),
         ({"metrics": []}, "metrics: the list is empty"),
         ({"metrics": ["psnr"]}, "metrics=psnr: there are no pairs here"),
+        ({"metrics": ["error"]}, "metrics=error: it is a score of a model that classifies, and 'Stub' is none"),
+        ({"metrics": ["recognised"]}, "it is a score of a class-conditional model"),
         ({"metrics": ["near-copies"]}, "near-copies: tensor has train; it needs training images and held-out ones"),
         ({"split": "test"}, "split=test: tensor has train"),
         ({"features": "tony"}, "features='tony': no such feature network; did you mean tiny"),
@@ -608,6 +727,7 @@ def test_every_score_is_described():
     for name in METRICS:
         assert METRICS[name].__doc__ and set(METRICS.parameters(name)) <= {
             "fake", "real", "images", "train", "held", "made", "truth",
+            "classifier", "recogniser", "labelled", "asked", "seeds",
         }  # fmt: skip
 
 
@@ -666,6 +786,15 @@ def test_scoring_leaves_the_training_as_it_is(watched, tmp_path):
     assert [*found] == [8, 16, 24] and found[8].keys() == {"fd-fashion-mnist", "kid-fashion-mnist"}
     end = zoo.evaluate(tmp_path / "scored", ["fd"], dataset=source, n=8)  # what is shipped is what was scored
     assert end["scores"]["fd-fashion-mnist"] == found[24]["fd-fashion-mnist"]
+
+
+def test_a_classifier_is_watched_by_its_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(evaluate, "check_watch", lambda name: None)
+    made = small("triplegan-mnist-supervised").rescaled(8)
+    source = stand_in(made)
+    train.train(made, tmp_path / "run", runtime=runtime(8), dataset=source)
+    end = zoo.evaluate(tmp_path / "run", dataset=source)
+    assert log_of(tmp_path / "run")[-1]["scores"] == end["scores"] and end["scores"].keys() == {"error"}
 
 
 def test_a_scored_run_resumes_as_if_unbroken(watched, tmp_path):

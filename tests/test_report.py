@@ -17,7 +17,7 @@ from torch import nn
 
 import zoo
 from zoo.engine import train
-from zoo.engine.run import RunFolder
+from zoo.engine.run import RunFolder, uses
 from zoo.game import Turn
 from zoo.recipe import SGD, Ema, Recipe, Stage
 from zoo.registry import Spec
@@ -241,6 +241,12 @@ def test_a_translator(tmp_path, monkeypatch):
     assert {"loss/G+F", "loss/D_a+D_b", "G/cycle"} <= set(page.keys)
     assert page.text.count("--input image.png --to") == 2 and domains[0] in page.text and domains[1] in page.text
     assert "Zhu" in page.text and "https://arxiv.org/abs/1703.10593" in {e.get("href") for e in page.all("a")}
+
+
+def test_a_run_says_what_can_be_done_with_it():
+    """By the model's verb: what only classifies can't be sampled."""
+    assert uses({"kind": "image"}, "a run") == ["zoo sample 'a run' -n 16 --out grid.png"]
+    assert uses({"kind": "classify"}, "run") == ["zoo eval run"]
 
 
 # Runs that are not whole -------------------------------------------------------------------------------------------------

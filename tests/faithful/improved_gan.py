@@ -11,6 +11,7 @@ from zoo.data import Facts, ImageData
 from zoo.data.loader import balanced_rows
 from zoo.game import Batch
 from zoo.metrics import meaning
+from zoo.metrics.images import from_data
 from zoo.model import build_model
 from zoo.networks.improved import MinibatchFeatures, VirtualNorm
 from zoo.networks.weight_norm import Linear, Noise, set_scales
@@ -406,9 +407,9 @@ def test_classify(kind):
     data = labelled_images()
     said = model.classify(data.arrays["x"].float() / 255)
     torch.testing.assert_close(said.sum(1), torch.ones(40))
-    found = meaning.error_rate(model, data, chunk=16)
+    found, error = meaning.error_rate(model, from_data(data), data.labels("y"))
     wrong = (said.argmax(1) != data.labels("y")).sum().item()
-    assert found == {"error": wrong / 40, "images": 40}
+    assert 0 < wrong < 40 and found == wrong / 40 and error == pytest.approx((found * (1 - found) / 40) ** 0.5)
     other = build_model(
         {k: v for k, v in {**spec, "prior": {"name": "uniform", "kwargs": {}}}.items() if k != "classifier"}
     )

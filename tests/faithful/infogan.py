@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import zoo
 from zoo.data import Facts, ImageData
 from zoo.game import Batch, Codes
 from zoo.metrics import meaning
+from zoo.metrics.images import from_data
 from zoo.model import build_model
 from zoo.registry import GAMES, NETWORKS, Spec
 
@@ -278,9 +280,13 @@ def test_scores_of_a_model(model):
     known = Facts("noise", "Random images", 1, 28, classes=("0", "1"), keys=("x", "y"))
     x = torch.randint(256, (20, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     data = ImageData(known, {"x": x, "y": torch.arange(20) % 2}, "noise")
-    found = meaning.code_accuracy(model, data)
-    assert 0 <= found["accuracy"] <= found["purity"] <= 1 and found["images"] == 20
-    bound = meaning.information(model, n=20)
-    assert bound["categorical"] <= math.log(10)
+    labelled = from_data(data), data.labels("y")
+    found = meaning.code_accuracy(model, *labelled)
+    assert 0 <= found["accuracy"] <= found["purity"] <= 1
+    bound = meaning.information(model, range(20))["categorical"]
+    assert len(bound) == 20 and (bound <= math.log(10) + 1e-6).all()
     with pytest.raises(ValueError, match=r"code 'c2': no such categorical code; this model has c1"):
-        meaning.code_accuracy(model, data, "c2")
+        meaning.code_accuracy(model, *labelled, "c2")
+    scored = zoo.evaluate(model, ["information", "code-accuracy"], dataset=data)
+    assert scored["scores"]["code-accuracy"] == found["accuracy"] and scored["errors"].keys() == {"information"}
+    assert scored["protocol"]["codes"]["images"] == 5000

@@ -91,6 +91,8 @@ def protocol(said: dict[str, Any]) -> str:
         parts.append(f"against {held['images']:,} of {said['dataset']} {said['split']} ({held['content']})")
     if "pairs" in said:
         parts.append(f"{said['pairs']:,} pairs of {said['dataset']} {said['split']}")
+    if "labelled" in said:
+        parts.append(f"{said['labelled']['images']:,} labelled images of {said['dataset']} {said['labelled']['split']}")
     if "features" in said:
         parts.append(f"features {said['features']} ({said['features_hash']}): {said['resize']}")
     return "; ".join([*parts, said["quantisation"], f"torch-fidelity {said['versions']['torch-fidelity']}"])

@@ -95,12 +95,13 @@ class Progress:
     def on_warning(self, text: str, **_: Any) -> None:
         self.line(f"zoo: warning: {text}", err=True)
 
-    def on_done(self, path: str, images: int, seconds: float, stopped_by: str, **facts: Any) -> None:
+    def on_done(self, path: str, images: int, seconds: float, stopped_by: str, use: list[str], **facts: Any) -> None:
         self.close()
         self.line(f"done: {images:,} images in {duration(seconds)} (stopped by: {stopped_by}); {path}")
         if facts.get("resume"):
             self.line(f"go on: {facts['resume']}")
-        self.line(f"look:  zoo sample {path} -n 16 --out grid.png")
+        for command in use:
+            self.line(f"look:  {command}")
 
     def _show(self, done: int, total: int, text: str, after: str) -> None:
         if self.bar is None:

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import platform
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from zoo.engine import plan
 from zoo.engine.ema import Shadows
 from zoo.files import beside, sweep
 from zoo.game import Batch, Game
-from zoo.model import Model, build_model
+from zoo.model import KINDS, Model, build_model
 from zoo.recipe import Recipe, encode
 from zoo.version import __version__
 
@@ -190,6 +191,15 @@ def model_of(game: Game, shadows: Shadows, spec: Mapping[str, Any]) -> Model:
     """The Model that the game would leave behind now: the shadows where there are any, the players elsewhere."""
     networks = {n: shadows[n].network if n in shadows else game.get_submodule(n) for n in spec["networks"]}
     return build_model(spec, networks)
+
+
+def uses(spec: Mapping[str, Any], path: str | Path) -> list[str]:
+    """The commands that put the weights of a model spec to use, by the model's verb: a translator has one a direction."""
+    where, verb = shlex.quote(str(path)), KINDS[spec["kind"]].verb
+    if verb == "translate":
+        to = [shlex.quote(str(spec.get("domains", {}).get(d, d))) for d in spec["to"]]
+        return [f"zoo sample {where} --input image.png --to {d} --out translated.png" for d in to]
+    return [f"zoo eval {where}" if verb == "classify" else f"zoo sample {where} -n 16 --out grid.png"]
 
 
 def finished(game: Game, shadows: Shadows, spec: Mapping[str, Any], draw: Callable[[], Batch]) -> Model:

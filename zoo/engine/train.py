@@ -38,6 +38,7 @@ from zoo.engine.run import (
     finished,
     machine_of,
     model_of,
+    uses,
     write_grid,
 )
 from zoo.engine.turn import Learner
@@ -354,6 +355,7 @@ class Session:
             seconds=seconds,
             stopped_by=self.stop or "budget",
             resume=f"zoo resume {self.folder.path}" if self.stop else None,
+            use=uses(plan.shipped(self.game, self.recipe, self.stage, self.facts), self.folder.path),
         )
         parallel.stop()
         return self.folder.path

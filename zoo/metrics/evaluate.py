@@ -2,7 +2,8 @@
 
 The reference is the data set that the weights were trained on (or the one that is named), at its own resolution. Its split
 is ``test`` where that holds at least 10,000 images, else ``train``: unlike a score against the training images, one against
-held-out images does not reward copying. Translators are scored on ``test``, where their pairs are.
+held-out images does not reward copying. Translators are scored on ``test``, where their pairs are, and so is what a model
+says of images, whatever the size of that split.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from zoo.data import facts as facts_of
 from zoo.data import open_data
 from zoo.data.store import ImageData
 from zoo.data.views import VIEWS
-from zoo.metrics import copies, paired, scores, subjects
+from zoo.metrics import copies, meaning, paired, scores, subjects
 from zoo.metrics import features as networks
 from zoo.metrics.features import Features
 from zoo.metrics.images import Images, from_data, from_folder, padded
@@ -33,6 +34,7 @@ from zoo.version import __version__
 
 USUAL = ("fd", "kid", "is", "precision", "recall", "density", "coverage")
 USUAL_PAIRED = ("psnr", "ssim", "lpips")
+MEANING = ("error", "information", "code-accuracy", "recognised")
 ENOUGH = 10_000  # images of a test split that is large enough to be the reference
 
 
@@ -54,8 +56,9 @@ def evaluate(
     images, or an image tensor.
 
     ``metrics``: names from ``zoo.registry.METRICS``; by default Frechet distance, KID, Inception-type score, precision,
-    recall, density, coverage, for translators on pairs PSNR, SSIM and LPIPS (where its network is at hand), and for coupled
-    models whose domains are views of the same images the pixels' agreement.
+    recall, density, coverage, for translators on pairs PSNR, SSIM and LPIPS (where its network is at hand), for coupled
+    models whose domains are views of the same images the pixels' agreement, and of ``MEANING`` what the model can be scored by:
+    of one that only classifies its error alone.
     ``dataset``: the reference, as for :func:`zoo.train`; by default what the weights were trained on. ``split``: of it.
     ``features``: a ruler, ``inception`` or ``timm:NAME``; by default the data set's ruler. ``n``: generated images (10,000;
     of a folder all). ``seed``: image k has the seed ``seed + k``. ``to``: a translator's direction, or which domain of a
@@ -88,6 +91,18 @@ def evaluate(
     }
 
 
+def lacking(subject: Subject, metric: str) -> str:
+    """What ``subject`` would have to be to have a score, in words; '' where it can have it."""
+    needs = {
+        "fake": (subject.makes_images, "what makes images"),
+        "images": (subject.makes_images, "what makes images"),
+        "classifier": (subject.classifies, "a model that classifies"),
+        "recogniser": (subject.recognises, "a model that reads categorical codes off images"),
+        "asked": (subject.classes > 0, "a class-conditional model"),
+    }
+    return next((needs[p][1] for p in METRICS.parameters(metric) if p in needs and not needs[p][0]), "")
+
+
 def _put(value: float | tuple[float, float], label: str, found: dict[str, float], errors: dict[str, float]) -> None:
     found[label], error = value if isinstance(value, tuple) else (value, None)
     if error is not None:
@@ -109,6 +124,7 @@ class Desk:
         if to is not None and not (subject.translates or subject.couples):
             raise ValueError(f"to={to}: '{subject.name}' does not translate and has one domain; leave it out")
         self.to = to
+        self.given = split is not None or isinstance(self.source, ImageData)  # the split is the user's choice
         self.split, self.split_rule = self._choose_split(split)
         self.translation = translation(subject, to, self.source, self.split, progress) if subject.translates else None
         self._chosen = (features, inception, device)
@@ -141,14 +157,25 @@ class Desk:
             for metric in metrics:
                 if metric not in METRICS:
                     raise ValueError(f"metrics={metric}: {_unknown(metric)}")
+                if lack := lacking(self.subject, metric):
+                    raise ValueError(f"metrics={metric}: it is a score of {lack}, and '{self.subject.name}' is none")
                 if self.is_paired(metric) and self._pairs is None:
                     raise ValueError(f"metrics={metric}: there are no pairs here; it needs a translator on paired data, a coupled "
                                      "model of two views, or two folders of images with the same names")  # fmt: skip
             if not metrics:
                 raise ValueError("metrics: the list is empty")
             return list(dict.fromkeys(metrics)), []
+        meant = [m for m in MEANING if not lacking(self.subject, m)]
+        dropped = [m for m in meant if "labelled" in METRICS.parameters(m)] if self._unlabelled else []
+        notes = [f"{self._unlabelled}: no {', '.join(dropped)}"] if dropped else []
+        meant = [m for m in meant if m not in dropped]
+        if not self.subject.makes_images:
+            return meant, notes
         chosen = [m for m in USUAL if m != "is" or self.network.classifies]
-        notes = [] if self.network.classifies else [f"{self.network.name} predicts no classes: no Inception-type score"]
+        chosen += [m for m in meant if m != "recognised" or self._same_classes]
+        notes += (
+            [] if self.network.classifies else [f"{self.network.name} predicts no classes: no Inception-type score"]
+        )
         if self.twin:
             chosen.append("agreement")
         if self.translation and self.translation.paired:
@@ -201,11 +228,63 @@ class Desk:
 
     @functools.cached_property
     def held(self) -> Images:
-        names = [s for s in (self.split, "test", *self.facts.splits) if s != "train" and s in self.facts.splits]
-        if not names or "train" not in self.facts.splits:
+        if not self._held_split or "train" not in self.facts.splits:
             raise ValueError(f"metrics=near-copies: {self.facts.name} has {', '.join(self.facts.splits)}; it needs training "
                              "images and held-out ones")  # fmt: skip
-        return self._real_images(names[0])
+        return self._real_images(self._held_split)
+
+    @property
+    def _held_split(self) -> str | None:
+        names = (self.split, "test", *self.facts.splits)
+        return next((s for s in names if s != "train" and s in self.facts.splits), None)
+
+    # What a model says ---------------------------------------------------------------------------------------------------
+
+    @property
+    def classifier(self) -> Any:
+        return self.subject.model
+
+    @property
+    def recogniser(self) -> Any:
+        return self.subject.model
+
+    @property
+    def seeds(self) -> range:
+        self.used["codes"] = {"images": meaning.COUNT, "seed": self.seed}
+        return range(self.seed, self.seed + meaning.COUNT)
+
+    @property
+    def asked(self) -> Tensor:
+        return torch.tensor(self.subject.asked(self.images.count))
+
+    @functools.cached_property
+    def labelled(self) -> tuple[Images, Tensor]:
+        """Held-out images as the model takes them, or those of the split that was named, and their classes."""
+        if self._unlabelled:
+            raise ValueError(f"metrics: {self._unlabelled}")
+        stage, split = self.subject.stage, self.split if self.given else self._held_split
+        pad = stage.resolution if stage and stage.data.pad else 0
+        data = self._data(split, None if pad else self.subject.model.resolution)
+        self.used["labelled"] = {"images": len(data), "split": split}
+        images = from_data(data)
+        return images.mapped(padded(pad)) if pad else images, data.labels("y")
+
+    @property
+    def _unlabelled(self) -> str:
+        """Why there are no labelled images to compare with; '' where there are."""
+        if "y" not in self.facts.keys:
+            return f"{self.facts.name} has no classes"
+        return (
+            ""
+            if self.given or self._held_split
+            else f"{self.facts.name} has no held-out images (--split train names the others)"
+        )
+
+    @property
+    def _same_classes(self) -> bool:
+        """Whether the feature network was taught the classes of the data set that the model was."""
+        taught = self.subject.card.get("dataset", {}).get("name", "")
+        return self.network.classifies and f"{taught}-".startswith(f"{self.network.name}-")
 
     def _data(self, split: str, resolution: int | None = None) -> ImageData:
         return open_data(self.source, resolution, split, self.progress)
@@ -360,6 +439,8 @@ def check_watch(name: str) -> None:
 def watch(model: Any, source: Any) -> dict[str, float]:
     """Scores of a model while it trains: ``WATCHED`` by the data set's ruler on ``WATCH`` images with the seeds 0, 1, ..., against
     the same reference as :func:`evaluate` (a distance stands a little above its: fewer images). Of a translator: of its first
-    direction, as many as there are. ``source``: what it is trained on."""
+    direction, as many as there are; of a model that only classifies its error. ``source``: what it is trained on."""
     to = next(iter(model.to_network)) if model.verb == "translate" else None
-    return evaluate(model, WATCHED, dataset=source, n=WATCH, to=to)["scores"]
+    return evaluate(model, ("error",) if model.verb == "classify" else WATCHED, dataset=source, n=WATCH, to=to)[
+        "scores"
+    ]

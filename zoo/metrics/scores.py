@@ -4,15 +4,22 @@
     images         Images: the generated images themselves
     train, held    Images: the training images, and real ones that are not among them
     made, truth    uint8 [n, C, H, W]: generated images and what each should be; such a score gives a value for each, [n]
+    classifier     a Model that classifies
+    recogniser     a Model that reads categorical codes off images
+    labelled       (Images, int64 [n]): held-out real images at the model's resolution, and their classes
+    asked          int64 [n]: the class that each generated image was asked to be of
+    seeds          range: of samples whose codes are to be read
 
 It returns a number, or a number and its error. The arithmetic is torch-fidelity's wherever it has it.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
-from zoo.metrics import manifold, paired
+from zoo.metrics import manifold, meaning, paired
 from zoo.metrics.copies import near_copies
 from zoo.metrics.images import Images
 from zoo.metrics.seen import Seen
@@ -143,3 +150,31 @@ def agreement(made: Tensor, truth: Tensor) -> Tensor:
 def lpips(made: Tensor, truth: Tensor) -> Tensor:
     """Learned perceptual distance on VGG-16 (Zhang et al. 2018, arXiv 1801.03924). Lower is better."""
     return paired.lpips(made, truth)
+
+
+@METRICS.register("error")
+def error(classifier: Any, labelled: tuple[Images, Tensor]) -> tuple[float, float]:
+    """The share of held-out images whose likeliest class is not their label. In [0, 1], lower is better."""
+    return meaning.error_rate(classifier, *labelled)
+
+
+@METRICS.register("information")
+def information(recogniser: Any, seeds: range) -> tuple[float, float]:
+    """The lower bound on the mutual information of categorical codes and images, in nats (InfoGAN, arXiv 1606.03657, section 5).
+    At most the sum of log K, higher is better."""
+    each = meaning.information(recogniser, seeds)["categorical"]
+    return each.mean().item(), each.std().item() / len(each) ** 0.5
+
+
+@METRICS.register("code-accuracy")
+def code_accuracy(recogniser: Any, labelled: tuple[Images, Tensor]) -> float:
+    """The share of held-out images that the first categorical code classifies right, its values matched to the classes one to
+    one. In [0, 1], higher is better."""
+    return meaning.code_accuracy(recogniser, *labelled)["accuracy"]
+
+
+@METRICS.register("recognised")
+def recognised(fake: Seen, asked: Tensor) -> tuple[float, float]:
+    """The share of generated images that the feature network takes for the class that was asked for (AC-GAN, arXiv
+    1610.09585). In [0, 1], higher is better; of real images it is the network's accuracy."""
+    return meaning.recognised(fake.likeliest, asked)

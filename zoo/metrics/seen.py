@@ -38,6 +38,7 @@ class Seen:
     features: Tensor
     logits: Tensor | None = None
     held: dict[Any, Any] = field(default_factory=dict, repr=False)
+    likeliest: Tensor | None = None  # the class that each image is taken for, int16 [count]
 
     def digest(self) -> str:
         """SHA-256 of the statistics themselves, the first 16 hexadecimal digits."""
@@ -51,6 +52,7 @@ def see(network: Features, images: Images, progress: Progress | None = None, wha
     """Let the network look at all images, a chunk at a time. ValueError for fewer than two."""
     if images.count < 2:
         raise ValueError(f"{images.count} {what}: at least 2 are needed to be scored")
+    likeliest = torch.full((images.count,), -1, dtype=torch.int16)
     wanted = spread(images.count, KEEP)
     kept = logits = None
     count, mean, scatter = 0, torch.zeros(()), torch.zeros(())
@@ -72,11 +74,14 @@ def see(network: Features, images: Images, progress: Progress | None = None, wha
         mean = mean + apart * (len(x) / count)
         wide = wide - part
         scatter = scatter + wide.T @ wide + apart.outer(apart) * (len(x) * (count - len(x)) / count)
+        if answers is not None:
+            likeliest[count - len(x) : count] = answers.argmax(1)
         if progress:
             progress(count, images.count, what)
     if count != images.count:
         raise RuntimeError(f"{count} {what} came, {images.count} were announced")
-    return Seen(count, mean, scatter / (count - 1), kept, logits)
+    said = None if logits is None else likeliest
+    return Seen(count, mean, scatter / (count - 1), kept, logits, likeliest=said)
 
 
 def reference(network: Features, images: Images, progress: Progress | None = None) -> tuple[Seen, str]:

@@ -44,6 +44,28 @@ class Subject:
         """Whether it makes images of two domains from one noise."""
         return hasattr(self.model, "pairs")
 
+    @property
+    def makes_images(self) -> bool:
+        return getattr(self.model, "verb", "") != "classify"
+
+    @property
+    def classifies(self) -> bool:
+        return "classifier" in getattr(self.model, "spec", {})
+
+    @property
+    def recognises(self) -> bool:
+        """Whether it reads categorical codes off images."""
+        return "recognition" in getattr(self.model, "spec", {}) and any(self.model.codes.values())
+
+    @property
+    def classes(self) -> int:
+        """How many classes it can be asked for; 0 where none."""
+        return getattr(self.model, "class_count", 0)
+
+    def asked(self, n: int) -> list[int] | None:
+        """The class that each of n generated images is asked to be of, each in turn; None where there are none."""
+        return [k % self.classes for k in range(n)] if self.classes else None
+
     def stream(self, to: str | None) -> Stream:
         """What the images of a coupled model's domain (by default the first) are made like. ValueError where its Card does
         not say."""
@@ -88,9 +110,9 @@ class Subject:
             return images.at_most(n or images.count), ""
         if self.data is not None:
             return from_data(self.data).at_most(n or len(self.data)), ""
-        n, classes = n or COUNT, getattr(self.model, "class_count", 0)
-        y = [k % classes for k in range(n)] if classes else None
-        return from_sampler(self.model, n, seed, y, **which), f"each of the {classes} in turn" if classes else ""
+        n = n or COUNT
+        said = f"each of the {self.classes} in turn" if self.classes else ""
+        return from_sampler(self.model, n, seed, self.asked(n), **which), said
 
 
 def find(what: Any, device: str = "cpu") -> Subject:
@@ -114,8 +136,6 @@ def find(what: Any, device: str = "cpu") -> Subject:
 
 
 def _checked(subject: Subject) -> Subject:
-    if getattr(subject.model, "verb", "") == "classify":
-        raise ValueError(f"'{subject.name}' makes no images, and these are scores of images")
     if not subject.model.resolution:
         raise ValueError(f"'{subject.name}' makes points, and these are scores of images")
     return subject

@@ -11,7 +11,7 @@ from typing import Any
 from zoo import hub
 from zoo import recipe as recipes
 from zoo.engine import plan
-from zoo.engine.run import CHECKPOINT, WEIGHTS
+from zoo.engine.run import CHECKPOINT, WEIGHTS, uses
 from zoo.registry import DATASETS
 from zoo.reports.html import Html, pairs, plain, rows, said, tag, text
 from zoo.reports.reading import Run, number
@@ -129,13 +129,8 @@ def commands(run: Run) -> list[Any]:
             told = "It was trained on a data set given as an object: resume it in Python, with the same."
             made.append(tag("p", told, class_="note"))
     if not isinstance(run.card, str):
-        model = run.card["card"]["model"]
-        sample = f"zoo sample {path} -n 16 --out grid.png"
-        if "to" in model:
-            domains = model.get("domains", {})
-            to = [shlex.quote(str(domains.get(d, d))) for d in model["to"]]
-            sample = "\n".join(f"zoo sample {path} --input image.png --to {d} --out translated.png" for d in to)
-        made += [tag("p", "Draw from the weights:"), tag("pre", sample)]
+        made.append(tag("p", "Use the weights:"))
+        made.append(tag("pre", "\n".join(uses(run.card["card"]["model"], run.path))))
     made += [tag("p", "Make this page again:"), tag("pre", f"zoo report {path}")]
     return made
 

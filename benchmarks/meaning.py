@@ -1,0 +1,89 @@
+"""What trained models say of images, and whether their images show the class that was asked for: a result line for each run.
+
+    python benchmarks/meaning.py RUN [RUN ...] --trained-at COMMIT
+
+A line holds those scores that the model can have (:data:`zoo.metrics.evaluate.MEANING`): of a classifier its error on the test
+split; of a model with codes the bound on their information and the first one's accuracy; of a class-conditional one how often
+the data set's ruler names the class asked for, and beside it the ruler's accuracy on the test split. What a semi-supervised
+model's line is to be compared with, the same classifier taught by the same labels alone, is another run's line: the table
+finds it by network, labels and seed. Writes benchmarks/results/meaning.jsonl; the run's log goes to benchmarks/results/logs/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import quality
+import rows
+
+import zoo
+from zoo.data import open_data
+from zoo.engine.run import LOG, RECIPE
+from zoo.metrics import features, meaning
+from zoo.metrics.evaluate import MEANING, lacking
+from zoo.metrics.images import from_data
+from zoo.metrics.seen import see
+from zoo.metrics.subjects import find
+from zoo.recipe import Recipe, decode
+
+
+def labels(recipe: Recipe) -> int:
+    """How many labelled images the run has seen; 0 where all are labelled, or none."""
+    return max((s.balanced or 0 for s in recipe.stages[-1].data.streams.values()), default=0)
+
+
+def ruler(dataset: str) -> dict:
+    """The ruler of a data set, and how often it names the class of a real image of the test split."""
+    network, data = features.find(features.default(dataset)), open_data(dataset, split="test")
+    accuracy, error = meaning.recognised(see(network, from_data(data)).likeliest, data.labels("y"))
+    return {"name": network.name, **quality.rounded({"accuracy": accuracy, "error": error}), "images": len(data)}
+
+
+def line(run: Path, trained_at: str) -> dict:
+    """The result line of one run. ValueError where its model says nothing that has a score."""
+    held = json.loads((run / RECIPE).read_text())
+    recipe, seed, subject = decode(held["recipe"]), held["seed"], find(run)
+    chosen = [m for m in MEANING if not lacking(subject, m)]
+    if not chosen:
+        raise ValueError(f"{run}: a model without classifier, codes or classes; there is nothing to score here")
+    found, spec = zoo.evaluate(run, chosen), subject.model.spec
+    variant = f" --variant {recipe.variant}" if recipe.variant else ""
+    return {
+        "recipe": recipe.name,
+        "model": recipe.model,
+        "dataset": recipe.dataset,
+        "images": subject.card["images"],
+        "seconds": round(subject.card["seconds"]),
+        "labels": labels(recipe),
+        "verb": subject.model.verb,
+        "classifier": spec["networks"][spec["classifier"]] if subject.classifies else None,
+        "codes": subject.model.codes if subject.recognises else {},
+        "scores": quality.rounded(found["scores"]),
+        "errors": quality.rounded(found["errors"]),
+        "ruler": ruler(recipe.dataset) if subject.classes else None,
+        "protocol": found["protocol"],
+        **rows.facts(f"zoo train {recipe.model} --dataset {recipe.dataset}{variant} --seed {seed}", seed),
+        "commit": trained_at,
+        "scored_at": rows.commit(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--trained-at", required=True, help="the commit that the runs were trained at")
+    arguments = parser.parse_args()
+    logs = rows.RESULTS / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    for run in arguments.runs:
+        row = line(run, arguments.trained_at)
+        rows.write("meaning", row, ("recipe",))
+        shutil.copyfile(run / LOG, logs / f"{row['recipe']}.jsonl")
+        print(json.dumps({k: row[k] for k in ("recipe", "images", "seconds", "labels", "scores", "errors", "ruler")}))
+
+
+if __name__ == "__main__":
+    main()
