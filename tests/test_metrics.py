@@ -17,7 +17,7 @@ from tiny import class_spec, image_spec, model, point_spec, translate_spec, weig
 import zoo
 from zoo.data import Facts, ImageData, ImageSet, Rows, Source
 from zoo.engine import checkpoint, train
-from zoo.engine.run import CHECKPOINT, Runtime
+from zoo.engine.run import CHECKPOINT, WEIGHTS, Runtime
 from zoo.metrics import baselines, copies, evaluate, features, images, manifold, paired, rulers, scores, seen, subjects
 from zoo.metrics.rulers.ruler import write
 from zoo.recipe import encode
@@ -621,7 +621,7 @@ def test_the_command(shell, tmp_path, monkeypatch):
     assert found.json["protocol"]["weights"] == {
         "file": "w.safetensors",
         "sha256": zoo.hub.sha256(path)[:16],
-        "checkpoint": "the file as it is",
+        "checkpoint": "unknown: not in its Card",
         "name": "small-net-ring",
         "images": 1000,
     }
@@ -661,11 +661,18 @@ def test_scoring_leaves_the_training_as_it_is(watched, tmp_path):
     (plain, _), (scored, _) = (checkpoint.load(tmp_path / n / CHECKPOINT) for n in ("plain", "scored"))
     assert any(k.startswith("optim.") for k in plain) and same(plain, scored)
     lines, alike = log_of(tmp_path / "scored"), log_of(tmp_path / "plain")
+    protocols = [line.pop("protocol") for line in lines if "scores" in line]
     found = {line["images"]: line.pop("scores") for line in lines if "scores" in line}
     assert lines == alike
+    assert [said["generated"] for said in protocols] == [8, 8, 8]
+    assert all(said["features"] == "fashion-mnist" and said["reference"]["content"] for said in protocols)
+    assert protocols[0]["weights"] == {"checkpoint": "none: the model in training"}
     assert [*found] == [8, 16, 24] and found[8].keys() == {"fd-fashion-mnist", "kid-fashion-mnist"}
-    end = zoo.evaluate(tmp_path / "scored", ["fd"], dataset=source, n=8)  # what is shipped is what was scored
-    assert end["scores"]["fd-fashion-mnist"] == found[24]["fd-fashion-mnist"]
+    file = tmp_path / "scored" / WEIGHTS
+    for what in (file.parent, file):
+        end = zoo.evaluate(what, ["fd"], dataset=source, n=8)  # what is shipped is what was scored
+        assert end["scores"]["fd-fashion-mnist"] == found[24]["fd-fashion-mnist"]
+        assert end["protocol"]["weights"]["checkpoint"] == "last" == zoo.load(what).card["checkpoint"]
 
 
 def test_a_scored_run_resumes_as_if_unbroken(watched, tmp_path):
