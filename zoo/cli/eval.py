@@ -83,7 +83,11 @@ def rows(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 def protocol(said: dict[str, Any]) -> str:
     """What the scores depend on, in a line."""
-    parts = [f"checkpoint {said['weights']['checkpoint']} ({said['weights']['sha256']})"] if "sha256" in said["weights"] else []
+    parts = (
+        [f"checkpoint {said['weights']['checkpoint']} ({said['weights']['sha256']})"]
+        if "sha256" in said["weights"]
+        else []
+    )
     if "generated" in said:
         parts.append(f"{said['generated']:,} images, seed {said['seed']}")
     if "reference" in said:

@@ -15,11 +15,10 @@ from torch import Tensor
 from zoo.metrics import manifold, paired
 from zoo.metrics.copies import near_copies
 from zoo.metrics.images import Images
-from zoo.metrics.seen import Seen
+from zoo.metrics.seen import SPLITS, Seen
 from zoo.registry import METRICS
 
 SUBSETS, SUBSET = 100, 1000  # of KID: how many, and of how many images
-SPLITS = 10  # of the Inception-type score
 PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS = 3, 5  # as in the papers
 
 
@@ -51,15 +50,17 @@ def subset(fake: Seen, real: Seen) -> int:
 @METRICS.register("is")
 def inception_type_score(fake: Seen) -> tuple[float, float]:
     """exp of the mutual information between image and predicted class, mean and standard deviation over splits (Salimans et
-    al. 2016, arXiv 1606.03498). Higher is better; it never sees real images. ValueError for a network without classes."""
-    from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
-
-    if fake.logits is None:
+    al. 2016, arXiv 1606.03498). Higher is better; it never sees real images. ValueError for a network without classes.
+    Equal to torch-fidelity's, which needs all predictions at once: here they were summed."""
+    seen = fake.predictions
+    if seen is None:
         raise ValueError("metrics=is: this feature network predicts no classes; choose another, or leave it out")
     if fake.count < SPLITS:
         raise ValueError(f"metrics=is: {fake.count} images; its {SPLITS} splits need at least one each")
-    found = isc_features_to_metric(fake.logits, splits=SPLITS)
-    return found[KEY_METRIC_ISC_MEAN], found[KEY_METRIC_ISC_STD]
+    # The mean over images of KL(p, q), q being their mean: that of sum p log p, less sum q log q.
+    q = seen.p / seen.images[:, None]
+    values = (seen.p_log_p / seen.images - q.xlogy(q).sum(1)).exp()
+    return float(values.mean()), float(values.std(correction=0))
 
 
 def _precision_recall(fake: Seen, real: Seen) -> tuple[float, float]:
