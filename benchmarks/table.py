@@ -181,6 +181,16 @@ def rulers() -> str:
     return f"{table(head, body)}\n\n{where(lines)}" if lines else "No results yet."
 
 
+def copies() -> str:
+    """What near-copies accuses."""
+    lines = rows.read("copies")
+    if not lines:
+        return "No results yet."
+    body = [[kind, *(f"{r['accused'][kind]:.0%}" for r in lines)] for kind in lines[0]["accused"]]
+    count = f"{lines[0]['images']} images of each kind."
+    return f"{table(['accused of', *(r['dataset'] for r in lines)], body)}\n\n{count} {where(lines)}"
+
+
 def toys() -> str:
     lines = rows.read("modes")
     held = modes.worst(lines)
@@ -236,6 +246,7 @@ TABLES = {
     "quality": (README, quality),
     "quoted": (DOCS / "metrics.md", quoted),
     "rulers": (DOCS / "metrics.md", rulers),
+    "copies": (DOCS / "metrics.md", copies),
     "modes": (DOCS / "modes.md", toys),
     "speed": (DOCS / "speed.md", speed),
 }

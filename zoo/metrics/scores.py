@@ -3,6 +3,7 @@
     fake, real     Seen: features of the generated and of the reference images
     images         Images: the generated images themselves
     train, held    Images: the training images, and real ones that are not among them
+    progress       the caller's, or None: called as progress(done, total, what)
     made, truth    uint8 [n, C, H, W]: generated images and what each should be; such a score gives a value for each, [n]
 
 It returns a number, or a number and its error. The arithmetic is torch-fidelity's wherever it has it.
@@ -15,7 +16,7 @@ from torch import Tensor
 from zoo.metrics import manifold, paired
 from zoo.metrics.copies import near_copies
 from zoo.metrics.images import Images
-from zoo.metrics.seen import SPLITS, Seen
+from zoo.metrics.seen import SPLITS, Progress, Seen
 from zoo.registry import METRICS
 
 SUBSETS, SUBSET = 100, 1000  # of KID: how many, and of how many images
@@ -116,10 +117,10 @@ def coverage(fake: Seen, real: Seen) -> float:
 
 
 @METRICS.register("near-copies")
-def copies(images: Images, train: Images, held: Images) -> tuple[float, float]:
+def copies(images: Images, train: Images, held: Images, progress: Progress | None) -> tuple[float, float]:
     """The share of generated images that lie nearer to a training image than 99 of 100 held-out real images do. About 0.01 is
     expected of the true distribution, 1 of a copier; see :mod:`zoo.metrics.copies`."""
-    return near_copies(images, train, held)
+    return near_copies(images, train, held, progress)
 
 
 @METRICS.register("psnr")
