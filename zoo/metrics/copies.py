@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.metrics.images import CHUNK, Images
+from zoo.metrics.images import Images
 from zoo.metrics.seen import Progress, keep, place, recall
 
 COUNT = 2_000  # generated, and as many held-out images, that are compared; they alone are in memory
@@ -38,9 +38,9 @@ def shrunk(x: Tensor, down: int = 0, across: int = 0) -> Tensor:
 
 
 def views(x: Tensor) -> Tensor:
-    """[n, C, H, W] -> [n, 18, D]: an image as it is and mirrored, each with all shifts."""
+    """[n, C, H, W] -> [18, n, D]: the images as they are and mirrored, each with all shifts."""
     steps = range(-SHIFT, SHIFT + 1)
-    return torch.stack([shrunk(side, i, j) for side in (x, x.flip(3)) for i in steps for j in steps], 1)
+    return torch.stack([shrunk(side, i, j) for side in (x, x.flip(3)) for i in steps for j in steps])
 
 
 def ratios(images: Images, train: Images, progress: Progress | None = None) -> Tensor:
@@ -53,16 +53,18 @@ def ratios(images: Images, train: Images, progress: Progress | None = None) -> T
             raise ValueError(f"near-copies: images of {x.shape[1]} channels, training images of {channels}")
         x = x.float() / 255
         parts.append(views(x if [*x.shape[2:]] == side else F.interpolate(x, side, mode="bilinear", antialias=True)))
-    x = torch.cat(parts)
+    x = torch.cat(parts, 1)
     centre = x.mean((0, 1))  # distances come from products, which lose digits far from the origin
     x = x - centre
     # |x - r|^2 = |r|^2 - 2 (x.r - |x|^2 / 2): one product, and the best view is the one for which that bracket is largest.
-    x = torch.cat([x, -x.square().sum(2, keepdim=True) / 2], 2)  # [n, 18, D + 1]
-    nearest, done = x.new_empty(len(x), 0), 0
+    x = torch.cat([x, -x.square().sum(2, keepdim=True) / 2], 2)  # [18, n, D + 1]
+    nearest, done = x.new_empty(x.shape[1], 0), 0
     for real in train.chunks(BLOCK):
         r = shrunk(real.float() / 255) - centre
         r = torch.cat([r, r.new_ones(len(r), 1)], 1)
-        best = torch.cat([(some.flatten(0, 1) @ r.T).unflatten(0, some.shape[:2]).amax(1) for some in x.split(CHUNK)])
+        best = x[0] @ r.T
+        for view in x[1:]:
+            torch.maximum(best, view @ r.T, out=best)
         squared = r[:, :-1].square().sum(1) - 2 * best  # [n, training images of the block]
         nearest = torch.cat([nearest, squared], 1)
         nearest = nearest.topk(min(NEIGHBOURS, nearest.shape[1]), largest=False).values  # [n, 50], the nearest first
