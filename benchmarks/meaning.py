@@ -38,7 +38,7 @@ def labels(recipe: Recipe) -> int:
 def ruler(dataset: str) -> dict:
     """The ruler of a data set, and how often it names the class of a real image of the test split."""
     network, data = features.find(features.default(dataset)), open_data(dataset, split="test")
-    accuracy, error = meaning.recognised(see(network, from_data(data)).likeliest, data.labels("y"))
+    accuracy, error = meaning.recognised(see(network, from_data(data)).predictions.likeliest, data.labels("y"))
     return {"name": network.name, **quality.rounded({"accuracy": accuracy, "error": error}), "images": len(data)}
 
 

@@ -327,6 +327,16 @@ LAYERS = {"code": "code", "features": "last hidden layer"}
 APART = "-uncoupled"  # in a variant's name: the same without sharing
 
 
+def copies() -> str:
+    """What near-copies accuses."""
+    lines = rows.read("copies")
+    if not lines:
+        return "No results yet."
+    body = [[kind, *(f"{r['accused'][kind]:.0%}" for r in lines)] for kind in lines[0]["accused"]]
+    count = f"{lines[0]['images']} images of each kind."
+    return f"{table(['accused of', *(r['dataset'] for r in lines)], body)}\n\n{count} {where(lines)}"
+
+
 def toys() -> str:
     lines = rows.read("modes")
     held = modes.worst(lines)
@@ -386,6 +396,7 @@ TABLES = {
     "ranking": (DOCS / "metrics.md", ranking),
     "disturbed": (DOCS / "metrics.md", disturbed),
     "encoders": (DOCS / "metrics.md", encoders),
+    "copies": (DOCS / "metrics.md", copies),
     "modes": (DOCS / "modes.md", toys),
     "speed": (DOCS / "speed.md", speed),
 }

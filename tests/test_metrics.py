@@ -1,8 +1,10 @@
 """The scores: torch-fidelity's numbers, closed cases, what they may hold and read, and the command that prints them."""
 
 import dataclasses
+import io
 import json
 import math
+import shutil
 import sys
 import weakref
 from pathlib import Path
@@ -12,12 +14,13 @@ import torch
 from PIL import Image
 from play import Every, Killed, kill_at, log_of, same
 from test_recipes import small, stand_in
-from tiny import class_spec, image_spec, model, point_spec, translate_spec, weights
+from tiny import class_spec, image_spec, model, point_spec, process, translate_spec, weights
 
 import zoo
-from zoo.data import Facts, ImageData, ImageSet, Rows, Source
+from zoo.cli.eval import Bar
+from zoo.data import Facts, ImageData, ImageSet, Rows, Source, open_data
 from zoo.engine import checkpoint, train
-from zoo.engine.run import CHECKPOINT, Runtime
+from zoo.engine.run import CHECKPOINT, WEIGHTS, Runtime
 from zoo.metrics import (
     baselines,
     copies,
@@ -283,7 +286,7 @@ def test_the_border_of_training_is_put_around_the_reference():
 
 
 def test_images_are_never_all_held(network, monkeypatch):
-    """However many are generated, as many as before are alive at once; the same of real images."""
+    """However many are generated, as many as before are alive at once; the network gets as many of real images."""
     most = []
     for n in (500, 2000):
         stub = Stub(channels=3, resolution=8)
@@ -296,6 +299,41 @@ def test_images_are_never_all_held(network, monkeypatch):
     monkeypatch.setattr(network, "look", lambda x: sizes.append(len(x)) or look(x))
     seen.see(network, images.from_data(data(lively(1, 3, 8).expand(1234, -1, -1, -1))))
     assert max(sizes) == images.CHUNK and sum(sizes) == 1234
+
+
+MEMORY = """
+import resource, sys, torch, zoo
+class Noise:
+    channels, resolution, card = 1, 28, {}
+    def iter_samples(self, n, *, seed=0, chunk=50):
+        for at in range(0, n, chunk):
+            yield torch.rand(min(chunk, n - at), 1, 28, 28)
+torch.set_num_threads(1)
+real = torch.randint(256, (200, 1, 28, 28), dtype=torch.uint8)
+zoo.evaluate(Noise(), ["fd", "is"], dataset=real, features="mnist", n=int(sys.argv[1]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024**2 if sys.platform == "darwin" else 1024))
+"""
+
+
+def test_memory_is_flat(tmp_path):
+    """18,000 images more would be 54 MiB in float32, 13 MiB in bytes; what is kept of their features is 3 MiB."""
+    peaks = []
+    for n in (2_000, 20_000):
+        done = process("-c", MEMORY, n, cwd=tmp_path, env={"ZOO_HOME": str(tmp_path / "home")})
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(done.stdout))
+    assert peaks[1] - peaks[0] < 12, peaks
+
+
+@pytest.mark.parametrize("count", [10, 47, 250])
+def test_the_inception_type_score_is_torch_fidelitys_of_all_logits(network, count):
+    from torch_fidelity.metric_isc import isc_features_to_metric
+
+    x = lively(count)
+    whole = torch.cat([network(part)[1] for part in x.split(100)])
+    expected = [*isc_features_to_metric(whole, seen.SPLITS).values()]
+    assert [*scores.inception_type_score(looked(network, x))] == pytest.approx(expected, rel=1e-9)
+    assert count == 10 or expected[0] > 1.01
 
 
 def test_kept_features_are_bounded(network, monkeypatch):
@@ -497,17 +535,48 @@ def test_copies_come_once_before_any_comes_twice():
 def test_near_copies(monkeypatch):
     monkeypatch.setattr(copies, "BLOCK", 64)
     train, held = (images.from_data(data(lively(n, 1, 12, seed=s))) for n, s in ((300, 0), (200, 1)))
-    flat = lively(300, 1, 12).flatten(1).float() / 255
-    expected = torch.cdist(lively(5, 1, 12, seed=2).flatten(1).float() / 255, flat).topk(50, largest=False).values
-    fresh = images.from_data(data(lively(5, 1, 12, seed=2)))
-    torch.testing.assert_close(copies.ratios(fresh, train), expected[:, 0] / expected.mean(1))
+
+    def at(x, i, j):
+        window = x.float()[:, :, i : i + 10, j : j + 10] / 255
+        return torch.nn.functional.interpolate(window, (9, 9), mode="bicubic", antialias=True).flatten(1)
+
+    new, old = lively(5, 1, 12, seed=2), at(lively(300, 1, 12), 1, 1)
+    both = [torch.cdist(at(side, i, j), old) for side in (new, new.flip(3)) for i in range(3) for j in range(3)]
+    expected = torch.stack(both).amin(0).topk(50, largest=False).values
+    told, fresh = [], images.from_data(data(new))
+    found = copies.ratios(fresh, train, lambda *said: told.append(said))
+    torch.testing.assert_close(found, expected[:, 0] / expected.mean(1))
+    assert told == [(n, 300, "training images compared") for n in (64, 128, 192, 256, 300)]
     noisy = (lively(100, 1, 12).float() + torch.randn(100, 1, 12, 12)).clamp(0, 255).byte()
-    for x, low, high in ((lively(100, 1, 12), 1, 1), (noisy, 0.99, 1), (lively(200, 1, 12, seed=3), 0, 0.05)):
+    one = lively(100, 1, 12)
+    moved = torch.nn.functional.pad(one, (1, 0, 0, 1), mode="replicate")[:, :, 1:, :-1].flip(3)
+    cases = [(one, 1, 1), (noisy, 0.99, 1), (moved, 1, 1), (lively(200, 1, 12, seed=3), 0, 0.05)]
+    for x, low, high in cases:
         share, error = copies.near_copies(images.from_data(data(x)), train, held)
         assert low <= share <= high and error == pytest.approx(math.sqrt(share * (1 - share) / len(x)))
     assert len(kept()) == 1  # what the held-out images said
     with pytest.raises(ValueError, match="3 channels, training images of 1"):
         copies.near_copies(images.from_data(data(lively(9, 3, 12))), train, held)
+
+
+def test_what_near_copies_finds_among_real_images(monkeypatch):
+    """The claims of docs/metrics.md, on fewer images."""
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
+    monkeypatch.delitem(sys.modules, "copies", raising=False)
+    import copies as benchmark
+
+    x = open_data("fashion-mnist-10k").arrays["x"]
+    sets = {"train": data(x[:5000]), "test": data(x[5000:7000])}
+    monkeypatch.setattr(benchmark, "open_data", lambda name, split="train": sets[split])
+    monkeypatch.setattr(benchmark, "JUDGED", 100)
+    accused = benchmark.ladder("fashion-mnist")
+    assert accused["copied"] == accused["mirrored"] == 1
+    for kind in ("noise 0.05", "blur 0.7 px", "shift 1 px", "shift 1 px both ways", "mirrored, shift 1 px, noise 0.05"):
+        assert accused[kind] >= 0.9, kind
+    assert accused["noise 0.1"] >= 0.6 and accused["blur 1 px"] >= 0.5
+    for kind in ("held out", "held out, blur 1 px", "held out, noise 0.1"):
+        assert accused[kind] <= 0.05, kind
+    assert accused[baselines.Gaussian.name] == 0
 
 
 # Pairs ------------------------------------------------------------------------------------------------------------------
@@ -726,7 +795,7 @@ def test_points_have_no_such_scores(tmp_path):
 def test_every_score_is_described():
     for name in METRICS:
         assert METRICS[name].__doc__ and set(METRICS.parameters(name)) <= {
-            "fake", "real", "images", "train", "held", "made", "truth",
+            "fake", "real", "images", "train", "held", "progress", "made", "truth",
             "classifier", "recogniser", "labelled", "asked", "seeds",
         }  # fmt: skip
 
@@ -741,7 +810,7 @@ def test_the_command(shell, tmp_path, monkeypatch):
     assert found.json["protocol"]["weights"] == {
         "file": "w.safetensors",
         "sha256": zoo.hub.sha256(path)[:16],
-        "checkpoint": "the file as it is",
+        "checkpoint": "unknown: not in its Card",
         "name": "small-net-ring",
         "images": 1000,
     }
@@ -757,6 +826,33 @@ def test_the_command(shell, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     failed = shell(*asked[:4], "--features", "inception")
     assert (failed.status, failed.err) == (1, "zoo: no network\n")
+
+
+ASKED = ["generated images", "real images"]
+
+
+def test_the_command_shows_how_far_it_is(shell, tmp_path, monkeypatch):
+    """Lines on stderr where that is no terminal, a bar where it is; nothing of it on stdout."""
+    real = save(lively(30), tmp_path / "real")
+    asked = ("eval", real, "--dataset", f"folder:{real}", "--features", "tiny", "--metrics", "fd")
+    quiet = shell(*asked)
+    assert quiet.err == ""  # no line before ten seconds have passed
+    shutil.rmtree(seen.home() / "references")
+    monkeypatch.setattr("zoo.cli.eval.LINES", 0)
+    told = shell(*asked)
+    assert told.out == quiet.out and sorted(told.err.splitlines()) == [f"{what}: 30 of 30" for what in ASKED]
+    monkeypatch.setattr("zoo.cli.eval.sys.stderr", terminal := Terminal())
+    bar = Bar()
+    for done in (10, 30):
+        bar(done, 30, ASKED[0])
+        bar.bar.refresh()
+    bar.close()
+    assert ASKED[0] in terminal.getvalue() and "10/30" in terminal.getvalue() and "30/30" in terminal.getvalue()
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
 
 # During training --------------------------------------------------------------------------------------------------------
@@ -781,11 +877,18 @@ def test_scoring_leaves_the_training_as_it_is(watched, tmp_path):
     (plain, _), (scored, _) = (checkpoint.load(tmp_path / n / CHECKPOINT) for n in ("plain", "scored"))
     assert any(k.startswith("optim.") for k in plain) and same(plain, scored)
     lines, alike = log_of(tmp_path / "scored"), log_of(tmp_path / "plain")
+    protocols = [line.pop("protocol") for line in lines if "scores" in line]
     found = {line["images"]: line.pop("scores") for line in lines if "scores" in line}
     assert lines == alike
+    assert [said["generated"] for said in protocols] == [8, 8, 8]
+    assert all(said["features"] == "fashion-mnist" and said["reference"]["content"] for said in protocols)
+    assert protocols[0]["weights"] == {"checkpoint": "none: the model in training"}
     assert [*found] == [8, 16, 24] and found[8].keys() == {"fd-fashion-mnist", "kid-fashion-mnist"}
-    end = zoo.evaluate(tmp_path / "scored", ["fd"], dataset=source, n=8)  # what is shipped is what was scored
-    assert end["scores"]["fd-fashion-mnist"] == found[24]["fd-fashion-mnist"]
+    file = tmp_path / "scored" / WEIGHTS
+    for what in (file.parent, file):
+        end = zoo.evaluate(what, ["fd"], dataset=source, n=8)  # what is shipped is what was scored
+        assert end["scores"]["fd-fashion-mnist"] == found[24]["fd-fashion-mnist"]
+        assert end["protocol"]["weights"]["checkpoint"] == "last" == zoo.load(what).card["checkpoint"]
 
 
 def test_a_classifier_is_watched_by_its_error(monkeypatch, tmp_path):

@@ -6,6 +6,9 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import tempfile
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -247,6 +250,72 @@ def test_a_run_says_what_can_be_done_with_it():
     """By the model's verb: what only classifies can't be sampled."""
     assert uses({"kind": "image"}, "a run") == ["zoo sample 'a run' -n 16 --out grid.png"]
     assert uses({"kind": "classify"}, "run") == ["zoo eval run"]
+
+
+# In a browser ------------------------------------------------------------------------------------------------------------
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+in_a_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+PROBE = """
+const seen = () => [...document.querySelectorAll("figure.grid")].filter((f) => f.getBoundingClientRect().height > 0)
+  .map((f) => +f.dataset.images);
+const decoded = [...document.images].every((i) => i.complete && i.naturalWidth > 0);
+const knob = document.getElementById("slider"), said = { decoded, begins: seen() };
+knob.value = 2;
+knob.dispatchEvent(new Event("input"));
+said.slid = seen();
+said.where = document.getElementById("where").textContent;
+said.marks = [...document.querySelectorAll(".grid-at.on")].map((line) => line.getAttribute("x1"));
+document.getElementById("next").click();
+said.next = seen();
+document.getElementById("back").click();
+document.getElementById("back").click();
+said.back = seen();
+const area = document.querySelector(".area");
+area.dispatchEvent(new KeyboardEvent("keydown", { key: "Home" }));
+said.readout = area.closest("figure").querySelector(".readout").textContent;
+said.sideways = document.documentElement.scrollWidth > document.documentElement.clientWidth;
+document.body.dataset.said = JSON.stringify(said);
+"""
+
+
+def browse(page, *how) -> tuple[str, list[str]]:
+    """The page after its scripts as Chromium has it, and what it wrote to the console (errors, refusals)."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        quiet = ("background-networking", "component-update", "sync", "gpu", "quic")
+        options = ["--headless", "--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
+        options += [f"--user-data-dir={profile}", "--enable-logging=stderr", "--v=0", *how, "--dump-dom", page.as_uri()]
+        done = subprocess.run([BROWSER, *options], capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+
+
+@in_a_browser
+def test_the_page_in_a_browser(run):
+    """Its script runs under its own policy; the slider, the buttons and the keys change what is seen."""
+    path = zoo.report(run)
+    shown, errors = browse(path)
+    assert not errors and re.search(r'<div class="controls">', shown)  # the script shows them
+    allowed = "sha256-" + base64.b64encode(hashlib.sha256(PROBE.encode()).digest()).decode()
+    probed = path.read_text().replace("script-src ", f"script-src '{allowed}' ").replace("</body>", "")
+    path.with_name("probed.html").write_text(probed.replace("</html>", f"<script>{PROBE}</script></body></html>"))
+    for width in (1200, 400):
+        shown, errors = browse(path.with_name("probed.html"), f"--window-size={width},900")
+        said = json.loads(unescape(re.search(r'data-said="([^"]*)"', shown)[1]))
+        assert not errors
+        assert said.pop("marks") == [f"{100 * 16 / 72}%"] * shown.count('class="area"') != []
+        assert said.pop("readout").startswith("at 8 images: loss/")
+        assert said == {
+            "decoded": True, "begins": [72], "slid": [16], "where": "2 of 6", "next": [24], "back": [0],
+            "sideways": False,
+        }  # fmt: skip
+
+
+@in_a_browser
+def test_a_browser_refuses_what_the_policy_does_not_name(run):
+    path = zoo.report(run)
+    path.write_text(path.read_text().replace('"use strict";', '"use strict"; '))
+    shown, errors = browse(path)
+    assert len(errors) == 1 and "Content Security Policy" in errors[0] and 'hidden=""' in shown
 
 
 # Runs that are not whole -------------------------------------------------------------------------------------------------

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import click
 
 from zoo.cli.output import choose_device, device_option, json_option, print_json, print_table
+from zoo.cli.progress import LINES
 
 
 @click.command("eval", short_help="Score weights or a folder of images.")
@@ -83,7 +85,11 @@ def rows(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 def protocol(said: dict[str, Any]) -> str:
     """What the scores depend on, in a line."""
-    parts = [f"{said['weights']['checkpoint']} ({said['weights']['sha256']})"] if "sha256" in said["weights"] else []
+    parts = (
+        [f"checkpoint {said['weights']['checkpoint']} ({said['weights']['sha256']})"]
+        if "sha256" in said["weights"]
+        else []
+    )
     if "generated" in said:
         parts.append(f"{said['generated']:,} images, seed {said['seed']}")
     if "reference" in said:
@@ -99,14 +105,18 @@ def protocol(said: dict[str, Any]) -> str:
 
 
 class Bar:
-    """A progress bar on stderr, if that is a terminal; called as ``bar(done, total, what)``."""
+    """Progress on stderr, called as ``bar(done, total, what)``: a bar on a terminal, elsewhere a line now and then."""
 
     def __init__(self) -> None:
         self.bar: Any = None
         self.tasks: dict[str, Any] = {}
+        self.last = time.monotonic()
 
     def __call__(self, done: int, total: int, what: str) -> None:
         if not sys.stderr.isatty():
+            if time.monotonic() - self.last > LINES:
+                self.last = time.monotonic()
+                click.echo(f"{what}: {done:,} of {total:,}", err=True)
             return
         if self.bar is None:
             from rich.console import Console

@@ -277,4 +277,5 @@ def export(
     spec = plan.shipped(game, recipe, recipe.stages[stage_index], facts)
     model = finished(game, shadows, spec, draw)
     networks = {n: model.networks[n] for n in spec["networks"]}
-    hub.save_weights(path, networks, card(recipe, facts, spec, run))
+    said = {**run, "checkpoint": "last"}  # a run never chooses one by its score
+    hub.save_weights(path, networks, card(recipe, facts, spec, said))

@@ -477,8 +477,9 @@ class Session:
         last = self.stage_index + 1 == len(self.recipe.stages) and self.images >= self.stage.images
         return last or self.seen // every > before // every
 
-    def _score(self) -> dict[str, float]:
-        """The model's scores as it would be shipped now. What goes wrong is told and does not stop the run."""
+    def _score(self) -> dict[str, Any]:
+        """The model's scores as it would be shipped now, and what they depend on. What goes wrong is told and does not stop
+        the run."""
         from zoo.metrics.evaluate import watch
 
         spec = plan.shipped(self.game, self.recipe, self.stage, self.facts)
@@ -590,9 +591,9 @@ class Log:
     def record(self, name: str, value: Tensor) -> None:
         self.held.setdefault(name, []).append((self.session.round, value))
 
-    def tick(self, began: float, score: Callable[[], dict[str, float]] = dict) -> None:
-        """Read what was recorded since the last tick; ``score`` adds scores to its line. RuntimeError with round, player and
-        checkpoint at a NaN or Inf."""
+    def tick(self, began: float, score: Callable[[], dict[str, Any]] = dict) -> None:
+        """Read what was recorded since the last tick; ``score`` adds scores and their protocol to its line (to each: a run may go
+        on elsewhere, and its log be cut anywhere). RuntimeError with round, player and checkpoint at a NaN or Inf."""
         session, now = self.session, time.monotonic()
         if not self.held:
             return
@@ -614,9 +615,9 @@ class Log:
             "seconds": round(session.seconds + now - began, 2),
             "images_per_second": round(rate, 2),
         }
-        scores = score()
-        if scores:
-            facts["scores"] = scores
+        scored = score()
+        if scored:
+            facts |= scored
             self.last_time = time.monotonic()  # the rate is that of the training
         # JSON has no NaN: what a game logs beside its losses may be what it likes
         session.folder.log({**facts, **{k: round(v, 6) if math.isfinite(v) else None for k, v in means.items()}})
@@ -631,7 +632,7 @@ class Log:
             seconds_left=left,
             round=session.round,
             logs=means,
-            scores=scores,
+            scores=scored.get("scores", {}),
         )
 
     def _check(self, read: Mapping[str, Tensor], rounds: Mapping[str, list[int]]) -> None:

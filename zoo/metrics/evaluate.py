@@ -436,11 +436,11 @@ def check_watch(name: str) -> None:
     networks.default(name)
 
 
-def watch(model: Any, source: Any) -> dict[str, float]:
-    """Scores of a model while it trains: ``WATCHED`` by the data set's ruler on ``WATCH`` images with the seeds 0, 1, ..., against
-    the same reference as :func:`evaluate` (a distance stands a little above its: fewer images). Of a translator: of its first
-    direction, as many as there are; of a model that only classifies its error. ``source``: what it is trained on."""
+def watch(model: Any, source: Any) -> dict[str, Any]:
+    """``scores`` of a model while it trains, and their ``protocol``: ``WATCHED`` by the data set's ruler on ``WATCH`` images with
+    the seeds 0, 1, ..., against the same reference as :func:`evaluate` (a distance stands a little above its: fewer images). Of a
+    translator: of its first direction, as many as there are; of a model that only classifies its error. ``source``: what it is trained on."""
     to = next(iter(model.to_network)) if model.verb == "translate" else None
-    return evaluate(model, ("error",) if model.verb == "classify" else WATCHED, dataset=source, n=WATCH, to=to)[
-        "scores"
-    ]
+    found = evaluate(model, ("error",) if model.verb == "classify" else WATCHED, dataset=source, n=WATCH, to=to)
+    weights = {"checkpoint": "none: the model in training"}
+    return {"scores": found["scores"], "protocol": {**found["protocol"], "weights": weights}}

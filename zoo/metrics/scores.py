@@ -3,6 +3,7 @@
     fake, real     Seen: features of the generated and of the reference images
     images         Images: the generated images themselves
     train, held    Images: the training images, and real ones that are not among them
+    progress       the caller's, or None: called as progress(done, total, what)
     made, truth    uint8 [n, C, H, W]: generated images and what each should be; such a score gives a value for each, [n]
     classifier     a Model that classifies
     recogniser     a Model that reads categorical codes off images
@@ -22,11 +23,10 @@ from torch import Tensor
 from zoo.metrics import manifold, meaning, paired
 from zoo.metrics.copies import near_copies
 from zoo.metrics.images import Images
-from zoo.metrics.seen import Seen
+from zoo.metrics.seen import SPLITS, Progress, Seen
 from zoo.registry import METRICS
 
 SUBSETS, SUBSET = 100, 1000  # of KID: how many, and of how many images
-SPLITS = 10  # of the Inception-type score
 PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS = 3, 5  # as in the papers
 
 
@@ -58,15 +58,17 @@ def subset(fake: Seen, real: Seen) -> int:
 @METRICS.register("is")
 def inception_type_score(fake: Seen) -> tuple[float, float]:
     """exp of the mutual information between image and predicted class, mean and standard deviation over splits (Salimans et
-    al. 2016, arXiv 1606.03498). Higher is better; it never sees real images. ValueError for a network without classes."""
-    from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
-
-    if fake.logits is None:
+    al. 2016, arXiv 1606.03498). Higher is better; it never sees real images. ValueError for a network without classes.
+    Equal to torch-fidelity's, which needs all predictions at once: here they were summed."""
+    seen = fake.predictions
+    if seen is None:
         raise ValueError("metrics=is: this feature network predicts no classes; choose another, or leave it out")
     if fake.count < SPLITS:
         raise ValueError(f"metrics=is: {fake.count} images; its {SPLITS} splits need at least one each")
-    found = isc_features_to_metric(fake.logits, splits=SPLITS)
-    return found[KEY_METRIC_ISC_MEAN], found[KEY_METRIC_ISC_STD]
+    # The mean over images of KL(p, q), q being their mean: that of sum p log p, less sum q log q.
+    q = seen.p / seen.images[:, None]
+    values = (seen.p_log_p / seen.images - q.xlogy(q).sum(1)).exp()
+    return float(values.mean()), float(values.std(correction=0))
 
 
 def _precision_recall(fake: Seen, real: Seen) -> tuple[float, float]:
@@ -122,10 +124,10 @@ def coverage(fake: Seen, real: Seen) -> float:
 
 
 @METRICS.register("near-copies")
-def copies(images: Images, train: Images, held: Images) -> tuple[float, float]:
+def copies(images: Images, train: Images, held: Images, progress: Progress | None) -> tuple[float, float]:
     """The share of generated images that lie nearer to a training image than 99 of 100 held-out real images do. About 0.01 is
     expected of the true distribution, 1 of a copier; see :mod:`zoo.metrics.copies`."""
-    return near_copies(images, train, held)
+    return near_copies(images, train, held, progress)
 
 
 @METRICS.register("psnr")
@@ -177,4 +179,4 @@ def code_accuracy(recogniser: Any, labelled: tuple[Images, Tensor]) -> float:
 def recognised(fake: Seen, asked: Tensor) -> tuple[float, float]:
     """The share of generated images that the feature network takes for the class that was asked for (AC-GAN, arXiv
     1610.09585). In [0, 1], higher is better; of real images it is the network's accuracy."""
-    return meaning.recognised(fake.likeliest, asked)
+    return meaning.recognised(fake.predictions and fake.predictions.likeliest, asked)
