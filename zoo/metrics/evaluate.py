@@ -394,7 +394,8 @@ class Desk:
             }
         if "train" in made:
             judged, real = (i.at_most(copies.COUNT).count for i in (self.images, self.held))
-            said["near_copies"] = {"generated": judged, "train": self.train.count, "held_out": real}
+            counts = {"generated": judged, "train": self.train.count, "held_out": real}
+            said["near_copies"] = {**counts, "rule": copies.RULE}
         if self.translation:
             said["to"] = self.translation.to
         elif self.to:

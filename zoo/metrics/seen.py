@@ -107,6 +107,7 @@ def see(network: Features, images: Images, progress: Progress | None = None, wha
 def reference(network: Features, images: Images, progress: Progress | None = None) -> tuple[Seen, str]:
     """As :func:`see` for real images, from the cache where it has them; and the SHA-256 of their bytes."""
     content = images.content()
+    # Neither device nor torch's version: other kernels move a distance by 1e-6 of itself, and the digest tells whose these are.
     path = place("seen", content, network.hash, network.resize, images.count, KEEP)
     found = recall(path)
     if found is None:
