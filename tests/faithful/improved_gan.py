@@ -235,6 +235,20 @@ def test_losses_of_known_logits(logits, unlabelled):
     assert game.loss_D(batch).item() == pytest.approx(math.log(10) + unlabelled, abs=1e-4)
 
 
+def test_both_at_once_lower_the_same():
+    """Played simultaneously, D's loss holds the labelled images' cross-entropy too, and each loss is that of its own turn."""
+    torch.manual_seed(0)
+    game = semi(order="simultaneous", noise="shared")
+    game.eval()
+    batch = Batch(4, generator=torch.Generator().manual_seed(0))
+    batch.update(x=torch.rand(4, 1, 28, 28), labelled=torch.rand(4, 1, 28, 28), y=torch.arange(4))
+    both = game.loss_both(batch)
+    assert set(both) == {"D", "G"}
+    torch.testing.assert_close(game.loss_G(batch), both["G"])
+    batch.generator.manual_seed(0)
+    torch.testing.assert_close(game.loss_D(batch), both["D"])
+
+
 def streams(labels):
     labelled = Stream(keys={"x": "labelled", "y": "y"}, balanced=labels)
     return Data(range=(0.0, 1.0), streams={"data": Stream(keys={"x": "x"}), "labelled": labelled})
@@ -419,5 +433,7 @@ def test_classify(kind):
 def test_mistakes():
     with pytest.raises(ValueError, match=r"networks\.D: the semi-supervised game needs .* a logit for each class"):
         semi(D=nn.Identity())
+    with pytest.raises(ValueError, match=r"game\.imitate=0\.0: G would have nothing to learn from.*feature-matching"):
+        semi(imitate=0.0)
     with pytest.raises(ValueError, match=r"networks\.C: classification needs a classifier C, got D"):
         GAMES.build(Spec("classification"), {"D": nn.Identity()})

@@ -6,6 +6,7 @@ the paper fixes.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -72,6 +73,11 @@ class Adversarial(Game):
         self.order, self.n_critic, self.n_generator = order, n_critic, n_generator
         self.generator_batch, self.noise, self.labels, self.clip = generator_batch, noise, labels, clip
         self.reals, self.imitate, self.output_mean = reals, imitate, output_mean
+        if not imitate and not any(p.player == "G" and p.every == 1 for p in self.penalties):
+            raise ValueError(
+                f"game.imitate={imitate}: G would have nothing to learn from; give the game a penalty of G's, such as "
+                f"feature-matching, or leave imitate at 1"
+            )
         self.joined = not looks_across(self.D)
         self.needs = ("x", "y") if self.conditional or self.classes else ("x",)
 
@@ -117,7 +123,7 @@ class Adversarial(Game):
 
     def loss_both(self, batch: Batch) -> dict[str, Tensor]:
         real, fake = self.scores(batch["x"], self.fakes(batch), batch)
-        losses = {"D": self.pair.d(real, fake), "G": self.pair.g(real, fake)}
+        losses = {"D": self.pair.d(real, fake), "G": self.imitate * self.pair.g(real, fake)}
         return {player: self.with_penalties(player, loss, batch) for player, loss in losses.items()}
 
     # Their parts ----------------------------------------------------------------------------------------------------
@@ -192,3 +198,20 @@ class Adversarial(Game):
 
     def ships(self) -> dict[str, Any]:
         return {"kind": "image", "networks": ["G"], "prior": self.prior_spec}
+
+
+def with_head(turns: Sequence[Turn], head: str) -> list[Turn]:
+    """The turns, with a head on D's features that learns where D does, save in a penalty's own turn, which does not ask it."""
+
+    def players(turn: Turn) -> tuple[str, ...]:
+        return tuple(q for p in turn.players for q in ((p, head) if p == "D" else (p,)))
+
+    return [dataclasses.replace(turn, players=players(turn)) if turn.every == 1 else turn for turn in turns]
+
+
+def check_head(game: Adversarial) -> None:
+    """ValueError where G would learn from penalties alone: what a head says of the fakes comes with D's score of them."""
+    if not game.imitate:
+        raise ValueError(
+            f"game.imitate={game.imitate}: G must hear D's score for the head to see its images; leave it at 1"
+        )
