@@ -138,6 +138,29 @@ def test_virtual_batch_norm_around_a_generator():
         build("virtual-batch-norm", network=Spec("mlp-generator"), channels=1, resolution=16)
 
 
+def test_virtual_batch_norm_around_a_generator_that_sets_itself():
+    """Its last layer's scales come from noise behind the reference: .1 before tanh, as it is alone."""
+    torch.manual_seed(0)
+    G = build(
+        "virtual-batch-norm", network=Spec("improved-gan-generator", width=4), channels=1, resolution=16, reference=32
+    ).train()
+    G.initialise(z := torch.rand(500, 100))
+    assert torch.equal(G.reference, z[:32])
+    made = G(torch.rand(200, 100))
+    assert made.atanh().std().item() == pytest.approx(0.1, rel=0.1)
+
+
+def test_virtual_batch_norm_around_two_generators():
+    """Each of the images of one z comes without the reference's."""
+    torch.manual_seed(0)
+    inner = Spec("cogan-generator", widths=(5, 4, 3, 2), latent=6)
+    G = build("virtual-batch-norm", network=inner, channels=1, resolution=28, reference=4)
+    z = torch.randn(3, 6)
+    a, b = G(z)
+    assert a.shape == b.shape == (3, 1, 28, 28)
+    torch.testing.assert_close(G(z[1:])[1], b[1:])
+
+
 def test_minibatch_discriminator_around_another():
     D = build(
         "minibatch-discriminator", network=Spec("dcgan-discriminator", width=2), channels=1, resolution=16, kernels=3
@@ -146,8 +169,13 @@ def test_minibatch_discriminator_around_another():
     assert D(x).shape == (4,) and D.features(x).shape == (4, 4 * 16 + 3)
     D.initialise(x)
     assert torch.isfinite(D(x)).all()
-    with pytest.raises(ValueError, match=r"network 'mlp-discriminator' has no features"):
-        build("minibatch-discriminator", network=Spec("mlp-discriminator"), channels=1, resolution=16)
+    for network, said in (
+        (Spec("bigan-mlp-discriminator"), "has no features"),
+        (Spec("sngan-cnn-discriminator", classes=3), "takes classes"),
+        (Spec("ebgan-discriminator"), "gives back images"),
+    ):
+        with pytest.raises(ValueError, match=f"network '{network.name}' {said}"):
+            build("minibatch-discriminator", network=network, channels=1, resolution=16)
 
 
 def semi(G=None, D=None, **kwargs):
