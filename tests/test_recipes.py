@@ -399,6 +399,7 @@ KEPT = {
     "minimax(smooth)": "the same",
     "gradient-penalty(every)": "lazy regularisation, for any penalty",
     "dragan(every)": "lazy regularisation, for any penalty",
+    "boundary(penalties)": "which serve any recipe whose D judges images one by one",
     "translation(cycle)": "the paper's lambda; what a user sets for other domains",
     "translation(identity)": "the paper's second objective, which keeps colours",
     "translation(pool)": "the paper's 50; 0 is its ablation",

@@ -149,8 +149,8 @@ def test_mistakes():
     with pytest.raises(ValueError, match=r"game\.imitate=0\.0: G must hear D's score"):
         GAMES.build(Spec("auxiliary", **alone), {"G": G, "D": D, "C": C})
     found = recipes.find("acgan-fashion-mnist")
-    plain = found.replace(networks={**found.networks, "D": Spec("mlp-discriminator")})
-    with pytest.raises(ValueError, match=r"networks.D: 'mlp-discriminator' has no features"):
+    plain = found.replace(networks={**found.networks, "D": Spec("bigan-mlp-discriminator")})
+    with pytest.raises(ValueError, match=r"networks.D: 'bigan-mlp-discriminator' has no features"):
         plan.describe(plain)
 
 

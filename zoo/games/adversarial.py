@@ -69,6 +69,11 @@ class Adversarial(Game):
             raise ValueError(f"game.labels='{labels}': must be uniform or real")
         self.pair = LOSSES.build(loss)
         self.penalties = nn.ModuleList(PENALTIES.build(p, defaults={"networks": networks}) for p in penalties)
+        for p, spec in zip(self.penalties, penalties, strict=True):
+            if p.player not in ("G", "D"):
+                raise ValueError(
+                    f"game.penalties: {spec.name} of '{p.player}', which has no loss of its own; take G or D"
+                )
         self.prior_spec, self.prior = prior, build_prior(prior, self.G)
         self.order, self.n_critic, self.n_generator = order, n_critic, n_generator
         self.generator_batch, self.noise, self.labels, self.clip = generator_batch, noise, labels, clip
@@ -88,11 +93,11 @@ class Adversarial(Game):
 
     def turns(self) -> Sequence[Turn]:
         after = self.clip_weights if self.clip else None
-        lazy = [Turn((p.player,), self.lazy(p), every=p.every, draw="last") for p in self.penalties if p.every > 1]
+        lazy = self.lazy_turns()
         if self.order == "simultaneous":
             return [Turn(("D", "G"), self.loss_both, repeat=self.n_critic, after=after), *lazy]
         real = self.reals if self.pair.relative or (self.classes and self.labels == "real") else None
-        real = next((p.reals for p in self.penalties if p.player == "G" and p.reals), real)
+        real = self.reals_for_G() or real
         # Between D's steps G stands still: one pass makes their fakes, unless batch statistics or the reals' classes differ.
         alone = not looks_across(self.G) and not (self.classes and self.labels == "real")
         D = Turn(("D",), self.loss_D, repeat=self.n_critic, after=after, ahead=self.ahead if alone else None)
@@ -175,6 +180,14 @@ class Adversarial(Game):
                 batch.log(f"penalty/{i}", value)
                 loss = loss + penalty.weight * value
         return loss
+
+    def lazy_turns(self) -> list[Turn]:
+        """Turns of the penalties that are due in some rounds only."""
+        return [Turn((p.player,), self.lazy(p), every=p.every, draw="last") for p in self.penalties if p.every > 1]
+
+    def reals_for_G(self) -> str | None:
+        """Which reals a penalty of G's looks at, if any does."""
+        return next((p.reals for p in self.penalties if p.player == "G" and p.reals), None)
 
     def lazy(self, penalty: nn.Module) -> Callable[[Batch], Tensor]:
         return lambda batch: penalty.weight * penalty.every * penalty(self, batch)
