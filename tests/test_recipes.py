@@ -134,7 +134,13 @@ def test_meta_round(name):
 @pytest.mark.parametrize(
     "names",
     [
-        ("dcgan-fashion-mnist", "lsgan-fashion-mnist", "wgan-gp-fashion-mnist", "sngan-fashion-mnist"),
+        tuple(
+            f"{model}-fashion-mnist"
+            for model in (
+                *("dcgan", "lsgan", "wgan-gp", "sngan", "acgan", "began", "dragan", "ebgan", "fgan", "improved-gan"),
+                *("infogan", "rgan"),
+            )
+        ),
         ("wgan-gp-cifar10-small", "sngan-cifar10-small"),
     ],
 )

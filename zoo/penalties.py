@@ -112,14 +112,19 @@ class Dragan(Penalty):
     ``noise``: how far u lies from x. ``"normal"`` is the paper's own form, u = x + N(0, size^2 I) (its c is ``size`` squared).
     ``"uniform"`` is that of the authors' code, the commonly used one: u = x + alpha size s v, with s the deviation of all the
     batch's values as one number, v ~ U(0, 1) for each value and one alpha ~ U(0, 1) for each sample; it only brightens.
-    ``size``: of the neighbourhood, in the images' units for ``"normal"`` and in s for ``"uniform"``. ValueError for other noise.
+    ``size``: of the neighbourhood, in s for ``"uniform"`` (0.5 where it is left out), and in the images' units for ``"normal"``, which
+    has to name one. ValueError for other noise.
     """
 
-    def __init__(self, weight: float = 10.0, every: int = 1, noise: str = "uniform", size: float = 0.5):
+    def __init__(self, weight: float = 10.0, every: int = 1, noise: str = "uniform", size: float | None = None):
         super().__init__(weight, every)
         if noise not in ("uniform", "normal"):
             raise ValueError(f"noise='{noise}': must be uniform (the authors' code) or normal (the paper)")
-        self.noise, self.size = noise, size
+        if noise == "normal" and size is None:
+            raise ValueError(
+                "dragan: noise='normal' needs a size, the deviation in the images' units, such as size=0.1"
+            )
+        self.noise, self.size = noise, 0.5 if size is None else size
 
     def near(self, x: Tensor, batch: Batch) -> Tensor:
         """Points near x [N, ...], of its shape."""

@@ -111,6 +111,8 @@ def test_normal_noise_is_centred():
     assert moved.mean().abs() < 1e-3
     with pytest.raises(ValueError, match=r"noise='unifrom'.*uniform.*normal"):
         PENALTIES.build(Spec("dragan", noise="unifrom"))
+    with pytest.raises(ValueError, match=r"noise='normal' needs a size"):
+        PENALTIES.build(Spec("dragan", noise="normal"))
 
 
 def test_losses_of_an_undecided_discriminator():
