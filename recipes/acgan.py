@@ -6,6 +6,7 @@ The authors' code is not public; networks are those of the paper's appendix.
 Departures:
 - The appendix searches rates and the deviation of a noise in D's activations; we take 2e-4 and none.
 - The noise of G is normal; the paper does not say.
+- Nor does it say how large G's first maps are: ours reach the image in steps of two, 4x4 for 32x32 and 8x8 for 128x128.
 - imagenet: the first of the authors' hundred models, which have ten classes each. For another bring ten class folders,
   ``--dataset folder:PATH``.
 - fashion-mnist, mnist-small, cifar10-small: a third of G's width and half of D's, batches of 64, digits and clothes padded to

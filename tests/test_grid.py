@@ -1,9 +1,12 @@
-"""Every adversarial loss with every penalty on every pair of networks that plays the plain game: the grid over the registries.
+"""Losses, penalties and networks in every combination of two: the grid over the registries, in each game of G against D.
 
-Pairs are those of the recipes, with few channels. A penalty that reads D's features is left out where D has none.
+Networks are those of the recipes, with few channels. In its game each set of them meets every loss and every penalty, in turns such
+that over the sets each penalty meets each loss; two small sets meet them all crosswise. A penalty that reads D's features is left
+out where D has none.
 """
 
 import copy
+import fnmatch
 import functools
 import inspect
 
@@ -17,67 +20,125 @@ from zoo.data import facts as facts_of
 from zoo.engine import plan
 from zoo.engine.turn import Learner
 from zoo.game import Batch, seed_for
+from zoo.losses import DIVERGENCES
+from zoo.networks.autoencoder import Autoencoder
 from zoo.recipe import Adam, Stage
 from zoo.registry import LOSSES, NETWORKS, PENALTIES, Spec
 
 BATCH = 4
+GAMES = ("adversarial", "auxiliary", "energy", "information", "semi-supervised")  # those that take a loss and penalties
+LENT = ("vaegan", "triplegan")  # models of other games whose G and D play the plain one too
+WEIGHT = 3.0
+
+Key = tuple[str, ...]  # a game and the names of its networks
+
+ELSEWHERE = {  # why a network is in no cell of the grid
+    "bigan-*": "D judges pairs of an image and a code",
+    "cogan-*": "G makes two images of one z, D judges two domains",
+    "laplacian-*": "a level's G starts from the coarser image",
+    "cyclegan-*": "translators start from images",
+    "patch-*": "of translators",
+    "*-encoder": "no G and no D",
+    "*classifier": "no G and no D",
+    "began-*": "the boundary game has a loss of its own",
+}
 
 
 def own(registry) -> list[str]:
     return [n for n in registry.names() if registry[n].__module__.startswith("zoo.")]
 
 
-def pairs() -> dict[tuple[str, str], str]:
-    """For each pair of networks of the plain game the recipe with the smallest images."""
-    found: dict[tuple[str, str], tuple[int, str]] = {}
+def sets() -> dict[Key, str]:
+    """For each set of networks of a game the recipe with the smallest images; a game's own D and G play the plain one too, where
+    they can."""
+    found: dict[Key, tuple[int, str]] = {}
     for name in NAMES:
         made = recipes.find(name)
-        if all(stage.game.name == "adversarial" for stage in made.stages):
-            key = (made.networks["G"].name, made.networks["D"].name)
-            found[key] = min(found.get(key, (10**9, "")), (made.stages[-1].resolution, name))
-    return {key: name for key, (_, name) in found.items()}
+        stage = made.stages[-1]
+        games = {stage.game.name} & set(GAMES)
+        if games - {"energy"} or made.model in LENT:
+            games.add("adversarial")
+        for game in games if {"G", "D"} <= set(made.networks) else ():
+            names = sorted(made.networks) if game == stage.game.name else ("D", "G")
+            key = (game, *(made.networks[n].name for n in names))
+            found[key] = min(found.get(key, (10**9, "")), (stage.resolution, name))
+    return {key: name for key, (_, name) in sorted(found.items())}
 
 
-PAIRS = pairs()
-
-
-def reads_features(penalty: str) -> bool:
-    return "D.features" in inspect.getsource(PENALTIES[penalty])
-
-
-def fits(pair: tuple[str, str], penalty: str | None) -> bool:
-    return penalty is None or not reads_features(penalty) or hasattr(NETWORKS[pair[1]], "features")
-
-
-GRID = [
-    pytest.param(pair, loss, penalty, id=f"{pair[0]}+{pair[1]}-{loss}-{penalty}")
-    for pair in PAIRS
-    for loss in own(LOSSES)
-    for penalty in (None, *own(PENALTIES))
-    if fits(pair, penalty)
-]
+SETS = sets()
 
 
 @functools.cache
-def prepared(pair: tuple[str, str]):
-    made = small(PAIRS[pair], BATCH)
+def prepared(key: Key):
+    made = small(SETS[key], BATCH)
     facts = facts_of(made.dataset)
     made = plan.resolve(made, facts)
-    return made, facts, plan.build_networks(made)
+    networks = plan.build_networks(made)
+    if key[0] != made.stages[-1].game.name:
+        networks = {n: networks[n] for n in "GD"}
+    return made, facts, networks
 
 
-def opened(pair: tuple[str, str], loss: str, penalty: str | None) -> tuple[Learner, Stage]:
-    made, facts, networks = prepared(pair)
+def reads_features(penalty: str) -> bool:
+    return "features(game" in inspect.getsource(PENALTIES[penalty])
+
+
+def fits(key: Key, penalty: str | None) -> bool:
+    return penalty is None or not reads_features(penalty) or hasattr(prepared(key)[2]["D"], "features")
+
+
+def cells() -> list[tuple[Key, Spec, Spec | None]]:
+    losses, penalties = own(LOSSES), [None, *own(PENALTIES)]
+    made = []
+    for k, key in enumerate(SETS):
+        for i, loss in enumerate(losses):
+            crosswise = key[1:] in CROSSWISE
+            chosen = penalties if crosswise else [penalties[(i + k) % len(penalties)]]
+            made += [(key, Spec(loss), penalty and Spec(penalty)) for penalty in chosen if fits(key, penalty)]
+    return made
+
+
+CROSSWISE = [("mlp-discriminator", "mlp-generator"), ("sngan-cnn-discriminator", "sngan-cnn-generator")]
+
+VARIANTS = [  # leaves away from their defaults
+    *((Spec("f-divergence", divergence=d, generator=g), None) for d in DIVERGENCES for g in ("exact", "alternative")),
+    (Spec("relativistic", average=False), None),
+    (Spec("relativistic", base=Spec("least-squares", a=-1.0, b=1.0), scale=1.0), None),
+    (Spec("relativistic", base=Spec("hinge")), Spec("gradient-penalty")),
+    (Spec("non-saturating", smooth=0.9), None),
+    (Spec("minimax", smooth=0.9), None),
+    (Spec("non-saturating"), Spec("dragan", noise="normal", size=0.1)),
+    (Spec("non-saturating"), Spec("feature-matching", distance="absolute")),
+    (Spec("non-saturating"), Spec("historical-averaging", player="G")),
+]
+
+GRID = cells()
+GRID += [(("adversarial", *pair), loss, penalty) for pair in CROSSWISE for loss, penalty in VARIANTS]
+
+
+def label(value) -> str:
+    if isinstance(value, Spec):
+        return "-".join([value.name, *(str(getattr(v, "name", v)) for v in value.kwargs.values())])
+    return "+".join(value) if value else "none"
+
+
+def opened(key: Key, loss: Spec, penalty: Spec | None, **around: Spec) -> tuple[Learner, Stage]:
+    """``around``: what a network is replaced by."""
+    made, facts, networks = prepared(key)
     given = made.stages[-1]
+    kept = ("prior", "labels", "distance") if key[0] == given.game.name else ()
     game = Spec(
-        "adversarial",
-        loss=Spec(loss),
-        penalties=(Spec(penalty),) if penalty else (),
-        **{k: v for k, v in given.game.kwargs.items() if k in ("prior", "labels")},
+        key[0],
+        loss=loss,
+        penalties=(penalty.replace(weight=WEIGHT),) if penalty else (),
+        **{k: v for k, v in given.game.kwargs.items() if k in kept},
     )
+    networks = copy.deepcopy(networks)
+    if around:
+        networks.update(plan.build_networks(made.replace(networks=around)))
     adam = Adam(lr=1e-3, betas=(0.5, 0.9))
-    stage = Stage(game, {"G": adam, "D": adam}, 1, BATCH, given.resolution, given.data)
-    return Learner(plan.build_game(stage, copy.deepcopy(networks), facts), stage), stage
+    stage = Stage(game, dict.fromkeys(networks, adam), 1, BATCH, given.resolution, given.data)
+    return Learner(plan.build_game(stage, networks, facts), stage), stage
 
 
 def draw(learner: Learner, stage: Stage, facts, round: int) -> Batch:
@@ -86,9 +147,9 @@ def draw(learner: Learner, stage: Stage, facts, round: int) -> Batch:
     torch.manual_seed(round)
     shape = (facts.channels, stage.resolution, stage.resolution) if stage.resolution else (facts.channels,)
     low, high = stage.data.range
-    batch["x"] = low + (high - low) * batch.rand(*shape)
-    if "y" in learner.game.needs:
-        batch["y"] = batch.randint(len(facts.classes))
+    for need in learner.game.needs:
+        images = need in ("x", "labelled")
+        batch[need] = low + (high - low) * batch.rand(*shape) if images else batch.randint(len(facts.classes))
     return batch
 
 
@@ -134,30 +195,105 @@ def check_reach(learner: Learner, batch: Batch) -> None:
         assert all(g is None for g in gradients[len(mine) :])
 
 
-@pytest.mark.parametrize("pair, loss, penalty", GRID)
-def test_two_rounds(pair, loss, penalty):
-    """Finite values, both players move, the penalty reaches what it should."""
-    learner, stage = opened(pair, loss, penalty)
-    facts = prepared(pair)[1]
+def check_added(learner: Learner, stage: Stage, facts) -> None:
+    """What the turn lowers holds the penalty times its weight: so its player's gradients say, with the weight and without."""
+    (penalty,), game = learner.game.penalties, learner.game
+    turn = next(t for t in learner.turns if penalty.player in t.players)
+    mine = list(learner.players[penalty.player].values())
+    state = copy.deepcopy(game.state_dict())
+    values = []
+    hook = penalty.register_forward_hook(lambda module, given, value: values.append(value))
+
+    def gradients(weight: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the turn's loss, and of the penalty that was asked in it."""
+        game.load_state_dict(state)
+        penalty.weight.fill_(weight)
+        value = turn.loss(draw(learner, stage, facts, 2))
+        assert len(values) == 1
+        return flat(value, mine), flat(values.pop(), mine)
+
+    game.requires_grad_(True)
+    (with_it, alone), (without, _) = gradients(WEIGHT), gradients(0.0)
+    hook.remove()
+    penalty.weight.fill_(WEIGHT)
+    assert alone.any()
+    scale = max(1.0, with_it.abs().max().item())
+    torch.testing.assert_close(with_it - without, WEIGHT * alone, rtol=1e-3, atol=1e-5 * scale)
+
+
+def flat(value: torch.Tensor, parameters: list[nn.Parameter]) -> torch.Tensor:
+    found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
+    return torch.cat([g.flatten() for g in found])
+
+
+def play_two_rounds(learner: Learner, stage: Stage, facts) -> None:
+    """Finite values, all players move."""
     before = {k: p.detach().clone() for k, p in learner.game.named_parameters()}
+    with torch.no_grad():
+        learner.game.prepare(draw(learner, stage, facts, 3))
     for round in range(2):
         batch = draw(learner, stage, facts, round)
         for turn in learner.turns:
             losses = learner.play(turn, batch, round)
             assert all(v.isfinite() for v in losses.values())
         assert all(v.isfinite() for v in batch.logs.values())
-        if penalty and round == 1:  # what starts as the identity has moved, and so has what is inside it
-            check_reach(learner, draw(learner, stage, facts, 2))
-            learner._learning = None
     after = dict(learner.game.named_parameters())
     assert all(p.isfinite().all() for p in after.values())
-    for player in ("G", "D"):
+    for player in learner.players:
         assert any((p != before[k]).any() for k, p in after.items() if k.startswith(player + "."))
 
 
+@pytest.mark.parametrize("key, loss, penalty", GRID, ids=label)
+def test_two_rounds(key, loss, penalty):
+    """They play; then, as what starts as the identity has moved, and so has what is inside it: the penalty is part of the loss, and
+    its gradient reaches what it should."""
+    learner, stage = opened(key, loss, penalty)
+    facts = prepared(key)[1]
+    play_two_rounds(learner, stage, facts)
+    if penalty:
+        check_added(learner, stage, facts)
+        check_reach(learner, draw(learner, stage, facts, 2))
+
+
+# Networks around networks ---------------------------------------------------------------------------------------------
+
+
+def wrapped() -> list:
+    """Every G with batch norm inside virtual batch norm, every D with features of images alone before minibatch features."""
+    found = {}
+    for key in SETS:
+        made, _, networks = prepared(key)
+        G, D = networks["G"], networks["D"]
+        sizes = {"channels": prepared(key)[1].channels, "resolution": made.stages[-1].resolution}
+        if key[0] != "adversarial" or key[1:] == ("minibatch-discriminator", "virtual-batch-norm"):
+            continue
+        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in G.modules()):
+            spec = Spec("virtual-batch-norm", network=made.networks["G"], reference=3, **sizes)
+            found[made.networks["G"].name] = (key, {"G": spec})
+        if hasattr(D, "features") and not getattr(D, "classes", 0) and not isinstance(D, Autoencoder):
+            spec = Spec("minibatch-discriminator", network=made.networks["D"], kernels=3, dims=2, **sizes)
+            found[made.networks["D"].name] = (key, {"D": spec})
+    return [pytest.param(*value, id=name) for name, value in found.items()]
+
+
+@pytest.mark.parametrize("key, around", wrapped())
+def test_wrapped(key, around):
+    learner, stage = opened(key, Spec("non-saturating"), None, **around)
+    play_two_rounds(learner, stage, prepared(key)[1])
+
+
+# What is in it --------------------------------------------------------------------------------------------------------
+
+
 def test_the_grid_is_whole():
-    """Each loss, penalty and pair is in it, and every penalty meets every loss."""
-    seen = [p.values for p in GRID]
-    assert {s[1] for s in seen} == set(own(LOSSES)) and {s[0] for s in seen} == set(PAIRS)
-    for penalty in own(PENALTIES):
-        assert {s[1] for s in seen if s[2] == penalty} == set(own(LOSSES))
+    """Each network, loss and penalty is in it, or it is said why not; every penalty meets every loss."""
+    networks = {name for key, _, _ in GRID for name in key[1:]}
+    missing = [n for n in own(NETWORKS) if n not in networks]
+    assert not [n for n in missing if not any(fnmatch.fnmatch(n, pattern) for pattern in ELSEWHERE)]
+    assert not [p for p in ELSEWHERE if not fnmatch.filter(missing, p)], "this is no longer needed"
+    assert {key[0] for key, _, _ in GRID} == set(GAMES)
+    seen = {(loss.name, penalty and penalty.name) for _, loss, penalty in GRID}
+    assert seen == {(loss, penalty) for loss in own(LOSSES) for penalty in (None, *own(PENALTIES))}
+    for key in SETS:
+        met = [(loss.name, penalty and penalty.name) for k, loss, penalty in GRID if k == key]
+        assert {p for _, p in met} == {p for p in (None, *own(PENALTIES)) if fits(key, p)}, key

@@ -167,7 +167,7 @@ def group(make):
     return make()
 
 
-@pytest.mark.parametrize("name", ["duel", "relative", "wgan-gp-mnist-small", "dragan-mnist"])
+@pytest.mark.parametrize("name", ["duel", "relative", "matching", "wgan-gp-mnist-small", "dragan-mnist"])
 def test_two_processes_learn_as_one(name, tmp_path):
     """Nets without batch statistics: the gradients of two processes are those of one with the joined batch, to 1e-6, and so
     are the weights after three rounds."""
@@ -177,6 +177,9 @@ def test_two_processes_learn_as_one(name, tmp_path):
             return session(image_recipe(ema={"G": Ema(halflife=10)}), images())
         if name == "relative":  # to a mean over the batch
             return session(image_recipe(Spec("adversarial", loss=Spec("relativistic"))), images())
+        if name == "matching":  # means over the batch
+            networks = {"G": Spec("test-mlp"), "D": Spec("mlp-discriminator", hidden=(8,))}
+            return session(recipe(Spec("adversarial", penalties=(Spec("feature-matching"),)), networks=networks))
         made = small(name)
         return session(made, stand_in(made))
 

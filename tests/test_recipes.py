@@ -134,7 +134,13 @@ def test_meta_round(name):
 @pytest.mark.parametrize(
     "names",
     [
-        ("dcgan-fashion-mnist", "lsgan-fashion-mnist", "wgan-gp-fashion-mnist", "sngan-fashion-mnist"),
+        tuple(
+            f"{model}-fashion-mnist"
+            for model in (
+                *("dcgan", "lsgan", "wgan-gp", "sngan", "acgan", "began", "dragan", "ebgan", "fgan", "improved-gan"),
+                *("infogan", "rgan"),
+            )
+        ),
         ("wgan-gp-cifar10-small", "sngan-cifar10-small"),
     ],
 )
@@ -399,6 +405,7 @@ KEPT = {
     "minimax(smooth)": "the same",
     "gradient-penalty(every)": "lazy regularisation, for any penalty",
     "dragan(every)": "lazy regularisation, for any penalty",
+    "boundary(penalties)": "which serve any recipe whose D judges images one by one",
     "translation(cycle)": "the paper's lambda; what a user sets for other domains",
     "translation(identity)": "the paper's second objective, which keeps colours",
     "translation(pool)": "the paper's 50; 0 is its ablation",

@@ -219,7 +219,7 @@ def made(name: str, weight: float, hidden=(16,), scale: float = 1.4) -> tuple[Ad
 def test_penalty_of_a_linear_critic(name, length):
     game, batch = made(name, 1.0, hidden=())
     with torch.no_grad():
-        w = game.D.layers[0].weight
+        w = game.D.head.weight
         w.mul_(length / w.norm())
     assert game.penalties[0](game, batch).item() == pytest.approx(LINEAR[name](w[0]).item(), abs=1e-6)
 

@@ -42,6 +42,15 @@ def input_gradient(game: Game, x: Tensor, batch: Batch) -> Tensor:
         return torch.func.grad(lambda v: game.score(v, batch).float().sum())(x.detach()).float()
 
 
+def features(game: Game, x: Tensor) -> Tensor:
+    """D's last hidden layer of images. ValueError where D has none of images alone, such as one that is told the class there."""
+    if not hasattr(game.D, "features"):
+        raise ValueError(
+            f"game.penalties: this one needs D's features, and {type(game.D).__name__} has none; take another D"
+        )
+    return game.D.features(x)
+
+
 @contextlib.contextmanager
 def untracked(network: nn.Module) -> Iterator[None]:
     """Inside, batch norms in training mode leave their running averages alone, which a transform could not change."""
@@ -89,8 +98,8 @@ class PullingAway(Penalty):
 
     def forward(self, game: Game, batch: Batch) -> Tensor:
         # An energy's pass has made them already.
-        features = batch.pop("features") if "features" in batch else game.D.features(batch["fake"])
-        unit = normalize(features.float().flatten(1), dim=1)  # a code of zeros is orthogonal to all
+        of_fakes = batch.pop("features") if "features" in batch else features(game, batch["fake"])
+        unit = normalize(of_fakes.float().flatten(1), dim=1)  # a code of zeros is orthogonal to all
         n = len(unit)
         cosines = (unit @ unit.T).square()
         return (cosines.sum() - cosines.diagonal().sum()) / max(n * (n - 1), 1)
@@ -103,14 +112,19 @@ class Dragan(Penalty):
     ``noise``: how far u lies from x. ``"normal"`` is the paper's own form, u = x + N(0, size^2 I) (its c is ``size`` squared).
     ``"uniform"`` is that of the authors' code, the commonly used one: u = x + alpha size s v, with s the deviation of all the
     batch's values as one number, v ~ U(0, 1) for each value and one alpha ~ U(0, 1) for each sample; it only brightens.
-    ``size``: of the neighbourhood, in the images' units for ``"normal"`` and in s for ``"uniform"``. ValueError for other noise.
+    ``size``: of the neighbourhood, in s for ``"uniform"`` (0.5 where it is left out), and in the images' units for ``"normal"``, which
+    has to name one. ValueError for other noise.
     """
 
-    def __init__(self, weight: float = 10.0, every: int = 1, noise: str = "uniform", size: float = 0.5):
+    def __init__(self, weight: float = 10.0, every: int = 1, noise: str = "uniform", size: float | None = None):
         super().__init__(weight, every)
         if noise not in ("uniform", "normal"):
             raise ValueError(f"noise='{noise}': must be uniform (the authors' code) or normal (the paper)")
-        self.noise, self.size = noise, size
+        if noise == "normal" and size is None:
+            raise ValueError(
+                "dragan: noise='normal' needs a size, the deviation in the images' units, such as size=0.1"
+            )
+        self.noise, self.size = noise, 0.5 if size is None else size
 
     def near(self, x: Tensor, batch: Batch) -> Tensor:
         """Points near x [N, ...], of its shape."""
@@ -154,7 +168,9 @@ class FeatureMatching(Penalty):
         self.distance = distance
 
     def forward(self, game: Game, batch: Batch) -> Tensor:
-        real, fake = (game.D.features(batch[k]).float().mean(0) for k in ("x", "fake"))
+        real, fake = (
+            parallel.mean_with_gradient(features(game, batch[k]).float().mean(0)) for k in ("x", "fake")
+        )  # of all processes' samples
         return (fake - real).square().mean() if self.distance == "squared" else (fake - real).abs().mean()
 
 

@@ -144,9 +144,13 @@ def test_mistakes():
     C = NETWORKS.build(Spec("class-head", features=1024, classes=3))
     with pytest.raises(ValueError, match=r"networks.G.classes=10: .* C has 3"):
         GAMES.build("auxiliary", {"G": G, "D": D, "C": C})
+    C = NETWORKS.build(Spec("class-head", features=1024, classes=10))
+    alone = {"imitate": 0.0, "penalties": (Spec("feature-matching"),)}
+    with pytest.raises(ValueError, match=r"game\.imitate=0\.0: G must hear D's score"):
+        GAMES.build(Spec("auxiliary", **alone), {"G": G, "D": D, "C": C})
     found = recipes.find("acgan-fashion-mnist")
-    plain = found.replace(networks={**found.networks, "D": Spec("mlp-discriminator")})
-    with pytest.raises(ValueError, match=r"networks.D: 'mlp-discriminator' has no features"):
+    plain = found.replace(networks={**found.networks, "D": Spec("bigan-mlp-discriminator")})
+    with pytest.raises(ValueError, match=r"networks.D: 'bigan-mlp-discriminator' has no features"):
         plan.describe(plain)
 
 

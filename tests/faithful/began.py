@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from zoo import recipe as recipes
 from zoo.game import Batch
 from zoo.registry import GAMES, NETWORKS, Spec
 
@@ -206,6 +207,8 @@ def test_mistakes():
 def test_plain_loop(beside, name):
     """D on both, G on fresh noise, then k; carries as their ramp has them."""
     tiny = {n: {"width": 2, "latent": 5} for n in "GD"}
+    published = recipes.find(name).stages[0].game.kwargs
+    assert (published["rate"], published["gamma"]) == (0.001, 0.5)  # with others, k moves within three rounds
     b = beside(name, tiny, channels=3, size=16, resolution=16, batch=6, game={"rate": 0.5, "gamma": 0.9})
     G, D = b.copy("G"), b.copy("D")
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=1e-4) for net in (G, D))

@@ -86,7 +86,7 @@ def test_penalty_looks_near_reals_alone(form):
     assert values[0] == values[1] == values[2]
     values[1].backward()
     assert all(p.grad is None for p in G.parameters())
-    assert all(m.weight.grad.abs().sum() > 0 for m in D.layers if isinstance(m, torch.nn.Linear))
+    assert all(m.weight.grad.abs().sum() > 0 for m in D.modules() if isinstance(m, torch.nn.Linear))
 
 
 def test_uniform_noise_brightens_by_less_than_half_a_deviation():
@@ -111,6 +111,8 @@ def test_normal_noise_is_centred():
     assert moved.mean().abs() < 1e-3
     with pytest.raises(ValueError, match=r"noise='unifrom'.*uniform.*normal"):
         PENALTIES.build(Spec("dragan", noise="unifrom"))
+    with pytest.raises(ValueError, match=r"noise='normal' needs a size"):
+        PENALTIES.build(Spec("dragan", noise="normal"))
 
 
 def test_losses_of_an_undecided_discriminator():

@@ -221,7 +221,7 @@ def test_layers():
     G, D = (NETWORKS.build(s, defaults=MNIST) for s in recipes.find("fgan-mnist").networks.values())
     kinds = [type(m).__name__ for m in G.layers]
     assert kinds == ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear", "Sigmoid"]
-    assert [type(m).__name__ for m in D.layers] == ["Linear", "ELU"] * 2 + ["Linear"]
+    assert [type(m).__name__ for m in (*D.layers, D.head)] == ["Linear", "ELU"] * 2 + ["Linear"]
     for net, scale in (G, 0.05), (D, 0.005):
         for m in net.modules():
             if isinstance(m, nn.Linear):

@@ -84,7 +84,7 @@ def test_maxout_is_the_largest_of_disjoint_pieces_and_convex():
 def test_dropout_of_the_discriminator():
     """.2 of the pixels and .5 of the hidden units, kept ones scaled up; off in eval mode; none in G."""
     D = NETWORKS.build("maxout-discriminator", defaults=MNIST)
-    drops = [m for m in D.layers if isinstance(m, torch.nn.Dropout)]
+    drops = [m for m in D.modules() if isinstance(m, torch.nn.Dropout)]
     assert [d.p for d in drops] == [0.2, 0.5, 0.5]
     ones = drops[0](torch.ones(100_000))
     assert set(ones.unique().tolist()) == {0.0, 1.25}

@@ -139,6 +139,29 @@ def test_virtual_batch_norm_around_a_generator():
         build("virtual-batch-norm", network=Spec("mlp-generator"), channels=1, resolution=16)
 
 
+def test_virtual_batch_norm_around_a_generator_that_sets_itself():
+    """Its last layer's scales come from noise behind the reference: .1 before tanh, as it is alone."""
+    torch.manual_seed(0)
+    G = build(
+        "virtual-batch-norm", network=Spec("improved-gan-generator", width=4), channels=1, resolution=16, reference=32
+    ).train()
+    G.initialise(z := torch.rand(500, 100))
+    assert torch.equal(G.reference, z[:32])
+    made = G(torch.rand(200, 100))
+    assert made.atanh().std().item() == pytest.approx(0.1, rel=0.1)
+
+
+def test_virtual_batch_norm_around_two_generators():
+    """Each of the images of one z comes without the reference's."""
+    torch.manual_seed(0)
+    inner = Spec("cogan-generator", widths=(5, 4, 3, 2), latent=6)
+    G = build("virtual-batch-norm", network=inner, channels=1, resolution=28, reference=4)
+    z = torch.randn(3, 6)
+    a, b = G(z)
+    assert a.shape == b.shape == (3, 1, 28, 28)
+    torch.testing.assert_close(G(z[1:])[1], b[1:])
+
+
 def test_minibatch_discriminator_around_another():
     D = build(
         "minibatch-discriminator", network=Spec("dcgan-discriminator", width=2), channels=1, resolution=16, kernels=3
@@ -147,8 +170,13 @@ def test_minibatch_discriminator_around_another():
     assert D(x).shape == (4,) and D.features(x).shape == (4, 4 * 16 + 3)
     D.initialise(x)
     assert torch.isfinite(D(x)).all()
-    with pytest.raises(ValueError, match=r"network 'mlp-discriminator' has no features"):
-        build("minibatch-discriminator", network=Spec("mlp-discriminator"), channels=1, resolution=16)
+    for network, said in (
+        (Spec("bigan-mlp-discriminator"), "has no features"),
+        (Spec("sngan-cnn-discriminator", classes=3), "takes classes"),
+        (Spec("ebgan-discriminator"), "gives back images"),
+    ):
+        with pytest.raises(ValueError, match=f"network '{network.name}' {said}"):
+            build("minibatch-discriminator", network=network, channels=1, resolution=16)
 
 
 def semi(G=None, D=None, **kwargs):
@@ -234,6 +262,20 @@ def test_losses_of_known_logits(logits, unlabelled):
     batch = Batch(4, generator=torch.Generator())
     batch.update(x=torch.rand(4, 1, 28, 28), labelled=torch.rand(4, 1, 28, 28), y=torch.arange(4))
     assert game.loss_D(batch).item() == pytest.approx(math.log(10) + unlabelled, abs=1e-4)
+
+
+def test_both_at_once_lower_the_same():
+    """Played simultaneously, D's loss holds the labelled images' cross-entropy too, and each loss is that of its own turn."""
+    torch.manual_seed(0)
+    game = semi(order="simultaneous", noise="shared")
+    game.eval()
+    batch = Batch(4, generator=torch.Generator().manual_seed(0))
+    batch.update(x=torch.rand(4, 1, 28, 28), labelled=torch.rand(4, 1, 28, 28), y=torch.arange(4))
+    both = game.loss_both(batch)
+    assert set(both) == {"D", "G"}
+    torch.testing.assert_close(game.loss_G(batch), both["G"])
+    batch.generator.manual_seed(0)
+    torch.testing.assert_close(game.loss_D(batch), both["D"])
 
 
 def streams(labels):
@@ -420,5 +462,7 @@ def test_classify(kind):
 def test_mistakes():
     with pytest.raises(ValueError, match=r"networks\.D: the semi-supervised game needs .* a logit for each class"):
         semi(D=nn.Identity())
+    with pytest.raises(ValueError, match=r"game\.imitate=0\.0: G would have nothing to learn from.*feature-matching"):
+        semi(imitate=0.0)
     with pytest.raises(ValueError, match=r"networks\.C: classification needs a classifier C, got D"):
         GAMES.build(Spec("classification"), {"D": nn.Identity()})

@@ -139,6 +139,39 @@ def test_the_losses_at_logit_zero():
 def test_who_learns():
     game = game_of(Fixed(torch.zeros(1, 4, 4), latent=74), Flat(), Fixed(torch.zeros(14), outputs=14))
     assert [tuple(t.players) for t in game.turns()] == [("D", "Q"), ("G",)]
+    lazy = game_of(
+        Fixed(torch.zeros(1, 4, 4), latent=74),
+        Flat(),
+        Fixed(torch.zeros(14), outputs=14),
+        penalties=(Spec("r1", every=4),),
+    )
+    assert [tuple(t.players) for t in lazy.turns()] == [("D", "Q"), ("G",), ("D",)], (
+        "Q has no part in a penalty's own turn"
+    )
+
+
+def test_both_at_once_lower_the_same():
+    """Played simultaneously, each player's loss is that of its own turn on the same noise; what Q said is not heard twice."""
+    torch.manual_seed(0)
+    networks = {
+        "G": NETWORKS.build(Spec("infogan-generator", width=2, hidden=6)),
+        "D": NETWORKS.build(Spec("infogan-discriminator", width=2, features=6)),
+        "Q": NETWORKS.build(Spec("recognition-head", features=6, hidden=5)),
+    }
+    game = GAMES.build(
+        Spec("information", prior=PRIOR, order="simultaneous", noise="shared", information=3.0), networks
+    )
+    assert [tuple(t.players) for t in game.turns()] == [("D", "Q", "G")]
+    game.eval()
+    batch = Batch(8, generator=torch.Generator().manual_seed(0))
+    batch["x"] = torch.rand(8, 1, 28, 28)
+    both = game.loss_both(batch)
+    assert set(both) == {"D", "Q", "G"} and "Q" not in batch
+    torch.testing.assert_close(game.loss_G(batch), both["G"])
+    batch.generator.manual_seed(0)
+    D = game.loss_D(batch)
+    torch.testing.assert_close(D, both["D"])
+    torch.testing.assert_close(D, both["Q"])
 
 
 def test_mistakes():
@@ -149,6 +182,8 @@ def test_mistakes():
         GAMES.build(Spec("information"), {"G": G, "D": D, "Q": Fixed(torch.zeros(14), outputs=14)})
     with pytest.raises(ValueError, match=r"networks\.Q\.outputs=12: these codes need 14"):
         game_of(G, D, Fixed(torch.zeros(12), outputs=12))
+    with pytest.raises(ValueError, match=r"game\.imitate=0\.0: G must hear D's score"):
+        game_of(G, D, Fixed(torch.zeros(14), outputs=14), imitate=0.0, penalties=(Spec("feature-matching"),))
     with pytest.raises(ValueError, match=r"takes no argument 'informations'"):
         game_of(G, D, Fixed(torch.zeros(14), outputs=14), informations=1)
 

@@ -43,7 +43,11 @@ def test_shapes_and_ranges():
 
 def test_initial_deviations():
     torch.manual_seed(0)
-    D, C = build("discriminator"), build("classifier")
+    G, D, C = build("generator"), build("discriminator"), build("classifier")
+    for m in (*G.linears, G.output):  # Glorot's uniform
+        limit = math.sqrt(6 / sum(m.weight.shape))
+        assert 0.99 * limit < m.weight.abs().max() <= limit
+        assert m.weight.std().item() == pytest.approx(limit / math.sqrt(3), rel=0.02)
     assert all(m.weight.std().item() == pytest.approx(0.1, rel=0.2) and (m.gain == 1).all() for m in D.layers)
     assert all(m.weight.std().item() == pytest.approx(0.05, rel=0.1) for m in C.modules() if isinstance(m, nn.Conv2d))
     assert [m.sigma for m in D.modules() if isinstance(m, Noise)] == [0.3, 0.5, 0.5, 0.5, 0.5, 0.5]
@@ -93,6 +97,23 @@ def test_what_reaches_the_classifier():
     game.adversarial = 0.0
     without = torch.autograd.grad(game.loss_C(batch_of()), game.C.head.weight)[0]
     torch.testing.assert_close(with_it - without, wanted, atol=1e-6, rtol=1e-4)
+
+
+def test_the_classifiers_running_averages_are_of_reals():
+    """What C is tested with does not depend on G's images, which its loss is also of."""
+    kept = []
+    for seed in (1, 2):
+        game, batch = game_of(Half(), pseudo=0.1), batch_of()
+        start = {k: v.clone() for k, v in game_of(Half()).C.state_dict().items()}
+        game.C.load_state_dict(kept[0][0] if kept else start)
+        batch.generator.manual_seed(seed)
+        for m in game.C.modules():
+            if isinstance(m, nn.Dropout):
+                m.eval()
+        game.loss_C(batch)
+        kept.append((start, {k: v.clone() for k, v in game.C.state_dict().items() if "running" in k}))
+    assert all(torch.equal(v, kept[1][1][k]) for k, v in kept[0][1].items())
+    assert any((v != kept[0][0][k]).any() for k, v in kept[0][1].items()), "reals move them"
 
 
 def test_mistakes():

@@ -33,10 +33,10 @@ def test_mlp():
     G = NETWORKS.build(Spec("mlp-generator", channels=3, resolution=16, **MLP))
     f = NETWORKS.build(Spec("mlp-discriminator", channels=3, resolution=16, **MLP))
     assert [type(m).__name__ for m in G.layers] == ["Linear", "ReLU"] * 3 + ["Linear"]
-    assert [type(m).__name__ for m in f.layers] == ["Linear", "ReLU"] * 3 + ["Linear"]
+    assert [type(m).__name__ for m in (*f.layers, f.head)] == ["Linear", "ReLU"] * 3 + ["Linear"]
     x = G(torch.randn(4, 100))
-    assert x.shape == (4, 3, 16, 16) and f(x).shape == (4,)
-    for m in (*G.layers, *f.layers):
+    assert x.shape == (4, 3, 16, 16) and f(x).shape == (4,) and f.features(x).shape == (4, f.head.in_features)
+    for m in (*G.layers, *f.layers, f.head):
         if isinstance(m, nn.Linear):
             bound = 1 / math.sqrt(m.in_features)
             assert 0.9 * bound < m.weight.abs().max() <= bound

@@ -6,6 +6,7 @@ the paper fixes.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -68,10 +69,20 @@ class Adversarial(Game):
             raise ValueError(f"game.labels='{labels}': must be uniform or real")
         self.pair = LOSSES.build(loss)
         self.penalties = nn.ModuleList(PENALTIES.build(p, defaults={"networks": networks}) for p in penalties)
+        for p, spec in zip(self.penalties, penalties, strict=True):
+            if p.player not in ("G", "D"):
+                raise ValueError(
+                    f"game.penalties: {spec.name} of '{p.player}', which has no loss of its own; take G or D"
+                )
         self.prior_spec, self.prior = prior, build_prior(prior, self.G)
         self.order, self.n_critic, self.n_generator = order, n_critic, n_generator
         self.generator_batch, self.noise, self.labels, self.clip = generator_batch, noise, labels, clip
         self.reals, self.imitate, self.output_mean = reals, imitate, output_mean
+        if not imitate and not any(p.player == "G" and p.every == 1 for p in self.penalties):
+            raise ValueError(
+                f"game.imitate={imitate}: G would have nothing to learn from; give the game a penalty of G's, such as "
+                f"feature-matching, or leave imitate at 1"
+            )
         self.joined = not looks_across(self.D)
         self.needs = ("x", "y") if self.conditional or self.classes else ("x",)
 
@@ -82,11 +93,11 @@ class Adversarial(Game):
 
     def turns(self) -> Sequence[Turn]:
         after = self.clip_weights if self.clip else None
-        lazy = [Turn((p.player,), self.lazy(p), every=p.every, draw="last") for p in self.penalties if p.every > 1]
+        lazy = self.lazy_turns()
         if self.order == "simultaneous":
             return [Turn(("D", "G"), self.loss_both, repeat=self.n_critic, after=after), *lazy]
         real = self.reals if self.pair.relative or (self.classes and self.labels == "real") else None
-        real = next((p.reals for p in self.penalties if p.player == "G" and p.reals), real)
+        real = self.reals_for_G() or real
         # Between D's steps G stands still: one pass makes their fakes, unless batch statistics or the reals' classes differ.
         alone = not looks_across(self.G) and not (self.classes and self.labels == "real")
         D = Turn(("D",), self.loss_D, repeat=self.n_critic, after=after, ahead=self.ahead if alone else None)
@@ -117,7 +128,7 @@ class Adversarial(Game):
 
     def loss_both(self, batch: Batch) -> dict[str, Tensor]:
         real, fake = self.scores(batch["x"], self.fakes(batch), batch)
-        losses = {"D": self.pair.d(real, fake), "G": self.pair.g(real, fake)}
+        losses = {"D": self.pair.d(real, fake), "G": self.imitate * self.pair.g(real, fake)}
         return {player: self.with_penalties(player, loss, batch) for player, loss in losses.items()}
 
     # Their parts ----------------------------------------------------------------------------------------------------
@@ -170,6 +181,14 @@ class Adversarial(Game):
                 loss = loss + penalty.weight * value
         return loss
 
+    def lazy_turns(self) -> list[Turn]:
+        """Turns of the penalties that are due in some rounds only."""
+        return [Turn((p.player,), self.lazy(p), every=p.every, draw="last") for p in self.penalties if p.every > 1]
+
+    def reals_for_G(self) -> str | None:
+        """Which reals a penalty of G's looks at, if any does."""
+        return next((p.reals for p in self.penalties if p.player == "G" and p.reals), None)
+
     def lazy(self, penalty: nn.Module) -> Callable[[Batch], Tensor]:
         return lambda batch: penalty.weight * penalty.every * penalty(self, batch)
 
@@ -192,3 +211,20 @@ class Adversarial(Game):
 
     def ships(self) -> dict[str, Any]:
         return {"kind": "image", "networks": ["G"], "prior": self.prior_spec}
+
+
+def with_head(turns: Sequence[Turn], head: str) -> list[Turn]:
+    """The turns, with a head on D's features that learns where D does, save in a penalty's own turn, which does not ask it."""
+
+    def players(turn: Turn) -> tuple[str, ...]:
+        return tuple(q for p in turn.players for q in ((p, head) if p == "D" else (p,)))
+
+    return [dataclasses.replace(turn, players=players(turn)) if turn.every == 1 else turn for turn in turns]
+
+
+def check_head(game: Adversarial) -> None:
+    """ValueError where G would learn from penalties alone: what a head says of the fakes comes with D's score of them."""
+    if not game.imitate:
+        raise ValueError(
+            f"game.imitate={game.imitate}: G must hear D's score for the head to see its images; leave it at 1"
+        )

@@ -5,7 +5,6 @@ A. Odena, C. Olah, J. Shlens, Conditional Image Synthesis with Auxiliary Classif
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from zoo.game import Batch, Turn
-from zoo.games.adversarial import Adversarial
+from zoo.games.adversarial import Adversarial, check_head, with_head
 from zoo.registry import GAMES
 
 
@@ -37,16 +36,12 @@ class Auxiliary(Adversarial):
             raise ValueError(
                 f"networks.G.classes={self.classes}: G and C must know the same classes, C has {self.C.classes}"
             )
+        check_head(self)
         self.needs = ("x", "y")
 
     def turns(self) -> Sequence[Turn]:
-        """Those of the adversarial game; where D learns, so does C, save in a penalty's own turn."""
-        return [
-            dataclasses.replace(turn, players=tuple(q for p in turn.players for q in ((p, "C") if p == "D" else (p,))))
-            if turn.every == 1
-            else turn
-            for turn in super().turns()
-        ]
+        """Those of the adversarial game; where D learns, so does C."""
+        return with_head(super().turns(), "C")
 
     def loss_D(self, batch: Batch) -> Tensor:
         return super().loss_D(batch) + self.misnamed(batch, "real", "y") + self.misnamed(batch, "fake", "y_fake")

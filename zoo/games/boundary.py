@@ -24,7 +24,7 @@ class Boundary(Energy):
 
     ``gamma``: the ratio of the energy of fakes to that of reals that is kept up, in [0, 1]; low values ask for likeness, high
     ones for diversity. ``rate``: how fast ``k`` follows (the paper's lambda_k). The log holds ``k`` and ``convergence``, the paper's
-    measure M = L(x) + |gamma L(x) - L(G(z'))|.
+    measure M = L(x) + |gamma L(x) - L(G(z'))|. ``penalties`` as in the adversarial game.
     """
 
     def __init__(
@@ -33,25 +33,27 @@ class Boundary(Energy):
         gamma: float = 0.5,
         rate: float = 0.001,
         prior: Spec = Spec("uniform"),
+        penalties: Sequence[Spec] = (),
     ):
-        super().__init__(networks, prior=prior, distance="absolute")
+        super().__init__(networks, penalties=penalties, prior=prior, distance="absolute")
         if not 0 <= gamma <= 1:
             raise ValueError(f"game.gamma={gamma}: must be from 0 to 1")
         self.gamma, self.rate = gamma, rate
         self.register_buffer("k", torch.zeros(()))
 
     def turns(self) -> Sequence[Turn]:
-        return [Turn(("D",), self.loss_D), Turn(("G",), self.loss_G, draw=None, after=self.control)]
+        G = Turn(("G",), self.loss_G, draw=self.reals_for_G(), after=self.control)
+        return [Turn(("D",), self.loss_D), G, *self.lazy_turns()]
 
     def loss_D(self, batch: Batch) -> Tensor:
         real, fake = self.scores(batch["x"], self.fakes(batch).detach(), batch)
         batch["real_energy"] = real.detach()
-        return real.mean() - self.k * fake.mean()
+        return self.with_penalties("D", real.mean() - self.k * fake.mean(), batch)
 
     def loss_G(self, batch: Batch) -> Tensor:
         energy = self.score_fake(self.fakes(batch), batch)
         batch["fake_energy"] = energy.detach()
-        return energy.mean()
+        return self.with_penalties("G", energy.mean(), batch)
 
     def control(self, batch: Batch) -> None:
         """The step of k, and the measure of convergence."""

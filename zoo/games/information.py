@@ -7,7 +7,6 @@ through it D's trunk, raises the bound in D's step, and G in its own; the paper 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.game import Batch, Codes, Turn
-from zoo.games.adversarial import Adversarial
+from zoo.games.adversarial import Adversarial, check_head, with_head
 from zoo.registry import GAMES
 
 
@@ -37,20 +36,24 @@ class Information(Adversarial):
             raise ValueError(f"game.prior='{self.prior_spec.name}': the information game needs a prior with codes")
         if self.Q.outputs != self.prior.outputs:
             raise ValueError(f"networks.Q.outputs={self.Q.outputs}: these codes need {self.prior.outputs}")
+        check_head(self)
         self.information, self.joined = information, False
 
     def turns(self) -> Sequence[Turn]:
         """Those of the adversarial game; where D learns, Q does."""
-        return [
-            dataclasses.replace(turn, players=tuple(q for p in turn.players for q in ((p, "Q") if p == "D" else (p,))))
-            for turn in super().turns()
-        ]
+        return with_head(super().turns(), "Q")
 
     def loss_D(self, batch: Batch) -> Tensor:
         return super().loss_D(batch) - self.information * self.bound(batch)
 
     def loss_G(self, batch: Batch) -> Tensor:
         return super().loss_G(batch) - self.information * self.bound(batch)
+
+    def loss_both(self, batch: Batch) -> dict[str, Tensor]:
+        losses = super().loss_both(batch)
+        raised = self.information * self.bound(batch)
+        D = losses["D"] - raised
+        return {"D": D, "Q": D, "G": losses["G"] - raised}
 
     def score_fake(self, fake: Tensor, batch: Batch) -> Tensor:
         """D's score; what Q says of the same features is left in ``batch["Q"]``."""
@@ -61,8 +64,8 @@ class Information(Adversarial):
 
     def bound(self, batch: Batch) -> Tensor:
         """L_I of the fakes that D has just scored, a scalar in float32."""
-        said, true = self.prior.read(batch["Q"]), self.prior.split(batch["z"])
-        discrete = continuous = batch["Q"].new_zeros(()).float()
+        said, true = self.prior.read(batch.pop("Q")), self.prior.split(batch["z"])
+        discrete = continuous = batch["z"].new_zeros(()).float()
         for name, k in self.prior.sizes.items():
             if k:
                 discrete = discrete + (true[name] * said[name]).sum(1).mean() + math.log(k)

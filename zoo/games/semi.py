@@ -29,9 +29,18 @@ class SemiSupervised(Adversarial):
         self.needs = ("x", "labelled", "y")
 
     def loss_D(self, batch: Batch) -> Tensor:
+        return self.misnamed(batch) + super().loss_D(batch)
+
+    def loss_both(self, batch: Batch) -> dict[str, Tensor]:
+        on_labelled = self.misnamed(batch)
+        losses = super().loss_both(batch)
+        return {"D": on_labelled + losses["D"], "G": losses["G"]}
+
+    def misnamed(self, batch: Batch) -> Tensor:
+        """The cross-entropy of the labelled images' classes."""
         logits = self.D.logits(batch["labelled"]).float()
         batch.log("D/labelled-error", (logits.argmax(1) != batch["y"]).float().mean())
-        return F.cross_entropy(logits, batch["y"]) + super().loss_D(batch)
+        return F.cross_entropy(logits, batch["y"])
 
     def ships(self) -> dict[str, Any]:
         return {**super().ships(), "networks": ["G", "D"], "classifier": "D"}

@@ -16,6 +16,7 @@ from torch.nn.functional import softplus
 
 from zoo.game import Batch, Game, Turn, build_prior
 from zoo.games.classification import classifier_loss
+from zoo.penalties import untracked
 from zoo.registry import GAMES, Spec
 
 
@@ -82,7 +83,9 @@ class Triple(Game):
         fooled = sure * softplus(-self.D(batch["x"], y=chosen).float())
         loss = classifier_loss(self.C, batch, unlabelled, self.weights) + self.adversarial * self.alpha * fooled.mean()
         fake, y = self.fakes(batch)
-        return loss + self.pseudo * F.cross_entropy(self.C.logits(fake).float(), y)
+        with untracked(self.C):  # the running averages that C is tested with are of reals
+            named = self.C.logits(fake)
+        return loss + self.pseudo * F.cross_entropy(named.float(), y)
 
     def fakes(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """G's images on fresh noise, and their classes."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo.networks import weight_norm as wn
+from zoo.networks.autoencoder import Autoencoder
 from zoo.networks.layers import Linear, doublings
 from zoo.registry import NETWORKS, Spec
 
@@ -197,7 +198,8 @@ class ImprovedDiscriminator(Classes):
 class MinibatchDiscriminator(nn.Module):
     """Any discriminator with ``features``, and after them minibatch features and a linear head of their own: x -> score [N].
 
-    ``network``: Spec of the discriminator, whose own head goes. ``kernels``, ``dims``: of the comparison.
+    ``network``: Spec of the discriminator, whose own head goes. ``kernels``, ``dims``: of the comparison. ValueError where more
+    would go with the head: what D is told of classes, or the image that an autoencoder gives back.
     """
 
     classes = 0
@@ -205,6 +207,15 @@ class MinibatchDiscriminator(nn.Module):
     def __init__(self, network: Spec, channels: int, resolution: int, kernels: int = 100, dims: int = 5):
         super().__init__()
         self.network = NETWORKS.build(network, defaults={"channels": channels, "resolution": resolution})
+        if getattr(self.network, "classes", 0):
+            raise ValueError(
+                f"minibatch-discriminator: network '{network.name}' takes classes, which its features do not know; "
+                f"take one without"
+            )
+        if isinstance(self.network, Autoencoder):
+            raise ValueError(
+                f"minibatch-discriminator: network '{network.name}' gives back images, not a score; take one that scores"
+            )
         if not hasattr(self.network, "features"):
             raise ValueError(f"minibatch-discriminator: network '{network.name}' has no features to compare")
         if hasattr(self.network, "head"):
@@ -259,7 +270,7 @@ class VirtualNorm(nn.Module):
 
 @NETWORKS.register("virtual-batch-norm")
 class VirtualBatchNorm(nn.Module):
-    """Any generator with virtual batch norm in place of batch norm (section 3.5): z [N, latent] (and y) -> images.
+    """Any generator with virtual batch norm in place of batch norm (section 3.5): z [N, latent] (and y) -> what it makes.
 
     ``network``: Spec of the generator. ``reference``: samples that are normalised with, and whose noise is drawn once,
     before the first round; they go through the network, as it is, ahead of each batch. An image depends on no other.
@@ -281,9 +292,13 @@ class VirtualBatchNorm(nn.Module):
         self.register_buffer("reference_y", torch.arange(reference) % max(self.classes, 1))
 
     def initialise(self, z: Tensor) -> None:
-        """Take the reference's noise from the prior's z [>= reference, latent]."""
+        """Take the reference's noise from the prior's z [>= reference, latent], and let the network set itself from all of it."""
         self.reference.copy_(z[: len(self.reference)])
+        if hasattr(self.network, "initialise"):
+            self.network.initialise(z)  # the reference leads it
 
-    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
         classes = {"y": torch.cat([self.reference_y, y])} if self.classes and y is not None else {}
-        return self.network(torch.cat([self.reference.to(z.dtype), z]), **classes)[len(self.reference) :]
+        made = self.network(torch.cat([self.reference.to(z.dtype), z]), **classes)
+        n = len(self.reference)
+        return tuple(x[n:] for x in made) if isinstance(made, tuple) else made[n:]

@@ -156,10 +156,15 @@ class MlpDiscriminator(nn.Module):
     ):
         super().__init__()
         sizes = [math.prod(_shape(channels, resolution)), *hidden, 1]
-        self.layers = mlp(sizes, activation, None, init, scale, sn)
+        layers = mlp(sizes, activation, None, init, scale, sn)
+        self.layers, self.head = layers[:-1], layers[-1]
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last hidden layer, [N, hidden[-1]]."""
+        return self.layers(x.flatten(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x.flatten(1)).squeeze(1)
+        return self.head(self.features(x)).squeeze(1)
 
 
 class Maxout(nn.Module):
@@ -198,12 +203,15 @@ class MaxoutDiscriminator(nn.Module):
             Maxout(math.prod(_shape(channels, resolution)), units, pieces, scale),
             nn.Dropout(drop[1]),
             Maxout(units, units, pieces, scale),
-            nn.Dropout(drop[1]),
-            uniform_(nn.Linear(units, 1), scale),
         )
+        self.head = nn.Sequential(nn.Dropout(drop[1]), uniform_(nn.Linear(units, 1), scale))
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last hidden layer, [N, units]."""
+        return self.layers(x.flatten(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x.flatten(1)).squeeze(1)
+        return self.head(self.features(x)).squeeze(1)
 
 
 @NETWORKS.register("cgan-generator")
