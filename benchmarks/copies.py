@@ -50,6 +50,7 @@ CHANGES = {
     "shift 1 px": lambda x: shifted(x, 0, 1),
     "shift 1 px both ways": lambda x: shifted(x, -1, 1),
     "shift 2 px": lambda x: shifted(x, 0, 2),
+    "half the contrast": lambda x: 0.25 + x / 2,
     "mirrored": lambda x: x.flip(3),
     "mirrored, shift 1 px, noise 0.05": lambda x: noisy(shifted(x.flip(3), 1, 0), 0.05),
 }

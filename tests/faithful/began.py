@@ -198,6 +198,20 @@ def test_at_k_zero_fakes_leave_D_alone():
     assert batch["real_energy"].shape == (4,) and not batch["real_energy"].requires_grad
 
 
+def test_penalties_join_the_losses():
+    """Each its player's; G then sees reals, and lazy ones have a turn of their own."""
+    penalties = (Spec("r1", weight=2.0), Spec("pulling-away", weight=3.0))
+    with_them, batch, (D, G) = played(image(2), image(-4), k=0.25, penalties=penalties)
+    _, _, (plain_D, plain_G) = played(image(2), image(-4), k=0.25)
+    assert (D - plain_D).item() == pytest.approx(2 * batch.logs["penalty/0"].item())
+    assert (G - plain_G).item() == pytest.approx(3 * batch.logs["penalty/1"].item())
+    assert all(batch.logs[f"penalty/{i}"] > 0 for i in range(2))
+    assert [t.draw for t in with_them.turns()] == ["fresh", None]
+    lazy = (Spec("feature-matching"), Spec("r1", every=4))
+    game = GAMES.build(Spec("boundary", penalties=lazy), {"G": Ready(image(1)), "D": Echo(0.5)})
+    assert [(t.draw, t.every) for t in game.turns()] == [("fresh", 1), ("fresh", 1), ("last", 4)]
+
+
 def test_mistakes():
     with pytest.raises(ValueError, match=r"game\.gamma=1\.5: must be from 0 to 1"):
         played(image(1), image(1), gamma=1.5)

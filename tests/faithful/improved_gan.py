@@ -200,6 +200,9 @@ def test_feature_matching():
     torch.testing.assert_close(penalty(game, batch), apart.square().mean())
     absolute = PENALTIES.build(Spec("feature-matching", distance="absolute"))
     torch.testing.assert_close(absolute(game, batch), apart.abs().mean())
+    game.D = nn.Linear(2, 1)
+    with pytest.raises(ValueError, match=r"needs D's features, and Linear has none"):
+        penalty(game, batch)
     with pytest.raises(ValueError, match=r"distance is 'squared' or 'absolute', not 'l2'"):
         PENALTIES.build(Spec("feature-matching", distance="l2"))
 
@@ -464,5 +467,9 @@ def test_mistakes():
         semi(D=nn.Identity())
     with pytest.raises(ValueError, match=r"game\.imitate=0\.0: G would have nothing to learn from.*feature-matching"):
         semi(imitate=0.0)
+    with pytest.raises(ValueError, match=r"historical-averaging of 'C', which has no loss of its own"):
+        networks = {n: build("improved-gan-mlp-discriminator", hidden=(8,)) for n in "CD"}
+        networks["G"] = build("improved-gan-mlp-generator", hidden=(8, 8))
+        GAMES.build(Spec("adversarial", penalties=(Spec("historical-averaging", player="C"),)), networks)
     with pytest.raises(ValueError, match=r"networks\.C: classification needs a classifier C, got D"):
         GAMES.build(Spec("classification"), {"D": nn.Identity()})

@@ -7,7 +7,8 @@ bound is not chosen by us: it is the first percentile of the same ratio over rea
 generator of the true distribution scores about 1 %, by the data's own near-duplicates and rounding, and a copier 100 %.
 
 Copies are seldom exact, so a distance is the smallest over the mirror image and shifts by a pixel, and images are compared
-shrunk to 9x9, which drops what noise and blur change most. ``benchmarks/copies.py`` measures what that finds.
+shrunk to 9x9, which drops what noise and blur change most, and without their brightness and contrast.
+``benchmarks/copies.py`` measures what that finds.
 """
 
 from __future__ import annotations
@@ -27,14 +28,18 @@ PERCENTILE = 1.0
 BLOCK = 2_000  # training images compared at once
 SHIFT = 1  # pixels, each way along both axes
 SIDE = 9  # pixels, when compared
+FLAT = 0.1  # the norm of what is nearly flat
 RULE = 2  # raised whenever the same images would have other ratios than before
 
 
 def shrunk(x: Tensor, down: int = 0, across: int = 0) -> Tensor:
-    """Float [n, C, H, W] -> [n, D]: the window that lies so many pixels off the middle one, at SIDE x SIDE."""
+    """Float [n, C, H, W] -> [n, D]: the window that lies so many pixels off the middle one, at SIDE x SIDE, less each channel's
+    mean, of length 1 (a nearly flat one shorter: what is left of it is no shape)."""
     height, width = (side - 2 * SHIFT for side in x.shape[2:])
     window = x[:, :, SHIFT + down :, SHIFT + across :][:, :, :height, :width]
-    return F.interpolate(window, (SIDE, SIDE), mode="bicubic", antialias=True).flatten(1)
+    small = F.interpolate(window, (SIDE, SIDE), mode="bicubic", antialias=True).flatten(2)
+    shape = (small - small.mean(2, keepdim=True)).flatten(1)
+    return shape / shape.norm(dim=1, keepdim=True).clamp(min=FLAT)
 
 
 def views(x: Tensor) -> Tensor:
