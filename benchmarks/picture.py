@@ -10,12 +10,13 @@ from __future__ import annotations
 import rows
 import torch
 from pairs import domains
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 import zoo
 from zoo.engine.run import tile
 
 OUT, SCALE, ROWS, COLUMNS = rows.ROOT / "docs" / "images" / "readme.png", 2, 4, 8
+ACROSS, GAP, CAPTION = 3, 12, 20  # panels side by side; pixels
 
 
 def panel(name: str) -> Image.Image:
@@ -32,14 +33,17 @@ def panel(name: str) -> Image.Image:
 
 
 def main() -> None:
-    panels = [panel(name) for name in zoo.list_weights()]
-    gap = 12
-    width = sum(p.width for p in panels) + gap * (len(panels) - 1)
-    canvas = Image.new("RGB", (width, max(p.height for p in panels)), "white")
-    at = 0
-    for p in panels:
-        canvas.paste(p, (at, 0))
-        at += p.width + gap
+    names = zoo.list_weights()
+    panels = [panel(name) for name in names]
+    across = min(ACROSS, len(panels))
+    width, height = max(p.width for p in panels), max(p.height for p in panels) + CAPTION
+    rows_ = -(-len(panels) // across)
+    canvas = Image.new("RGB", (across * (width + GAP) - GAP, rows_ * (height + GAP) - GAP), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(CAPTION - 6)
+    for i, (name, p) in enumerate(zip(names, panels, strict=True)):
+        left, top = i % across * (width + GAP), i // across * (height + GAP)
+        draw.text((left, top), name, fill="black", font=font)
+        canvas.paste(p, (left, top + CAPTION))
     OUT.parent.mkdir(parents=True, exist_ok=True)
     canvas.save(OUT, optimize=True)
     print(OUT.relative_to(rows.ROOT), canvas.size)
