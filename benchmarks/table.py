@@ -42,6 +42,10 @@ def number(value: float | None, digits: int = 2) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
+def share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
 def scored() -> list[Line]:
     """The lines of the tables of scores: of each trained recipe and direction, and of the baselines beside them. A shipped
     file's scores are those of quality.jsonl, which CI makes again; what was trained and not shipped has those it ended with."""
@@ -101,7 +105,7 @@ def generated(lines: list[Line], root: str) -> str:
         s, run = short(r["scores"]), r.get("run")
         noise = f" ± {short(r['noise'])['fd']:.2f}" if "noise" in r else ""
         cells = [named(r, root), number(r.get("start"), 1), f"{s['fd']:.2f}{noise}"]
-        cells += [number(s[k]) for k in ("precision", "recall", "coverage")] + [f"{s['near']:.1%}"]
+        cells += [number(s[k]) for k in ("precision", "recall", "coverage")] + [share(s.get("near"))]
         if run:
             cells += [" + ".join(f"{n} {p / 1e6:.2f} M" for n, p in run["parameters"].items())]
             cells += [number(run["multiply_adds"] / 1e12, 1), f"{run['images']:,}", f"{run['g_steps']:,}"]
@@ -122,7 +126,7 @@ def translators(lines: list[Line], root: str) -> str:
             number(r.get("start"), 1),
             f"{s['fd']:.2f}",
             *(number(s[k]) for k in ("precision", "recall")),
-            f"{s['near']:.1%}",
+            share(s.get("near")),
             number(s["psnr"]),
             number(s["ssim"], 3),
         ]
