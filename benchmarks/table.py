@@ -42,7 +42,7 @@ def number(value: float | None, digits: int = 2) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def share(value: float | None) -> str:
+def percent(value: float | None) -> str:
     return "" if value is None else f"{value:.1%}"
 
 
@@ -105,7 +105,7 @@ def generated(lines: list[Line], root: str) -> str:
         s, run = short(r["scores"]), r.get("run")
         noise = f" ± {short(r['noise'])['fd']:.2f}" if "noise" in r else ""
         cells = [named(r, root), number(r.get("start"), 1), f"{s['fd']:.2f}{noise}"]
-        cells += [number(s[k]) for k in ("precision", "recall", "coverage")] + [share(s.get("near"))]
+        cells += [number(s[k]) for k in ("precision", "recall", "coverage")] + [percent(s.get("near"))]
         if run:
             cells += [" + ".join(f"{n} {p / 1e6:.2f} M" for n, p in run["parameters"].items())]
             cells += [number(run["multiply_adds"] / 1e12, 1), f"{run['images']:,}", f"{run['g_steps']:,}"]
@@ -126,7 +126,7 @@ def translators(lines: list[Line], root: str) -> str:
             number(r.get("start"), 1),
             f"{s['fd']:.2f}",
             *(number(s[k]) for k in ("precision", "recall")),
-            share(s.get("near")),
+            percent(s.get("near")),
             number(s["psnr"]),
             number(s["ssim"], 3),
         ]
