@@ -289,11 +289,11 @@ def disturbed() -> str:
     steps = [*lines[0]["disturbed"]] if lines else []
     body = []
     for r in lines:
-        by = next(v for k, v in r["noise"].items() if k.startswith("fd-"))
-        body.append([f"{r['what']} {r['to']}".strip(), f"{rows.distance(r['scores']):.2f} ± {by:.2f}"])
+        score = "psnr" if r["to"] else next(k for k in r["scores"] if k.startswith("fd-"))
+        body.append([f"{r['what']} {r['to']}".strip(), score, f"{r['scores'][score]:.2f} ± {r['noise'][score]:.2f}"])
         body[-1] += [number(r["disturbed"][k]) for k in steps]
     return (
-        f"{table(['weights', 'as shipped', *(f'noise {k}' for k in steps)], body)}\n\n{where(lines)}"
+        f"{table(['weights', 'score', 'as shipped', *(f'noise {k}' for k in steps)], body)}\n\n{where(lines)}"
         if lines
         else "No results yet."
     )
