@@ -32,13 +32,6 @@ def untrained(model: Model, recipe: Recipe, seed: int) -> Model:
     return build_model(model.spec, {n: networks[n] for n in model.spec["networks"]}, model.card).eval()
 
 
-def command_of(recipe: Recipe, seed: int) -> str:
-    """What trains it again."""
-    variant = f" --variant {recipe.variant}" if recipe.variant else ""
-    images = "" if recipe.images == recipes.find(recipe.name).images else f" --images {recipe.images}"
-    return f"zoo train {recipe.model} --dataset {recipe.dataset}{variant}{images} --seed {seed}"
-
-
 def played(recipe: Recipe, stage: int, rounds: int) -> list[list[tuple[dict, int]]]:
     """Of each stage its turns, and how often each had been played when ``rounds`` of ``stage`` had been."""
     facts = facts_of(recipe.dataset)
@@ -80,7 +73,7 @@ def line(run: Path, trained_at: str) -> dict:
         "losses_end": {k: round(log[-1][k], 4) for k in losses if k in log[-1]},
         **{k: {to: r["scores"] for to, r in by.items()} for k, by in found.items()},
         "protocol": {to: r["protocol"] for to, r in found["end"].items()},
-        **rows.facts(command_of(recipe, seed), seed),
+        **rows.facts(rows.training(recipe, seed), seed),
         "commit": trained_at,
         "scored_at": rows.commit(),
     }

@@ -50,7 +50,6 @@ def line(run: Path, trained_at: str) -> dict:
     if not chosen:
         raise ValueError(f"{run}: a model without classifier, codes or classes; there is nothing to score here")
     found, spec = zoo.evaluate(run, chosen), subject.model.spec
-    variant = f" --variant {recipe.variant}" if recipe.variant else ""
     return {
         "recipe": recipe.name,
         "model": recipe.model,
@@ -65,7 +64,7 @@ def line(run: Path, trained_at: str) -> dict:
         "errors": quality.rounded(found["errors"]),
         "ruler": ruler(recipe.dataset) if subject.classes else None,
         "protocol": found["protocol"],
-        **rows.facts(f"zoo train {recipe.model} --dataset {recipe.dataset}{variant} --seed {seed}", seed),
+        **rows.facts(rows.training(recipe, seed), seed),
         "commit": trained_at,
         "scored_at": rows.commit(),
     }

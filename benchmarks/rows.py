@@ -48,6 +48,15 @@ def facts(command: str, seed: int) -> dict[str, Any]:
     return {"command": command, "seed": seed, "versions": versions, "commit": commit(), "machine": machine()}
 
 
+def training(recipe: Any, seed: int) -> str:
+    """The command that trains a recipe again; with its budget, where that is not the one that its name has."""
+    from zoo import recipe as recipes
+
+    variant = f" --variant {recipe.variant}" if recipe.variant else ""
+    images = "" if recipe.images == recipes.find(recipe.name).images else f" --images {recipe.images}"
+    return f"zoo train {recipe.model} --dataset {recipe.dataset}{variant}{images} --seed {seed}"
+
+
 def read(name: str) -> list[dict[str, Any]]:
     """The lines of ``results/NAME.jsonl``; none where there is no such file."""
     path = RESULTS / f"{name}.jsonl"

@@ -42,7 +42,7 @@ def number(value: float | None, digits: int = 2) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def share(value: float | None) -> str:
+def percent(value: float | None) -> str:
     return "" if value is None else f"{value:.1%}"
 
 
@@ -105,7 +105,7 @@ def generated(lines: list[Line], root: str) -> str:
         s, run = short(r["scores"]), r.get("run")
         noise = f" ± {short(r['noise'])['fd']:.2f}" if "noise" in r else ""
         cells = [named(r, root), number(r.get("start"), 1), f"{s['fd']:.2f}{noise}"]
-        cells += [number(s[k]) for k in ("precision", "recall", "coverage")] + [share(s.get("near"))]
+        cells += [number(s[k]) for k in ("precision", "recall", "coverage")] + [percent(s.get("near"))]
         if run:
             cells += [" + ".join(f"{n} {p / 1e6:.2f} M" for n, p in run["parameters"].items())]
             cells += [number(run["multiply_adds"] / 1e12, 1), f"{run['images']:,}", f"{run['g_steps']:,}"]
@@ -126,7 +126,7 @@ def translators(lines: list[Line], root: str) -> str:
             number(r.get("start"), 1),
             f"{s['fd']:.2f}",
             *(number(s[k]) for k in ("precision", "recall")),
-            share(s.get("near")),
+            percent(s.get("near")),
             number(s["psnr"]),
             number(s["ssim"], 3),
         ]
@@ -289,11 +289,11 @@ def disturbed() -> str:
     steps = [*lines[0]["disturbed"]] if lines else []
     body = []
     for r in lines:
-        by = next(v for k, v in r["noise"].items() if k.startswith("fd-"))
-        body.append([f"{r['what']} {r['to']}".strip(), f"{rows.distance(r['scores']):.2f} ± {by:.2f}"])
+        score = "psnr" if r["to"] else next(k for k in r["scores"] if k.startswith("fd-"))
+        body.append([f"{r['what']} {r['to']}".strip(), score, f"{r['scores'][score]:.2f} ± {r['noise'][score]:.2f}"])
         body[-1] += [number(r["disturbed"][k]) for k in steps]
     return (
-        f"{table(['weights', 'as shipped', *(f'noise {k}' for k in steps)], body)}\n\n{where(lines)}"
+        f"{table(['weights', 'score', 'as shipped', *(f'noise {k}' for k in steps)], body)}\n\n{where(lines)}"
         if lines
         else "No results yet."
     )

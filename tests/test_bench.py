@@ -109,7 +109,10 @@ def test_what_may_not_be_shipped(quality):
     for row in beside:
         row["scores"] = {"psnr": 10.0, "fd-d": 0.5}
     translator = {**good, "what": "t", "to": "x", "scores": good["scores"] | {"psnr": 9.0}}
-    assert len(quality.unworthy(translator, beside)) == 4
+    translator |= {"noise": {"psnr": 0.1}, "disturbed": {"0.2": 8.95}}
+    assert len(quality.unworthy(translator, beside)) == 5
+    worthy = {**translator, "scores": translator["scores"] | {"psnr": 11.0, "fd-d": 0.4}}
+    assert quality.unworthy(worthy, beside) == []
 
 
 def test_a_changed_result_turns_the_tables_red(benchmark, tmp_path, monkeypatch, capsys):

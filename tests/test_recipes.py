@@ -133,7 +133,20 @@ def test_meta_round(name):
 
 def test_settings_that_are_compared_cost_the_same():
     """Their rows in the table of scores compare the papers, not their budgets."""
-    models = ["dcgan", "lsgan", "wgan-gp", "sngan", "acgan", "began", "dragan", "ebgan", "fgan", "improved-gan", "infogan", "rgan"]
+    models = [
+        "dcgan",
+        "lsgan",
+        "wgan-gp",
+        "sngan",
+        "acgan",
+        "began",
+        "dragan",
+        "ebgan",
+        "fgan",
+        "improved-gan",
+        "infogan",
+        "rgan",
+    ]
     work = [
         sum(s["multiply_adds_a_round"] * s["rounds"] for s in plan.describe(recipes.find(m, "fashion-mnist"))["stages"])
         for m in models
