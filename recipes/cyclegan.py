@@ -58,8 +58,8 @@ def emoji():
 
 @setting("emoji", "small")
 def emoji_small():
-    "Twitter's emoji as Google's and back at 32x32: 24,000 batches of 4."
-    images = 24_000 * 4
+    "Twitter's emoji as Google's and back at 32x32: 16,000 batches of 4."
+    images = 16_000 * 4
     return recipe(
         images,
         4,
