@@ -431,7 +431,11 @@ def test_no_string_becomes_markup(run):
     log = lines(run)
     log = [{**line, f"loss/{HOSTILE}": 1.0, HOSTILE: 2.0, "scores": {HOSTILE: 3.0}, "warning": HOSTILE} for line in log]
     (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
-    card = {"model": {"to": {HOSTILE: "G"}, "classes": [HOSTILE]}, "dataset": {"name": HOSTILE}, HOSTILE: [HOSTILE]}
+    card = {
+        "model": {"kind": "translate", "to": {HOSTILE: "G"}, "classes": [HOSTILE]},
+        "dataset": {"name": HOSTILE},
+        HOSTILE: [HOSTILE],
+    }
     header = json.dumps({"__metadata__": {"card": json.dumps(card)}}).encode()
     (run / "weights.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
 
