@@ -115,7 +115,7 @@ def generated(lines: list[Line], root: str) -> str:
 
 
 def translators(lines: list[Line], root: str) -> str:
-    head = ["", "to", "fd: start", "end", "precision", "recall", "near-copies", "PSNR, dB", "SSIM"]
+    head = ["", "to", "fd: start", "end", "precision", "recall", "PSNR, dB", "SSIM"]
     head += ["10¹² multiply-adds", "images", "minutes"]
     body = []
     for r in sorted(lines, key=lambda r: (r["to"], short(r["scores"])["fd"])):
@@ -126,7 +126,6 @@ def translators(lines: list[Line], root: str) -> str:
             number(r.get("start"), 1),
             f"{s['fd']:.2f}",
             *(number(s[k]) for k in ("precision", "recall")),
-            percent(s.get("near")),
             number(s["psnr"]),
             number(s["ssim"], 3),
         ]
