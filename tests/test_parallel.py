@@ -167,7 +167,7 @@ def group(make):
     return make()
 
 
-@pytest.mark.parametrize("name", ["duel", "relative", "matching", "wgan-gp-mnist-small", "dragan-mnist"])
+@pytest.mark.parametrize("name", ["duel", "relative", "matching", "wgan-gp-mnist", "dragan-mnist"])
 def test_two_processes_learn_as_one(name, tmp_path):
     """Nets without batch statistics: the gradients of two processes are those of one with the joined batch, to 1e-6, and so
     are the weights after three rounds."""
