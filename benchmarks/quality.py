@@ -36,7 +36,7 @@ COUNT, SETS = 10_000, 3
 GENERATED = (*USUAL, "near-copies")
 TRANSLATED = ("fd", "precision", "recall", "psnr", "ssim")
 SHARES = ("precision", "recall", "density", "coverage", "near-copies")  # of images: they move in steps
-DISTURBED = (0.05, 0.1, 0.2)  # noise added to weights, in their own deviations; the last must show in the score
+DISTURBED = (0.05, 0.1, 0.2, 0.4)  # noise added to weights, in their own deviations; the last must show in the score
 Line = dict[str, Any]
 
 

@@ -94,7 +94,7 @@ def test_what_a_score_depends_on_is_checked(quality):
 def test_what_may_not_be_shipped(quality):
     """Worse than a mixture of Gaussians, too few modes, copies, or no worse with noise in it: a line for each."""
     mixture = {"what": "mixture of 100 local Gaussians", "to": "", "dataset": "d", "scores": {"fd-d": 2.0}}
-    good = {"what": "m", "to": "", "dataset": "d", "noise": {"fd-d": 0.1}, "disturbed": {"0.2": 1.5}}
+    good = {"what": "m", "to": "", "dataset": "d", "noise": {"fd-d": 0.1}, "disturbed": {"0.4": 1.5}}
     good["scores"] = {"fd-d": 1.0, "recall-d": 0.4, "near-copies": 0.0}
     assert quality.unworthy(good, [mixture]) == []
     for changed, said in [
@@ -109,7 +109,7 @@ def test_what_may_not_be_shipped(quality):
     for row in beside:
         row["scores"] = {"psnr": 10.0, "fd-d": 0.5}
     translator = {**good, "what": "t", "to": "x", "scores": good["scores"] | {"psnr": 9.0}}
-    translator |= {"noise": {"psnr": 0.1}, "disturbed": {"0.2": 8.95}}
+    translator |= {"noise": {"psnr": 0.1}, "disturbed": {"0.4": 8.95}}
     assert len(quality.unworthy(translator, beside)) == 5
     worthy = {**translator, "scores": translator["scores"] | {"psnr": 11.0, "fd-d": 0.4}}
     assert quality.unworthy(worthy, beside) == []
