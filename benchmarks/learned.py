@@ -2,9 +2,8 @@
 
     python benchmarks/learned.py RUN [RUN ...] --trained-at COMMIT
 
-Writes to benchmarks/results/learned.jsonl what the run's recipe, log and weights say, its scores at the start (the untrained
-networks) and at the end, and what the trivial baselines of its data set score (see ``quality.py``, which scores shipped files
-again); its log goes to benchmarks/results/logs/, its last grid to docs/images/.
+Writes to benchmarks/results/learned.jsonl what the run's recipe, log and weights say, and its scores at the start (the untrained
+networks) and at the end (``quality.py`` scores shipped files again, and what stands beside them); its log goes to benchmarks/results/logs/, its last grid to docs/images/.
 """
 
 from __future__ import annotations

@@ -189,3 +189,23 @@ def log_of(folder: str | Path) -> list[dict[str, Any]]:
         for line in lines
         if "warning" not in line
     ]
+
+
+def count(spec: Spec | str, **facts: Any) -> int:
+    """How many parameters a network has. ``facts``: what the data set would fill in."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in NETWORKS.build(spec, defaults=facts).parameters())
+
+
+def sizes(
+    net: nn.Module, *inputs: Tensor, kinds: tuple[type[nn.Module], ...] = (nn.Conv2d, nn.ConvTranspose2d)
+) -> list[tuple[int, ...]]:
+    """The output shape, without N, of each layer of some kinds."""
+    seen, hooks = [], []
+    for m in net.modules():
+        if isinstance(m, kinds):
+            hooks.append(m.register_forward_hook(lambda m, i, o: seen.append(tuple(o.shape[1:]))))
+    net(*inputs)
+    for h in hooks:
+        h.remove()
+    return seen

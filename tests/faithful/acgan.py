@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from play import moved, session, weights
+from play import moved, session, sizes, weights
 from test_recipes import small, stand_in
 from torch import nn
 
@@ -36,17 +36,6 @@ def test_parameter_counts():
     G = 110 * units + units + up(768, 384) + up(384, 256) + up(256, 192) + 2 * (384 + 256 + 192) + up(192, 3)
     features = 512 * 16 * 16
     assert count("acgan-imagenet") == {"G": G, "D": D(3) + features + 1, "C": features * 10 + 10}
-
-
-def sizes(net, *inputs):
-    seen, hooks = [], []
-    for m in net.modules():
-        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
-            hooks.append(m.register_forward_hook(lambda m, i, o: seen.append(tuple(o.shape[1:]))))
-    net(*inputs)
-    for h in hooks:
-        h.remove()
-    return seen
 
 
 def test_shapes():

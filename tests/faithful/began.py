@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from play import count
 from torch import nn
 
 from zoo import recipe as recipes
@@ -9,11 +10,6 @@ from zoo.game import Batch
 from zoo.registry import GAMES, NETWORKS, Spec
 
 RGB = {"channels": 3}
-
-
-def count(spec, **facts):
-    with torch.device("meta"):
-        return sum(p.numel() for p in NETWORKS.build(spec, defaults=facts).parameters())
 
 
 @pytest.mark.parametrize(

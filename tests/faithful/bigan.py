@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from play import count
 from torch import nn
 
 from zoo import recipe as recipes
@@ -11,11 +12,6 @@ from zoo.game import Batch
 from zoo.registry import GAMES, LOSSES, NETWORKS, Spec
 
 MNIST, RGB = {"channels": 1, "resolution": 28}, {"channels": 3, "resolution": 64}
-
-
-def count(spec, **facts):
-    with torch.device("meta"):
-        return sum(p.numel() for p in NETWORKS.build(spec, defaults=facts).parameters())
 
 
 def test_parameter_counts():

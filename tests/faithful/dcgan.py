@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from play import count, sizes
 from torch import nn
 
 from zoo.registry import NETWORKS, Spec
@@ -9,23 +10,7 @@ from zoo.registry import NETWORKS, Spec
 THEANO_G = Spec("dcgan-generator", kernel=5, width=128, norm="units", eps=1e-8)
 THEANO_D = Spec("dcgan-discriminator", kernel=5, width=128, eps=1e-8)
 SMALL = {"channels": 1, "resolution": 32, "width": 32}
-
-
-def count(spec, **facts):
-    with torch.device("meta"):
-        return sum(p.numel() for p in NETWORKS.build(spec, defaults=facts).parameters())
-
-
-def sizes(net, *inputs, kinds=(nn.Conv2d, nn.ConvTranspose2d, nn.Unflatten)):
-    """The output shape, without N, of each layer of some kinds."""
-    seen, hooks = [], []
-    for m in net.modules():
-        if isinstance(m, kinds):
-            hooks.append(m.register_forward_hook(lambda m, i, o: seen.append(tuple(o.shape[1:]))))
-    net(*inputs)
-    for h in hooks:
-        h.remove()
-    return seen
+LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Unflatten)
 
 
 @pytest.mark.parametrize(
@@ -50,18 +35,18 @@ def test_shapes_and_range(kernel, norm, width):
     G = NETWORKS.build(Spec("dcgan-generator", kernel=kernel, norm=norm, width=width))
     D = NETWORKS.build(Spec("dcgan-discriminator", kernel=kernel, width=width))
     z = torch.randn(4, 100)
-    assert sizes(G, z) == [(64, 4, 4), (32, 8, 8), (16, 16, 16), (8, 32, 32), (3, 64, 64)]
+    assert sizes(G, z, kinds=LAYERS) == [(64, 4, 4), (32, 8, 8), (16, 16, 16), (8, 32, 32), (3, 64, 64)]
     x = G(z)
     assert x.min() > -1 and x.max() < 1
-    assert sizes(D, x) == [(8, 32, 32), (16, 16, 16), (32, 8, 8), (64, 4, 4)]
+    assert sizes(D, x, kinds=LAYERS) == [(8, 32, 32), (16, 16, 16), (32, 8, 8), (64, 4, 4)]
     assert D(x).shape == (4,) and D.features(x).shape == (4, 1024)
 
 
 def test_the_small_nets():
     G, D = (NETWORKS.build(f"dcgan-{k}", defaults=SMALL) for k in ("generator", "discriminator"))
     z = torch.randn(4, 100)
-    assert sizes(G, z) == [(128, 4, 4), (64, 8, 8), (32, 16, 16), (1, 32, 32)]
-    assert sizes(D, G(z)) == [(32, 16, 16), (64, 8, 8), (128, 4, 4)]
+    assert sizes(G, z, kinds=LAYERS) == [(128, 4, 4), (64, 8, 8), (32, 16, 16), (1, 32, 32)]
+    assert sizes(D, G(z), kinds=LAYERS) == [(32, 16, 16), (64, 8, 8), (128, 4, 4)]
 
 
 def test_digits_are_told_the_class_at_each_layer():

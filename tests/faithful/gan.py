@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from play import count
 
 from zoo import recipe as recipes
 from zoo.registry import LOSSES, NETWORKS, Spec
@@ -17,11 +18,6 @@ CIFAR_G = Spec(
     scale=(0.05, 0.05, 0.5),
 )
 MNIST, CIFAR = {"channels": 1, "resolution": 28}, {"channels": 3, "resolution": 32}
-
-
-def count(spec, **facts):
-    with torch.device("meta"):
-        return sum(p.numel() for p in NETWORKS.build(spec, defaults=facts).parameters())
 
 
 def test_parameter_counts():

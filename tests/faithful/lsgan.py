@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from play import count, sizes
 from torch import nn
 
 from zoo.registry import LOSSES, NETWORKS, Spec
@@ -10,23 +11,6 @@ CHARACTERS = {"channels": 1, "resolution": 28, "classes": 3740}
 SMALL_G = Spec("lsgan-character-generator", latent=100, width=64, embed=0)
 SMALL_D = Spec("lsgan-character-discriminator", maps=(32, 64), hidden=256, embed=0)
 MIXTURE = {"hidden": (128, 128), "activation": "tanh", "init": "orthogonal", "scale": 1.4}
-
-
-def count(spec, **facts):
-    with torch.device("meta"):
-        return sum(p.numel() for p in NETWORKS.build(spec, defaults=facts).parameters())
-
-
-def sizes(net, *inputs):
-    """The output shape, without N, of each convolution."""
-    seen, hooks = [], []
-    for m in net.modules():
-        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
-            hooks.append(m.register_forward_hook(lambda m, i, o: seen.append(tuple(o.shape[1:]))))
-    net(*inputs)
-    for h in hooks:
-        h.remove()
-    return seen
 
 
 def test_parameter_counts():

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from play import count
 from torch import nn
 
 from zoo import recipe as recipes
@@ -12,11 +13,6 @@ from zoo.registry import GAMES, NETWORKS, Spec
 
 CELEBA, CIFAR = recipes.find("vaegan-celeba"), recipes.find("vaegan-cifar10")
 RGB64, RGB32 = {"channels": 3, "resolution": 64}, {"channels": 3, "resolution": 32}
-
-
-def count(spec, **facts):
-    with torch.device("meta"):
-        return sum(p.numel() for p in NETWORKS.build(spec, defaults=facts).parameters())
 
 
 @pytest.mark.parametrize(
