@@ -120,7 +120,7 @@ def session(made: Recipe, source: Any = None, *, stage: int = 0, runtime: Runtim
     """A stage built and prepared, to be played round by round."""
     source = made.dataset if source is None else source
     known = facts_of(source)
-    opened = Session(plan.resolve(made, known), source, known, runtime, torch.device("cpu"), seed, None)
+    opened = Session(plan.resolve(made, known), source, known, runtime, runtime.settle(), seed, None)
     opened.stage_index = stage
     opened.build_stage()
     opened.prepare()

@@ -44,6 +44,15 @@ def spectral(weight: Tensor, u: Tensor, update: bool) -> Tensor:
     return weight / (left * (W * v).sum(1)).sum()
 
 
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """Each map of each image [N, C, H, W] to mean 0 and variance 1, then gain and bias where ``affine``: a group norm of one
+    map a group. torch's own instance norm returns wrong gradients, without a word, for one image (N = 1) where the layer
+    after it works in channels_last (seen in 2.14.1 on CPU)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.group_norm(x, self.num_features, self.weight, self.bias, self.eps)
+
+
 class Spectral(nn.Module):
     """The switch ``sn`` and the buffer ``u`` of a layer whose weight may be normalised."""
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.networks.layers import doublings
+from zoo.networks.layers import InstanceNorm2d, doublings
 from zoo.registry import NETWORKS
 
 
@@ -38,7 +38,7 @@ def _start(network: nn.Module) -> None:
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0.0, 0.02)
             nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.InstanceNorm2d) and module.affine:
+        elif isinstance(module, InstanceNorm2d) and module.affine:
             nn.init.normal_(module.weight, 1.0, 0.02)
             nn.init.zeros_(module.bias)
 
@@ -49,8 +49,8 @@ class Residual(nn.Module):
     def __init__(self, width: int, affine: bool):
         super().__init__()
         self.branch = nn.Sequential(
-            Reflect(1), nn.Conv2d(width, width, 3), nn.InstanceNorm2d(width, affine=affine), nn.ReLU(),
-            Reflect(1), nn.Conv2d(width, width, 3), nn.InstanceNorm2d(width, affine=affine),
+            Reflect(1), nn.Conv2d(width, width, 3), InstanceNorm2d(width, affine=affine), nn.ReLU(),
+            Reflect(1), nn.Conv2d(width, width, 3), InstanceNorm2d(width, affine=affine),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class CycleGANGenerator(nn.Module):
         doublings(resolution, 2, "cyclegan-generator")
 
         def norm(maps: int) -> list[nn.Module]:
-            return [nn.InstanceNorm2d(maps, affine=affine), nn.ReLU()]
+            return [InstanceNorm2d(maps, affine=affine), nn.ReLU()]
 
         def up(maps: int) -> nn.Module:
             return nn.ConvTranspose2d(2 * maps, maps, 3, stride=2, padding=1, output_padding=1)
@@ -113,7 +113,7 @@ class PatchDiscriminator(nn.Module):
         for i in range(1, halvings + 1):
             inputs, maps = maps, width * min(2**i, 8)
             layers += [nn.Conv2d(inputs, maps, 4, stride=2 if i < halvings else 1, padding=1)]
-            layers += [nn.InstanceNorm2d(maps, affine=affine), nn.LeakyReLU(0.2)]
+            layers += [InstanceNorm2d(maps, affine=affine), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers)
         self.head = nn.Conv2d(maps, 1, 4, padding=1)
         _start(self)
