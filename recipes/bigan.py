@@ -60,20 +60,20 @@ def mnist_small():
     return digits(10_000 * 128, SMALL)
 
 
-def convolutional(latent: int, data: Data) -> Recipe:
+def convolutional(latent: int, batches: int, data: Data) -> Recipe:
     """Half the width of the networks for ImageNet, at 32x32."""
     kinds = {**PARTS, "E": "small-encoder"}
     networks = {n: Spec(f"bigan-{kind}", latent=latent, width=32) for n, kind in kinds.items()}
-    return Recipe(networks, (stage(4_000 * 64, 32, data, batch=64),), ema=SMALL)
+    return Recipe(networks, (stage(batches * 64, 32, data, batch=64),), ema=SMALL)
 
 
 @setting("cifar10")
 def cifar10():
     "32x32, convolutional, code of 100: 4,000 batches of 64."
-    return convolutional(100, Data(flip=True))
+    return convolutional(100, 4_000, Data(flip=True))
 
 
 @setting("fashion-mnist")
 def fashion_mnist():
-    "32x32, convolutional, code of 50: 4,000 batches of 64."
-    return convolutional(50, Data(pad=True))
+    "32x32, convolutional, code of 50: 4,580 batches of 64."
+    return convolutional(50, 4_580, Data(pad=True))

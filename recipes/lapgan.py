@@ -94,14 +94,14 @@ def small(
 
 @setting("fashion-mnist")
 def fashion_mnist():
-    "Levels of 7, 14 and 28: 25,000, 5,500 and 5,500 batches."
-    return small((7, 14, 28), 0, (25_000, 5_500, 5_500), CLOTHES)
+    "Levels of 7, 14 and 28: 30,000, 7,000 and 7,000 batches."
+    return small((7, 14, 28), 0, (30_000, 7_000, 7_000), CLOTHES)
 
 
 @setting("fashion-mnist", "conditional")
 def fashion_mnist_conditional():
     "The same with classes."
-    return small((7, 14, 28), "data", (25_000, 5_500, 5_500), CLOTHES)
+    return small((7, 14, 28), "data", (28_000, 6_500, 6_500), CLOTHES)
 
 
 @setting("cifar10", "small")

@@ -73,8 +73,8 @@ def small(rounds: int) -> Recipe:
 
 @setting("fashion-mnist")
 def fashion_mnist():
-    "32x32 with classes, 32 channels, attention at 16x16, 6,000 batches of 32."
-    return small(6_000)
+    "32x32 with classes, 32 channels, attention at 16x16, 7,620 batches of 32."
+    return small(7_620)
 
 
 @setting("cifar10", "small")

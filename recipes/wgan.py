@@ -63,8 +63,8 @@ def small(steps: int, width: int) -> Recipe:
 
 @setting("fashion-mnist")
 def fashion_mnist():
-    "32x32, width 32, 2,500 steps of G."
-    return small(2_500, 32)
+    "32x32, width 32, 3,520 steps of G."
+    return small(3_520, 32)
 
 
 @setting("mnist", "small")

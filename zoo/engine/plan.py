@@ -116,8 +116,8 @@ def meta_batch(stage: Stage, facts: Facts, size: int) -> dict[str, torch.Tensor]
         for key, name in yields(stream, facts).items():
             if key == "caption":
                 continue
-            made = torch.empty(rows, *shape) if key == "x" else torch.empty(rows, dtype=torch.int64)
-            have[name] = made.to("meta")
+            kind = dict(size=(rows, *shape)) if key == "x" else dict(size=(rows,), dtype=torch.int64)
+            have[name] = torch.empty(**kind, device="meta")
     return have
 
 
@@ -148,28 +148,29 @@ def rehearse(recipe: Recipe, facts: Facts) -> list[dict[str, Any]]:
             learner = Learner(game, stage, device="meta")
             check_batches(stage, learner.turns)
             Ramps(stage.ramps, learner, Shadows({n: game.get_submodule(n) for n in recipe.ema}, recipe.ema))
-            batch = Batch(stage.batch, device="meta")
-            batch.update(meta_batch(stage, facts, stage.batch))
-            with torch.no_grad():
-                game.prepare(batch)
-            clock = next(iter(stage.data.streams.values())).batch
-            usual = 1_000_003  # a round in no burst and no warm-up
-            turns, per_round, work = [], 0, 0.0
-            for turn in learner.turns:
-                size = turn.batch or stage.batch
-                batch.size = size
-                if turn.draw is not None:
-                    batch.update(meta_batch(stage, facts, size))
-                try:
-                    with Counted() as counted:
-                        learner.play(turn, batch, 0)
-                except RuntimeError as error:
-                    raise ValueError(f"stage at {stage.resolution} pixels: {str(error).splitlines()[0]}") from error
-                times = (turn.repeat(usual) if callable(turn.repeat) else turn.repeat) / turn.every
-                per_round += times * (clock or size) if turn.draw == "fresh" else 0
-                work += times * counted.multiply_adds
-                said = {"players": list(turn.players), "times": times, "batch": size, "draw": turn.draw}
-                turns.append({**said, "multiply_adds": counted.multiply_adds})
+        # From here on tensors are made where those are that they are made from, as in a run.
+        batch = Batch(stage.batch, device="meta")
+        batch.update(meta_batch(stage, facts, stage.batch))
+        with torch.no_grad():
+            game.prepare(batch)
+        clock = next(iter(stage.data.streams.values())).batch
+        usual = 1_000_003  # a round in no burst and no warm-up
+        turns, per_round, work = [], 0, 0.0
+        for turn in learner.turns:
+            size = turn.batch or stage.batch
+            batch.size = size
+            if turn.draw is not None:
+                batch.update(meta_batch(stage, facts, size))
+            try:
+                with Counted() as counted:
+                    learner.play(turn, batch, 0)
+            except RuntimeError as error:
+                raise ValueError(f"stage at {stage.resolution} pixels: {str(error).splitlines()[0]}") from error
+            times = (turn.repeat(usual) if callable(turn.repeat) else turn.repeat) / turn.every
+            per_round += times * (clock or size) if turn.draw == "fresh" else 0
+            work += times * counted.multiply_adds
+            said = {"players": list(turn.players), "times": times, "batch": size, "draw": turn.draw}
+            turns.append({**said, "multiply_adds": counted.multiply_adds})
         if not per_round:
             raise ValueError("the game's turns consume no real images: at least one needs draw='fresh'")
         rounds = math.ceil(stage.images / per_round)

@@ -40,7 +40,8 @@ class Runtime:
 
     ``device``: ``auto`` (cuda, else mps, else cpu) or a torch device. ``precision``: ``fp32`` or ``bf16`` (autocast; penalties
     and losses sum in float32). ``tf32``: let matrix units round float32 inputs to 10 bits. ``compile``: torch.compile the
-    losses. ``deterministic``: bit-equal repetition on CUDA too. ``layout``: ``channels_last`` or ``contiguous``.
+    losses. ``deterministic``: bit-equal repetition on CUDA too. ``layout``: ``channels_last`` or ``contiguous``
+    (on MPS always contiguous: gradients of pooling are wrong there in the other, pytorch issue 175190).
     ``eval_every``: score the model each time so many real images have been consumed, which leaves the training as it is.
     """
 

@@ -148,6 +148,7 @@ class Session:
     ):
         self.recipe, self.source, self.facts, self.runtime = recipe, source, facts, runtime
         self.device, self.seed = device, seed
+        self.channels_last = runtime.layout == "channels_last" and device.type != "mps"
         self.main = parallel.rank() == 0
         self.tell: Progress = progress if progress is not None and self.main else (lambda event, **facts: None)
         self.folder: RunFolder
@@ -204,7 +205,7 @@ class Session:
         stage = self.stage
         self.open_data(self.stage_index)
         self.game = plan.build_game(stage, self.networks, self.facts).to(self.device)
-        if self.runtime.layout == "channels_last":
+        if self.channels_last:
             self.game.to(memory_format=torch.channels_last)
         self.learner = Learner(
             self.game,
@@ -243,7 +244,7 @@ class Session:
         return sizes[0] * world
 
     def _lay(self, value: Any) -> Any:
-        if self.runtime.layout == "channels_last" and isinstance(value, Tensor) and value.dim() == 4:
+        if self.channels_last and isinstance(value, Tensor) and value.dim() == 4:
             return value.contiguous(memory_format=torch.channels_last)
         return value
 

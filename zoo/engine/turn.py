@@ -174,8 +174,8 @@ class Learner:
             for p, old, state in before:
                 p.copy_(torch.where(go, p, old))
                 for k, v in _tensors(optimiser, p):
-                    old = state.get(k, torch.zeros_like(v))
-                    v.copy_(torch.where(go.to(v.device), v, old))
+                    if v.device == p.device:  # RMSProp counts its steps on the CPU, and makes nothing of the count
+                        v.copy_(torch.where(go, v, state.get(k, torch.zeros_like(v))))
 
 
 def _tensors(optimiser: Optimizer, p: nn.Parameter) -> list[tuple[str, Tensor]]:

@@ -247,7 +247,7 @@ class VirtualNorm(nn.Module):
         self.rows, self.eps = rows, norm.eps
         self.norm = norm  # left with running averages of 0 and 1, and so with nothing to do but gain and bias
         norm.reset_running_stats()
-        norm.eps = 0.0
+        norm.eps = 1e-12  # 1 / sqrt(1 + eps) is 1; torch before 2.14 refuses 0
         norm.eval()
 
     def train(self, mode: bool = True) -> VirtualNorm:

@@ -99,8 +99,10 @@ class Conv2d(nn.Conv2d, Spectral):
 
 def shifts(w: Tensor) -> Tensor:
     """The mean of the four shifts of 3x3 kernels [O, I, 3, 3] inside 4x4 ones [O, I, 4, 4]."""
-    # Average pooling with a border of zeros is exactly this; in channels_last it costs a tenth of pads and adds.
-    return F.avg_pool2d(w.contiguous(memory_format=torch.channels_last), 2, stride=1, padding=1)
+    # Average pooling with a border of zeros is exactly this; on CPU in channels_last it costs a tenth of pads and adds.
+    # On CUDA its gradient is wrong in that layout (pytorch issue 188344, seen in 2.11).
+    layout = torch.channels_last if w.device.type == "cpu" else torch.contiguous_format
+    return F.avg_pool2d(w.contiguous(memory_format=layout), 2, stride=1, padding=1)
 
 
 class Linear(nn.Linear, Spectral):
