@@ -292,7 +292,7 @@ def test_plain_loop(beside):
     b = beside("improved-gan-mnist", tiny, size=8, resolution=8, classes=5, batch=10, data=streams(10))
     b.session.prepare()
     G, D = b.copy("G"), b.copy("D")
-    opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=3e-3, betas=(0.5, 0.999)) for net in (G, D))
+    opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=3e-3, betas=(0.5, 0.999), eps=1e-4) for net in (G, D))
 
     def features(x, noise_first=0.3):
         """D's hidden layers, written out; the weights' lengths are in its scales."""
@@ -345,7 +345,7 @@ def test_plain_loop_of_the_images(beside):
     )
     b.session.prepare()
     G, D = b.copy("G"), b.copy("D")
-    opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=3e-4, betas=(0.5, 0.999)) for net in (G, D))
+    opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=3e-4, betas=(0.5, 0.999), eps=1e-4) for net in (G, D))
     for _ in b.rounds():
         x, labelled = b.real()["x"], b.real("labelled")
         z = b.rand(6)
@@ -410,7 +410,7 @@ def test_plain_loop_of_the_classifier_alone(beside):
     )
     b.session.prepare()
     C = b.copy("C")
-    opt = torch.optim.Adam(C.parameters(), lr=3e-3, betas=(0.5, 0.999))
+    opt = torch.optim.Adam(C.parameters(), lr=3e-3, betas=(0.5, 0.999), eps=1e-4)
     for _ in b.rounds():
         batch = b.real()
         opt.zero_grad()
