@@ -73,6 +73,7 @@ def line(run: Path, trained_at: str) -> dict:
         **{k: {to: r["scores"] for to, r in by.items()} for k, by in found.items()},
         "protocol": {to: r["protocol"] for to, r in found["end"].items()},
         **rows.facts(rows.training(recipe, seed), seed),
+        "trained_on": rows.trained_on(held),
         "commit": trained_at,
         "scored_at": rows.commit(),
     }

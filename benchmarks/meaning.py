@@ -65,6 +65,7 @@ def line(run: Path, trained_at: str) -> dict:
         "ruler": ruler(recipe.dataset) if subject.classes else None,
         "protocol": found["protocol"],
         **rows.facts(rows.training(recipe, seed), seed),
+        "trained_on": rows.trained_on(held),
         "commit": trained_at,
         "scored_at": rows.commit(),
     }

@@ -60,10 +60,9 @@ def page(model: str, entries: dict[str, dict], learned: list[dict]) -> str:
         lines[-1] += "[learned.jsonl](../../benchmarks/results/learned.jsonl), "
         lines[-1] += "the scores beside the others' in [README](../../README.md#results)."
         for row in mine:
-            minutes = row["seconds"] / 60
             ends = {to: (rows.distance(row["start"][to]), rows.distance(scores)) for to, scores in row["end"].items()}
             told = "; ".join(f"fd{to and f' to {to}'} {start:.1f} → {end:.2f}" for to, (start, end) in ends.items())
-            lines += ["", f"`{row['recipe']}`: {counted(row['images'])} images in {minutes:.0f} minutes, {told}."]
+            lines += ["", f"`{row['recipe']}`: {counted(row['images'])} images, minutes: {rows.minutes(row)}; {told}."]
             if (GRIDS / f"{row['recipe']}.png").exists():
                 lines += ["", f"![samples of {row['recipe']}](../images/{row['recipe']}.png)"]
     return "\n".join(lines).rstrip() + "\n"

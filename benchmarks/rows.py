@@ -57,6 +57,23 @@ def training(recipe: Any, seed: int) -> str:
     return f"zoo train {recipe.model} --dataset {recipe.dataset}{variant}{images} --seed {seed}"
 
 
+def trained_on(held: Mapping[str, Any]) -> str:
+    """The machines of a run, from what its folder's recipe.json holds: accelerator or processor, threads, torch's version."""
+    said = []
+    for m in held["machines"]:
+        threads = f"{m['processor']}, {m['threads']} thread{'s' if m['threads'] > 1 else ''}"
+        said.append(f"{threads if m['device'] == 'cpu' else m['device']}, torch {m['versions']['torch']}")
+    return ", then ".join(said)
+
+
+def minutes(row: Mapping[str, Any]) -> str:
+    """How long a run took, and on what: "27 (AMD EPYC)"."""
+    machine = (
+        row.get("trained_on") or row["machine"]
+    )  # lines from before runs said it were trained where they were scored
+    return f"{row['seconds'] / 60:.0f} ({machine.split(',')[0]})"
+
+
 def read(name: str) -> list[dict[str, Any]]:
     """The lines of ``results/NAME.jsonl``; none where there is no such file."""
     path = RESULTS / f"{name}.jsonl"

@@ -109,7 +109,7 @@ def generated(lines: list[Line], root: str) -> str:
         if run:
             cells += [" + ".join(f"{n} {p / 1e6:.2f} M" for n, p in run["parameters"].items())]
             cells += [number(run["multiply_adds"] / 1e12, 1), f"{run['images']:,}", f"{run['g_steps']:,}"]
-            cells += [f"{run['seconds'] / 60:.0f}", number(r.get("cost"), 0)]
+            cells += [rows.minutes(run), number(r.get("cost"), 0)]
         body.append([*cells, *[""] * (len(head) - len(cells))])
     return table(head, body)
 
@@ -130,7 +130,7 @@ def translators(lines: list[Line], root: str) -> str:
             number(s["ssim"], 3),
         ]
         if run:
-            cells += [number(run["multiply_adds"] / 1e12, 1), f"{run['images']:,}", f"{run['seconds'] / 60:.0f}"]
+            cells += [number(run["multiply_adds"] / 1e12, 1), f"{run['images']:,}", rows.minutes(run)]
         body.append([*cells, *[""] * (len(head) - len(cells))])
     text = table(head, body)
     for r in rows.read("pairs"):
@@ -242,7 +242,7 @@ def meaning() -> str:
                 name = (
                     f"[{r['recipe']}](models/{r['model']}.md) ([log](../benchmarks/results/logs/{r['recipe']}.jsonl))"
                 )
-                spent = {"images": f"{r['images']:,}", "minutes": f"{r['seconds'] / 60:.0f}"}
+                spent = {"images": f"{r['images']:,}", "minutes": rows.minutes(r)}
                 body.append({"": name, "data set": r["dataset"], **cells(r, lines), **spent})
         if body:
             parts.append(f"**{title}**\n\n{table([*body[0]], [[*row.values()] for row in body])}")

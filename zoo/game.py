@@ -112,13 +112,19 @@ class Game(nn.Module, abc.ABC):
     """Children: the networks, by the names that the recipe gives them. Buffers: all the game's memory, which must come
     out the same in every process (``parallel.mean`` of a loss, ``parallel.gather`` of the fakes).
 
-    ``needs``: keys that the data must yield.
+    ``takes``: names of the networks that it cannot do without; ValueError where one is missing. ``needs``: keys that the data
+    must yield.
     """
 
+    takes: tuple[str, ...] = ()
     needs: tuple[str, ...] = ("x",)
 
     def __init__(self, networks: Mapping[str, nn.Module]):
         super().__init__()
+        for name in self.takes:
+            if name not in networks:
+                kind, wanted = type(self).__name__.lower(), f"{', '.join(self.takes[:-1])} and {self.takes[-1]}"
+                raise ValueError(f"networks.{name}: the {kind} game needs networks {wanted}, got {', '.join(networks)}")
         for name, network in networks.items():
             self.add_module(name, network)
 

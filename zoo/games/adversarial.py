@@ -36,6 +36,8 @@ class Adversarial(Game):
     ``output_mean``: before the first round G is told the mean image (``G.set_output_mean``), where it then starts (GAN).
     """
 
+    takes = ("G", "D")
+
     def __init__(
         self,
         networks: Mapping[str, nn.Module],
@@ -54,11 +56,6 @@ class Adversarial(Game):
         output_mean: bool = False,
     ):
         super().__init__(networks)
-        for name in ("G", "D"):
-            if name not in networks:
-                raise ValueError(
-                    f"networks.{name}: the adversarial game needs networks G and D, got {', '.join(networks)}"
-                )
         if order not in ("D-first", "G-first", "simultaneous"):
             raise ValueError(f"game.order='{order}': must be D-first, G-first or simultaneous")
         if noise not in ("fresh", "shared"):

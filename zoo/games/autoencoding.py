@@ -35,6 +35,8 @@ class Autoencoding(Game):
     difference, G where either is above their sum; where both would wait, both learn.
     """
 
+    takes = ("E", "G", "D")
+
     def __init__(
         self,
         networks: Mapping[str, nn.Module],
@@ -45,11 +47,6 @@ class Autoencoding(Game):
         slack: float = 0.35,
     ):
         super().__init__(networks)
-        for name in ("E", "G", "D"):
-            if name not in networks:
-                raise ValueError(
-                    f"networks.{name}: the autoencoding game needs networks E, G and D, got {', '.join(networks)}"
-                )
         for key, value in {"weight": weight, "share": share}.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"game.{key}={value}: must be from 0 to 1")

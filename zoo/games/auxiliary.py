@@ -28,10 +28,10 @@ class Auxiliary(Adversarial):
 
     conditional = False  # D is not told the class
 
+    takes = ("G", "D", "C")
+
     def __init__(self, networks: Mapping[str, nn.Module], **adversarial: Any):
         super().__init__(networks, **adversarial)
-        if "C" not in networks:
-            raise ValueError(f"networks.C: the auxiliary game needs networks G, D and C, got {', '.join(networks)}")
         if not self.classes or self.classes != self.C.classes:
             raise ValueError(
                 f"networks.G.classes={self.classes}: G and C must know the same classes, C has {self.C.classes}"

@@ -24,6 +24,7 @@ class Coupled(Game):
     ``loss``: Spec in LOSSES. ``prior``: of z. ``domains``: what a and b are called.
     """
 
+    takes = ("G", "D")
     needs = ("a", "b")
 
     def __init__(
@@ -34,9 +35,6 @@ class Coupled(Game):
         domains: Sequence[str] = ("a", "b"),
     ):
         super().__init__(networks)
-        for name in ("G", "D"):
-            if name not in networks:
-                raise ValueError(f"networks.{name}: the coupled game needs networks G and D, got {', '.join(networks)}")
         if len(domains) != 2 or domains[0] == domains[1]:
             raise ValueError(f"game.domains={domains}: must be two different names")
         self.pair, self.domains = LOSSES.build(loss), tuple(domains)

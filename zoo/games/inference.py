@@ -24,6 +24,8 @@ class Inference(Game):
     swapped, both terms of it: E's gradient is that of its own pair, and G's of the other.
     """
 
+    takes = ("G", "E", "D")
+
     def __init__(
         self,
         networks: Mapping[str, nn.Module],
@@ -31,11 +33,6 @@ class Inference(Game):
         prior: Spec = Spec("uniform"),
     ):
         super().__init__(networks)
-        for name in ("G", "E", "D"):
-            if name not in networks:
-                raise ValueError(
-                    f"networks.{name}: the inference game needs networks G, E and D, got {', '.join(networks)}"
-                )
         self.pair = LOSSES.build(loss)
         self.prior_spec, self.prior = prior, build_prior(prior, self.G)
         self.joined = not looks_across(self.D)

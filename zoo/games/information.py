@@ -28,10 +28,10 @@ class Information(Adversarial):
     arguments as the adversarial game's.
     """
 
+    takes = ("G", "D", "Q")
+
     def __init__(self, networks: Mapping[str, nn.Module], information: float = 1.0, **adversarial: Any):
         super().__init__(networks, **adversarial)
-        if "Q" not in networks:
-            raise ValueError(f"networks.Q: the information game needs networks G, D and Q, got {', '.join(networks)}")
         if not isinstance(self.prior, Codes):
             raise ValueError(f"game.prior='{self.prior_spec.name}': the information game needs a prior with codes")
         if self.Q.outputs != self.prior.outputs:

@@ -28,6 +28,8 @@ class Pyramid(Game):
     its fakes. ``loss``: Spec in LOSSES. ``prior``: of the noise, its size is the level's. ``generator_batch``: samples in G's step.
     """
 
+    takes = ("G", "D")
+
     def __init__(
         self,
         networks: Mapping[str, nn.Module],
@@ -37,9 +39,6 @@ class Pyramid(Game):
         generator_batch: int | None = None,
     ):
         super().__init__(networks)
-        for name in ("G", "D"):
-            if name not in networks:
-                raise ValueError(f"networks.{name}: the pyramid game needs networks G and D, got {', '.join(networks)}")
         sizes = self.G.sizes
         if not 0 <= level < len(sizes):
             raise ValueError(f"game.level={level}: must be from 0 to {len(sizes) - 1}")

@@ -62,6 +62,7 @@ class Translation(Game):
     ``channels``, ``resolution``: of the images, for the pool.
     """
 
+    takes = ("G", "F", "D_a", "D_b")
     needs = ("a", "b")
 
     def __init__(
@@ -75,11 +76,6 @@ class Translation(Game):
         domains: Sequence[str] = ("a", "b"),
     ):
         super().__init__(networks)
-        for name in ("G", "F", "D_a", "D_b"):
-            if name not in networks:
-                raise ValueError(
-                    f"networks.{name}: the translation game needs networks G, F, D_a and D_b, got {', '.join(networks)}"
-                )
         if pool < 0:
             raise ValueError(f"game.pool={pool}: must be 0 or more")
         if len(domains) != 2 or domains[0] == domains[1]:

@@ -31,6 +31,7 @@ class Triple(Game):
     ``entropy``, ``balance``, ``decay``: see ``classifier_loss``. Classes of fakes: all in turn, as many of each as can be.
     """
 
+    takes = ("G", "D", "C")
     needs = ("x", "own", "labelled", "y", "labelled_D", "y_D")
 
     def __init__(
@@ -45,11 +46,6 @@ class Triple(Game):
         decay: float = 0.0,
     ):
         super().__init__(networks)
-        for name in ("G", "D", "C"):
-            if name not in networks:
-                raise ValueError(
-                    f"networks.{name}: the triple game needs networks G, D and C, got {', '.join(networks)}"
-                )
         self.prior_spec, self.prior = prior, build_prior(prior, self.G)
         self.alpha, self.adversarial = alpha, adversarial
         self.weights = {"entropy": entropy, "balance": balance, "decay": decay}
