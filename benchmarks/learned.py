@@ -11,10 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import quality
 import rows
+from torch.nn import Module
 
 import zoo
 from zoo import recipe as recipes
@@ -31,14 +33,10 @@ def untrained(model: Model, recipe: Recipe, seed: int) -> Model:
     return build_model(model.spec, {n: networks[n] for n in model.spec["networks"]}, model.card).eval()
 
 
-def played(recipe: Recipe, stage: int, rounds: int) -> list[list[tuple[dict, int]]]:
+def played(recipe: Recipe, networks: Mapping[str, Module], stage: int, rounds: int) -> list[list[tuple[dict, int]]]:
     """Of each stage its turns, and how often each had been played when ``rounds`` of ``stage`` had been."""
-    facts = facts_of(recipe.dataset)
-    recipe = plan.resolve(recipe, facts)
-    stages = plan.rehearse(recipe, facts)
-    networks = plan.build_networks(recipe, device="meta")
-    found = []
-    for i, (each, told) in enumerate(zip(recipe.stages, stages, strict=True)):
+    facts, found = facts_of(recipe.dataset), []
+    for i, (each, told) in enumerate(zip(recipe.stages, plan.rehearse(recipe, facts), strict=True)):
         count = rounds if i == stage else told["rounds"] if i < stage else 0
         found.append(list(zip(told["turns"], plan.times_played(each, networks, facts, count), strict=True)))
     return found
@@ -53,7 +51,9 @@ def line(run: Path, trained_at: str) -> dict:
     losses = [k for k in log[0] if k.startswith("loss/")]
     model = zoo.load(run)
     shown = set(model.spec["networks"])
-    turns = played(recipe, log[-1]["stage"], log[-1]["round"])
+    resolved = plan.resolve(recipe, facts_of(recipe.dataset))
+    networks = plan.build_networks(resolved, device="meta")
+    turns = played(resolved, networks, log[-1]["stage"], log[-1]["round"])
     # A translator's generators learn in one turn: it counts once. "G.levels.2" is a part of what is shown.
     mine = [(t, times) for stage in turns for t, times in stage if {p.split(".")[0] for p in t["players"]} & shown]
     scored = {"start": untrained(model, recipe, seed), "end": run}
@@ -66,7 +66,7 @@ def line(run: Path, trained_at: str) -> dict:
         "rounds": log[-1]["round"],
         "g_steps": sum(times for _, times in mine),
         "seconds": round(model.card["seconds"]),
-        "parameters": plan.describe(recipe)["parameters"],
+        "parameters": {n: sum(p.numel() for p in m.parameters()) for n, m in networks.items()},
         "multiply_adds": sum(t["multiply_adds"] * times for stage in turns for t, times in stage),
         "losses_start": {k: round(log[0][k], 4) for k in losses},
         "losses_end": {k: round(log[-1][k], 4) for k in losses if k in log[-1]},

@@ -64,6 +64,26 @@ class Painter(nn.Module):
         return torch.tanh(self.layers(nn.functional.interpolate(h, (self.side, self.side))))
 
 
+class Echo(nn.Module):
+    """A D that gives back ``factor`` times the image; its code is the image itself."""
+
+    def __init__(self, factor=0.0):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(float(factor)))
+
+    def encode(self, x):
+        return x
+
+    def decode(self, code):
+        return self.factor * code
+
+    def features(self, x):
+        return self.encode(x).flatten(1)
+
+    def forward(self, x):
+        return self.decode(self.encode(x))
+
+
 class Duel(Game):
     """G against D, one step each. The games of the tests change a method of it or two."""
 

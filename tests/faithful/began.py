@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from play import count
+from play import Echo, count
 from torch import nn
 
 from zoo import recipe as recipes
@@ -107,23 +107,6 @@ def test_carries(skips):
     for c in same:
         h = torch.randn(2, c.in_channels, 8, 8)
         assert torch.equal(D.encoder.apply_conv(c, h), h)
-
-
-class Echo(nn.Module):
-    """A D that gives back ``factor`` times the image."""
-
-    def __init__(self, factor):
-        super().__init__()
-        self.factor = nn.Parameter(torch.tensor(float(factor)))
-
-    def encode(self, x):
-        return x
-
-    def decode(self, code):
-        return self.factor * code
-
-    def forward(self, x):
-        return self.decode(x)
 
 
 class Ready(nn.Module):

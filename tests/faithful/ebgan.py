@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from play import count
+from play import Echo, count
 from torch import nn
 
 from zoo import recipe as recipes
@@ -57,26 +57,6 @@ def test_initial_deviations(spec, scale):
         if isinstance(m, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             assert m.weight.std().item() == pytest.approx(scale, rel=0.1)
             assert not m.bias.any()
-
-
-class Echo(nn.Module):
-    """A D that gives back ``factor`` times the image; its code is the image itself."""
-
-    def __init__(self, factor=0.0):
-        super().__init__()
-        self.factor = nn.Parameter(torch.tensor(float(factor)))
-
-    def encode(self, x):
-        return x
-
-    def decode(self, code):
-        return self.factor * code
-
-    def features(self, x):
-        return self.encode(x).flatten(1)
-
-    def forward(self, x):
-        return self.decode(self.encode(x))
 
 
 class Ready(nn.Module):
