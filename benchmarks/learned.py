@@ -50,12 +50,12 @@ def line(run: Path, trained_at: str) -> dict:
     log = [held for held in log if any(k.startswith("loss/") for k in held)]  # others hold warnings
     losses = [k for k in log[0] if k.startswith("loss/")]
     model = zoo.load(run)
-    shown = set(model.spec["networks"])
+    makers = set(model.spec["to"].values()) if "to" in model.spec else {next(iter(model.spec["networks"]))}
     resolved = plan.resolve(recipe, facts_of(recipe.dataset))
     networks = plan.build_networks(resolved, device="meta")
     turns = played(resolved, networks, log[-1]["stage"], log[-1]["round"])
-    # A translator's generators learn in one turn: it counts once. "G.levels.2" is a part of what is shown.
-    mine = [(t, times) for stage in turns for t, times in stage if {p.split(".")[0] for p in t["players"]} & shown]
+    # A translator's generators learn in one turn: it counts once. "G.levels.2" is a part of G.
+    mine = [(t, times) for stage in turns for t, times in stage if {p.split(".")[0] for p in t["players"]} & makers]
     scored = {"start": untrained(model, recipe, seed), "end": run}
     found = {k: {to: quality.score(what, to) for to in quality.ways(model)} for k, what in scored.items()}
     return {
