@@ -11,8 +11,9 @@ Departures:
 - celeba: the authors' 360,000 faces are not public; these are CelebA's.
 - celeba-128: with the paper's refinements, skip connections and vanishing residuals. Our count is 26.4 million
   parameters, the paper's 17.3.
-- fashion-mnist: 32x32, width 16, gamma 0.7, k five times as fast, a rate of 2e-4 that is halved after a half and three
-  quarters of the run; what is sampled is an average of G's weights over time.
+- fashion-mnist: 32x32, width 16, batches of 64, D's code of 16, gamma 1, k twenty times as fast, a rate of 4e-4 that is halved
+  after a half and three quarters of the run; what is sampled is an average of G's weights over time. (With gamma 0.7, D's code
+  of 64 and batches of 16 all samples were shoes: gamma times the reals' error is less than that of most other clothes.)
 """
 
 from zoo.recipe import Adam, Data, Ema, Ramp, Recipe, Spec, Stage, setting
@@ -27,18 +28,20 @@ def recipe(
     ramps: tuple[Ramp, ...],
     gamma: float = 0.5,
     rate: float = 0.001,
-    lr: float = 1e-4,
+    adam: Adam = Adam(lr=1e-4),
+    batch: int = 16,
+    code: int = 64,
     data: Data = Data(),
     ema: dict[str, Ema] | None = None,
     **refinements: bool,
 ) -> Recipe:
-    """``steps`` of each player in batches of 16."""
-    networks = {n: {"latent": 64, "width": width, **refinements} for n in "GD"}
+    """``steps`` of each player; ``code``: of D."""
+    networks = {n: {"latent": size, "width": width, **refinements} for n, size in {"G": 64, "D": code}.items()}
     play = Stage(
         game=Spec("boundary", gamma=gamma, rate=rate, prior=PRIOR),
-        optimisers={"G": Adam(lr=lr), "D": Adam(lr=lr)},
-        images=steps * 16,
-        batch=16,
+        optimisers={"G": adam, "D": adam},
+        images=steps * batch,
+        batch=batch,
         resolution=resolution,
         data=data,
         ramps=ramps,
@@ -66,7 +69,7 @@ def celeba_128():
 
 @setting("fashion-mnist")
 def fashion_mnist():
-    "32x32, width 16, gamma 0.7, 16,400 batches of 16."
-    ema = {"G": Ema(halflife=300 * 16, rampup=0.05)}
-    halved = Ramp("optim.*.lr", ((0, 2e-4), (8_200 * 16, 1e-4), (12_300 * 16, 5e-5)), "steps")
-    return recipe(16_400, 32, 16, (halved,), gamma=0.7, rate=0.005, lr=2e-4, data=Data(pad=True), ema=ema)
+    "32x32, width 16, gamma 1, 4,140 batches of 64."
+    adam, ema = Adam(lr=4e-4, betas=(0.5, 0.999)), {"G": Ema(halflife=100 * 64, rampup=0.05)}
+    halved = Ramp("optim.*.lr", ((0, 4e-4), (2_070 * 64, 2e-4), (3_105 * 64, 1e-4)), "steps")
+    return recipe(4_140, 32, 16, (halved,), 1.0, 0.02, adam, batch=64, code=16, data=Data(pad=True), ema=ema)
