@@ -13,8 +13,8 @@ Departures:
   each 250 batches.
 - celeba: images as the data set prepares them, mirrored one by one; the authors crop 148 pixels, blur, and enlarge
   the set to 600,000 images by small translations, turns and changes of colour.
-- fashion-mnist: 32x32, a quarter of the width, code of 16 (with 64, G made noise of what the prior draws), weight 5e-5 (the code's default: D compares a quarter as
-  many features as on cifar10); what is sampled is an average of G's and E's weights over time.
+- fashion-mnist: 32x32, a quarter of the width, code of 16, weight 5e-5 (the code's default: D compares a quarter as
+  many features as on cifar10), slack 0.5 (with 0.35 D waits so often that G may make noise of what the prior draws); what is sampled is an average of G's and E's weights over time.
 """
 
 from zoo.recipe import Data, Ema, Ramp, Recipe, RMSProp, Spec, Stage, setting
@@ -35,11 +35,12 @@ def recipe(
     sizes: dict[str, dict],
     data: Data,
     ema: dict[str, Ema] | None = None,
+    slack: float = 0.35,
 ) -> Recipe:
     """``batches`` of 64; ``sizes``: of the three networks."""
     images = batches * 64
     play = Stage(
-        game=Spec("autoencoding", prior=Spec("normal"), weight=weight, share=share, equilibrium=0.68, slack=0.35),
+        game=Spec("autoencoding", prior=Spec("normal"), weight=weight, share=share, equilibrium=0.68, slack=slack),
         optimisers={n: RMSProp(lr=start / 64, alpha=0.9, weight_decay=1e-5 / 64) for n in ("E", "G", "D")},
         images=images,
         batch=64,
@@ -86,4 +87,4 @@ def fashion_mnist():
         "D": {"widths": (8, 32, 48, 64), "hidden": 128, "depth": 2},
     }
     average = Ema(halflife=200 * 64, rampup=0.05)
-    return recipe(5_420, 32, 0.025, 5e-5, 0.5, sizes, Data(pad=True), {"G": average, "E": average})
+    return recipe(5_420, 32, 0.025, 5e-5, 0.5, sizes, Data(pad=True), {"G": average, "E": average}, 0.5)
