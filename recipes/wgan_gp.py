@@ -111,14 +111,14 @@ def lsun_bedroom():
 
 @setting("cifar10", "small")
 def cifar10_small():
-    "Narrower ResNets, one critic step for each of G's: 6,000 batches of 32."
+    "Narrower ResNets, one critic step for each of G's: 12,000 batches of 32."
     optimisers = {"G": Adam(lr=2e-4, betas=(0.0, 0.9)), "D": Adam(lr=6e-4, betas=(0.0, 0.9))}
     return Recipe(
         networks={
             "G": Spec("resnet-generator", widths=(128, 128, 64, 32)),
             "D": Spec("resnet-discriminator", widths=(32, 48, 48, 48), sn=False, pool="mean"),
         },
-        stages=(stage(6_000, 1, 32, 32, optimisers, Data(dequantise=True), decay=True),),
+        stages=(stage(12_000, 1, 32, 32, optimisers, Data(dequantise=True), decay=True),),
         ema={"G": Ema(halflife=200 * 32)},  # 200 generator steps
     )
 
