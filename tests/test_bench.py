@@ -140,8 +140,9 @@ def test_two_runs_of_one_seed_are_compared_whole(benchmark):
 
 def test_steps_are_those_that_were_played(benchmark):
     """WGAN's bursts of critic steps among them: ten rounds hold one step of G each, and 10 * 100 of the critic."""
-    recipe = recipes.find("wgan-lsun-bedroom-mlp")
-    ((critic, steps), (_, generator)) = benchmark("learned").played(recipe, 0, 10)[0]
+    recipe = plan.resolve(recipes.find("wgan-lsun-bedroom-mlp"), facts("lsun-bedroom"))
+    networks = plan.build_networks(recipe, device="meta")
+    ((critic, steps), (_, generator)) = benchmark("learned").played(recipe, networks, 0, 10)[0]
     assert critic["players"] == ["D"] and (steps, generator) == (1000, 10)
 
 
