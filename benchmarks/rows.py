@@ -63,7 +63,7 @@ def trained_on(held: Mapping[str, Any]) -> str:
     for m in held["machines"]:
         threads = f"{m['processor']}, {m['threads']} thread{'s' if m['threads'] > 1 else ''}"
         said.append(f"{threads if m['device'] == 'cpu' else m['device']}, torch {m['versions']['torch']}")
-    return ", then ".join(said)
+    return ", then ".join(dict.fromkeys(said))
 
 
 def minutes(row: Mapping[str, Any]) -> str:
