@@ -67,10 +67,8 @@ def trained_on(held: Mapping[str, Any]) -> str:
 
 
 def minutes(row: Mapping[str, Any]) -> str:
-    """How long a run took, and on what: "27 (AMD EPYC)"."""
-    machine = (
-        row.get("trained_on") or row["machine"]
-    )  # lines from before runs said it were trained where they were scored
+    """How long a run took, and on what: "27 (AMD EPYC)". A line that does not say was trained where it was scored."""
+    machine = row.get("trained_on", row["machine"])
     return f"{row['seconds'] / 60:.0f} ({machine.split(',')[0]})"
 
 

@@ -13,7 +13,7 @@ Departures:
   the paper sums squares.
 - The scales of D's weights are first set on 500 unlabelled images; the authors take 500 draws from the labelled ones.
 - Adam's constant stands beside the root, as everywhere here; the authors' 1e-8 stands inside it, so that ours is its root, 1e-4.
-  (With 1e-8 beside the root the digits' G went over to one image after 5,500 of 12,000 rounds.)
+  (With 1e-8 beside the root the digits' G went over to one image.)
 - D is tested with an average of its weights that begins at the weights; theirs begins at 0.
 - Their generators always normalise with the batch's statistics; ours with running averages where we sample.
 - cifar10-minibatch: its length is that of cifar10, which our sources do not say of it.

@@ -10,7 +10,8 @@ Departures:
 - The rate falls with every batch instead of every epoch.
 - SVHN and CIFAR-10 have no setting here (CIFAR-10's classifier wants whitened images).
 - Reduced settings: C at half of the width, D's true pairs from 100 images, 6,000 batches of 100 alone, then 4,000 over which rates
-  and the weight of G's images go as they do over the paper's 1,000 epochs. mnist-supervised is the same classifier on the same number of labels alone, for as many steps.
+  and the weight of G's images go as they do over the paper's 1,000 epochs. mnist-supervised is the same classifier on the same
+  number of labels alone, for as many steps.
 """
 
 import math

@@ -14,7 +14,8 @@ Departures:
 - celeba: images as the data set prepares them, mirrored one by one; the authors crop 148 pixels, blur, and enlarge
   the set to 600,000 images by small translations, turns and changes of colour.
 - fashion-mnist: 32x32, a quarter of the width, code of 16, weight 5e-5 (the code's default: D compares a quarter as
-  many features as on cifar10), slack 0.5 (with 0.35 D waits so often that G may make noise of what the prior draws); what is sampled is an average of G's and E's weights over time.
+  many features as on cifar10), slack 0.5 (with 0.35 D waits more often); what is sampled is an
+  average of G's and E's weights over time.
 """
 
 from zoo.recipe import Data, Ema, Ramp, Recipe, RMSProp, Spec, Stage, setting

@@ -83,7 +83,7 @@ def test_resumed_equals_unbroken(name, layout, tmp_path, monkeypatch):
 
 
 def test_fused_optimisers():
-    """Adam and SGD update in one kernel."""
+    """Adam updates in one kernel."""
     made = small("dcgan-fashion-mnist")
     opened = session(made, stand_in(made), runtime=Runtime(device="cuda"))
     assert all(o.defaults["fused"] for o in opened.learner.optimisers.values())

@@ -27,10 +27,12 @@ class SameNoise(TorchFunctionMode):
         if func is torch.randn_like:
             return torch.randn(args[0].shape, generator=self.generator).to(args[0].device)
         if func is torch.nn.functional.dropout:
-            x, p, training = args[0], *(kwargs.get(k, d) for k, d in (("p", 0.5), ("training", True)))
-            x, p, training = (*args, *(x, p, training)[len(args) :])[:3]
-            return x * (torch.rand(x.shape, generator=self.generator) >= p).to(x.device) / (1 - p) if training else x
+            return self.dropout(*args, **kwargs)
         return func(*args, **kwargs)
+
+    def dropout(self, x, p=0.5, training=True, inplace=False):
+        kept = torch.rand(x.shape, generator=self.generator) >= p
+        return x * kept.to(x.device) / (1 - p) if training else x
 
 
 def plainly(name: str) -> Recipe:

@@ -123,7 +123,8 @@ class Game(nn.Module, abc.ABC):
         super().__init__()
         for name in self.takes:
             if name not in networks:
-                kind, wanted = type(self).__name__.lower(), f"{', '.join(self.takes[:-1])} and {self.takes[-1]}"
+                kind = type(self).__name__.lower()
+                wanted = " and ".join(filter(None, (", ".join(self.takes[:-1]), self.takes[-1])))
                 raise ValueError(f"networks.{name}: the {kind} game needs networks {wanted}, got {', '.join(networks)}")
         for name, network in networks.items():
             self.add_module(name, network)
