@@ -66,7 +66,7 @@ def line(run: Path, trained_at: str) -> dict:
         "rounds": log[-1]["round"],
         "g_steps": sum(times for _, times in mine),
         "seconds": round(model.card["seconds"]),
-        "parameters": {n: sum(p.numel() for p in m.parameters()) for n, m in networks.items()},
+        "parameters": plan.parameters(networks),
         "multiply_adds": sum(t["multiply_adds"] * times for stage in turns for t, times in stage),
         "losses_start": {k: round(log[0][k], 4) for k in losses},
         "losses_end": {k: round(log[-1][k], 4) for k in losses if k in log[-1]},

@@ -471,5 +471,5 @@ def test_mistakes():
         networks = {n: build("improved-gan-mlp-discriminator", hidden=(8,)) for n in "CD"}
         networks["G"] = build("improved-gan-mlp-generator", hidden=(8, 8))
         GAMES.build(Spec("adversarial", penalties=(Spec("historical-averaging", player="C"),)), networks)
-    with pytest.raises(ValueError, match=r"networks\.C: classification needs a classifier C, got D"):
+    with pytest.raises(ValueError, match=r"networks\.C: .*needs networks C, got D"):
         GAMES.build(Spec("classification"), {"D": nn.Identity()})

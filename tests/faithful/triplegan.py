@@ -50,6 +50,9 @@ def test_initial_deviations():
         assert m.weight.std().item() == pytest.approx(limit / math.sqrt(3), rel=0.02)
     assert all(m.weight.std().item() == pytest.approx(0.1, rel=0.2) and (m.gain == 1).all() for m in D.layers)
     assert all(m.weight.std().item() == pytest.approx(0.05, rel=0.1) for m in C.modules() if isinstance(m, nn.Conv2d))
+    assert C.head.weight.std().item() == pytest.approx(0.01, rel=0.1)
+    norms = [m for net in (G, C) for m in net.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
+    assert len(norms) == 7 and all(m.eps == 1e-4 for m in norms), "the authors' library's"
     assert [m.sigma for m in D.modules() if isinstance(m, Noise)] == [0.3, 0.5, 0.5, 0.5, 0.5, 0.5]
 
 

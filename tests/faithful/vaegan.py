@@ -84,10 +84,10 @@ def test_initial_weights():
                 assert m.bias is None or not m.bias.any()
 
 
-def game_of(**more):
+def game_of(loss=Spec("minimax", scale=0.5), **more):
     specs = {"E": "encoder", "G": "decoder", "D": "discriminator"}
     networks = {n: NETWORKS.build(Spec(f"vaegan-{k}", **TINY[n]), defaults=RGB32) for n, k in specs.items()}
-    return GAMES.build(Spec("autoencoding", **more), networks)
+    return GAMES.build(Spec("autoencoding", loss=loss, **more), networks)
 
 
 def batch_of(game, n=6):
@@ -115,11 +115,32 @@ def test_each_player_has_gradients_of_its_own():
     for mixed, gan, recon in zip(gradients(losses["G"][0], game.G), twins[0.0], twins[1.0], strict=True):
         assert torch.allclose(mixed, w * recon + (1 - w) * gan, atol=1e-6)
     assert all(g is None for g in gradients(losses["D"][0], game.E))
-    adversarial = game.share * x.logs["cost/real"] + (1 - game.share) * x.logs["cost/fake"]
+    adversarial = 0.5 * (x.logs["cost/real"] + x.logs["cost/fake"])
     assert losses["D"][0].item() == pytest.approx(adversarial.item(), rel=1e-6), "no reconstruction in D's loss"
     assert losses["E"].item() == pytest.approx((x.logs["kl"] + x.logs["recon"]).item(), rel=1e-6)
     game.weight = 0.0  # G's adversarial part does not reach E
     assert all(g is None or not g.any() for g in gradients(game.losses(batch_of(game))["G"][0], game.E))
+
+
+def test_published_settings_play_the_authors_losses():
+    """G's saturates; D's two parts weigh one half each."""
+    for found in CELEBA, CIFAR:
+        assert found.stages[0].game.kwargs["loss"] == Spec("minimax", scale=0.5)
+
+
+def test_other_losses():
+    """Any adversarial loss; with the non-saturating one a fake that D is sure of still moves G."""
+    torch.manual_seed(0)
+    pull = {}
+    for loss in "minimax", "non-saturating", "hinge", "least-squares":
+        game = game_of(loss=Spec(loss), weight=0.0)
+        with torch.no_grad():
+            game.D.head.bias.fill_(-12.0)
+        batch = batch_of(game)
+        losses = game.losses(batch)
+        assert all(value.isfinite() for value, _ in (losses["D"], losses["G"]))
+        pull[loss] = sum(g.abs().sum().item() for g in gradients(losses["G"][0], game.G) if g is not None)
+    assert pull["non-saturating"] > 1e3 * pull["minimax"] > 0
 
 
 def test_kl():
@@ -167,8 +188,8 @@ def test_rates():
 def test_mistakes():
     with pytest.raises(ValueError, match=r"networks\.E: .*needs networks E, G and D"):
         GAMES.build("autoencoding", {"G": nn.Identity()})
-    with pytest.raises(ValueError, match=r"game\.share=2: must be from 0 to 1"):
-        game_of(share=2)
+    with pytest.raises(ValueError, match=r"game\.weight=2: must be from 0 to 1"):
+        game_of(weight=2)
 
 
 @pytest.mark.parametrize(
@@ -192,14 +213,14 @@ def test_plain_loop(beside, equilibrium, slack, expected):
         recon = 0.5 * ((layer[:8] - layer[8:]) ** 2).sum() / 8
         x_p = G(b.randn(6))
         p, q = D(torch.cat([x, x_p])).sigmoid().chunk(2)
-        cost_r, cost_f = -(p + 1e-3).log().mean(), -(1 - q + 1e-3).log().mean()
+        cost_r, cost_f = -p.log().mean(), -(1 - q).log().mean()
         wait_D = min(cost_r, cost_f) < equilibrium - slack
         wait_G = max(cost_r, cost_f) > equilibrium + slack
         if wait_D and wait_G:
             wait_D = wait_G = False
         losses = {"E": kl + recon}
         if not wait_G:
-            losses["G"] = 0.01 * recon + 0.99 * (1 - q + 1e-3).log().mean()
+            losses["G"] = 0.01 * recon + 0.99 * (1 - q).log().mean()
         if not wait_D:
             losses["D"] = 0.5 * cost_r + 0.5 * cost_f
         nets = {"E": E, "G": G, "D": D}

@@ -192,6 +192,11 @@ def times_played(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts, 
     return [sum(turn.times(r) for r in range(rounds)) for turn in turns]
 
 
+def parameters(networks: Mapping[str, nn.Module]) -> dict[str, int]:
+    """How many parameters each has."""
+    return {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
+
+
 def describe(recipe: Recipe, facts: Facts | None = None) -> dict[str, Any]:
     """What a recipe comes to: parameters by network, turns, rounds, images. Nothing is fetched, built or trained."""
     if facts is None:
@@ -201,7 +206,7 @@ def describe(recipe: Recipe, facts: Facts | None = None) -> dict[str, Any]:
     return {
         "recipe": recipe.name,
         "dataset": facts.name,
-        "parameters": {n: sum(p.numel() for p in m.parameters()) for n, m in networks.items()},
+        "parameters": parameters(networks),
         "networks": {n: {"name": s.name, "kwargs": encode(s.kwargs)} for n, s in recipe.networks.items()},
         "images": recipe.images,
         "stages": rehearse(recipe, facts),

@@ -338,7 +338,7 @@ class Session:
                         recipe=self.recipe.name,
                         dataset=self.facts.name,
                         device=str(self.device),
-                        parameters={n: sum(p.numel() for p in m.parameters()) for n, m in self.networks.items()},
+                        parameters=plan.parameters(self.networks),
                         images=self.recipe.images,
                         seen=self.seen,
                         processes=parallel.world(),

@@ -36,12 +36,14 @@ class Classification(Game):
     """C alone, on ``labelled`` images and their classes ``y``; with ``entropy`` or ``balance`` on unlabelled ones ``x`` too.
     Other networks rest."""
 
+    takes = ("C",)
+
     def __init__(
         self, networks: Mapping[str, nn.Module], entropy: float = 0.0, balance: float = 0.0, decay: float = 0.0
     ):
         super().__init__(networks)
-        if "C" not in networks or not hasattr(self.C, "logits"):
-            raise ValueError(f"networks.C: classification needs a classifier C, got {', '.join(networks)}")
+        if not hasattr(self.C, "logits"):
+            raise ValueError(f"networks.C: classification needs a classifier, which {type(self.C).__name__} is not")
         self.weights = {"entropy": entropy, "balance": balance, "decay": decay}
         self.looks = bool(entropy or balance)
         self.needs = ("labelled", "y", "x") if self.looks else ("labelled", "y")

@@ -36,7 +36,7 @@ class TripleGenerator(nn.Module):
         self.latent, self.classes, self.shape = latent, classes, (channels, resolution, resolution)
         pairs = list(itertools.pairwise((latent, *hidden)))
         self.linears = nn.ModuleList(nn.Linear(i + classes, o, bias=False) for i, o in pairs)
-        self.norms = nn.ModuleList(nn.BatchNorm1d(o) for o in hidden)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(o, eps=1e-4) for o in hidden)
         self.output = wn.Linear(hidden[-1] + classes, math.prod(self.shape), 0.05, learned=True)
         for m in (*self.linears, self.output):
             nn.init.xavier_uniform_(m.weight)
@@ -50,8 +50,8 @@ class TripleGenerator(nn.Module):
 
 @NETWORKS.register("triplegan-discriminator")
 class TripleDiscriminator(nn.Module):
-    """Images [N, channels, H, W], y int64 [N] -> logits [N]: weight-normalised ReLU layers of gain 1, noise of deviation .3 on
-    the pixels and .5 before each later layer; y is appended before each, and once more ahead of the second one's noise."""
+    """Images [N, channels, H, W], y int64 [N] -> logits [N]: weight-normalised ReLU layers of gain 1; y is appended before each,
+    and once more ahead of the second one's noise. ``noise``: its deviation on the pixels, and before each later layer."""
 
     def __init__(
         self,
@@ -59,13 +59,14 @@ class TripleDiscriminator(nn.Module):
         resolution: int = 28,
         classes: int = 10,
         hidden: Sequence[int] = (1000, 500, 250, 250, 250),
+        noise: tuple[float, float] = (0.3, 0.5),
     ):
         super().__init__()
         self.classes = classes
         first, *later = hidden
         inputs = [channels * resolution**2 + classes, first + 2 * classes, *[o + classes for o in later]]
         self.layers = nn.ModuleList(wn.Linear(i, o, 0.1) for i, o in zip(inputs, (*hidden, 1), strict=True))
-        self.noises = nn.ModuleList(wn.Noise(0.5 if k else 0.3) for k in range(len(inputs)))
+        self.noises = nn.ModuleList(wn.Noise(noise[min(k, 1)]) for k in range(len(inputs)))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         h, y = x.flatten(1), one_hot(conditioned(y), self.classes, x.dtype)
@@ -89,7 +90,7 @@ class TripleClassifier(nn.Module):
         def conv(i: int, o: int, kernel: int = 3, padding: int = 1) -> list[nn.Module]:
             made = nn.Conv2d(i, o, kernel, padding=padding, bias=False)
             nn.init.normal_(made.weight, 0.0, 0.05)
-            return [made, nn.BatchNorm2d(o), nn.ReLU()]
+            return [made, nn.BatchNorm2d(o, eps=1e-4), nn.ReLU()]
 
         def pool() -> list[nn.Module]:
             return [nn.MaxPool2d(2), nn.Dropout(0.5)]
@@ -100,7 +101,7 @@ class TripleClassifier(nn.Module):
             *conv(2 * w, 4 * w), *conv(4 * w, 4 * w), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         )  # fmt: skip
         self.head = nn.Linear(4 * w, classes)
-        nn.init.normal_(self.head.weight, 0.0, 0.05)
+        nn.init.normal_(self.head.weight, 0.0, 0.01)
         nn.init.zeros_(self.head.bias)
 
     def logits(self, x: Tensor) -> Tensor:

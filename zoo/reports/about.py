@@ -70,8 +70,7 @@ def costs(run: Run) -> tuple[dict[str, int], list[Any]]:
     try:
         with random.fork_rng(devices=[]):
             made = recipes.decode(run.recipe)
-            networks = plan.build_networks(made, device="meta")
-            counts = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
+            counts = plan.parameters(plan.build_networks(made, device="meta"))
             if made.dataset in DATASETS.names() and not run.facts.get("given"):
                 stages = plan.describe(made)["stages"]
     except Exception:  # own parts that are not installed here, or of another version of the zoo, fail as they like
