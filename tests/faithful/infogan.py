@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import nn
 
 import zoo
-from zoo import recipe as recipes
 from zoo.data import Facts, ImageData
 from zoo.game import Batch, Codes
 from zoo.metrics import meaning
@@ -326,17 +325,3 @@ def test_scores_of_a_model(model):
     scored = zoo.evaluate(model, ["information", "code-accuracy"], dataset=data)
     assert scored["scores"]["code-accuracy"] == found["accuracy"] and scored["errors"].keys() == {"information"}
     assert scored["protocol"]["codes"]["images"] == 5000
-
-
-def test_starts_at_the_images_brightness():
-    """Where a setting asks for it: the output's bias is the logit of the mean, a channel each; black images stay finite."""
-    small, paper = (
-        recipes.find(n).stages[0].game.kwargs["output_mean"] for n in ("infogan-mnist-small", "infogan-mnist")
-    )
-    assert small and not paper
-    G = NETWORKS.build(Spec("infogan-generator", channels=2, latent=3, width=2, hidden=4))
-    mean = torch.stack([torch.full((28, 28), 0.2), torch.zeros(28, 28)])
-    mean[0, :14] = 0.4
-    G.set_output_mean(mean)
-    assert torch.allclose(G.conv2.bias.sigmoid(), torch.tensor([0.3, 0.001]))
-    assert torch.allclose(G(torch.rand(8, 3)).mean((0, 2, 3)), torch.tensor([0.3, 0.001]), atol=0.05)

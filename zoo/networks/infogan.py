@@ -8,7 +8,6 @@ of norms from N(1, .02^2), biases 0 (also those before a norm). The slope of lea
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -47,11 +46,6 @@ class InfoganGenerator(nn.Module):
         self.conv1, self.norm3 = nn.ConvTranspose2d(2 * width, width, 4, 2, 1), nn.BatchNorm2d(width)
         self.conv2 = nn.ConvTranspose2d(width, channels, 4, 2, 1)
         _start(self)
-
-    def set_output_mean(self, mean: Tensor) -> None:
-        """Start at the brightness of ``mean`` [C, H, W] in [0, 1], channel by channel."""
-        with torch.no_grad():
-            self.conv2.bias.copy_(mean.mean((1, 2)).clamp(1e-3, 1 - 1e-3).logit())
 
     def forward(self, z: Tensor) -> Tensor:
         h = F.relu(self.norm1(self.linear1(z)))
