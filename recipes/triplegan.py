@@ -10,9 +10,9 @@ Departures:
 - The rate falls with every batch instead of every epoch.
 - SVHN and CIFAR-10 have no setting here (CIFAR-10's classifier wants whitened images).
 - Reduced settings: C at half of the width, 100 images a batch once G and D play; rates and the weight of G's images go over
-  4,000 batches as they do over the paper's 1,000 epochs. G at a fifth of D's rate, and .2 of noise in D's hidden layers: with
-  the authors' figures G came to one image a class early and stayed there. C goes on at the rate that it had alone: at the others'
-  it forgot. mnist-supervised is the same classifier on as many labels alone, for as many steps.
+  4,000 batches as they do over the paper's 1,000 epochs. G at a fifth of the others' rate, and .2 of noise in D's hidden layers:
+  with the authors' figures G came to one image a class early and stayed there. mnist-supervised is the same classifier on as
+  many labels alone, for as many steps.
 """
 
 import math
@@ -20,8 +20,6 @@ import math
 from zoo.recipe import Adam, Data, Ema, Ramp, Recipe, Spec, Stage, Stream, setting
 
 EPOCH = 60_000
-PAPER = {"G": 1e-3, "D": 1e-3, "C": 1e-3}
-REDUCED = {"G": 2e-4, "D": 1e-3, "C": 3e-4}
 HALFLIFE = math.log(0.5) / math.log(1 - 0.01) * 100  # C's average moves by .01 a batch of 100
 
 
@@ -40,16 +38,12 @@ def labelled() -> Stream:
 
 
 def recipe(
-    images: int,
-    batch: int,
-    own: int,
-    width: int,
-    rates: dict[str, float] = PAPER,
-    noise: tuple[float, float] = (0.3, 0.5),
+    images: int, batch: int, own: int, width: int, rate: float = 1e-3, noise: tuple[float, float] = (0.3, 0.5)
 ) -> Recipe:
-    """C alone for 30 epochs, then ``images`` for all. ``batch``: G's images a step; ``width``: of C; ``noise``: in D. After 300 of 1,000
-    epochs C's loss on G's images begins, and ``rates`` fall by half a per cent an epoch."""
+    """C alone for 30 epochs, then ``images`` for all. ``batch``: G's images a step; ``rate``: G's; ``width``: of C; ``noise``: in D.
+    After 300 of 1,000 epochs C's loss on G's images begins, and rates fall by half a per cent an epoch."""
     later = 0.3 * images
+    rates = {"G": rate, "D": 1e-3, "C": 1e-3}
     falls = [Ramp(f"optim.{n}.lr", ((later, lr), (images, lr * 0.995**700)), "geometric") for n, lr in rates.items()]
     return Recipe(
         networks={
@@ -98,7 +92,7 @@ def mnist():
 @setting("mnist", "small")
 def mnist_small():
     "C at half of the width: 3,600 batches of 500 alone and 4,000 of 100 of all three."
-    return recipe(4_000 * 100, 100, 100, 16, REDUCED, (0.3, 0.2))
+    return recipe(4_000 * 100, 100, 100, 16, 2e-4, (0.3, 0.2))
 
 
 @setting("mnist", "supervised")
