@@ -62,6 +62,7 @@ def page(model: str, entries: dict[str, dict], learned: list[dict]) -> str:
         for row in mine:
             ends = {to: (rows.distance(row["start"][to]), rows.distance(scores)) for to, scores in row["end"].items()}
             told = "; ".join(f"fd{to and f' to {to}'} {start:.1f} → {end:.2f}" for to, (start, end) in ends.items())
+            told += " (an earlier setting than the one above)" if rows.outdated(row) else ""
             lines += ["", f"`{row['recipe']}`: {counted(row['images'])} images, minutes: {rows.minutes(row)}; {told}."]
             if (GRIDS / f"{row['recipe']}.png").exists():
                 lines += ["", f"![samples of {row['recipe']}](../images/{row['recipe']}.png)"]

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from zoo import recipe as recipes
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -64,6 +66,11 @@ def trained_on(held: Mapping[str, Any]) -> str:
         threads = f"{m['processor']}, {m['threads']} thread{'s' if m['threads'] > 1 else ''}"
         said.append(f"{threads if m['device'] == 'cpu' else m['device']}, torch {m['versions']['torch']}")
     return ", then ".join(dict.fromkeys(said))
+
+
+def outdated(row: Mapping[str, Any]) -> bool:
+    """Whether a line's setting was changed after its run: its budget is no longer the recipe's."""
+    return row["budget"] != recipes.find(row["recipe"]).images
 
 
 def minutes(row: Mapping[str, Any]) -> str:

@@ -83,7 +83,8 @@ def named(r: Line, root: str) -> str:
     files = [f"[log]({root}benchmarks/results/logs/{r['what']}.jsonl)"]
     if r["kind"] == "weights":
         files.insert(0, f"[weights]({root}zoo/weights/{r['what']}.safetensors)")
-    return f"{name} ({', '.join(files)}){', short run' if r['short'] or r['kind'] != 'weights' else ''}"
+    told = ", short run" if r["short"] or r["kind"] != "weights" else ""
+    return f"{name} ({', '.join(files)}){told}{' of an earlier setting' if rows.outdated(r['run']) else ''}"
 
 
 def generated(lines: list[Line], root: str) -> str:

@@ -138,6 +138,13 @@ def test_two_runs_of_one_seed_are_compared_whole(benchmark):
     assert not same(a, {**a, "optimiser.G.step": torch.zeros(())}) and not same(a, {"game.G.weight": torch.ones(2)})
 
 
+def test_lines_of_a_changed_setting_say_so(benchmark):
+    name = "dcgan-fashion-mnist"
+    budget, outdated = recipes.find(name).images, benchmark("rows").outdated
+    assert not outdated({"recipe": name, "budget": budget, "images": budget // 2})
+    assert outdated({"recipe": name, "budget": budget + 1, "images": budget})
+
+
 def test_steps_are_those_that_were_played(benchmark):
     """WGAN's bursts of critic steps among them: ten rounds hold one step of G each, and 10 * 100 of the critic."""
     recipe = plan.resolve(recipes.find("wgan-lsun-bedroom-mlp"), facts("lsun-bedroom"))
