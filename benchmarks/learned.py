@@ -1,4 +1,4 @@
-"""A result line for each finished run: that its model has been seen to learn.
+"""A result line for each finished run, by recipe and seed: that its model has been seen to learn.
 
     python benchmarks/learned.py RUN [RUN ...] --trained-at COMMIT
 
@@ -89,10 +89,10 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
     for run in arguments.runs:
         row = line(run, arguments.trained_at)
-        rows.write("learned", row, ("recipe",))
-        shutil.copyfile(max((run / SAMPLES).glob("*.png")), images / f"{row['recipe']}.png")
-        shutil.copyfile(run / LOG, logs / f"{row['recipe']}.jsonl")
-        print(json.dumps({k: row[k] for k in ("recipe", "images", "seconds", "start", "end")}))
+        rows.write("learned", row, ("recipe", "seed"))
+        shutil.copyfile(max((run / SAMPLES).glob("*.png")), images / f"{rows.label(row)}.png")
+        shutil.copyfile(run / LOG, logs / f"{rows.label(row)}.jsonl")
+        print(json.dumps({k: row[k] for k in ("recipe", "seed", "images", "seconds", "start", "end")}))
 
 
 if __name__ == "__main__":

@@ -80,9 +80,13 @@ def main() -> None:
     logs.mkdir(parents=True, exist_ok=True)
     for run in arguments.runs:
         row = line(run, arguments.trained_at)
-        rows.write("meaning", row, ("recipe",))
-        shutil.copyfile(run / LOG, logs / f"{row['recipe']}.jsonl")
-        print(json.dumps({k: row[k] for k in ("recipe", "images", "seconds", "labels", "scores", "errors", "ruler")}))
+        rows.write("meaning", row, ("recipe", "seed"))
+        shutil.copyfile(run / LOG, logs / f"{rows.label(row)}.jsonl")
+        print(
+            json.dumps(
+                {k: row[k] for k in ("recipe", "seed", "images", "seconds", "labels", "scores", "errors", "ruler")}
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -63,9 +63,14 @@ def page(model: str, entries: dict[str, dict], learned: list[dict]) -> str:
             ends = {to: (rows.distance(row["start"][to]), rows.distance(scores)) for to, scores in row["end"].items()}
             told = "; ".join(f"fd{to and f' to {to}'} {start:.1f} → {end:.2f}" for to, (start, end) in ends.items())
             told += " (an earlier setting than the one above)" if rows.outdated(row) else ""
-            lines += ["", f"`{row['recipe']}`: {counted(row['images'])} images, minutes: {rows.minutes(row)}; {told}."]
-            if (GRIDS / f"{row['recipe']}.png").exists():
-                lines += ["", f"![samples of {row['recipe']}](../images/{row['recipe']}.png)"]
+            seed = f", seed {row['seed']}" if row["seed"] else ""
+            lines += [
+                "",
+                f"`{row['recipe']}`{seed}: {counted(row['images'])} images, minutes: {rows.minutes(row)}; {told}.",
+            ]
+            grid = f"{rows.label(row)}.png"
+            if (GRIDS / grid).exists():
+                lines += ["", f"![samples of {row['recipe']}](../images/{grid})"]
     return "\n".join(lines).rstrip() + "\n"
 
 

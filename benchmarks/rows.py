@@ -73,6 +73,11 @@ def outdated(row: Mapping[str, Any]) -> bool:
     return row["budget"] != recipes.find(row["recipe"]).images
 
 
+def label(row: Mapping[str, Any]) -> str:
+    """The name of a run's log and grid: its recipe's, with the seed where that is not 0."""
+    return row["recipe"] + (f"-seed-{row['seed']}" if row["seed"] else "")
+
+
 def minutes(row: Mapping[str, Any]) -> str:
     """How long a run took, and on what: "27 (AMD EPYC)". A line that does not say was trained where it was scored."""
     machine = row.get("trained_on", row["machine"])

@@ -52,7 +52,10 @@ def scored() -> list[Line]:
     quality = rows.read("quality")
     shipped = {(r["what"], r["to"]): r for r in quality if r["kind"] == "weights"}
     lines = [{**r, "kind": "baseline"} for r in quality if r["kind"] == "baseline"]
+    runs: dict[str, list[Line]] = {}
     for run in rows.read("learned"):
+        runs.setdefault(run["recipe"], []).append(run)
+    for run, *again in runs.values():  # sorted by seed
         for to, scores in run["end"].items():
             row = shipped.get((run["recipe"], to))
             now = (
@@ -68,6 +71,7 @@ def scored() -> list[Line]:
                     "kind": "weights" if row else "run",
                     "short": run["images"] < run["budget"],
                     "start": start,
+                    "again": [short(r["end"][to])["fd"] for r in again],
                     **now,
                 }
             )
@@ -93,6 +97,7 @@ def generated(lines: list[Line], root: str) -> str:
         "",
         "fd: start",
         "end",
+        "other seeds",
         "precision",
         "recall",
         "coverage",
@@ -106,6 +111,7 @@ def generated(lines: list[Line], root: str) -> str:
         s, run = short(r["scores"]), r.get("run")
         noise = f" ± {short(r['noise'])['fd']:.2f}" if "noise" in r else ""
         cells = [named(r, root), number(r.get("start"), 1), f"{s['fd']:.2f}{noise}"]
+        cells += [", ".join(number(fd) for fd in r.get("again", []))]
         cells += [number(s[k]) for k in ("precision", "recall", "coverage")] + [percent(s.get("near"))]
         if run:
             cells += [" + ".join(f"{n} {p / 1e6:.2f} M" for n, p in run["parameters"].items())]
@@ -241,10 +247,10 @@ def meaning() -> str:
         for r in lines:
             if any(k.split("-")[0] == score for k in r["scores"]):
                 name = (
-                    f"[{r['recipe']}](models/{r['model']}.md) ([log](../benchmarks/results/logs/{r['recipe']}.jsonl))"
+                    f"[{r['recipe']}](models/{r['model']}.md) ([log](../benchmarks/results/logs/{rows.label(r)}.jsonl))"
                 )
                 spent = {"images": f"{r['images']:,}", "minutes": rows.minutes(r)}
-                body.append({"": name, "data set": r["dataset"], **cells(r, lines), **spent})
+                body.append({"": name, "data set": r["dataset"], "seed": r["seed"], **cells(r, lines), **spent})
         if body:
             parts.append(f"**{title}**\n\n{table([*body[0]], [[*row.values()] for row in body])}")
     return "\n\n".join([*parts, where(lines)]) if parts else "No results yet."
