@@ -3,7 +3,8 @@
     python benchmarks/quality.py                       # every shipped file, into results/quality.jsonl
     python benchmarks/quality.py sngan-fashion-mnist   # one of them
     python benchmarks/quality.py --check               # score them again: has one moved, is one too bad to ship?
-    python benchmarks/quality.py --baselines           # what a score is worth, on each data set that weights were trained on
+    python benchmarks/quality.py --baselines           # what a score is worth, on each data set that a run was trained on
+    python benchmarks/quality.py --baselines mnist     # on one of them
 
 ``--check`` draws the same 10,000 samples (a translator: all held-out pairs) again: exit status 1 where a file's content, a
 score or what it depends on is not the committed one's. A score may differ by its noise, which is in its line: three times its
@@ -157,14 +158,15 @@ def ends(model: Model, split: str, to: str, end: str) -> Tensor:
     return data.arrays["x"][getattr(way, end)].float() / 255
 
 
-def baselines_of(name: str) -> Iterable[Line]:
-    """What stands beside shipped weights."""
-    if zoo.load(name).verb == "translate":
-        for known, model in trivial_translators(name):
+def baselines_of(dataset: str) -> Iterable[Line]:
+    """What stands beside the models trained on a data set; where weights shipped for it translate, beside those."""
+    shipped = {n: zoo.load(n) for n in zoo.list_weights()}
+    found = [n for n, m in shipped.items() if m.verb == "translate" and m.card["dataset"]["name"] == dataset]
+    if found:
+        for known, model in trivial_translators(found[0]):
             for to in ways(model):
                 yield {"what": known, "kind": "baseline", **score(model, to)}
         return
-    dataset = zoo.load(name).card["dataset"]["name"]
     for make in (baselines.Gaussian, baselines.Mixture, baselines.Noisy, baselines.Copies):
         yield {"what": make.name, "kind": "baseline", **score(make(open_data(dataset)), dataset=dataset)}
     held = baselines.Copies(open_data(dataset, split="test"))
@@ -246,22 +248,17 @@ def check(names: Iterable[str]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="shipped weights; by default all")
+    parser.add_argument("names", nargs="*", help="shipped weights, with --baselines data sets; by default all")
     parser.add_argument("--baselines", action="store_true", help="what stands beside them, instead of themselves")
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args(argv)
-    names = arguments.names or zoo.list_weights()
     if arguments.check:
-        wrong = check(names)
+        wrong = check(arguments.names or zoo.list_weights())
         print("\n".join(wrong) or "quality: the committed scores hold")
         return int(bool(wrong))
-    done: set[str] = set()
-    for name in names:
-        dataset = zoo.load(name).card["dataset"]["name"]
-        if arguments.baselines and dataset in done:
-            continue
-        done.add(dataset)
-        command = f"python benchmarks/quality.py {name}{' --baselines' if arguments.baselines else ''}"
+    known = sorted({r["dataset"] for r in rows.read("learned")}) if arguments.baselines else zoo.list_weights()
+    for name in arguments.names or known:
+        command = f"python benchmarks/quality.py {'--baselines ' if arguments.baselines else ''}{name}"
         for row in (baselines_of if arguments.baselines else lines_of)(name):
             rows.write("quality", row | rows.facts(command, 0), ("kind", "dataset", "what", "to"))
             print(f"{row['dataset']}: {row['what']} {row['to']} {json.dumps(row['scores'])}", flush=True)

@@ -13,6 +13,7 @@ from zoo import hub
 from zoo import recipe as recipes
 from zoo.data import facts
 from zoo.engine import plan
+from zoo.metrics.baselines import Gaussian
 from zoo.recipe import decode
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -205,6 +206,15 @@ def test_shipped_weights_are_what_their_recipes_make():
         card, recipe = hub.read_header(hub.find(name))["card"], recipes.find(name)
         assert decode(card["recipe"]) == plan.resolve(recipe, facts(recipe.dataset)), name
         assert (card["images"], recipe.images) == tuple(trained()[name][k] for k in ("images", "budget")), name
+
+
+def test_runs_beat_a_gaussian_in_ten_principal_components(benchmark):
+    """Every committed line of a generator, of whatever seed: who does not has learnt nothing that a covariance does not know."""
+    rows = benchmark("rows")
+    known = {r["dataset"]: rows.distance(r["scores"]) for r in rows.read("quality") if r["what"] == Gaussian.name}
+    runs = [r for r in rows.read("learned") if "" in r["end"]]
+    assert {r["dataset"] for r in runs} == set(known)
+    assert not [(r["recipe"], r["seed"]) for r in runs if rows.distance(r["end"][""]) >= known[r["dataset"]]]
 
 
 def test_shipped_weights_that_are_compared_cost_the_same():
