@@ -8,7 +8,9 @@ Departures:
 - The two halves of MNIST are every second image; the PyTorch code shuffles the images, then halves them.
 - inverse: the code's setting for edges, on the paper's second task.
 - emoji: the paper's faces are not to be had. The layers are those of the authors' face model at 64x64 (one halving fewer); the
-  paper's sharing of them is not released, here the last two layers of G and the first two of D belong to one domain alone.
+  paper's sharing of them is not released, here the last two layers of G and the first two of D belong to one domain alone. Their code
+  for faces has noise from U(-1, 1), batches of 128, a step of one player an iteration and no decay of biases and norms; ours plays as
+  for digits.
 - Reduced settings: a quarter of G's width; the emoji at 32x32, with a sixteenth of the widths, at most.
 - uncoupled: not the paper's but what it is measured against: the same two networks with nothing shared.
 """

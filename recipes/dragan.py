@@ -10,6 +10,7 @@ Departures:
 - cifar10: the layers of the paper's DCGAN are not known. These are WGAN-GP's, which have no batch norm in D: there the slope at one
   image would depend on the others. The budget is 200,000 steps as for MNIST. Images are in [-1, 1], where the deviation, and with it
   the neighbourhood, is twice that in [0, 1]; the slope that is asked for, 1, stays.
+- Batches of 64 in all but the two digit settings, which have the notebook's 128.
 - fashion-mnist, mnist-small, cifar10-small: WGAN-GP's networks, narrower, at twice the rate; what is sampled is an average of G's
   weights over time.
 """

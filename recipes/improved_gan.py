@@ -3,10 +3,10 @@
 
 ``mnist`` and ``cifar10`` are the semi-supervised settings of the authors' code, with feature matching; ``cifar10-minibatch`` is
 theirs for images, with minibatch discrimination and three steps of G for each of D. Other recipes may take the tricks: the
-penalties ``feature-matching`` and ``historical-averaging`` where the game takes penalties (all those in which D judges images one
-by one), the first where D has features of images alone; ``smooth=0.9`` where the loss is a cross-entropy; the network
-``minibatch-discriminator`` around a D with features that takes no classes; ``virtual-batch-norm`` around a G of z (and y) with batch
-norm. ``fashion-mnist`` has all but feature matching together, on DCGAN's networks.
+penalties ``feature-matching`` and ``historical-averaging`` in the adversarial game and those made of it (auxiliary, energy, boundary,
+information, semi-supervised), the first where D has features of images alone; ``smooth=0.9`` where the loss is a cross-entropy; the
+network ``minibatch-discriminator`` around a D with features that takes no classes, in the same games; ``virtual-batch-norm`` around a
+G of z (and y) with batch norm, in any game. ``fashion-mnist`` has all but feature matching together, on DCGAN's networks.
 
 Departures:
 - Feature matching compares means over the features (squared differences for digits, absolute ones for images), as in the code;
@@ -16,7 +16,8 @@ Departures:
   (With 1e-8 beside the root the digits' G went over to one image.)
 - D is tested with an average of its weights that begins at the weights; theirs begins at 0.
 - Their generators always normalise with the batch's statistics; ours with running averages where we sample.
-- cifar10-minibatch: its length is that of cifar10, which our sources do not say of it.
+- cifar10-minibatch: its length is that of cifar10, which our sources do not say of it. It leaves no classifier behind: what its D says of
+  an image depends on those beside it.
 - SVHN (as cifar10, with narrower networks) and ImageNet have no setting here.
 - Reduced settings: mnist-small has the full networks, 12,000 rounds, averages ten times as quick. mnist-supervised is the
   same classifier on the same number of labels alone. fashion-mnist: the authors combine the tricks on ImageNet; historical

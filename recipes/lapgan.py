@@ -14,8 +14,8 @@ Departures:
 - Widths of 64 at 14x14 and 128 at 28x28: the paper refers to a listing that we have not seen; the code's default is 64.
 - conditional: the coarsest level begins with the unconditional one's weights, N(0, 0.05^2) and N(0, 0.005^2), where the authors' has
   Torch's; its fakes have random classes.
-- Reduced settings: narrow, 28x28 halved twice (32x32 for CIFAR-10), Adam at 2e-4 instead of descent at 0.02; what is sampled is an average
-  of G's weights over time.
+- Reduced settings: narrow, 28x28 halved twice (32x32 for CIFAR-10), 32 reals a step, Adam at 2e-4 instead of descent at 0.02; what is
+  sampled is an average of G's weights over time.
 """
 
 from zoo.recipe import SGD, Adam, Data, Ema, Ramp, Recipe, Spec, Stage, Stream, setting

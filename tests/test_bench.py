@@ -217,6 +217,29 @@ def test_runs_beat_a_gaussian_in_ten_principal_components(benchmark):
     assert not [(r["recipe"], r["seed"]) for r in runs if rows.distance(r["end"][""]) >= known[r["dataset"]]]
 
 
+def test_what_models_say_is_what_they_must(benchmark):
+    """From labels, codes and encoders: at least 30 % fewer errors than the same classifier on the labels alone; 1.5 nat, and 70 % of
+    MNIST's digits by the code; 5 points over a random encoder; 85 % of the pixels of coupled digits, more than of two GANs."""
+    table, rows = benchmark("table"), benchmark("rows")
+    meaning, seen = rows.read("meaning"), set()
+    for r in meaning:
+        if "error" in r["scores"] and r["verb"] != "classify":
+            alone = table.alone(r, meaning)
+            assert r["scores"]["error"] <= 0.7 * alone["scores"]["error"], r["recipe"]
+            seen.add(r["model"])
+        if "information" in r["scores"]:
+            assert r["scores"]["information"] > 1.5, r["recipe"]
+            assert r["dataset"] != "mnist" or r["scores"]["code-accuracy"] >= 0.7, (r["recipe"], r["seed"])
+            seen.add(r["model"])
+    for r in rows.read("encoders"):
+        for score, value in r["code"]["trained"].items():
+            assert value >= r["code"]["random"][score] + 5, (r["recipe"], score)
+        seen.add(r["recipe"].split("-")[0])
+    pairs = {r["recipe"]: r["agreement"] for r in rows.read("coupled")}
+    assert pairs["cogan-mnist-small"] >= max(0.85, pairs["cogan-mnist-uncoupled-small"] + 0.03)
+    assert seen == {"improved-gan", "triplegan", "infogan", "bigan", "vaegan"}
+
+
 def test_shipped_weights_that_are_compared_cost_the_same():
     """What was spent, not what was planned."""
     work = {name: trained()[name]["multiply_adds"] for name in hub.index() if name.endswith("-fashion-mnist")}

@@ -2,10 +2,12 @@
 
 Networks are those of the recipes, with few channels. In its game each set of them meets every loss and every penalty, in turns such
 that over the sets each penalty meets each loss; two small sets meet them all crosswise. A penalty that reads D's features is left
-out where D has none.
+out where D has none. Games that take a loss alone meet every loss with each of their sets, the boundary game, which has a loss of its
+own, every penalty.
 """
 
 import copy
+import dataclasses
 import fnmatch
 import functools
 import inspect
@@ -27,19 +29,19 @@ from zoo.registry import LOSSES, NETWORKS, PENALTIES, Spec
 
 BATCH = 4
 GAMES = ("adversarial", "auxiliary", "energy", "information", "semi-supervised")  # those that take a loss and penalties
+LOSS_ALONE = ("autoencoding", "coupled", "inference", "pyramid")
 LENT = ("vaegan", "triplegan")  # models of other games whose G and D play the plain one too
 
 Key = tuple[str, ...]  # a game and the names of its networks
 
 ELSEWHERE = {  # why a network is in no cell of the grid
-    "bigan-*": "D judges pairs of an image and a code",
-    "cogan-*": "G makes two images of one z, D judges two domains",
-    "laplacian-*": "a level's G starts from the coarser image",
+    "bigan-*": "D judges pairs of an image and a code: with every loss below",
+    "cogan-*": "G makes two images of one z, D judges two domains: with every loss below",
+    "laplacian-*": "a level's G starts from the coarser image: with every loss below",
     "cyclegan-*": "translators start from images",
     "patch-*": "of translators",
     "*-encoder": "no G and no D",
     "*classifier": "no G and no D",
-    "began-*": "the boundary game has a loss of its own",
 }
 
 
@@ -55,10 +57,12 @@ def sets() -> dict[Key, str]:
         made = recipes.find(name)
         stage = made.stages[-1]
         games = {stage.game.name} & set(GAMES)
+        if stage.game.name == "boundary":
+            games = {"energy"}
         if games - {"energy"} or made.model in LENT:
             games.add("adversarial")
         for game in games if {"G", "D"} <= set(made.networks) else ():
-            names = sorted(made.networks) if game == stage.game.name else ("D", "G")
+            names = sorted(made.networks) if game == stage.game.name else ("D", "G")  # of LENT and of BEGAN only these
             key = (game, *(made.networks[n].name for n in names))
             found[key] = min(found.get(key, (10**9, "")), (stage.resolution, name))
     return {key: name for key, (_, name) in sorted(found.items())}
@@ -147,7 +151,7 @@ def draw(learner: Learner, stage: Stage, facts, round: int) -> Batch:
     shape = (facts.channels, stage.resolution, stage.resolution) if stage.resolution else (facts.channels,)
     low, high = stage.data.range
     for need in learner.game.needs:
-        images = need in ("x", "labelled")
+        images = not need.startswith("y")
         batch[need] = low + (high - low) * batch.rand(*shape) if images else batch.randint(len(facts.classes))
     return batch
 
@@ -279,6 +283,71 @@ def wrapped() -> list:
 def test_wrapped(key, around):
     learner, stage = opened(key, Spec("non-saturating"), None, **around)
     play_two_rounds(learner, stage, prepared(key)[1])
+
+
+@pytest.mark.parametrize("penalty", own(PENALTIES))
+@pytest.mark.parametrize("key, around", wrapped())
+def test_wrapped_with_penalties(key, around, penalty):
+    learner, stage = opened(key, Spec("hinge"), Spec(penalty), **around)
+    if not reads_features(penalty) or hasattr(learner.game.D, "features"):
+        play_two_rounds(learner, stage, prepared(key)[1])
+        check_reach(learner, draw(learner, stage, prepared(key)[1], 2))
+
+
+# Games that take less -------------------------------------------------------------------------------------------------
+
+
+def apart() -> list:
+    """For each game of LOSS_ALONE, and the boundary game, a recipe with each set of networks, and all of its stages; what they take."""
+    found = {}
+    for name in NAMES:
+        for i, stage in enumerate(recipes.find(name).stages):
+            if stage.game.name in (*LOSS_ALONE, "boundary"):
+                key = (stage.game.name, i, *(n.name for n in recipes.find(name).networks.values()))
+                found[key] = min(found.get(key, (10**9, "")), (stage.resolution, name))
+    given = []
+    for (game, i, *_), (_, name) in found.items():
+        if game in LOSS_ALONE:
+            given += [(name, i, {"loss": Spec(loss)}) for loss in own(LOSSES)]
+        else:
+            given += [(name, i, {"penalties": (Spec(p),)}) for p in own(PENALTIES)]
+    return given
+
+
+@pytest.mark.parametrize(
+    "name, i, taken", apart(), ids=lambda v: "-".join(map(str, v)) if isinstance(v, dict) else None
+)
+def test_games_that_take_less(name, i, taken):
+    made = small(name, BATCH)
+    facts = facts_of(made.dataset)
+    made = plan.resolve(made, facts)
+    stage = made.stages[i]
+    stage = dataclasses.replace(stage, game=stage.game.replace(**taken))
+    learner = Learner(plan.build_game(stage, plan.build_networks(made), facts), stage)
+    play_two_rounds(learner, stage, facts)
+    if "penalties" in taken:
+        check_reach(learner, draw(learner, stage, facts, 2))
+
+
+@pytest.mark.parametrize("name", ["bigan-mnist", "cogan-mnist", "vaegan-fashion-mnist"])
+def test_virtual_batch_norm_takes_the_prior_of_its_game(name):
+    """Its reference is noise of the prior, in every game."""
+    made = small(name, BATCH)
+    facts = facts_of(made.dataset)
+    made = plan.resolve(made, facts)
+    G = Spec(
+        "virtual-batch-norm",
+        network=made.networks["G"],
+        reference=5,
+        channels=facts.channels,
+        resolution=made.stages[-1].resolution,
+    )
+    stage = made.stages[-1]
+    stage = dataclasses.replace(stage, game=stage.game.replace(prior=Spec("uniform", low=2.0, high=3.0)))
+    networks = plan.build_networks(made.replace(networks={**made.networks, "G": G}))
+    learner = Learner(plan.build_game(stage, networks, facts), stage)
+    play_two_rounds(learner, stage, facts)
+    assert learner.game.G.reference.min() >= 2 and learner.game.G.reference.max() <= 3
 
 
 # What is in it --------------------------------------------------------------------------------------------------------

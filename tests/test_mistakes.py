@@ -92,6 +92,10 @@ MISTAKES = {
     "precision": ((*TRAIN, "--precision", "fp8"), "--precision", "'fp8'", "'fp32', 'bf16'"),
     "device": ((*TRAIN, "--device", "abacus"), "device", "'abacus'", "cpu"),
     "processes": ((*TRAIN, "--nproc", "3"), "--nproc", "3", "batch=64 must be a multiple"),
+    "processes of a stream": (
+        ("train", "triplegan", "--dataset", "mnist", "--variant", "small", "--out", "new", "--nproc", "2"),
+        "--nproc", "2", "batch=1 of stream 'labelled_D' must be a multiple",
+    ),
     "class number": (("sample", "class.safetensors", "--y", "3", *SAMPLE), "y=", "3", "0 to 2"),
     "class name": (("sample", "class.safetensors", "--y", "dgo", *SAMPLE), "y=", "'dgo'", "did you mean dog"),
     "classes for none": (("sample", "image.safetensors", "--y", "3", *SAMPLE), "y=", "3", "not class-conditional"),

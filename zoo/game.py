@@ -142,7 +142,10 @@ class Game(nn.Module, abc.ABC):
 
     def prepare(self, batch: Batch) -> None:
         """Before the first round of the stage, without gradient, in training mode: data-dependent initialisation.
-        ``batch`` holds up to 1,024 real images, the same on every process."""
+        ``batch`` holds up to 1,024 real images, the same on every process. A G that sets itself from noise (``initialise``)
+        is given 500 draws of the game's prior."""
+        if hasattr(self, "prior") and hasattr(getattr(self, "G", None), "initialise"):
+            self.G.initialise(self.prior(500, batch.generator, batch.device))
 
     def finish(self, draw: Callable[[], Batch]) -> None:
         """Before export, without gradient, on a copy, in one process alone: standing statistics and the like. ``draw()``

@@ -1,5 +1,6 @@
 """Adversarial losses: pairs of functions of D's raw scores, for what D lowers and what G lowers.
 
+A score is high where D takes an image for real; a game whose D gives energies hands their negatives on.
 Scores may have any shape (patch discriminators give maps); every loss is a mean over all of them, in float32.
 A new loss is one function here (or in another distribution's ``zoo.losses`` entry point) and a recipe.
 """
@@ -77,11 +78,11 @@ def wasserstein() -> Pair:
 
 @LOSSES.register("margin")
 def margin(margin: float = 10.0) -> Pair:
-    """Zhao et al. 2016, eq. 1 and 2, for scores that are energies (low where D takes an image for real): D lowers
+    """Zhao et al. 2016, eq. 1 and 2, with the energy D(x) = -score, which is never negative there: D lowers
     E D(x) + E max(0, margin - D(G(z))), G lowers E D(G(z))."""
     return Pair(
-        lambda real, fake: real.float().mean() + relu(margin - fake.float()).mean(),
-        lambda real, fake: fake.float().mean(),
+        lambda real, fake: relu(margin + fake.float()).mean() - real.float().mean(),
+        lambda real, fake: -fake.float().mean(),
     )
 
 

@@ -84,11 +84,11 @@ def test_energy_is_the_distance_to_the_reconstruction():
     """One number an image, a Euclidean norm; x counts on both sides of the distance."""
     x = torch.randn(5, 1, 4, 4)
     game = game_of(x, factor=0.25)
-    assert torch.allclose(game.score(x, batch_of(x)), 0.75 * x.flatten(1).norm(dim=1))
+    assert torch.allclose(-game.score(x, batch_of(x)), 0.75 * x.flatten(1).norm(dim=1))
     mean = game_of(x, factor=0.25, distance="absolute")
-    assert torch.allclose(mean.score(x, batch_of(x)), 0.75 * x.abs().flatten(1).mean(1))
+    assert torch.allclose(-mean.score(x, batch_of(x)), 0.75 * x.abs().flatten(1).mean(1))
     x = x.requires_grad_()
-    (gradient,) = torch.autograd.grad(game.score(x, batch_of(x)).sum(), x)
+    (gradient,) = torch.autograd.grad(-game.score(x, batch_of(x)).sum(), x)
     unit = (x / x.flatten(1).norm(dim=1).view(-1, 1, 1, 1)).detach()
     assert torch.allclose(gradient, (1 - 0.25) * unit), "with the target detached it were -0.25"
     with pytest.raises(ValueError, match=r"game\.distance='cosine': must be euclidean or absolute"):
@@ -98,12 +98,30 @@ def test_energy_is_the_distance_to_the_reconstruction():
 def test_losses():
     """Equal energies g below the margin m: D loses m, G g. The hinge is each image's own."""
     loss = LOSSES.build(Spec("margin", margin=10.0))
-    g = torch.full((4,), 3.0)
-    assert loss.d(g, g).item() == 10.0 and loss.g(None, g).item() == 3.0
-    assert loss.d(torch.zeros(2), torch.tensor([0.0, 20.0])).item() == 5.0
-    fake = torch.tensor([4.0, 30.0], requires_grad=True)
-    (gradient,) = torch.autograd.grad(loss.d(torch.zeros(2), fake), fake)
+    score = -torch.full((4,), 3.0)
+    assert loss.d(score, score).item() == 10.0 and loss.g(None, score).item() == 3.0
+    assert loss.d(torch.zeros(2), -torch.tensor([0.0, 20.0])).item() == 5.0
+    energy = torch.tensor([4.0, 30.0], requires_grad=True)
+    (gradient,) = torch.autograd.grad(loss.d(torch.zeros(2), -energy), energy)
     assert gradient.tolist() == [-0.5, 0.0], "a fake beyond the margin leaves D alone"
+
+
+ENERGIES = {"least-squares": {"a": -10.0, "b": 0.0, "c": 0.0}}  # its targets are scores, and no score is above 0
+
+
+@pytest.mark.parametrize("loss", LOSSES.names())
+def test_every_loss_takes_energies(loss):
+    """D learns to give back reals better and fakes no better, whatever the loss; G makes what D gives back."""
+    x, images = torch.rand(4, 1, 4, 4), torch.rand(4, 1, 4, 4)
+    game, batch = game_of(images, factor=0.25, loss=Spec(loss, **ENERGIES.get(loss, {}))), batch_of(x)
+    seen = []
+    game.distance = lambda back, x: seen.append((back - x).flatten(1).norm(dim=1)) or seen[-1]
+    (by,) = torch.autograd.grad(game.loss_D(batch), seen)
+    real, fake = by.split(4)
+    assert (real >= 0).all() and real.any() and (fake <= 0).all()
+    seen.clear()
+    (by,) = torch.autograd.grad(game.loss_G(batch), seen)
+    assert (by[-4:] > 0).all()
 
 
 def pulling_away(codes):

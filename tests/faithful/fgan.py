@@ -244,7 +244,21 @@ def test_classrooms():
         NETWORKS.build(Spec("dcgan-discriminator", activation="selu"))
 
 
-@pytest.mark.parametrize("name", ["kl", "reverse-kl", "pearson", "neyman", "hellinger", "jeffrey", "small"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "kl",
+        "reverse-kl",
+        "pearson",
+        "neyman",
+        "hellinger",
+        "jeffrey",
+        "jensen-shannon",
+        "gan",
+        "total-variation",
+        "small",
+    ],
+)
 def test_plain_loop(beside, name):
     """Algorithm 1: one backward pass gives both gradients; V goes up the bound while G goes down, from the same old weights."""
     tiny = {"G": {"latent": 5, "hidden": (12, 12), "scale": 0.5}, "D": {"hidden": (8, 8), "scale": 0.2}}
@@ -268,6 +282,12 @@ def test_plain_loop(beside, name):
         "neyman": (lambda v: 1 - torch.exp(-v), lambda t: 2 - 2 * torch.sqrt(1 - t)),
         "hellinger": (lambda v: 1 - torch.exp(-v), lambda t: t / (1 - t)),
         "jeffrey": (lambda v: v, jeffrey),
+        "jensen-shannon": (
+            lambda v: math.log(2) - torch.log(1 + torch.exp(-v)),
+            lambda t: -torch.log(2 - torch.exp(t)),
+        ),
+        "gan": (lambda v: -torch.log(1 + torch.exp(-v)), lambda t: -torch.log(1 - torch.exp(t))),
+        "total-variation": (lambda v: 0.5 * torch.tanh(v), lambda t: t),
         "small": (lambda v: math.log(2) - torch.log(1 + torch.exp(-v)), lambda t: -torch.log(2 - torch.exp(t))),
     }[name]
     for _ in b.rounds():

@@ -267,6 +267,25 @@ def test_losses_of_known_logits(logits, unlabelled):
     assert game.loss_D(batch).item() == pytest.approx(math.log(10) + unlabelled, abs=1e-4)
 
 
+def test_a_logit_too_many():
+    """K + 1 logits have one too many: a constant on all changes nothing, so the made-up class's may be held at 0; a constant on the K
+    that are left changes D, and not which class an image has."""
+    torch.manual_seed(0)
+    logits, batch = torch.randn(11), Batch(4, generator=torch.Generator())
+    batch.update(x=torch.rand(4, 1, 28, 28), labelled=torch.rand(4, 1, 28, 28), y=torch.arange(4))
+    of_real = -logits.log_softmax(0)[10].exp().neg().log1p()  # of all K + 1: -log(1 - p(made-up))
+    of_class = -(logits[:10] - logits[:10].logsumexp(0))[:4].mean()
+
+    def lowered(shift):
+        return semi(D=Says((logits - logits[10])[:10] + shift)).loss_D(batch).item()
+
+    of_fake = -logits.log_softmax(0)[10]
+    assert lowered(0.0) == pytest.approx((of_class + 0.5 * (of_real + of_fake)).item(), abs=1e-5)
+    assert lowered(1.0) != pytest.approx(lowered(0.0), abs=1e-2)
+    posterior = [semi(D=Says(logits[:10] + c)).D.logits(batch["x"]).softmax(1) for c in (0.0, 1.0)]
+    torch.testing.assert_close(*posterior)
+
+
 def test_both_at_once_lower_the_same():
     """Played simultaneously, D's loss holds the labelled images' cross-entropy too, and each loss is that of its own turn."""
     torch.manual_seed(0)

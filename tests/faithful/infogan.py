@@ -268,6 +268,8 @@ def test_sampling_with_codes(model):
         assert torch.equal(model.sample(seed=5 + k, codes=own)[0], plain[k])
     same = model.sample(20, codes={"c1": 3, "c2": [i / 10 for i in range(20)]}, chunk=16)
     assert torch.equal(model.sample(seed=17, codes={"c1": 3, "c2": 1.7})[0], same[17])
+    asked = torch.stack([model.sample(seed=5, codes={"c1": k})[0] for k in range(10)])
+    assert len(asked.flatten(1).unique(dim=0)) == 10, "each value of c1 alone makes another image"
     images, columns = model.traverse("c2", [0, 1])
     assert columns == 10 and len(images) == 20
     assert torch.equal(images[10], model.sample(seed=1, codes={"c2": -2.0})[0])

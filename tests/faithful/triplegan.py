@@ -88,6 +88,43 @@ def test_losses_at_one_half():
     assert torch.bincount(y).tolist() == [2] * 10
 
 
+class Points(nn.Module):
+    """Images that are one of three points, said by their first pixel."""
+
+    def __init__(self, points=None):
+        super().__init__()
+        self.latent, self.classes = 3, 10
+        self.points = points
+        self.said = nn.Parameter(torch.zeros(3))
+
+    @staticmethod
+    def images(counts):
+        return torch.arange(3).repeat_interleave(torch.tensor(counts)).float().view(-1, 1, 1, 1).expand(-1, 1, 28, 28)
+
+    def forward(self, x, y=None):
+        return self.images(self.points) if self.points else self.said[x[:, 0, 0, 0].long()]
+
+
+def test_the_best_discriminator():
+    """p / (p + (p_g + p_c) / 2), where the pairs of C and those of G count by halves: there D's loss is flat."""
+    p, p_g, p_c = [2, 3, 5], [6, 2, 2], [1, 8, 1]  # of ten images each
+    D = Points()
+    networks = {"G": Points(p_g), "D": D, "C": build("classifier", width=2)}
+    game, batch = GAMES.build(Spec("triple", alpha=0.5), networks), batch_of(10)
+    real = Points.images(p)
+    batch.update(own=real[:9], labelled_D=real[9:], x=Points.images(p_c))
+    p, p_g, p_c = (torch.tensor(v) / 10 for v in (p, p_g, p_c))
+    best = p / (p + (p_g + p_c) / 2)
+    with torch.no_grad():
+        D.said.copy_(best.logit())
+    (slope,) = torch.autograd.grad(game.loss_D(batch), D.said)
+    assert slope.abs().max() < 1e-6
+    with torch.no_grad():
+        D.said.copy_((p / (p + p_g + p_c)).logit())
+    (slope,) = torch.autograd.grad(game.loss_D(batch), D.said)
+    assert slope.abs().max() > 1e-2
+
+
 def test_what_reaches_the_classifier():
     """D's part in C's loss goes back through the largest probability alone: 1/2 BCE d max C; and none goes to G."""
     game, batch = game_of(Half(), adversarial=1.0), batch_of()

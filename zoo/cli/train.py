@@ -108,6 +108,9 @@ def command(
         for size in sorted({turn["batch"] for stage in cost["stages"] for turn in stage["turns"]}):
             if size % nproc:
                 raise ValueError(f"--nproc {nproc}: batch={size} must be a multiple of it")
+        for name, stream in ((k, s) for stage in rescaled.stages for k, s in stage.data.streams.items() if s.batch):
+            if stream.batch % nproc:
+                raise ValueError(f"--nproc {nproc}: batch={stream.batch} of stream '{name}' must be a multiple of it")
         tell_cost(rescaled, cost, dataset, as_json, dry_run)
     if dry_run:
         return

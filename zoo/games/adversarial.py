@@ -197,12 +197,10 @@ class Adversarial(Game):
             p.clamp_(-self.clip, self.clip)
 
     def prepare(self, batch: Batch) -> None:
-        """GAN's output bias: G starts at the mean image. Networks that set themselves from data (``initialise``) are given
-        500 samples: D images, G noise."""
+        """GAN's output bias: G starts at the mean image. A D that sets itself from images (``initialise``) is given 500."""
         if self.output_mean:
             self.G.set_output_mean(batch["x"].mean(0))
-        if hasattr(self.G, "initialise"):
-            self.G.initialise(self.prior(500, batch.generator, batch.device))
+        super().prepare(batch)
         if hasattr(self.D, "initialise"):
             self.D.initialise(batch["x"][:500])
 

@@ -48,6 +48,10 @@ class Autoencoding(Game):
         super().__init__(networks)
         if not 0 <= weight <= 1:
             raise ValueError(f"game.weight={weight}: must be from 0 to 1")
+        if not hasattr(self.D, "similarity"):
+            raise ValueError(
+                f"networks.D: {type(self.D).__name__} has no similarity(x) to compare images in, which autoencoding needs"
+            )
         self.pair = LOSSES.build(loss)
         self.prior_spec, self.prior = prior, build_prior(prior, self.G)
         self.weight, self.equilibrium, self.slack = weight, equilibrium, slack

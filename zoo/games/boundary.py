@@ -46,12 +46,12 @@ class Boundary(Energy):
         return [Turn(("D",), self.loss_D), G, *self.lazy_turns()]
 
     def loss_D(self, batch: Batch) -> Tensor:
-        real, fake = self.scores(batch["x"], self.fakes(batch).detach(), batch)
+        real, fake = (-score for score in self.scores(batch["x"], self.fakes(batch).detach(), batch))
         batch["real_energy"] = real.detach()
         return self.with_penalties("D", real.mean() - self.k * fake.mean(), batch)
 
     def loss_G(self, batch: Batch) -> Tensor:
-        energy = self.score_fake(self.fakes(batch), batch)
+        energy = -self.score_fake(self.fakes(batch), batch)
         batch["fake_energy"] = energy.detach()
         return self.with_penalties("G", energy.mean(), batch)
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo import parallel
 from zoo.game import Batch, Game, Turn
 from zoo.registry import GAMES
 
@@ -24,8 +25,9 @@ def classifier_loss(C: nn.Module, batch: Batch, unlabelled: Tensor | None, weigh
     loss = F.cross_entropy(logits, batch["y"])
     if unlabelled is not None:
         p = unlabelled.float().softmax(1)
+        mean = parallel.mean_with_gradient(p.mean(0))  # of all processes' images
         entropy = -(p * unlabelled.float().log_softmax(1)).sum(1).mean()
-        loss = loss + weights["entropy"] * entropy - weights["balance"] * p.mean(0).clamp(min=1e-12).log().mean()
+        loss = loss + weights["entropy"] * entropy - weights["balance"] * mean.clamp(min=1e-12).log().mean()
     if weights["decay"]:
         loss = loss + weights["decay"] * C.head.weight.float().square().sum()
     return loss

@@ -1,5 +1,5 @@
-"""The game of two players in which D is an autoencoder: an image's score is its energy, the distance to its
-reconstruction.
+"""The game of two players in which D is an autoencoder: an image's energy is the distance to its reconstruction, its score
+the energy's negative.
 
 J. Zhao, M. Mathieu, Y. LeCun, Energy-based Generative Adversarial Network, 2016, arXiv 1609.03126, section 2. One
 step of D, then one of G on fresh noise.
@@ -24,7 +24,8 @@ DISTANCES = {
 
 @GAMES.register("energy")
 class Energy(Adversarial):
-    """G(z) against D, which returns a reconstruction: score(x) = distance(D(x), x) >= 0, [N], low where x looks real.
+    """G(z) against D, which returns a reconstruction: energy(x) = distance(D(x), x) >= 0, [N], low where x looks real. Losses and
+    penalties are given score(x) = -energy(x), high there as any D's, but never above 0 (least squares wants targets there).
 
     ``distance``: ``"euclidean"`` (the norm over all values) or ``"absolute"`` (their mean absolute difference). ``loss`` and
     ``penalties`` as in the adversarial game.
@@ -44,15 +45,15 @@ class Energy(Adversarial):
         self.distance = DISTANCES[distance]
 
     def score(self, x: Tensor, batch: Batch) -> Tensor:
-        """The energies of images, [N]; x has its say on both sides of the distance."""
-        return self.distance(self.D(x), x)
+        """[N]; x has its say on both sides of the distance."""
+        return -self.distance(self.D(x), x)
 
     def score_fake(self, fake: Tensor, batch: Batch) -> Tensor:
         """As ``score``, and the codes of the fakes are left to the penalties."""
         code = self.D.encode(fake)
         if self.penalties:
             batch["features"] = code.flatten(1)
-        return self.distance(self.D.decode(code), fake)
+        return -self.distance(self.D.decode(code), fake)
 
     def scores(self, x: Tensor, fake: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         if self.joined:

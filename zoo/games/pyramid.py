@@ -45,8 +45,6 @@ class Pyramid(Game):
         if self.D.sizes != sizes:
             raise ValueError(f"networks.D.sizes={self.D.sizes}: must be those of G, {sizes}")
         self.level, self.pair, self.prior_spec = level, LOSSES.build(loss), prior
-        if self.pair.relative:
-            raise ValueError(f"game.loss={loss.name}: the pyramid's G sees no reals; take another loss")
         self.prior: Prior = PRIORS.build(prior.replace(dim=self.G.noise[level]))
         self.generator_batch = generator_batch
         given = ("x", "c") if level else ("x",)
@@ -60,7 +58,7 @@ class Pyramid(Game):
                 (f"G.levels.{self.level}",),
                 self.loss_G,
                 batch=self.generator_batch,
-                draw="fresh" if self.level else None,
+                draw="fresh" if self.level or self.pair.relative else None,
             ),
         ]
 
@@ -82,20 +80,25 @@ class Pyramid(Game):
             y = batch["y_c"] if self.level else batch.randint(self.G.classes)
         return self.G.levels[self.level](z, l, y), l, y
 
-    def loss_D(self, batch: Batch) -> Tensor:
-        D = self.D.levels[self.level]
+    def scores(self, batch: Batch, made: Tensor, other: Tensor | None, y_made: Tensor | None) -> tuple[Tensor, Tensor]:
+        """D's scores of reals and of what ``fakes`` returns, from one pass."""
         h, l = self.split(batch["x"])
-        made, other, y_made = self.fakes(batch)
-        both = torch.cat([h, made.detach()])
         coarse = None if l is None else torch.cat([l, other])
         classes = torch.cat([batch["y"], y_made]) if self.conditional else None
-        real, fake = D(both, coarse, classes).chunk(2)
+        real, fake = self.D.levels[self.level](torch.cat([h, made]), coarse, classes).chunk(2)
         batch.log("D/real", real.float().mean())
         batch.log("D/fake", fake.float().mean())
-        return self.pair.d(real, fake)
+        return real, fake
+
+    def loss_D(self, batch: Batch) -> Tensor:
+        made, *told = self.fakes(batch)
+        return self.pair.d(*self.scores(batch, made.detach(), *told))
 
     def loss_G(self, batch: Batch) -> Tensor:
-        return self.pair.g(None, self.D.levels[self.level](*self.fakes(batch)))
+        fakes = self.fakes(batch)
+        if self.pair.relative:
+            return self.pair.g(*self.scores(batch, *fakes))
+        return self.pair.g(None, self.D.levels[self.level](*fakes))
 
     def ships(self) -> dict[str, Any]:
         """The generator as far as it has been trained: noise for the levels up to this one, images of this one's size."""

@@ -20,7 +20,8 @@ from zoo.registry import GAMES
 @GAMES.register("semi-supervised")
 class SemiSupervised(Adversarial):
     """The adversarial game on unlabelled images ``x``; D also lowers the cross-entropy of its ``logits`` on ``labelled``
-    images and their classes ``y``, and ships beside G as a classifier. Arguments as the adversarial game's."""
+    images and their classes ``y``, and ships beside G as a classifier, unless what it says of an image depends on others
+    (minibatch features). Arguments as the adversarial game's."""
 
     def __init__(self, networks: Mapping[str, nn.Module], **adversarial: Any):
         super().__init__(networks, **adversarial)
@@ -43,4 +44,6 @@ class SemiSupervised(Adversarial):
         return F.cross_entropy(logits, batch["y"])
 
     def ships(self) -> dict[str, Any]:
+        if any(getattr(m, "looks_across", False) for m in self.D.modules()):
+            return super().ships()
         return {**super().ships(), "networks": ["G", "D"], "classifier": "D"}
