@@ -9,7 +9,6 @@ A new recipe file appears here by itself.
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import click
@@ -149,8 +148,8 @@ def command_page() -> str:
 
 def main() -> int:
     made = pages()
-    return rows.settle(made, "--check" in sys.argv[1:], [p for p in MODELS.glob("*.md") if p not in made])
+    return rows.settle(made, rows.checking(__doc__), [p for p in MODELS.glob("*.md") if p not in made])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    rows.run(main)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 import zoo
 from zoo.data import open_data
+from zoo.metrics.subjects import find
 
 
 def domains(split: str, resolution: int) -> tuple[Tensor, Tensor]:
@@ -30,8 +31,10 @@ def domains(split: str, resolution: int) -> tuple[Tensor, Tensor]:
 def scores(name: str) -> dict:
     """L1 of the model and of the two baselines, to b and to a."""
     model = zoo.load(name)
+    if model.verb != "translate":
+        raise ValueError(f"name={name}: a translator is wanted, this model can {model.verb}")
     train, test = domains("train", model.resolution), domains("test", model.resolution)
-    found = {"recipe": model.card["name"], "pairs": len(test[0])}
+    found = {"recipe": model.card["name"], "sha256": find(name).weights.get("sha256"), "pairs": len(test[0])}
     for to, (source, target) in {"b": (0, 1), "a": (1, 0)}.items():
         shift = (train[target].mean((0, 2, 3)) - train[source].mean((0, 2, 3)))[:, None, None]
         made = {
@@ -55,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    rows.run(main)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,19 @@ from zoo import recipe as recipes
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """A benchmark's ``main`` from a shell: a user's mistake is one line and exit status 2."""
+    try:
+        sys.exit(main())
+    except (ValueError, OSError) as error:
+        sys.exit(_said(f"{Path(sys.argv[0]).name}: {error}"))
+
+
+def _said(line: str) -> int:
+    print(line, file=sys.stderr)
+    return 2
 
 
 def commit() -> str:
@@ -68,6 +83,11 @@ def trained_on(held: Mapping[str, Any]) -> str:
     return ", then ".join(dict.fromkeys(said))
 
 
+JOINED = {  # commits of lines that were later joined with others into one, beaf6d755e
+    "069aea2479", "113a23a684", "20e52f1373", "353c694e4d", "7c1dab7d49", "8b0c4a1eca", "aa1b83e657", "b6c3ad7", "de562b1ef1",
+}  # fmt: skip
+
+
 def outdated(row: Mapping[str, Any]) -> bool:
     """Whether a line's setting was changed after its run: its budget is no longer the recipe's."""
     return row["budget"] != recipes.find(row["recipe"]).images
@@ -102,6 +122,15 @@ def write(name: str, row: Mapping[str, Any], keys: Sequence[str]) -> None:
 def distance(scores: Mapping[str, float]) -> float:
     """The Frechet distance among scores, whichever ruler's."""
     return next(v for k, v in scores.items() if k.startswith("fd-"))
+
+
+def checking(doc: str, argv: Sequence[str] | None = None) -> bool:
+    """Whether a script that writes files was only asked to ``--check`` them, its one option."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument(
+        "--check", action="store_true", help="only say which files are out of date; exit status 1 if any"
+    )
+    return parser.parse_args(argv).check
 
 
 def settle(made: Mapping[Path, str], check: bool, gone: Sequence[Path] = ()) -> int:

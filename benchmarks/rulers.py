@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -290,29 +289,56 @@ def ladders(ruler: Ruler) -> dict:
     }
 
 
-def made(model: Model, dataset: str) -> Tensor:
-    """What a model makes: COUNT samples, or the test split translated both ways, float [N, C, H, W] in [0, 1]."""
+SETS = 5  # of samples, by which files are told apart
+
+
+def made(model: Model, dataset: str, k: int) -> Tensor:
+    """What a model makes: its k-th COUNT samples, or the test split translated both ways, float [N, C, H, W] in [0, 1]."""
     if model.verb == "sample":
-        return torch.cat(list(model.iter_samples(COUNT, seed=0, chunk=100)))
+        return torch.cat(list(model.iter_samples(COUNT, seed=k * COUNT, chunk=100)))
     data = open_data(dataset, model.resolution, "test")
     x, domain = data.arrays["x"].float() / 255, data.labels("domain")
     return torch.cat([model.translate(x[domain == source], to) for source, to in enumerate("ba")])
 
 
 def weights(pair: list[Ruler]) -> dict[str, dict]:
-    """The shipped weights of the rulers' data set: name -> which file, and its distance to the training split by each of the
-    rulers."""
+    """The shipped weights of the rulers' data set: name -> which file, and by each of the rulers the distances of SETS sets of its
+    samples (of a translator, which draws nothing, of one) to the training split."""
     dataset, found = pair[0].facts["dataset"], {}
     for name, entry in hub.index().items():
         model = hub.load(name)
         if model.card["dataset"]["name"] == dataset:
-            x = made(model, dataset)
             resolution = None if pair[0].facts["fit"] == "pad" else model.resolution
-            real = shuffled(dataset, "train", resolution)[0]
-            found[name] = {
-                "sha256": entry["sha256"][:16],
-                "by": [distance(features(r, real), features(r, x)) for r in pair],
-            }
+            real = [features(r, shuffled(dataset, "train", resolution)[0]) for r in pair]
+            by: list[list[float]] = [[] for _ in pair]
+            for k in range(SETS if model.verb == "sample" else 1):
+                x = made(model, dataset, k)
+                for distances, ruler, known in zip(by, pair, real, strict=True):
+                    distances.append(distance(known, features(ruler, x)))
+            found[name] = {"sha256": entry["sha256"][:16], "by": by}
+    return found
+
+
+def order(a: list[float], b: list[float]) -> int:
+    """-1 where every set of the one file is nearer than every set of the other, 1 where none is, 0 where they overlap."""
+    return (max(b) < min(a)) - (max(a) < min(b))
+
+
+def told_apart(scored: Mapping[str, dict]) -> dict[str, int]:
+    """Of the pairs of files: how many both rulers tell apart, alike or the other way round; how many one of them alone does,
+    or neither."""
+    found = {"alike": 0, "opposite": 0, "one": 0, "neither": 0}
+    for a, b in itertools.combinations(scored.values(), 2):
+        first, second = (order(a["by"][k], b["by"][k]) for k in range(2))
+        found[
+            "alike"
+            if first * second > 0
+            else "opposite"
+            if first * second < 0
+            else "one"
+            if first or second
+            else "neither"
+        ] += 1
     return found
 
 
@@ -339,10 +365,10 @@ def check(names: list[str]) -> int:
         pair = [ruler, *(rulers.load(n) for n in rulers.names() if n == f"{name}-b")]
         if len(pair) > 1:
             found["weights"] = scored = weights(pair)
-            ranks = [sorted(scored, key=lambda n, k=k: scored[n]["by"][k]) for k in range(2)]
             if len(scored) > 1:  # one file has no ranking
-                sane["ranking"] = ranks[0] == ranks[1]
-            sane["reals_far_under"] = all(2 * found["test"] < w["by"][0] for w in scored.values())
+                found["pairs"] = told_apart(scored)
+                sane["ranking"] = found["pairs"]["opposite"] == 0 and found["pairs"]["alike"] > 0
+            sane["reals_far_under"] = all(2 * found["test"] < min(w["by"][0]) for w in scored.values())
         row = {"ruler": name, "hash": ruler.hash, "accuracy": right, "guess": guess(name), **found, "sane": sane}
         rows.write("rulers", {**row, **rows.facts("python benchmarks/rulers.py check", 0)}, ("ruler",))
         print(json.dumps(row), flush=True)
@@ -371,4 +397,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    rows.run(main)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,10 +24,14 @@ def table(head: list[str], body: list[list[object]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in body)])
 
 
-def where(lines: list[Line]) -> str:
-    """The provenance that the lines of a table share."""
+def where(
+    lines: list[Line], again: str = "CI renders this from committed results and measures none of it again."
+) -> str:
+    """The provenance that the lines of a table share; ``again``: what CI measures of it."""
     said = {k: sorted({str(r[k]) for r in lines}) for k in ("machine", "commit")}
-    return f"Measured here: {', '.join(said['machine'])}; commits {', '.join(said['commit'])}."
+    lost = [c for c in said["commit"] if c in rows.JOINED]
+    joined = f" ({', '.join(lost)}: joined with others into beaf6d755e)" if lost else ""
+    return f"Measured here: {', '.join(said['machine'])}; commits {', '.join(said['commit'])}{joined}. {again}"
 
 
 def short(scores: dict[str, float]) -> dict[str, float]:
@@ -71,7 +74,7 @@ def scored() -> list[Line]:
                     "kind": "weights" if row else "run",
                     "short": run["images"] < run["budget"],
                     "start": start,
-                    "again": [short(r["end"][to])["fd"] for r in again],
+                    "again": {rows.label(r): short(r["end"][to])["fd"] for r in again},
                     **now,
                 }
             )
@@ -87,8 +90,8 @@ def named(r: Line, root: str) -> str:
     files = [f"[log]({root}benchmarks/results/logs/{r['what']}.jsonl)"]
     if r["kind"] == "weights":
         files.insert(0, f"[weights]({root}zoo/weights/{r['what']}.safetensors)")
-    told = ", short run" if r["short"] or r["kind"] != "weights" else ""
-    return f"{name} ({', '.join(files)}){told}{' of an earlier setting' if rows.outdated(r['run']) else ''}"
+    told = ", short run" if r["short"] else ", weights not shipped" if r["kind"] != "weights" else ""
+    return f"{name} ({', '.join(files)}){told}{', an earlier setting' if rows.outdated(r['run']) else ''}"
 
 
 def generated(lines: list[Line], root: str) -> str:
@@ -111,7 +114,8 @@ def generated(lines: list[Line], root: str) -> str:
         s, run = short(r["scores"]), r.get("run")
         noise = f" ± {short(r['noise'])['fd']:.2f}" if "noise" in r else ""
         cells = [named(r, root), number(r.get("start"), 1), f"{s['fd']:.2f}{noise}"]
-        cells += [", ".join(number(fd) for fd in r.get("again", []))]
+        logs = f"{root}benchmarks/results/logs/"
+        cells += [", ".join(f"[{number(fd)}]({logs}{name}.jsonl)" for name, fd in r.get("again", {}).items())]
         cells += [number(s[k]) for k in ("precision", "recall", "coverage")] + [percent(s.get("near"))]
         if run:
             cells += [" + ".join(f"{n} {p / 1e6:.2f} M" for n, p in run["parameters"].items())]
@@ -123,7 +127,7 @@ def generated(lines: list[Line], root: str) -> str:
 
 def translators(lines: list[Line], root: str) -> str:
     head = ["", "to", "fd: start", "end", "precision", "recall", "PSNR, dB", "SSIM"]
-    head += ["10¹² multiply-adds", "images", "minutes"]
+    head += ["10¹² multiply-adds", "images", "minutes", "scored in, s"]
     body = []
     for r in sorted(lines, key=lambda r: (r["to"], short(r["scores"])["fd"])):
         s, run = short(r["scores"]), r.get("run")
@@ -138,6 +142,7 @@ def translators(lines: list[Line], root: str) -> str:
         ]
         if run:
             cells += [number(run["multiply_adds"] / 1e12, 1), f"{run['images']:,}", rows.minutes(run)]
+            cells += [number(r.get("cost"), 0)]
         body.append([*cells, *[""] * (len(head) - len(cells))])
     text = table(head, body)
     for r in rows.read("pairs"):
@@ -156,7 +161,8 @@ def quality(root: str = "") -> str:
         mine = [r for r in lines if r["dataset"] == dataset]
         ruler = next(k for r in mine for k in r["scores"] if k.startswith("fd-")).removeprefix("fd-")
         make = translators if "psnr" in mine[0]["scores"] else generated
-        parts.append(f"**{dataset}** (the ruler `{ruler}`)\n\n{make(mine, root)}")
+        counts = sorted({r["protocol"]["generated"] for r in rows.read("quality") if r["dataset"] == dataset})
+        parts.append(f"**{dataset}** (the ruler `{ruler}`, {counts[-1]:,} images)\n\n{make(mine, root)}")
     held = [*rows.read("quality"), *rows.read("learned")]
     for r in rows.read("spread"):
         seeds = ", ".join(f"{v:.2f}" for v in r["fd"].values())
@@ -164,7 +170,8 @@ def quality(root: str = "") -> str:
             f"What the seed alone changes: {len(r['fd'])} runs of {r['recipe']} over {r['images']:,} images have fd {seeds}, a standard "
             f"deviation of {r['deviation']:.2f}; a second run of one seed gave {'the same' if r['same_weights'] else 'OTHER'} weights, bit for bit."
         )
-    return "\n\n".join([*parts, where(held)]) if parts else "No results yet."
+    again = "CI scores the shipped weights again, and what they must beat; all else is rendered from committed results."
+    return "\n\n".join([*parts, where(held, again)]) if parts else "No results yet."
 
 
 def quotes() -> list[Line]:
@@ -189,7 +196,7 @@ def share(r: Line, score: str) -> str:
 def quoted_beside(r: Line, score: str) -> list[str]:
     """What a line's paper says of a score on the same data set: value and protocol, empty where it says nothing."""
     known = [q for q in quotes() if (q["model"], q["dataset"], q["score"]) == (r["model"], r["dataset"], score)]
-    return [known[0]["value"], known[0]["protocol"]] if known else ["", ""]
+    return [known[0]["value"], f"{known[0]['protocol']} ({known[0]['source']})"] if known else ["", ""]
 
 
 def alone(r: Line, lines: list[Line]) -> Line | None:
@@ -261,7 +268,8 @@ def rulers() -> str:
     lines = rows.read("rulers")
     body = []
     for r in lines:
-        right = ", ".join(f"{head} {value:.2%}" for head, value in r["accuracy"].items())
+        guess = {h: f" (always the commonest: {v:.2%})" for h, v in r["guess"].items() if len(r["guess"]) > 1}
+        right = ", ".join(f"{head} {value:.2%}{guess.get(head, '')}" for head, value in r["accuracy"].items())
         steps = [" → ".join(number(v, 1) for v in r[k].values()) for k in ("blur", "noise", "dropped")]
         body.append([f"`{r['ruler']}`", right, number(r["test"], 2), *steps])
     head = [
@@ -278,15 +286,19 @@ def rulers() -> str:
 def ranking() -> str:
     """Whether another ruler ranks the shipped weights alike."""
     lines = [r for r in rows.read("rulers") if r.get("weights")]
-    body = []
+    body, told = [], []
     for r in lines:
-        found = sorted(r["weights"].items(), key=lambda item: item[1]["by"][0])
-        second = sorted(w["by"][1] for _, w in found)
-        for i, (name, w) in enumerate(found):
-            places = [i + 1, second.index(w["by"][1]) + 1]
-            body.append([r["ruler"], name, *(f"{d:.2f} ({place})" for d, place in zip(w["by"], places, strict=True))])
-    head = ["ruler", "weights", "distance (place)", "by the second ruler"]
-    return f"{table(head, body)}\n\n{where(lines)}" if lines else "No results yet."
+        for name, w in sorted(r["weights"].items(), key=lambda item: sum(item[1]["by"][0])):
+            spans = [f"{min(d):.2f} to {max(d):.2f}" if len(d) > 1 else f"{d[0]:.2f}" for d in w["by"]]
+            body.append([r["ruler"], name, *spans])
+        if "pairs" in r:
+            p = r["pairs"]
+            told.append(
+                f"{r['ruler']}: of {sum(p.values())} pairs of files both rulers tell {p['alike']} apart, alike, and {p['opposite']} the "
+                f"other way round; {p['one']} only one of them does, {p['neither']} neither."
+            )
+    head = ["ruler", "weights", "distance", "by the second ruler"]
+    return "\n\n".join([table(head, body), *told, where(lines)]) if lines else "No results yet."
 
 
 def disturbed() -> str:
@@ -422,11 +434,12 @@ def rendered(old: str, path: Path, name: str, text: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    check = rows.checking(__doc__, argv)
     made: dict[Path, str] = {}
     for name, (path, make) in TABLES.items():
         made[path] = rendered(made.get(path) or path.read_text(encoding="utf-8"), path, name, make())
-    return rows.settle(made, "--check" in (sys.argv[1:] if argv is None else argv))
+    return rows.settle(made, check)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    rows.run(main)

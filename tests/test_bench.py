@@ -13,6 +13,7 @@ from zoo import hub
 from zoo import recipe as recipes
 from zoo.data import facts
 from zoo.engine import plan
+from zoo.metrics import rulers
 from zoo.metrics.baselines import Gaussian
 from zoo.recipe import decode
 
@@ -36,6 +37,7 @@ def quality(benchmark, monkeypatch):
     """The benchmark, with few samples and few scores."""
     quality = benchmark("quality")
     monkeypatch.setattr(quality, "COUNT", 1000)
+    monkeypatch.setattr(quality, "SETS", 3)
     monkeypatch.setattr(quality, "USUAL", ("fd", "recall"))
     monkeypatch.setattr(quality, "GENERATED", ("fd", "recall", "near-copies"))
     return quality
@@ -60,8 +62,13 @@ def test_changed_weights_turn_the_check_red(quality, tmp_path, monkeypatch, caps
     (row,) = quality.rows.read("quality")
     assert quality.main(["--check"]) == 1
     assert "'mixture of 100 local Gaussians' has no line on fashion-mnist" in capsys.readouterr().out
+    (bar,) = quality.bars("fashion-mnist", [name])
     known = {**row, "what": "mixture of 100 local Gaussians", "kind": "baseline"}
     known["scores"] = dict.fromkeys(row["scores"], 100.0)
+    quality.rows.write("quality", known, ("kind", "dataset", "what", "to"))
+    assert quality.main(["--check"]) == 1
+    assert "the committed line has 100.0" in capsys.readouterr().out
+    known["scores"] |= bar["scores"]
     quality.rows.write("quality", known, ("kind", "dataset", "what", "to"))
     assert quality.main(["--check"]) == 0
 
@@ -103,9 +110,16 @@ def test_what_may_not_be_shipped(quality):
         ({"fd-d": 1.45}, "with noise in its weights"),
         ({"recall-d": 0.2}, "recall"),
         ({"near-copies": 0.02}, "near-copies"),
+        ({"recall-d": float("nan")}, "no number"),
     ]:
         row = {**good, "scores": good["scores"] | changed}
         assert any(said in line for line in quality.unworthy(row, [mixture])), said
+    (said,) = quality.unworthy({**good, "noise": {"fd-d": 0.3}}, [mixture])
+    assert "too uncertain" in said
+    now = {**good, "scores": dict.fromkeys(good["scores"], float("nan"))}
+    noise = {"noise": dict.fromkeys(good["scores"], 9.0)}
+    protocol = {"protocol": {"weights": {"sha256": "1"}}}
+    assert len(quality.moved(good | noise | protocol, now | protocol)) == 3
     beside = [{"what": w, "to": "x", "dataset": "d"} for w in ("identity", "mean colour")]
     for row in beside:
         row["scores"] = {"psnr": 10.0, "fd-d": 0.5}
@@ -215,6 +229,39 @@ def test_runs_beat_a_gaussian_in_ten_principal_components(benchmark):
     runs = [r for r in rows.read("learned") if "" in r["end"]]
     assert {r["dataset"] for r in runs} == set(known)
     assert not [(r["recipe"], r["seed"]) for r in runs if rows.distance(r["end"][""]) >= known[r["dataset"]]]
+
+
+def test_rulers_are_sane_and_of_the_files_that_ship(benchmark):
+    """Every committed answer is yes, and given for these rulers and these weights."""
+    rows, shipped = benchmark("rows"), hub.index()
+    lines = {r["ruler"]: r for r in rows.read("rulers")}
+    assert set(lines) == set(rulers.names())
+    for name, r in lines.items():
+        assert all(r["sane"].values()) and {"blur", "noise", "dropped", "accuracy"} <= set(r["sane"]), (name, r["sane"])
+        assert r["hash"] == rulers.load(name).hash, name
+        for file, w in r.get("weights", {}).items():
+            assert w["sha256"] == shipped[file]["sha256"][:16], (name, file)
+    ranked = {file for r in lines.values() for file in r.get("weights", {})}
+    assert ranked == set(shipped)
+    for r in rows.read("pairs"):
+        assert r["sha256"] == shipped[r["recipe"]]["sha256"][:16]
+    assert all(r["same_weights"] for r in rows.read("spread"))
+
+
+def test_files_are_told_apart_where_no_sets_overlap(benchmark):
+    order, told_apart = benchmark("rulers").order, benchmark("rulers").told_apart
+    assert [order([1, 2], b) for b in ([3, 4], [2, 3], [0, 0.5])] == [-1, 0, 1]
+    files = {n: {"by": by} for n, by in {"a": [[1, 2], [1, 2]], "b": [[3, 4], [1, 3]], "c": [[5, 6], [0, 0.5]]}.items()}
+    assert told_apart(files) == {"alike": 0, "opposite": 2, "one": 1, "neither": 0}
+
+
+def test_no_line_is_of_changed_files(benchmark):
+    for path in (ROOT / "benchmarks/results").glob("*.jsonl"):
+        assert not [
+            r
+            for r in benchmark("rows").read(path.stem)
+            if "dirty" in str(r.get("commit", "")) + str(r.get("scored_at", ""))
+        ], path
 
 
 def test_what_models_say_is_what_they_must(benchmark):

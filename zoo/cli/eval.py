@@ -96,9 +96,14 @@ def protocol(said: dict[str, Any]) -> str:
         held = said["reference"]
         parts.append(f"against {held['images']:,} of {said['dataset']} {said['split']} ({held['content']})")
     if "pairs" in said:
-        parts.append(f"{said['pairs']:,} pairs of {said['dataset']} {said['split']}")
+        content = f" ({said['pairs_content']})" if "pairs_content" in said else ""
+        parts.append(f"{said['pairs']:,} pairs of {said['dataset']} {said['split']}{content}")
+    if "near_copies" in said:
+        near = said["near_copies"]
+        parts.append(f"copies of {near['train']:,} of {said['dataset']} train ({near['train_content']})")
     if "labelled" in said:
-        parts.append(f"{said['labelled']['images']:,} labelled images of {said['dataset']} {said['labelled']['split']}")
+        held = said["labelled"]
+        parts.append(f"{held['images']:,} labelled images of {said['dataset']} {held['split']} ({held['content']})")
     if "features" in said:
         parts.append(f"features {said['features']} ({said['features_hash']}): {said['resize']}")
     return "; ".join([*parts, said["quantisation"], f"torch-fidelity {said['versions']['torch-fidelity']}"])

@@ -26,7 +26,7 @@ from zoo.metrics import copies, meaning, paired, scores, subjects
 from zoo.metrics import features as networks
 from zoo.metrics.features import Features
 from zoo.metrics.images import Images, from_data, from_folder, padded
-from zoo.metrics.seen import Progress, Seen, reference, see
+from zoo.metrics.seen import SPLITS, Progress, Seen, reference, see
 from zoo.metrics.subjects import Subject, translated, translation
 from zoo.recipe import Stream
 from zoo.registry import METRICS, nearest
@@ -172,6 +172,9 @@ class Desk:
         if not self.subject.makes_images:
             return meant, notes
         chosen = [m for m in USUAL if m != "is" or self.network.classifies]
+        if self.images.count < SPLITS and "is" in chosen:
+            chosen.remove("is")
+            notes.append(f"{self.images.count} images: no Inception-type score, which needs {SPLITS}")
         chosen += [m for m in meant if m != "recognised" or self._same_classes]
         notes += (
             [] if self.network.classifies else [f"{self.network.name} predicts no classes: no Inception-type score"]
@@ -265,8 +268,8 @@ class Desk:
         stage, split = self.subject.stage, self.split if self.given else self._held_split
         pad = stage.resolution if stage and stage.data.pad else 0
         data = self._data(split, None if pad else self.subject.model.resolution)
-        self.used["labelled"] = {"images": len(data), "split": split}
         images = from_data(data)
+        self.used["labelled"] = {"images": len(data), "split": split, "content": images.content()[:16]}
         return images.mapped(padded(pad)) if pad else images, data.labels("y")
 
     @property
@@ -364,6 +367,8 @@ class Desk:
             if self.progress:
                 self.progress(done, made.count, "pairs")
         self.used["pairs"] = done
+        if not self.twin:  # else they are views of what was generated
+            self.used["pairs_content"] = truth.content()[:16]
         return {m: torch.cat(values) for m, values in found.items()}
 
     # What it took -------------------------------------------------------------------------------------------------------
@@ -377,10 +382,9 @@ class Desk:
         if "network" in made:
             at = self.network
             said |= {"features": at.name, "features_hash": at.hash, "resize": at.resize, "device": str(at.device)}
-        said |= {
-            "quantisation": "uint8, rounded half up, both sides",
-            "dtype": "features float32, moments float64",
-        }
+        said["quantisation"] = "uint8, rounded half up, both sides"
+        if "network" in made:
+            said["dtype"] = "features float32, moments float64"
         said |= {"dataset": self.facts.name, "split": self.split, "split_rule": self.split_rule, **self.used}
         if "real" in made and "fake" in made:
             a, b = len(self.fake.features), len(self.real.features)
@@ -395,7 +399,8 @@ class Desk:
         if "train" in made:
             judged, real = (i.at_most(copies.COUNT).count for i in (self.images, self.held))
             counts = {"generated": judged, "train": self.train.count, "held_out": real}
-            said["near_copies"] = {**counts, "rule": copies.RULE}
+            known = {"train_content": self.train.content()[:16], "held_out_content": self.held.content()[:16]}
+            said["near_copies"] = {**counts, **known, "held_out_split": self._held_split, "rule": copies.RULE}
         if self.translation:
             said["to"] = self.translation.to
         elif self.to:
