@@ -39,7 +39,8 @@ def counted(n: float) -> str:
 def page(model: str, entries: dict[str, dict], learned: list[dict]) -> str:
     """The page of one model, as markdown."""
     doc = next(iter(entries.values()))["doc"].strip()
-    lines = [f"# {model}", "", doc, "", "## Settings", ""]
+    file = f"recipes/{model.replace('-', '_')}.py"
+    lines = [f"# {model}", "", doc, "", "## Settings", "", f"Written in [{file}](../../{file}).", ""]
     lines += ["| recipe | what it is | parameters | images | rounds |", "|---|---|---|---|---|"]
     for name, entry in entries.items():
         facts = describe(recipes.find(name))

@@ -15,6 +15,8 @@ from pathlib import Path
 import modes
 import rows
 
+from zoo import recipe as recipes
+
 README, DOCS = rows.ROOT / "README.md", rows.ROOT / "docs"
 Line = dict
 
@@ -193,9 +195,11 @@ def share(r: Line, score: str) -> str:
     return f"{value} ± {r['errors'][score]:.2%}" if score in r["errors"] else value
 
 
-def quoted_beside(r: Line, score: str) -> list[str]:
-    """What a line's paper says of a score on the same data set: value and protocol, empty where it says nothing."""
+def quoted_beside(r: Line, score: str, said: str = "") -> list[str]:
+    """What a line's paper says of a score on the same data set, by a protocol in which ``said`` stands: value and protocol, empty
+    where it says nothing."""
     known = [q for q in quotes() if (q["model"], q["dataset"], q["score"]) == (r["model"], r["dataset"], score)]
+    known = [q for q in known if said in q["protocol"]]
     return [known[0]["value"], f"{known[0]['protocol']} ({known[0]['source']})"] if known else ["", ""]
 
 
@@ -336,16 +340,19 @@ def encoders() -> str:
     if pairs:
         cells = {r["recipe"]: f"{r['agreement']:.4f} ± {r['error']:.4f}" for r in pairs}
         alone = {name.replace(APART, ""): cell for name, cell in cells.items() if APART in name}
-        body = [
-            [f"`{r['recipe']}`", " and ".join(r["domains"]), cells[r["recipe"]], alone.get(r["recipe"], "")]
-            for r in pairs
-            if APART not in r["recipe"]
-        ]
-        parts.append(table(["", "domains", "agreement", "of two GANs that share nothing"], body))
+        body = []
+        for r in (r for r in pairs if APART not in r["recipe"]):
+            domains, recipe = " and ".join(r["domains"]), recipes.find(r["recipe"])
+            about = {"model": recipe.model, "dataset": recipe.dataset}
+            body.append([f"`{r['recipe']}`", domains, cells[r["recipe"]], alone.get(r["recipe"], "")])
+            body[-1] += quoted_beside(about, "agreement", PAPERS.get(r["domains"][1], ""))
+        head = ["", "domains", "agreement", "of two GANs that share nothing", "the paper's", "its protocol"]
+        parts.append(table(head, body))
     return "\n\n".join([*parts, where([*found, *pairs])]) if parts else "No results yet."
 
 
 LAYERS = {"code": "code", "features": "last hidden layer"}
+PAPERS = {"edges": "edges", "inverse": "negatives"}  # what a paper's protocol calls a view
 APART = "-uncoupled"  # in a variant's name: the same without sharing
 
 

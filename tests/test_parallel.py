@@ -17,9 +17,9 @@ from torch import nn
 from zoo import parallel
 from zoo.engine import checkpoint, train
 from zoo.engine.run import CHECKPOINT
-from zoo.game import Turn
+from zoo.game import Batch, Turn
 from zoo.recipe import Adam, Ema
-from zoo.registry import NETWORKS, Spec
+from zoo.registry import GAMES, NETWORKS, Spec
 
 
 def processes(work, count: int = 2, local: int | None = None, expect: tuple = ()) -> None:
@@ -165,6 +165,41 @@ def test_processes_agree_on_a_gate(tmp_path):
 def group(make):
     parallel.start("cpu")
     return make()
+
+
+class Linear(nn.Module):
+    """Points -> logits of three classes."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = nn.Linear(4, 3)
+
+    def logits(self, x):
+        return self.head(x)
+
+
+def test_classes_are_balanced_over_all_processes(tmp_path):
+    """The mean prediction is that of the joined batch, and so are its gradients."""
+    torch.manual_seed(1)
+    x, labelled, y = 3 * torch.randn(8, 4), torch.randn(4, 4), torch.tensor([0, 1, 2, 0])
+
+    def learnt(rank, world):
+        game = GAMES.build(Spec("classification", entropy=0.3, balance=0.3, decay=1e-2), {"C": Linear()})
+        batch = Batch(8 // world)
+        batch.update(x=x.chunk(world)[rank], labelled=labelled.chunk(world)[rank], y=y.chunk(world)[rank])
+        loss = game.loss_C(batch)
+        gradients = torch.autograd.grad(loss, game.C.parameters())
+        return [parallel.mean(v.detach()) for v in (loss, *gradients)]
+
+    def work(rank):
+        parallel.start("cpu")
+        save_file(dict(zip("lwb", learnt(rank, 2), strict=True)), tmp_path / f"{rank}.safetensors")
+
+    processes(work)
+    found = load_file(tmp_path / "0.safetensors")
+    for key, value in zip("lwb", learnt(0, 1), strict=True):
+        torch.testing.assert_close(found[key], value)
 
 
 @pytest.mark.parametrize("name", ["duel", "relative", "matching", "wgan-gp-mnist", "dragan-mnist"])

@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from zoo.data import Facts, ImageData
+from zoo import recipe as recipes
+from zoo.data import Facts, ImageData, facts
 from zoo.data.loader import balanced_rows
+from zoo.engine import plan
 from zoo.game import Batch
 from zoo.metrics import meaning
 from zoo.metrics.images import from_data
@@ -479,6 +481,14 @@ def test_classify(kind):
     )
     with pytest.raises(ValueError, match=r"has no classifier; it has G, D"):
         other.classify(data.arrays["x"].float() / 255)
+
+
+def test_a_classifier_that_looks_at_neighbours_is_not_left_behind():
+    """With minibatch features D says of an image what hangs on the others."""
+    made = {n: recipes.find(f"improved-gan-cifar10{n}") for n in ("", "-minibatch")}
+    shipped = {n: plan.build_game(r.stages[-1], plan.build_networks(r, device="meta"), facts("cifar10")).ships()
+               for n, r in ((n, plan.resolve(r, facts("cifar10"))) for n, r in made.items())}  # fmt: skip
+    assert shipped[""]["classifier"] == "D" and "classifier" not in shipped["-minibatch"]
 
 
 def test_mistakes():

@@ -190,6 +190,8 @@ def test_mistakes():
         GAMES.build("autoencoding", {"G": nn.Identity()})
     with pytest.raises(ValueError, match=r"game\.weight=2: must be from 0 to 1"):
         game_of(weight=2)
+    with pytest.raises(ValueError, match=r"networks\.D: Identity has no similarity\(x\)"):
+        GAMES.build("autoencoding", dict.fromkeys("EGD", nn.Identity()))
 
 
 @pytest.mark.parametrize(
