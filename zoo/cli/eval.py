@@ -100,7 +100,7 @@ def protocol(said: dict[str, Any]) -> str:
         parts.append(f"{said['pairs']:,} pairs of {said['dataset']} {said['split']}{content}")
     if "near_copies" in said:
         near = said["near_copies"]
-        parts.append(f"copies of {near['train']:,} of {said['dataset']} train ({near['train_content']})")
+        parts.append(f"copies sought among {near['train']:,} of {said['dataset']} train ({near['train_content']})")
     if "labelled" in said:
         held = said["labelled"]
         parts.append(f"{held['images']:,} labelled images of {said['dataset']} {held['split']} ({held['content']})")
