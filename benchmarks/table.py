@@ -298,8 +298,8 @@ def ranking() -> str:
         if "pairs" in r:
             p = r["pairs"]
             told.append(
-                f"{r['ruler']}: of {sum(p.values())} pairs of files both rulers tell {p['alike']} apart, alike, and {p['opposite']} the "
-                f"other way round; {p['one']} only one of them does, {p['neither']} neither."
+                f"{r['ruler']}, pairs of files: {p['alike']} told apart by both rulers, alike; {p['opposite']} by both, the other way "
+                f"round; {p['one']} by one of them; {p['neither']} by neither."
             )
     head = ["ruler", "weights", "distance", "by the second ruler"]
     return "\n\n".join([table(head, body), *told, where(lines)]) if lines else "No results yet."
