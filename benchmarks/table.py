@@ -342,10 +342,11 @@ def encoders() -> str:
         alone = {name.replace(APART, ""): cell for name, cell in cells.items() if APART in name}
         body = []
         for r in (r for r in pairs if APART not in r["recipe"]):
-            domains, recipe = " and ".join(r["domains"]), recipes.find(r["recipe"])
-            about = {"model": recipe.model, "dataset": recipe.dataset}
-            body.append([f"`{r['recipe']}`", domains, cells[r["recipe"]], alone.get(r["recipe"], "")])
-            body[-1] += quoted_beside(about, "agreement", PAPERS.get(r["domains"][1], ""))
+            about, view = recipes.RECIPES.get(r["recipe"]), r["domains"][1]
+            body.append(
+                [f"`{r['recipe']}`", " and ".join(r["domains"]), cells[r["recipe"]], alone.get(r["recipe"], "")]
+            )
+            body[-1] += quoted_beside(about, "agreement", PAPERS.get(view, view)) if about else ["", ""]
         head = ["", "domains", "agreement", "of two GANs that share nothing", "the paper's", "its protocol"]
         parts.append(table(head, body))
     return "\n\n".join([*parts, where([*found, *pairs])]) if parts else "No results yet."

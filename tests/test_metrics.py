@@ -671,8 +671,8 @@ def test_a_classifier_is_scored_by_its_error(halves):
     made, held = halves
     found = zoo.evaluate(made, dataset=held)
     assert found["scores"] == {"error": 0.3} and found["errors"]["error"] == pytest.approx((0.21 / 10) ** 0.5)
-    held = found["protocol"]["labelled"]
-    assert (held["images"], held["split"], len(held["content"])) == (10, "test", 16)
+    said = found["protocol"]["labelled"]
+    assert (said["images"], said["split"], len(said["content"])) == (10, "test", 16)
     assert "reference" not in found["protocol"] and "features" not in found["protocol"]
     with pytest.raises(ValueError, match="metrics=fd: it is a score of what makes images, and 'ClassifyModel' is none"):
         zoo.evaluate(made, ["fd"], dataset=held)
