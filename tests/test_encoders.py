@@ -119,7 +119,7 @@ def test_coupled(results, tmp_path, monkeypatch):
     assert zoo.evaluate(run, ["agreement"], n=20)["scores"]["agreement"] == pytest.approx(other["agreement"], abs=1e-4)
     (line,) = (line for line in table.encoders().splitlines() if "`cogan" in line)
     cells = [f"{r['agreement']:.4f} ± {r['error']:.4f}" for r in (one, other)]
-    assert line == f"| `{one['recipe']}` | plain and edges | {cells[0]} | {cells[1]} |"
+    assert line == f"| `{one['recipe']}` | plain and edges | {cells[0]} | {cells[1]} |  |  |"
 
 
 def test_no_results_yet(results):
