@@ -160,26 +160,35 @@ def ends(model: Model, split: str, to: str, end: str) -> Tensor:
     return data.arrays["x"][getattr(way, end)].float() / 255
 
 
-def bars(dataset: str, names: Iterable[str]) -> Iterable[Line]:
+def trained_on(name: str) -> str:
+    """The data set of shipped weights."""
+    return zoo.load(name).card["dataset"]["name"]
+
+
+def translator(dataset: str) -> str | None:
+    """The weights shipped for a data set that translate; None where there are none."""
+    return next((n for n in zoo.list_weights() if trained_on(n) == dataset and zoo.load(n).verb == "translate"), None)
+
+
+def bars(dataset: str) -> Iterable[Line]:
     """The distances of the baselines that a data set's shipped weights must beat, ``BARS``, made again."""
-    translator = [n for n in names if zoo.load(n).verb == "translate"]
-    if not translator:
+    name = translator(dataset)
+    if name is None:
         yield {
             "what": baselines.Mixture.name,
             **score(baselines.Mixture(open_data(dataset)), dataset=dataset, metrics=("fd",)),
         }
         return
-    for known, model in trivial_translators(translator[0]):
+    for known, model in trivial_translators(name):
         if known in BARS["translate"]:
             yield from ({"what": known, **score(model, to, metrics=("fd",))} for to in ways(model))
 
 
 def baselines_of(dataset: str) -> Iterable[Line]:
     """What stands beside the models trained on a data set; where weights shipped for it translate, beside those."""
-    shipped = {n: zoo.load(n) for n in zoo.list_weights()}
-    found = [n for n, m in shipped.items() if m.verb == "translate" and m.card["dataset"]["name"] == dataset]
-    if found:
-        for known, model in trivial_translators(found[0]):
+    name = translator(dataset)
+    if name is not None:
+        for known, model in trivial_translators(name):
             for to in ways(model):
                 yield {"what": known, "kind": "baseline", **score(model, to)}
         return
@@ -257,8 +266,8 @@ def moved_bars(names: Sequence[str], lines: list[Line]) -> list[str]:
         (r["dataset"], r["what"], r["to"]): rows.distance(r["scores"]) for r in lines if r["kind"] == "baseline"
     }
     wrong = []
-    for dataset in sorted({zoo.load(n).card["dataset"]["name"] for n in names}):
-        for now in bars(dataset, names):
+    for dataset in sorted({trained_on(n) for n in names}):
+        for now in bars(dataset):
             was, is_ = committed.get((dataset, now["what"], now["to"])), rows.distance(now["scores"])
             if was is None or not abs(is_ - was) <= 0.01 * is_:
                 wrong.append(

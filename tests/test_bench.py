@@ -62,7 +62,7 @@ def test_changed_weights_turn_the_check_red(quality, tmp_path, monkeypatch, caps
     (row,) = quality.rows.read("quality")
     assert quality.main(["--check"]) == 1
     assert "'mixture of 100 local Gaussians' has no line on fashion-mnist" in capsys.readouterr().out
-    (bar,) = quality.bars("fashion-mnist", [name])
+    (bar,) = quality.bars("fashion-mnist")
     known = {**row, "what": "mixture of 100 local Gaussians", "kind": "baseline"}
     known["scores"] = dict.fromkeys(row["scores"], 100.0)
     quality.rows.write("quality", known, ("kind", "dataset", "what", "to"))
@@ -83,6 +83,13 @@ def test_changed_weights_turn_the_check_red(quality, tmp_path, monkeypatch, caps
 
     measured = {**known["protocol"], "features_hash": "of another ruler"}
     assert quality.other_rulers(row, [{**known, "protocol": measured}]) and not quality.other_rulers(row, [known])
+
+
+def test_each_data_set_has_bars_of_its_own(quality):
+    """Where weights translate, translators that know nothing; elsewhere the mixture, whatever else is shipped."""
+    assert quality.translator("emoji") == "cyclegan-emoji-small" and quality.translator("fashion-mnist") is None
+    (bar,) = quality.bars("fashion-mnist")
+    assert (bar["what"], bar["to"]) == ("mixture of 100 local Gaussians", "")
 
 
 def test_what_a_score_depends_on_is_checked(quality):
