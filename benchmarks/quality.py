@@ -170,33 +170,29 @@ def translator(dataset: str) -> str | None:
     return next((n for n in zoo.list_weights() if trained_on(n) == dataset and zoo.load(n).verb == "translate"), None)
 
 
-def bars(dataset: str) -> Iterable[Line]:
-    """The distances of the baselines that a data set's shipped weights must beat, ``BARS``, made again."""
-    name = translator(dataset)
-    if name is None:
-        yield {
-            "what": baselines.Mixture.name,
-            **score(baselines.Mixture(open_data(dataset)), dataset=dataset, metrics=("fd",)),
-        }
-        return
-    for known, model in trivial_translators(name):
-        if known in BARS["translate"]:
-            yield from ({"what": known, **score(model, to, metrics=("fd",))} for to in ways(model))
-
-
-def baselines_of(dataset: str) -> Iterable[Line]:
-    """What stands beside the models trained on a data set; where weights shipped for it translate, beside those."""
+def baselines_of(dataset: str, only: Sequence[str] = (), **how: Any) -> Iterable[Line]:
+    """What stands beside the models trained on a data set; where weights shipped for it translate, beside those. ``only``: these
+    of them; ``how``: see ``score``."""
     name = translator(dataset)
     if name is not None:
         for known, model in trivial_translators(name):
-            for to in ways(model):
-                yield {"what": known, "kind": "baseline", **score(model, to)}
+            if not only or known in only:
+                for to in ways(model):
+                    yield {"what": known, "kind": "baseline", **score(model, to, **how)}
         return
     for make in (baselines.Gaussian, baselines.Mixture, baselines.Noisy, baselines.Copies):
-        yield {"what": make.name, "kind": "baseline", **score(make(open_data(dataset)), dataset=dataset)}
-    held = baselines.Copies(open_data(dataset, split="test"))
+        if not only or make.name in only:
+            made = make(open_data(dataset))
+            yield {"what": make.name, "kind": "baseline", **score(made, dataset=dataset, **how)}
     what = "held-out images, against the training images"
-    yield {"what": what, "kind": "baseline", **score(held, dataset=dataset, split="train")}
+    if not only or what in only:
+        held = baselines.Copies(open_data(dataset, split="test"))
+        yield {"what": what, "kind": "baseline", **score(held, dataset=dataset, split="train", **how)}
+
+
+def bars(dataset: str) -> Iterable[Line]:
+    """The distances of those that a data set's shipped weights must beat, made again."""
+    return baselines_of(dataset, BARS["translate" if translator(dataset) else "sample"], metrics=("fd",))
 
 
 # Checking -------------------------------------------------------------------------------------------------------------

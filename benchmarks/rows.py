@@ -20,14 +20,11 @@ RESULTS = ROOT / "benchmarks" / "results"
 def run(main: Callable[[], int | None]) -> None:
     """A benchmark's ``main`` from a shell: a user's mistake is one line and exit status 2."""
     try:
-        sys.exit(main())
+        status = main()
     except (ValueError, OSError) as error:
-        sys.exit(_said(f"{Path(sys.argv[0]).name}: {error}"))
-
-
-def _said(line: str) -> int:
-    print(line, file=sys.stderr)
-    return 2
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        status = 2
+    sys.exit(status)
 
 
 def commit() -> str:

@@ -10,8 +10,8 @@ Departures:
 - imagenet: the first of the authors' hundred models, which have ten classes each. For another bring ten class folders,
   ``--dataset folder:PATH``.
 - fashion-mnist, mnist-small, cifar10-small: a third of G's width and half of D's, which drops a quarter instead of half (with
-  half, images of a class differed in little but brightness), noise of 64 dimensions, batches of 64, digits and clothes padded to 32x32; what is sampled
-  is an average of G's weights over time.
+  half, images of a class differed in little but brightness), noise of 64 dimensions, batches of 64, digits and clothes padded to
+  32x32; what is sampled is an average of G's weights over time.
 """
 
 from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage, Stream, setting

@@ -286,10 +286,11 @@ def test_what_models_say_is_what_they_must(benchmark):
             assert r["dataset"] != "mnist" or r["scores"]["code-accuracy"] >= 0.7, (r["recipe"], r["seed"])
             seen.add(r["model"])
     for r in rows.read("encoders"):
-        if "-fashion-mnist" not in r["recipe"]:
-            continue  # of digits a random encoder's code says nearly as much: there is no room for 5 points
+        more = (
+            5 if "-fashion-mnist" in r["recipe"] else 0
+        )  # of digits a random code says too much to leave room for 5 points
         for score, value in r["code"]["trained"].items():
-            assert value >= r["code"]["random"][score] + 5, (r["recipe"], score)
+            assert value > r["code"]["random"][score] + more, (r["recipe"], score)
         seen.add(r["recipe"].split("-")[0])
     pairs = {r["recipe"]: r["agreement"] for r in rows.read("coupled")}
     assert pairs["cogan-mnist-small"] >= max(0.85, pairs["cogan-mnist-uncoupled-small"] + 0.03)

@@ -44,6 +44,7 @@ class SemiSupervised(Adversarial):
         return F.cross_entropy(logits, batch["y"])
 
     def ships(self) -> dict[str, Any]:
+        # Batch norm, which looks across too while it learns, has running averages where a classifier is asked.
         if any(getattr(m, "looks_across", False) for m in self.D.modules()):
             return super().ships()
         return {**super().ships(), "networks": ["G", "D"], "classifier": "D"}

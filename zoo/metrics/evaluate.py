@@ -382,9 +382,8 @@ class Desk:
         if "network" in made:
             at = self.network
             said |= {"features": at.name, "features_hash": at.hash, "resize": at.resize, "device": str(at.device)}
-        said["quantisation"] = "uint8, rounded half up, both sides"
-        if "network" in made:
             said["dtype"] = "features float32, moments float64"
+        said["quantisation"] = "uint8, rounded half up, both sides"
         said |= {"dataset": self.facts.name, "split": self.split, "split_rule": self.split_rule, **self.used}
         if "real" in made and "fake" in made:
             a, b = len(self.fake.features), len(self.real.features)
