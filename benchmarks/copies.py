@@ -19,7 +19,7 @@ from torchvision.transforms.functional import gaussian_blur
 from zoo.data import open_data
 from zoo.metrics.baselines import Gaussian, Mixture
 from zoo.metrics.copies import COUNT, PERCENTILE, ratios
-from zoo.metrics.images import Images, from_data, from_sampler, quantised, spread
+from zoo.metrics.images import Images, from_data, from_sampler, quantized, spread
 
 DATASETS = ("cifar10", "fashion-mnist", "mnist")
 JUDGED = 400  # images of each kind
@@ -62,7 +62,7 @@ def tensor(images: Images) -> Tensor:
 
 def stream(x: Tensor) -> Images:
     """Images [n, C, H, W] in [0, 1], rounded as all that is scored."""
-    return Images(len(x), lambda: iter([quantised(x)]), lambda n: stream(x[spread(len(x), n)]))
+    return Images(len(x), lambda: iter([quantized(x)]), lambda n: stream(x[spread(len(x), n)]))
 
 
 def ladder(dataset: str) -> dict[str, float]:
@@ -76,8 +76,8 @@ def ladder(dataset: str) -> dict[str, float]:
     kinds |= {"held out, noise 0.1": stream(noisy(other, 0.1))}
     kinds |= {known.name: from_sampler(known(data), JUDGED, 0) for known in (Gaussian, Mixture)}
 
-    train, held = from_data(data), from_data(test, torch.arange(0, len(test), 2)).at_most(COUNT)
-    bound = ratios(held, train).quantile(PERCENTILE / 100)
+    train, holdout = from_data(data), from_data(test, torch.arange(0, len(test), 2)).at_most(COUNT)
+    bound = ratios(holdout, train).quantile(PERCENTILE / 100)
     together = stream(torch.cat([tensor(images) for images in kinds.values()]))  # one pass over the training images
     shares = (ratios(together, train) < bound).float().split(JUDGED)
     return {name: round(float(found.mean()), 4) for name, found in zip(kinds, shares, strict=True)}
@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("datasets", nargs="*", help=f"by default {', '.join(DATASETS)}")
     for dataset in parser.parse_args().datasets or DATASETS:
-        row = {"dataset": dataset, "images": JUDGED, "accused": ladder(dataset)}
+        row = {"dataset": dataset, "images": JUDGED, "flagged": ladder(dataset)}
         rows.write("copies", row | rows.facts(f"python benchmarks/copies.py {dataset}", 0), ("dataset",))
         print(json.dumps(row), flush=True)
 

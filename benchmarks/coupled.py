@@ -2,7 +2,7 @@
 
     python benchmarks/coupled.py RUN|FILE|NAME
 
-``agreement``: the share of pixels of the second image that lie on the same side of mid-grey as the view of the first, over
+``agreement``: the share of pixels of the second image that lie on the same side of mid-gray as the view of the first, over
 10,000 pairs, as in the paper. It says little by itself (most of an image of edges is black): train the ``uncoupled`` variant, two GANs that
 share nothing, and compare. A line in benchmarks/results/coupled.jsonl.
 """

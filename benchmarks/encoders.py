@@ -4,8 +4,8 @@ reconstruction.
     python benchmarks/encoders.py RUN|FILE|NAME [--images N]
 
 Features are the code E(x) and, where the encoder has ``features``, its last hidden layer. On each: the accuracy on
-the test split of the nearest neighbour in the training split, and of a logistic regression on standardised features.
-``random``: the same encoder as initialised, its batch norms' statistics taken from training images. ``components``:
+the test split of the nearest neighbor in the training split, and of a logistic regression on standardized features.
+``random``: the same encoder as initialized, its batch norms' statistics taken from training images. ``components``:
 as many principal components of the pixels as there are features (or pixels). ``reconstruction``: the mean distance
 ||x - G(E(x))|| of test images in the networks' range, and to the reconstruction of another image. A line in
 benchmarks/results/encoders.jsonl.
@@ -20,11 +20,11 @@ from collections.abc import Callable
 import rows
 import torch
 from torch import Tensor, nn
+from zoo.engine.stage import build_networks, resolve
 
 import zoo
 from zoo.data import facts as facts_of
 from zoo.data import open_data
-from zoo.engine import plan
 from zoo.recipe import Data, Recipe, decode
 
 CHUNK = 500
@@ -35,8 +35,8 @@ def images(recipe: Recipe, split: str, count: int | None) -> Split:
     """The first ``count`` images of a split as the recipe's last stage prepares them, and their classes."""
     stage = recipe.stages[-1]
     data: Data = stage.data
-    held = open_data(recipe.dataset, None if data.pad else stage.resolution, split)
-    x, y = (torch.as_tensor(held.arrays[k][:count]) for k in "xy")
+    holdout = open_data(recipe.dataset, None if data.pad else stage.resolution, split)
+    x, y = (torch.as_tensor(holdout.arrays[k][:count]) for k in "xy")
     if margin := stage.resolution - x.shape[-1]:
         x = nn.functional.pad(x, (margin // 2, margin - margin // 2) * 2)
     low, high = data.range
@@ -61,16 +61,16 @@ def linear(train: Tensor, y: Tensor, test: Tensor) -> Tensor:
     train, test = (train - mean) / deviation, (test - mean) / deviation
     W = torch.zeros(train.shape[1], int(y.max()) + 1, requires_grad=True)
     b = torch.zeros(W.shape[1], requires_grad=True)
-    optimiser = torch.optim.LBFGS([W, b], max_iter=100, history_size=10, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([W, b], max_iter=100, history_size=10, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         value = nn.functional.cross_entropy(train @ W + b, y) + 0.5e-4 * W.square().sum()
         value.backward()
         return value
 
     with torch.enable_grad():
-        optimiser.step(loss)
+        optimizer.step(loss)
     return (test @ W.detach() + b.detach()).argmax(1)
 
 
@@ -91,8 +91,8 @@ def components(x: Tensor, count: int) -> Callable[[Tensor], Tensor]:
 
 
 def random_encoder(recipe: Recipe, seed: int, name: str, x: Tensor) -> nn.Module:
-    """The encoder as initialised; its norms see training images, since those of an untrained network normalise nothing."""
-    encoder = plan.build_networks(plan.resolve(recipe, facts_of(recipe.dataset)), seed)[name].train()
+    """The encoder as initialized; its norms see training images, since those of an untrained network normalize nothing."""
+    encoder = build_networks(resolve(recipe, facts_of(recipe.dataset)), seed)[name].train()
     for m in encoder.modules():
         if isinstance(m, nn.modules.batchnorm._BatchNorm):
             m.momentum = None  # the plain mean over batches

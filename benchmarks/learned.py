@@ -17,42 +17,43 @@ from pathlib import Path
 import quality
 import rows
 from torch.nn import Module
+from zoo.engine.dry_run import dry_run, times_played
+from zoo.engine.run_folder import LOG, RECIPE, SAMPLES
+from zoo.engine.stage import build_networks, parameters, resolve
 
 import zoo
-from zoo import recipe as recipes
+from zoo import settings
 from zoo.data import facts as facts_of
-from zoo.engine import plan
-from zoo.engine.run import LOG, RECIPE, SAMPLES
 from zoo.model import Model, build_model
 from zoo.recipe import Recipe, decode
 
 
 def untrained(model: Model, recipe: Recipe, seed: int) -> Model:
     """The model as the run began."""
-    networks = plan.build_networks(plan.resolve(recipe, facts_of(recipe.dataset)), seed)
+    networks = build_networks(resolve(recipe, facts_of(recipe.dataset)), seed)
     return build_model(model.spec, {n: networks[n] for n in model.spec["networks"]}, model.card).eval()
 
 
 def played(recipe: Recipe, networks: Mapping[str, Module], stage: int, rounds: int) -> list[list[tuple[dict, int]]]:
     """Of each stage its turns, and how often each had been played when ``rounds`` of ``stage`` had been."""
     facts, found = facts_of(recipe.dataset), []
-    for i, (each, told) in enumerate(zip(recipe.stages, plan.rehearse(recipe, facts), strict=True)):
+    for i, (each, told) in enumerate(zip(recipe.stages, dry_run(recipe, facts), strict=True)):
         count = rounds if i == stage else told["rounds"] if i < stage else 0
-        found.append(list(zip(told["turns"], plan.times_played(each, networks, facts, count), strict=True)))
+        found.append(list(zip(told["turns"], times_played(each, networks, facts, count), strict=True)))
     return found
 
 
 def line(run: Path, trained_at: str) -> dict:
     """The result line of one run."""
-    held = json.loads((run / RECIPE).read_text())
-    recipe, seed = decode(held["recipe"]), held["seed"]
+    holdout = json.loads((run / RECIPE).read_text())
+    recipe, seed = decode(holdout["recipe"]), holdout["seed"]
     log = [json.loads(text) for text in (run / LOG).read_text().splitlines()]
-    log = [held for held in log if any(k.startswith("loss/") for k in held)]  # others hold warnings
+    log = [holdout for holdout in log if any(k.startswith("loss/") for k in holdout)]  # others hold warnings
     losses = [k for k in log[0] if k.startswith("loss/")]
     model = zoo.load(run)
     makers = set(model.spec["to"].values()) if "to" in model.spec else {next(iter(model.spec["networks"]))}
-    resolved = plan.resolve(recipe, facts_of(recipe.dataset))
-    networks = plan.build_networks(resolved, device="meta")
+    resolved = resolve(recipe, facts_of(recipe.dataset))
+    networks = build_networks(resolved, device="meta")
     turns = played(resolved, networks, log[-1]["stage"], log[-1]["round"])
     # A translator's generators learn in one turn: it counts once. "G.levels.2" is a part of G.
     mine = [(t, times) for stage in turns for t, times in stage if {p.split(".")[0] for p in t["players"]} & makers]
@@ -62,18 +63,18 @@ def line(run: Path, trained_at: str) -> dict:
         "recipe": recipe.name,
         "dataset": recipe.dataset,
         "images": model.card["images"],
-        "budget": recipes.find(recipe.name).images,
+        "budget": settings.find(recipe.name).images,
         "rounds": log[-1]["round"],
         "g_steps": sum(times for _, times in mine),
         "seconds": round(model.card["seconds"]),
-        "parameters": plan.parameters(networks),
+        "parameters": parameters(networks),
         "multiply_adds": sum(t["multiply_adds"] * times for stage in turns for t, times in stage),
         "losses_start": {k: round(log[0][k], 4) for k in losses},
         "losses_end": {k: round(log[-1][k], 4) for k in losses if k in log[-1]},
         **{k: {to: r["scores"] for to, r in by.items()} for k, by in found.items()},
         "protocol": {to: r["protocol"] for to, r in found["end"].items()},
         **rows.facts(rows.training(recipe, seed), seed),
-        "trained_on": rows.trained_on(held),
+        "trained_on": rows.trained_on(holdout),
         "commit": trained_at,
         "scored_at": rows.commit(),
     }

@@ -29,7 +29,7 @@ def main() -> None:
         images = data.arrays["x"].numpy()[rows, 0]  # [n, 28, 28]
         arrays[f"{split}.x.xz"] = np.frombuffer(lzma.compress(images.tobytes(), preset=9), np.uint8)
         arrays[f"{split}.y"] = y[rows].astype(np.uint8)
-    save_file(arrays, TARGET, metadata={"licence": "MIT", "from": "Fashion-MNIST (Xiao, Rasul, Vollgraf 2017)"})
+    save_file(arrays, TARGET, metadata={"license": "MIT", "from": "Fashion-MNIST (Xiao, Rasul, Vollgraf 2017)"})
     TARGET.chmod(0o644)  # safetensors writes for the owner only
     print(f"{TARGET.name}: {TARGET.stat().st_size / 1e6:.2f} MB")
 

@@ -2,9 +2,9 @@
 
     python benchmarks/meaning.py RUN [RUN ...] --trained-at COMMIT
 
-A line holds those scores that the model can have (:data:`zoo.metrics.evaluate.MEANING`): of a classifier its error on the test
+A line holds those scores that the model can have (:data:`zoo.metrics.evaluate.LABEL_METRICS`): of a classifier its error on the test
 split; of a model with codes the bound on their information and the first one's accuracy; of a class-conditional one how often
-the data set's ruler names the class asked for, and beside it the ruler's accuracy on the test split. What a semi-supervised
+the data set's feature network names the class asked for, and beside it the feature network's accuracy on the test split. What a semi-supervised
 model's line is to be compared with, the same classifier taught by the same labels alone, is another run's line: the table
 finds it by network, labels and seed. Writes benchmarks/results/meaning.jsonl; the run's log goes to benchmarks/results/logs/.
 """
@@ -18,54 +18,54 @@ from pathlib import Path
 
 import quality
 import rows
+from zoo.engine.run_folder import LOG, RECIPE
 
 import zoo
 from zoo.data import open_data
-from zoo.engine.run import LOG, RECIPE
-from zoo.metrics import features, meaning
-from zoo.metrics.evaluate import MEANING, lacking
+from zoo.metrics import features, label_scores
+from zoo.metrics.evaluate import LABEL_METRICS, lacking
+from zoo.metrics.image_source import find
 from zoo.metrics.images import from_data
-from zoo.metrics.seen import see
-from zoo.metrics.subjects import find
+from zoo.metrics.statistics import see
 from zoo.recipe import Recipe, decode
 
 
 def labels(recipe: Recipe) -> int:
-    """How many labelled images the run has seen; 0 where all are labelled, or none."""
+    """How many labeled images the run has seen; 0 where all are labeled, or none."""
     return max((s.balanced or 0 for s in recipe.stages[-1].data.streams.values()), default=0)
 
 
-def ruler(dataset: str) -> dict:
-    """The ruler of a data set, and how often it names the class of a real image of the test split."""
+def feature_network(dataset: str) -> dict:
+    """The feature network of a data set, and how often it names the class of a real image of the test split."""
     network, data = features.find(features.default(dataset)), open_data(dataset, split="test")
-    accuracy, error = meaning.recognised(see(network, from_data(data)).predictions.likeliest, data.labels("y"))
+    accuracy, error = label_scores.class_accuracy(see(network, from_data(data)).predictions.likeliest, data.labels("y"))
     return {"name": network.name, **quality.rounded({"accuracy": accuracy, "error": error}), "images": len(data)}
 
 
 def line(run: Path, trained_at: str) -> dict:
     """The result line of one run. ValueError where its model says nothing that has a score."""
-    held = json.loads((run / RECIPE).read_text())
-    recipe, seed, subject = decode(held["recipe"]), held["seed"], find(run)
-    chosen = [m for m in MEANING if not lacking(subject, m)]
+    holdout = json.loads((run / RECIPE).read_text())
+    recipe, seed, source = decode(holdout["recipe"]), holdout["seed"], find(run)
+    chosen = [m for m in LABEL_METRICS if not lacking(source, m)]
     if not chosen:
         raise ValueError(f"{run}: a model without classifier, codes or classes; there is nothing to score here")
-    found, spec = zoo.evaluate(run, chosen), subject.model.spec
+    found, spec = zoo.evaluate(run, chosen), source.model.spec
     return {
         "recipe": recipe.name,
         "model": recipe.model,
         "dataset": recipe.dataset,
-        "images": subject.card["images"],
-        "seconds": round(subject.card["seconds"]),
+        "images": source.card["images"],
+        "seconds": round(source.card["seconds"]),
         "labels": labels(recipe),
-        "verb": subject.model.verb,
-        "classifier": spec["networks"][spec["classifier"]] if subject.classifies else None,
-        "codes": subject.model.codes if subject.recognises else {},
+        "verb": source.model.verb,
+        "classifier": spec["networks"][spec["classifier"]] if source.classifies else None,
+        "codes": source.model.codes if source.recognizes else {},
         "scores": quality.rounded(found["scores"]),
         "errors": quality.rounded(found["errors"]),
-        "ruler": ruler(recipe.dataset) if subject.classes else None,
+        "feature network": feature_network(recipe.dataset) if source.classes else None,
         "protocol": found["protocol"],
         **rows.facts(rows.training(recipe, seed), seed),
-        "trained_on": rows.trained_on(held),
+        "trained_on": rows.trained_on(holdout),
         "commit": trained_at,
         "scored_at": rows.commit(),
     }
@@ -84,7 +84,10 @@ def main() -> None:
         shutil.copyfile(run / LOG, logs / f"{rows.label(row)}.jsonl")
         print(
             json.dumps(
-                {k: row[k] for k in ("recipe", "seed", "images", "seconds", "labels", "scores", "errors", "ruler")}
+                {
+                    k: row[k]
+                    for k in ("recipe", "seed", "images", "seconds", "labels", "scores", "errors", "feature network")
+                }
             )
         )
 

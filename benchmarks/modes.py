@@ -4,9 +4,9 @@
     python benchmarks/modes.py --data ring --loss hinge --seed 1      # one of them
     python benchmarks/modes.py --check                                # do the committed results hold what must hold?
 
-One network, one optimiser and 7,000 steps of G for all: three ReLU layers of 128 units for G and for D, Adam, batches of
+One network, one optimizer and 7,000 steps of G for all: three ReLU layers of 128 units for G and for D, Adam, batches of
 128, one step of D for one of G, rates that stay for half of the run and then fall to 0, and a short average of G's weights,
-which is what is sampled. A loss says only what it adds: its penalty, clipping, spectral normalisation. The last has two steps
+which is what is sampled. A loss says only what it adds: its penalty, clipping, spectral normalization. The last has two steps
 of D for one of G, and so twice the images: so bounded a D learns slowly, and beside one step of G it ran behind in one seed of
 three. 10,000 samples are drawn; a mode is found
 if 80 of them (a fifth of a fair share on the grid) lie within 3 standard deviations of it. The truth's own share within
@@ -23,12 +23,12 @@ from pathlib import Path
 
 import rows
 import torch
+from zoo.engine.runtime import Runtime
 
 import zoo
 from zoo.data import open_data
-from zoo.engine.run import Runtime
 from zoo.engine.train import train
-from zoo.recipe import Adam, Ema, Ramp, Recipe, Spec, Stage
+from zoo.recipe import Adam, Ema, Recipe, Schedule, Spec, Stage
 
 SETS, SEEDS, SAMPLES = ("ring", "grid"), (0, 1, 2), 10_000
 ROUNDS, BATCH, HIDDEN = 7_000, 128, (128, 128, 128)
@@ -41,9 +41,9 @@ LOSSES = {
     "wasserstein + clip": dict(loss=Spec("wasserstein"), clip=0.05),
     "wasserstein + gradient-penalty": dict(loss=Spec("wasserstein"), penalties=(Spec("gradient-penalty", weight=1.0),)),
     "non-saturating + r1": dict(loss=Spec("non-saturating"), penalties=(Spec("r1", weight=1.0),)),
-    "hinge + spectral normalisation": dict(loss=Spec("hinge"), sn=True, n_critic=2),
+    "hinge + spectral normalization": dict(loss=Spec("hinge"), sn=True, n_critic=2),
 }
-MUST = ("wasserstein + gradient-penalty", "non-saturating + r1", "hinge + spectral normalisation")
+MUST = ("wasserstein + gradient-penalty", "non-saturating + r1", "hinge + spectral normalization")
 AT_LEAST = {"ring": (8, 0.7), "grid": (24, 0.7)}  # modes, share
 
 
@@ -61,11 +61,11 @@ def recipe(dataset: str, loss: str, rounds: int = ROUNDS) -> Recipe:
         stages=(
             Stage(
                 game=Spec("adversarial", **play),
-                optimisers={"G": adam, "D": adam},
+                optimizers={"G": adam, "D": adam},
                 images=images,
                 batch=BATCH,
                 resolution=0,
-                ramps=(Ramp("optim.*.lr", ((images / 2, rate), (images, 0.0))),),
+                schedules=(Schedule("optimizers.*.lr", ((images / 2, rate), (images, 0.0))),),
             ),
         ),
         ema={"G": Ema(halflife=images / 200)},
@@ -85,7 +85,7 @@ def measure(dataset: str, loss: str, seed: int, rounds: int = ROUNDS) -> dict:
         if model.card["images"] < made.images:
             raise SystemExit("stopped; nothing is written of this run")
         x = model.sample(SAMPLES, seed=0, chunk=1000)
-    found, share = open_data(dataset).modes_found(x, at_least=SAMPLES // 125)
+    found, share = open_data(dataset).count_modes(x, at_least=SAMPLES // 125)
     command = f"python benchmarks/modes.py --data {dataset} --loss '{loss}' --seed {seed}"
     numbers = {"dataset": dataset, "loss": loss, "seed": seed, "modes": found, "share": round(share, 4)}
     return {**numbers, "images": made.images, "seconds": round(seconds, 1), **rows.facts(command, seed)}
@@ -101,10 +101,10 @@ def worst(lines: list[dict]) -> dict[tuple[str, str], tuple[int, float, int]]:
 
 def check(lines: list[dict]) -> list[str]:
     """What does not hold of the results, a line each."""
-    held, wrong = worst(lines), []
+    holdout, wrong = worst(lines), []
     for dataset, (modes, share) in AT_LEAST.items():
         for loss in MUST:
-            got = held.get((dataset, loss))
+            got = holdout.get((dataset, loss))
             if got is None or got[2] < len(SEEDS) or got[0] < modes or got[1] < share:
                 wrong.append(f"{dataset}, {loss}: {got}, wanted {modes} modes and a share of {share} from 3 seeds")
     return wrong

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import click
 import rows
+from zoo.engine.dry_run import describe
 
-from zoo import recipe as recipes
+from zoo import settings
 from zoo.cli import cli
 from zoo.data import facts as facts_of
-from zoo.engine.plan import describe
 from zoo.registry import DATASETS
 
 DOCS = rows.ROOT / "docs"
@@ -43,7 +43,7 @@ def page(model: str, entries: dict[str, dict], learned: list[dict]) -> str:
     lines = [f"# {model}", "", doc, "", "## Settings", "", f"Written in [{file}](../../{file}).", ""]
     lines += ["| recipe | what it is | parameters | images | rounds |", "|---|---|---|---|---|"]
     for name, entry in entries.items():
-        facts = describe(recipes.find(name))
+        facts = describe(settings.find(name))
         sizes = ", ".join(f"{n} {counted(p)}" for n, p in facts["parameters"].items())
         rounds = " + ".join(counted(s["rounds"]) for s in facts["stages"])
         lines.append(f"| `{name}` | {entry['about']} | {sizes} | {counted(facts['images'])} | {rounds} |")
@@ -77,9 +77,9 @@ def page(model: str, entries: dict[str, dict], learned: list[dict]) -> str:
 def pages() -> dict[Path, str]:
     """Every generated file and its text."""
     learned, made, timeline = rows.read("learned"), {}, []
-    for model in recipes.models():
-        entries = {n: recipes.RECIPES[n] for n in recipes.names() if recipes.RECIPES[n]["model"] == model}
-        order = sorted(entries, key=lambda n: list(recipes.RECIPES).index(n))
+    for model in settings.models():
+        entries = {n: settings.RECIPES[n] for n in settings.names() if settings.RECIPES[n]["model"] == model}
+        order = sorted(entries, key=lambda n: list(settings.RECIPES).index(n))
         entries = {n: entries[n] for n in order}
         made[MODELS / f"{model}.md"] = page(model, entries, learned)
         doc = next(iter(entries.values()))["doc"]
@@ -99,7 +99,7 @@ def data_page() -> str:
     lines = [
         "# Data sets",
         "",
-        "| name | what it is | size | classes | yields | images | licence |",
+        "| name | what it is | size | classes | yields | images | license |",
         "|---|---|---|---|---|---|---|",
     ]
     for name in DATASETS.names():
@@ -112,7 +112,7 @@ def data_page() -> str:
             else f"{f.channels}-d points"
         )
         splits = ", ".join(f"{split} {counted(n)}" for split, n in f.splits.items())
-        cells = (f"`{name}`", f.title, size, str(len(f.classes) or ""), ", ".join(f.keys), splits, f.licence)
+        cells = (f"`{name}`", f.title, size, str(len(f.classes) or ""), ", ".join(f.keys), splits, f.license)
         lines.append("| " + " | ".join(c.replace("|", "/") for c in cells) + " |")
     lines += [
         "",

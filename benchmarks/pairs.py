@@ -3,7 +3,7 @@
     python benchmarks/pairs.py cyclegan-emoji-small
 
 The mean absolute difference (L1, pixels in [0, 1]) between the translation of one artist's drawing and the other artist's
-drawing of the same emoji, over the test split, both ways. ``identity`` leaves the drawing as it is; ``mean-colour`` shifts each
+drawing of the same emoji, over the test split, both ways. ``identity`` leaves the drawing as it is; ``mean-color`` shifts each
 channel by the difference of the two artists' means over the training split. A line each in benchmarks/results/pairs.jsonl.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 import zoo
 from zoo.data import open_data
-from zoo.metrics.subjects import find
+from zoo.metrics.image_source import find
 
 
 def domains(split: str, resolution: int) -> tuple[Tensor, Tensor]:
@@ -40,7 +40,7 @@ def scores(name: str) -> dict:
         made = {
             "model": model.translate(test[source], to),
             "identity": test[source],
-            "mean-colour": (test[source] + shift).clamp(0, 1),
+            "mean-color": (test[source] + shift).clamp(0, 1),
         }
         found[f"to_{to}"] = {k: round(float((v - test[target]).abs().mean()), 5) for k, v in made.items()}
     return found

@@ -1,4 +1,4 @@
-"""Scores of the shipped weights, beside trivial baselines scored by the same ruler.
+"""Scores of the shipped weights, beside trivial baselines scored by the same feature network.
 
     python benchmarks/quality.py                       # every shipped file, into results/quality.jsonl
     python benchmarks/quality.py sngan-fashion-mnist   # one of them
@@ -31,7 +31,7 @@ import zoo
 from zoo.data import open_data
 from zoo.metrics import baselines
 from zoo.metrics.evaluate import USUAL
-from zoo.metrics.subjects import find, translation
+from zoo.metrics.image_source import find, translation
 from zoo.model import Model, build_model
 
 COUNT, SETS = 10_000, 8
@@ -39,7 +39,7 @@ GENERATED = (*USUAL, "near-copies")
 TRANSLATED = ("fd", "precision", "recall", "psnr", "ssim")
 SHARES = ("precision", "recall", "density", "coverage", "near-copies")  # of images: they move in steps
 DISTURBED = (0.05, 0.1, 0.2, 0.4)  # noise added to weights, in their own deviations; the last must show in the score
-BARS = {"sample": (baselines.Mixture.name,), "translate": ("identity", "mean colour")}  # what shipped weights must beat
+BARS = {"sample": (baselines.Mixture.name,), "translate": ("identity", "mean color")}  # what shipped weights must beat
 Line = dict[str, Any]
 
 
@@ -85,8 +85,8 @@ def noise_of(row: Line, others: list[dict[str, float]], errors: dict[str, float]
     """By how much each score of a line may differ. ``others``: scores of other sets of samples, ``errors``: standard errors."""
     found = {}
     for key, value in row["scores"].items():
-        drawn = [scores[key] for scores in others if key in scores]
-        by = 3 * statistics.stdev([value, *drawn]) if drawn else 3 * errors[key] if others else abs(value) / 1000
+        draw = [scores[key] for scores in others if key in scores]
+        by = 3 * statistics.stdev([value, *draw]) if draw else 3 * errors[key] if others else abs(value) / 1000
         if key.startswith(SHARES):
             compared = row["protocol"]["near_copies" if key == "near-copies" else "compared_one_by_one"]
             by = max(by, 2 / compared["generated"])
@@ -122,27 +122,27 @@ class Drawn(nn.Module):
 
 
 class Shift(nn.Module):
-    """A translator that adds a colour, [C, 1, 1], to images in [-1, 1]."""
+    """A translator that adds a color, [C, 1, 1], to images in [-1, 1]."""
 
-    def __init__(self, colour: Tensor):
+    def __init__(self, color: Tensor):
         super().__init__()
-        self.colour = nn.Parameter(colour)
+        self.color = nn.Parameter(color)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x + self.colour).clamp(-1, 1)
+        return (x + self.color).clamp(-1, 1)
 
 
 def trivial_translators(name: str) -> Iterable[tuple[str, Model]]:
-    """Translators of the same domains that know nothing: one leaves images as they are, one shifts their mean colour, one
+    """Translators of the same domains that know nothing: one leaves images as they are, one shifts their mean color, one
     shows real images of the other domain, from the training images, that have nothing to do with what it was given."""
     model = zoo.load(name)
 
-    def colour(source: Tensor, target: Tensor) -> Tensor:
+    def color(source: Tensor, target: Tensor) -> Tensor:
         return 2 * (target.mean((0, 2, 3)) - source.mean((0, 2, 3)))[:, None, None]
 
     makers = {
-        "identity": lambda source, target: Shift(0 * colour(source, target)),
-        "mean colour": lambda source, target: Shift(colour(source, target)),
+        "identity": lambda source, target: Shift(0 * color(source, target)),
+        "mean color": lambda source, target: Shift(color(source, target)),
         "training images copied": lambda source, target: Drawn(2 * target - 1),
     }
     for known, make in makers.items():
@@ -186,8 +186,8 @@ def baselines_of(dataset: str, only: Sequence[str] = (), **how: Any) -> Iterable
             yield {"what": make.name, "kind": "baseline", **score(made, dataset=dataset, **how)}
     what = "held-out images, against the training images"
     if not only or what in only:
-        held = baselines.Copies(open_data(dataset, split="test"))
-        yield {"what": what, "kind": "baseline", **score(held, dataset=dataset, split="train", **how)}
+        holdout = baselines.Copies(open_data(dataset, split="test"))
+        yield {"what": what, "kind": "baseline", **score(holdout, dataset=dataset, split="train", **how)}
 
 
 def bars(dataset: str) -> Iterable[Line]:
@@ -245,7 +245,7 @@ def moved(row: Line, now: Line) -> list[str]:
     return wrong
 
 
-def other_rulers(now: Line, lines: list[Line]) -> list[str]:
+def other_feature_networks(now: Line, lines: list[Line]) -> list[str]:
     """Which baselines beside a line were measured with another feature network, or against other images, a line each."""
     wrong = []
     for row in lines:
@@ -285,7 +285,12 @@ def check(names: Sequence[str]) -> list[str]:
                 wrong.append(f"{name}: has no line; run benchmarks/quality.py")
             else:
                 current = {**row, "scores": now["scores"]}
-                wrong += [*moved(row, now), *unworthy(row, lines), *unworthy(current, lines), *other_rulers(now, lines)]
+                wrong += [
+                    *moved(row, now),
+                    *unworthy(row, lines),
+                    *unworthy(current, lines),
+                    *other_feature_networks(now, lines),
+                ]
     wrong += moved_bars(names, lines)
     print(f"{time.monotonic() - began:.0f} s in all")
     return list(dict.fromkeys(wrong))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo import recipe as recipes
+from zoo import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -44,8 +44,7 @@ def commit() -> str:
 def machine() -> str:
     """The processor (and accelerator) in words, and how many threads torch uses."""
     import torch
-
-    from zoo.engine.run import processor
+    from zoo.engine.runtime import processor
 
     threads = torch.get_num_threads()
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
@@ -64,17 +63,16 @@ def facts(command: str, seed: int) -> dict[str, Any]:
 
 def training(recipe: Any, seed: int) -> str:
     """The command that trains a recipe again; with its budget, where that is not the one that its name has."""
-    from zoo import recipe as recipes
 
     variant = f" --variant {recipe.variant}" if recipe.variant else ""
-    images = "" if recipe.images == recipes.find(recipe.name).images else f" --images {recipe.images}"
+    images = "" if recipe.images == settings.find(recipe.name).images else f" --images {recipe.images}"
     return f"zoo train {recipe.model} --dataset {recipe.dataset}{variant}{images} --seed {seed}"
 
 
-def trained_on(held: Mapping[str, Any]) -> str:
+def trained_on(holdout: Mapping[str, Any]) -> str:
     """The machines of a run, from what its folder's recipe.json holds: accelerator or processor, threads, torch's version."""
     said = []
-    for m in held["machines"]:
+    for m in holdout["machines"]:
         threads = f"{m['processor']}, {m['threads']} thread{'s' if m['threads'] > 1 else ''}"
         said.append(f"{threads if m['device'] == 'cpu' else m['device']}, torch {m['versions']['torch']}")
     return ", then ".join(dict.fromkeys(said))
@@ -87,7 +85,7 @@ JOINED = {  # commits of lines that were later joined with others into one, beaf
 
 def outdated(row: Mapping[str, Any]) -> bool:
     """Whether a line's setting was changed after its run: its budget is no longer the recipe's."""
-    return row["budget"] != recipes.find(row["recipe"]).images
+    return row["budget"] != settings.find(row["recipe"]).images
 
 
 def label(row: Mapping[str, Any]) -> str:
@@ -117,7 +115,7 @@ def write(name: str, row: Mapping[str, Any], keys: Sequence[str]) -> None:
 
 
 def distance(scores: Mapping[str, float]) -> float:
-    """The Frechet distance among scores, whichever ruler's."""
+    """The Frechet distance among scores, whichever feature network's."""
     return next(v for k, v in scores.items() if k.startswith("fd-"))
 
 

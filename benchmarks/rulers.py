@@ -1,7 +1,7 @@
-"""The zoo's own feature networks: trained, and checked to be sane rulers.
+"""The zoo's own feature networks: trained, and checked to be sane feature networks.
 
-    python benchmarks/rulers.py train cifar10      # zoo/metrics/rulers/cifar10.safetensors, results/rulers-cifar10.jsonl
-    python benchmarks/rulers.py check              # results/rulers.jsonl
+    python benchmarks/feature networks.py train cifar10      # zoo/metrics/feature networks/cifar10.safetensors, results/feature networks-cifar10.jsonl
+    python benchmarks/feature networks.py check              # results/feature networks.jsonl
 
 Training is by the clock of the epoch: order and augmentation of an epoch are a function of seed and epoch, so a stopped run
 goes on from its last whole epoch (``--runs FOLDER``) as if it had not stopped. The test split is looked at after the last epoch
@@ -30,8 +30,8 @@ from torchvision.transforms.functional import gaussian_blur
 from zoo import hub
 from zoo.data import open_data
 from zoo.files import beside
-from zoo.metrics import rulers
-from zoo.metrics.rulers.ruler import Ruler, read, write
+from zoo.metrics import feature_networks
+from zoo.metrics.feature_networks.network import FeatureNetwork, read, write
 from zoo.model import Model
 from zoo.registry import NETWORKS, Spec
 
@@ -40,10 +40,10 @@ from zoo.registry import NETWORKS, Spec
 
 @dataclass(frozen=True)
 class Training:
-    """How a ruler is trained: SGD with Nesterov momentum 0.9, the learning rate up to ``lr`` over the first fifth and
+    """How a feature network is trained: SGD with Nesterov momentum 0.9, the learning rate up to ``lr`` over the first fifth and
     down to 0 (linear), weight decay on matrices, label smoothing, random shifts, flips and cutout.
 
-    ``fit``: see ``Ruler.fit``. ``heads``: question -> label of the data set. ``border``: what shifts bring in: a grey
+    ``fit``: see ``Feature network.fit``. ``heads``: question -> label of the data set. ``border``: what shifts bring in: a gray
     level, or None for the mirrored image. ``crop``: the side of the images of the first ``crop_epochs``, parts of the whole.
     """
 
@@ -130,38 +130,40 @@ class Run:
             raise SystemExit(f"{folder} holds a run of {name} with other settings: name another folder, or remove it")
         if not self.about.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            facts = rows.facts(f"python benchmarks/rulers.py train {name}", training.seed)
+            facts = rows.facts(f"python benchmarks/feature networks.py train {name}", training.seed)
             self.about.write_text(json.dumps({"training": asked, **facts}))
         self.facts = json.loads(self.about.read_text())
 
-    def restore(self, network: nn.Module, optimiser: torch.optim.SGD) -> list[dict]:
+    def restore(self, network: nn.Module, optimizer: torch.optim.SGD) -> list[dict]:
         """The lines of the epochs that are done; network and momentum are set as they were left."""
         if not self.state.exists():
             return []
-        held = load_file(self.state)
-        network.load_state_dict({k.removeprefix("network."): v for k, v in held.items() if k.startswith("network.")})
+        holdout = load_file(self.state)
+        network.load_state_dict({k.removeprefix("network."): v for k, v in holdout.items() if k.startswith("network.")})
         for name, p in network.named_parameters():
-            if f"momentum.{name}" in held:
-                optimiser.state[p]["momentum_buffer"] = held[f"momentum.{name}"].to(memory_format=torch.preserve_format)
+            if f"momentum.{name}" in holdout:
+                optimizer.state[p]["momentum_buffer"] = holdout[f"momentum.{name}"].to(
+                    memory_format=torch.preserve_format
+                )
         lines = [json.loads(line) for line in self.log.read_text().splitlines()]
-        return lines[: int(held["epochs"])]
+        return lines[: int(holdout["epochs"])]
 
-    def save(self, network: nn.Module, optimiser: torch.optim.SGD, lines: list[dict]) -> None:
+    def save(self, network: nn.Module, optimizer: torch.optim.SGD, lines: list[dict]) -> None:
         with beside(self.log) as partial:
             partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        held = {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}
+        holdout = {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}
         for name, p in network.named_parameters():
-            if p in optimiser.state:
-                held[f"momentum.{name}"] = optimiser.state[p]["momentum_buffer"].contiguous()
+            if p in optimizer.state:
+                holdout[f"momentum.{name}"] = optimizer.state[p]["momentum_buffer"].contiguous()
         with beside(self.state) as partial:
-            save_file({**held, "epochs": torch.tensor(len(lines))}, partial)
+            save_file({**holdout, "epochs": torch.tensor(len(lines))}, partial)
 
 
 def train(name: str, runs: Path, training: Training) -> None:
-    """Train the ruler ``name``, write its file and its log, and score the file on the test split."""
+    """Train the feature network ``name``, write its file and its log, and score the file on the test split."""
     data = open_data(training.dataset)
     x, border = data.arrays["x"], (training.resolution - data.facts.resolution) // 2
-    x = F.pad(x, (border,) * 4)  # black, as Ruler.fit pads
+    x = F.pad(x, (border,) * 4)  # black, as Feature network.fit pads
     labels = {head: data.labels(key) for head, key in training.heads.items()}
     run = Run(runs / name, name, training)
 
@@ -173,8 +175,8 @@ def train(name: str, runs: Path, training: Training) -> None:
     learn = [p for p in network.parameters() if p.requires_grad]
     groups = [{"params": [p for p in learn if p.dim() > 1], "weight_decay": training.decay},
               {"params": [p for p in learn if p.dim() == 1]}]  # fmt: skip
-    optimiser = torch.optim.SGD(groups, lr=training.lr, momentum=0.9, nesterov=True)
-    lines = run.restore(network, optimiser)
+    optimizer = torch.optim.SGD(groups, lr=training.lr, momentum=0.9, nesterov=True)
+    lines = run.restore(network, optimizer)
 
     count = len(x) // training.batch * training.batch  # images an epoch: whole batches
     for epoch in range(len(lines), training.epochs):
@@ -184,15 +186,15 @@ def train(name: str, runs: Path, training: Training) -> None:
         total, right = torch.zeros(()), {head: torch.zeros(()) for head in labels}
         order = torch.randperm(len(x), generator=generator)[:count].split(training.batch)
         for step, rows_ in enumerate(order):
-            for group in optimiser.param_groups:
+            for group in optimizer.param_groups:
                 group["lr"] = rate(training, (epoch + step / len(order)) / training.epochs)
             logits = network(augment(x[rows_], training, side, generator))
             truth = {head: y[rows_] for head, y in labels.items()}
             losses = [F.cross_entropy(logits[h], y, label_smoothing=training.smoothing) for h, y in truth.items()]
             loss = torch.stack(losses).sum()
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             total += loss.detach()
             for head, y in truth.items():
                 right[head] += (logits[head].argmax(1) == y).sum()
@@ -204,20 +206,20 @@ def train(name: str, runs: Path, training: Training) -> None:
             "train_accuracy": {head: round(float(n) / count, 4) for head, n in right.items()},
             "seconds": round(time.perf_counter() - started, 1),
         })  # fmt: skip
-        run.save(network, optimiser, lines)
+        run.save(network, optimizer, lines)
         print(json.dumps(lines[-1]), flush=True)
 
     network.half().float()  # as the file will hold it
     facts = {
         "dataset": training.dataset,
-        "licence": data.facts.licence,
+        "license": data.facts.license,
         "fit": training.fit,
         "images": count * training.epochs,
         "seconds": round(sum(line["seconds"] for line in lines)),
         **run.facts,
     }
-    facts["accuracy"] = accuracy(Ruler(network, name, facts), training.heads)
-    path = rulers.SHIPPED / f"{name}.safetensors"
+    facts["accuracy"] = accuracy(FeatureNetwork(network, name, facts), training.heads)
+    path = feature_networks.SHIPPED / f"{name}.safetensors"
     write(path, network, made, facts)
     stored = read(path)
     end = {
@@ -227,15 +229,15 @@ def train(name: str, runs: Path, training: Training) -> None:
         "hash": stored.hash,
     }
     lines = [*lines, {**end, **facts}]
-    (rows.RESULTS / f"rulers-{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (rows.RESULTS / f"feature networks-{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     print(json.dumps(end))
 
 
-def accuracy(ruler: Ruler, heads: Mapping[str, str], count: int | None = None) -> dict[str, float]:
+def accuracy(feature_network: FeatureNetwork, heads: Mapping[str, str], count: int | None = None) -> dict[str, float]:
     """The share of right answers a head on the (first ``count`` images of the) test split."""
-    data = open_data(ruler.facts["dataset"], split="test")
+    data = open_data(feature_network.facts["dataset"], split="test")
     x = data.arrays["x"][:count]
-    logits = [ruler.logits(part.float() / 255) for part in x.split(500)]
+    logits = [feature_network.logits(part.float() / 255) for part in x.split(500)]
     answers = {head: torch.cat([part[head] for part in logits]).argmax(1) for head in heads}
     return {
         head: round(float((answers[head] == data.labels(key)[:count]).double().mean()), 4)
@@ -251,10 +253,10 @@ NOISE = (0.05, 0.1, 0.2)  # standard deviations, of a range of 1
 DROPPED = (1, 3, 5)  # classes left out, the last ones first
 
 
-def features(ruler: Ruler, x: Tensor) -> Tensor:
+def features(feature_network: FeatureNetwork, x: Tensor) -> Tensor:
     """Images [N, C, H, W], uint8 or floating in [0, 1] -> float64 [N, dim]."""
     scale = 1 if x.is_floating_point() else 255
-    return torch.cat([ruler.features(part.float() / scale) for part in x.split(250)]).double()
+    return torch.cat([feature_network.features(part.float() / scale) for part in x.split(250)]).double()
 
 
 def distance(real: Tensor, other: Tensor) -> float:
@@ -270,12 +272,12 @@ def shuffled(dataset: str, split: str, resolution: int | None = None) -> tuple[T
     return data.arrays["x"][rows_], data.labels("y")[rows_]
 
 
-def ladders(ruler: Ruler) -> dict:
+def ladders(feature_network: FeatureNetwork) -> dict:
     """Distances to the training split: of the test split, and of the test split worse and worse."""
-    dataset = ruler.facts["dataset"]
-    real = features(ruler, shuffled(dataset, "train")[0])
+    dataset = feature_network.facts["dataset"]
+    real = features(feature_network, shuffled(dataset, "train")[0])
     x, y = shuffled(dataset, "test")
-    test, x = features(ruler, x), x.float() / 255
+    test, x = features(feature_network, x), x.float() / 255
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     present = y.unique()
     kept = {n: test[torch.isin(y, present[:-n])] for n in DROPPED}
@@ -283,8 +285,8 @@ def ladders(ruler: Ruler) -> dict:
     return {
         "images": {"train": len(real), "test": len(test), "dropped": least},
         "test": distance(real, test),
-        "blur": {str(s): distance(real, features(ruler, gaussian_blur(x, [13, 13], [s, s]))) for s in BLUR},
-        "noise": {str(s): distance(real, features(ruler, (x + s * noise).clamp(0, 1))) for s in NOISE},
+        "blur": {str(s): distance(real, features(feature_network, gaussian_blur(x, [13, 13], [s, s]))) for s in BLUR},
+        "noise": {str(s): distance(real, features(feature_network, (x + s * noise).clamp(0, 1))) for s in NOISE},
         "dropped": {"0": distance(real, test[:least]), **{str(n): distance(real, f[:least]) for n, f in kept.items()}},
     }
 
@@ -301,8 +303,8 @@ def made(model: Model, dataset: str, k: int) -> Tensor:
     return torch.cat([model.translate(x[domain == source], to) for source, to in enumerate("ba")])
 
 
-def weights(pair: list[Ruler]) -> dict[str, dict]:
-    """The shipped weights of the rulers' data set: name -> which file, and by each of the rulers the distances of SETS sets of its
+def weights(pair: list[FeatureNetwork]) -> dict[str, dict]:
+    """The shipped weights of the feature networks' data set: name -> which file, and by each of the feature networks the distances of SETS sets of its
     samples (of a translator, which draws nothing, of one) to the training split."""
     dataset, found = pair[0].facts["dataset"], {}
     for name, entry in hub.index().items():
@@ -313,8 +315,8 @@ def weights(pair: list[Ruler]) -> dict[str, dict]:
             by: list[list[float]] = [[] for _ in pair]
             for k in range(SETS if model.verb == "sample" else 1):
                 x = made(model, dataset, k)
-                for distances, ruler, known in zip(by, pair, real, strict=True):
-                    distances.append(distance(known, features(ruler, x)))
+                for distances, feature_network, known in zip(by, pair, real, strict=True):
+                    distances.append(distance(known, features(feature_network, x)))
             found[name] = {"sha256": entry["sha256"][:16], "by": by}
     return found
 
@@ -324,8 +326,8 @@ def order(a: list[float], b: list[float]) -> int:
     return (max(b) < min(a)) - (max(a) < min(b))
 
 
-def told_apart(scored: Mapping[str, dict]) -> dict[str, int]:
-    """Of the pairs of files: how many both rulers tell apart, alike or the other way round; how many one of them alone does,
+def distinguishable(scored: Mapping[str, dict]) -> dict[str, int]:
+    """Of the pairs of files: how many both feature networks tell apart, alike or the other way round; how many one of them alone does,
     or neither."""
     found = {"alike": 0, "opposite": 0, "one": 0, "neither": 0}
     for a, b in itertools.combinations(scored.values(), 2):
@@ -353,27 +355,40 @@ def grows(values: list[float]) -> bool:
 
 
 def check(names: list[str]) -> int:
-    """A line a ruler in results/rulers.jsonl; 1 where one is not sane."""
+    """A line a feature network in results/feature networks.jsonl; 1 where one is not sane."""
     bad = []
     for name in names:
-        ruler = rulers.load(name)
-        found = ladders(ruler)
+        feature_network = feature_networks.load(name)
+        found = ladders(feature_network)
         sane = {key: grows([found["test"], *found[key].values()]) for key in ("blur", "noise")}
-        right = accuracy(ruler, TRAININGS[name].heads)
-        sane["accuracy"] = all(abs(right[head] - stated) < 0.002 for head, stated in ruler.facts["accuracy"].items())
+        right = accuracy(feature_network, TRAININGS[name].heads)
+        sane["accuracy"] = all(
+            abs(right[head] - stated) < 0.002 for head, stated in feature_network.facts["accuracy"].items()
+        )
         sane["dropped"] = grows(list(found["dropped"].values()))
-        pair = [ruler, *(rulers.load(n) for n in rulers.names() if n == f"{name}-b")]
+        pair = [feature_network, *(feature_networks.load(n) for n in feature_networks.names() if n == f"{name}-b")]
         if len(pair) > 1:
             found["weights"] = scored = weights(pair)
             if len(scored) > 1:  # one file has no ranking
-                found["pairs"] = told_apart(scored)
+                found["pairs"] = distinguishable(scored)
                 sane["ranking"] = found["pairs"]["opposite"] == 0 and found["pairs"]["alike"] > 0
             sane["reals_far_under"] = all(2 * found["test"] < min(w["by"][0]) for w in scored.values())
-        row = {"ruler": name, "hash": ruler.hash, "accuracy": right, "guess": guess(name), **found, "sane": sane}
-        rows.write("rulers", {**row, **rows.facts("python benchmarks/rulers.py check", 0)}, ("ruler",))
+        row = {
+            "feature network": name,
+            "hash": feature_network.hash,
+            "accuracy": right,
+            "guess": guess(name),
+            **found,
+            "sane": sane,
+        }
+        rows.write(
+            "feature networks",
+            {**row, **rows.facts("python benchmarks/feature networks.py check", 0)},
+            ("feature network",),
+        )
         print(json.dumps(row), flush=True)
         bad += [f"{name}: {key}" for key, good in sane.items() if not good]
-    print("not sane: " + ", ".join(bad) if bad else f"{len(names)} rulers are sane")
+    print("not sane: " + ", ".join(bad) if bad else f"{len(names)} feature networks are sane")
     return int(bool(bad))
 
 
@@ -383,12 +398,12 @@ def main() -> int:
     one = verbs.add_parser("train", help="train one and write its file")
     one.add_argument("name", choices=TRAININGS)
     one.add_argument("--seed", type=int, help="by default the one that the shipped file was trained with")
-    one.add_argument("--runs", type=Path, default=Path("runs/rulers"), help="where unfinished runs are kept")
-    all_ = verbs.add_parser("check", help="see whether they are sane rulers")
+    one.add_argument("--runs", type=Path, default=Path("runs/feature networks"), help="where unfinished runs are kept")
+    all_ = verbs.add_parser("check", help="see whether they are sane feature networks")
     all_.add_argument("names", nargs="*", help="by default every one")
     arguments = parser.parse_args()
     if arguments.verb == "check":
-        return check(arguments.names or rulers.names())
+        return check(arguments.names or feature_networks.names())
     training = TRAININGS[arguments.name]
     if arguments.seed is not None:
         training = replace(training, seed=arguments.seed)

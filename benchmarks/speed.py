@@ -34,12 +34,13 @@ import rows
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from zoo.engine.log import Log
+from zoo.engine.runtime import Runtime
+from zoo.engine.stage import build_networks, resolve
 
-from zoo import recipe as recipes
+from zoo import settings
 from zoo.data import facts as facts_of
-from zoo.engine import plan
-from zoo.engine.run import Runtime
-from zoo.engine.train import Log, Session, train
+from zoo.engine.train import Session, train
 from zoo.networks import layers
 from zoo.recipe import Recipe
 
@@ -67,11 +68,11 @@ class Plain:
         self.G, self.D = networks["G"].to(memory_format=layout), networks["D"].to(memory_format=layout)
         self.loss = self.stage.game.kwargs["loss"].name
         self.play = self.stage.game.kwargs
-        self.optimisers = {
+        self.optimizers = {
             n: torch.optim.Adam(net.parameters(), o.lr, o.betas, fused=True)
-            for (n, net), o in zip((("G", self.G), ("D", self.D)), map(self.stage.optimisers.get, "GD"), strict=True)
+            for (n, net), o in zip((("G", self.G), ("D", self.D)), map(self.stage.optimizers.get, "GD"), strict=True)
         }
-        self.shadow = copy.deepcopy(self.G).eval().requires_grad_(False) if recipe.ema else None
+        self.ema_network = copy.deepcopy(self.G).eval().requires_grad_(False) if recipe.ema else None
         self.data, self.frozen, self.layout, self.at = data, frozen, layout, len(data)
         self.two_passes = any(isinstance(m, nn.BatchNorm2d) for m in self.D.modules())
 
@@ -80,7 +81,7 @@ class Plain:
             self.order, self.at = torch.randperm(len(self.data)), 0
         x = self.data[self.order[self.at : self.at + n]].float()
         self.at += n
-        x = x.add_(torch.rand_like(x)).mul_(2 / 256).sub_(1) if self.stage.data.dequantise else x.mul_(2 / 255).sub_(1)
+        x = x.add_(torch.rand_like(x)).mul_(2 / 256).sub_(1) if self.stage.data.dequantize else x.mul_(2 / 255).sub_(1)
         return x.contiguous(memory_format=self.layout)
 
     def loss_D(self, x: Tensor, z: Tensor) -> Tensor:
@@ -103,28 +104,28 @@ class Plain:
         self.D.requires_grad_(True)
         self.z = torch.randn(self.stage.batch, self.G.latent)
         loss = self.loss_D(self.reals(self.stage.batch), self.z)
-        self.optimisers["D"].zero_grad()
+        self.optimizers["D"].zero_grad()
         loss.backward()
-        self.optimisers["D"].step()
+        self.optimizers["D"].step()
 
     def step_G(self) -> None:
         self.D.requires_grad_(not self.frozen)
         shared = self.play.get("noise") == "shared"
         z = self.z if shared else torch.randn(self.play.get("generator_batch") or self.stage.batch, self.G.latent)
         loss = self.loss_G(z)
-        self.optimisers["G"].zero_grad()
+        self.optimizers["G"].zero_grad()
         loss.backward()
-        self.optimisers["G"].step()
+        self.optimizers["G"].step()
 
     def round(self) -> int:
         """One round; the images consumed."""
         steps = [self.step_D] * self.play.get("n_critic", 1)
         for step in [self.step_G, *steps] if self.play.get("order") == "G-first" else [*steps, self.step_G]:
             step()
-        if self.shadow is not None:
+        if self.ema_network is not None:
             with torch.no_grad():
-                torch._foreach_lerp_(list(self.shadow.parameters()), list(self.G.parameters()), 0.01)
-                for mine, new in zip(self.shadow.buffers(), self.G.buffers(), strict=True):
+                torch._foreach_lerp_(list(self.ema_network.parameters()), list(self.G.parameters()), 0.01)
+                for mine, new in zip(self.ema_network.buffers(), self.G.buffers(), strict=True):
                     mine.copy_(new)
         return len(steps) * self.stage.batch
 
@@ -187,7 +188,7 @@ def difference(recipe: Recipe, networks: dict[str, nn.Module], data: Tensor) -> 
 
 def setting(name: str, batch: int | None = None, width: int | None = None) -> Recipe:
     """A recipe of the registry, with another batch or width where they are given."""
-    recipe = recipes.find(name)
+    recipe = settings.find(name)
     networks = dict(recipe.networks)
     if width:
         networks = {n: s.replace(width=width) for n, s in networks.items()}
@@ -211,7 +212,7 @@ class Engine:
 
     def __init__(self, recipe: Recipe, data: Tensor):
         facts = facts_of(data)
-        recipe = plan.resolve(recipe, facts)
+        recipe = resolve(recipe, facts)
         self.session = Session(recipe, data, facts, Runtime(device="cpu"), torch.device("cpu"), 0, None)
         self.session.open_data(0)
         self.session.build_stage()
@@ -221,7 +222,7 @@ class Engine:
     def round(self) -> int:
         seen = self.session.seen
         self.session.play_round(self.log.record)
-        for values in self.log.held.values():  # what a tick would read once in a while
+        for values in self.log.holdout.values():  # what a tick would read once in a while
             del values[:-100]
         return self.session.seen - seen
 
@@ -295,7 +296,7 @@ def alone(side: str, model: str, rounds: int = 20) -> float:
         with tempfile.TemporaryDirectory() as folder:
             train(recipe, Path(folder) / "run", images=rounds * 64, dataset=data, runtime=Runtime(device="cpu"))
     else:
-        networks = plan.build_networks(plan.resolve(recipe, facts_of(data)))
+        networks = build_networks(resolve(recipe, facts_of(data)))
         loop = Plain(recipe, networks, data, True, torch.channels_last)
         for _ in range(rounds):
             loop.round()

@@ -4,7 +4,7 @@
 
 Each is scored as ``quality.py`` scores. A line in results/spread.jsonl: the distance of each seed, their mean and standard
 deviation, and whether the second run of the first seed ended in the same state bit for bit: weights, averages, moments of the
-optimisers (if not, it exits with 1).
+optimizers (if not, it exits with 1).
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from pathlib import Path
 import quality
 import rows
 import torch
+from zoo.engine.run_folder import CHECKPOINT
+from zoo.engine.runtime import Runtime
 
-from zoo import recipe as recipes
+from zoo import settings
 from zoo.engine import checkpoint
-from zoo.engine.run import CHECKPOINT, Runtime
 from zoo.engine.train import train
 
 SEEDS = (0, 1, 2)
@@ -42,7 +43,7 @@ def measure(name: str, images: int) -> dict:
         runs = {}
         for seed, copy in ((0, ""), *((s, "") for s in SEEDS[1:]), (0, "again")):
             runs[seed, copy] = out = Path(folder) / f"{seed}{copy}"
-            train(recipes.find(name), out, images=images, seed=seed, runtime=Runtime(device="cpu"))
+            train(settings.find(name), out, images=images, seed=seed, runtime=Runtime(device="cpu"))
             if checkpoint.load(out / CHECKPOINT)[1]["seen"] < images:
                 raise SystemExit("stopped; nothing is written of these runs")
         equal = same(state(runs[0, ""]), state(runs[0, "again"]))

@@ -15,7 +15,7 @@ from pathlib import Path
 import modes
 import rows
 
-from zoo import recipe as recipes
+from zoo import settings
 
 README, DOCS = rows.ROOT / "README.md", rows.ROOT / "docs"
 Line = dict
@@ -37,7 +37,7 @@ def where(
 
 
 def short(scores: dict[str, float]) -> dict[str, float]:
-    """Scores without the name of the ruler: {"fd-cifar10": 1.0} -> {"fd": 1.0}."""
+    """Scores without the name of the feature network: {"fd-cifar10": 1.0} -> {"fd": 1.0}."""
     return {
         next((m for m in ("fd", "kid", "is") if k.startswith(m + "-")), k.split("-")[0]): v for k, v in scores.items()
     }
@@ -150,9 +150,9 @@ def translators(lines: list[Line], root: str) -> str:
     for r in rows.read("pairs"):
         text += f"\n\n{r['recipe']}, mean absolute difference on {r['pairs']} held-out pairs:\n\n"
         known = [
-            ["to " + k[3:], *(f"{r[k][n]:.4f}" for n in ("model", "identity", "mean-colour"))] for k in ("to_b", "to_a")
+            ["to " + k[3:], *(f"{r[k][n]:.4f}" for n in ("model", "identity", "mean-color"))] for k in ("to_b", "to_a")
         ]
-        text += table(["", "model", "identity", "mean colour"], known)
+        text += table(["", "model", "identity", "mean color"], known)
     return text
 
 
@@ -161,11 +161,13 @@ def quality(root: str = "") -> str:
     lines, parts = scored(), []
     for dataset in sorted({r["dataset"] for r in lines}):
         mine = [r for r in lines if r["dataset"] == dataset]
-        ruler = next(k for r in mine for k in r["scores"] if k.startswith("fd-")).removeprefix("fd-")
+        feature_network = next(k for r in mine for k in r["scores"] if k.startswith("fd-")).removeprefix("fd-")
         make = translators if "psnr" in mine[0]["scores"] else generated
         counts = sorted({r["protocol"]["generated"] for r in rows.read("quality") if r["dataset"] == dataset})
-        parts.append(f"**{dataset}** (the ruler `{ruler}`, {counts[-1]:,} images)\n\n{make(mine, root)}")
-    held = [*rows.read("quality"), *rows.read("learned")]
+        parts.append(
+            f"**{dataset}** (the feature network `{feature_network}`, {counts[-1]:,} images)\n\n{make(mine, root)}"
+        )
+    holdout = [*rows.read("quality"), *rows.read("learned")]
     for r in rows.read("spread"):
         seeds = ", ".join(f"{v:.2f}" for v in r["fd"].values())
         parts.append(
@@ -173,7 +175,7 @@ def quality(root: str = "") -> str:
             f"deviation of {r['deviation']:.2f}; a second run of one seed gave {'the same' if r['same_weights'] else 'OTHER'} weights, bit for bit."
         )
     again = "CI scores the shipped weights again, and what they must beat; all else is rendered from committed results."
-    return "\n\n".join([*parts, where(held, again)]) if parts else "No results yet."
+    return "\n\n".join([*parts, where(holdout, again)]) if parts else "No results yet."
 
 
 def quotes() -> list[Line]:
@@ -204,7 +206,7 @@ def quoted_beside(r: Line, score: str, said: str = "") -> list[str]:
 
 
 def alone(r: Line, lines: list[Line]) -> Line | None:
-    """The line of the same classifier that learnt from the same labels, by itself."""
+    """The line of the same classifier that learned from the same labels, by itself."""
     same = ("classifier", "dataset", "labels", "seed")
     found = [o for o in lines if o["verb"] == "classify" and all(o[k] == r[k] for k in same)]
     return found[0] if found and r["verb"] != "classify" else None
@@ -235,25 +237,25 @@ def codes(r: Line, lines: list[Line]) -> dict[str, object]:
 
 
 def conditional(r: Line, lines: list[Line]) -> dict[str, object]:
-    ruler = r["ruler"]
+    feature_network = r["feature network"]
     return {
-        "the ruler names the class asked for": share(r, f"recognised-{ruler['name']}"),
-        "that of real test images": f"{ruler['accuracy']:.2%}",
-        "ruler": f"`{ruler['name']}`",
+        "the feature network names the class asked for": share(r, f"recognized-{feature_network['name']}"),
+        "that of real test images": f"{feature_network['accuracy']:.2%}",
+        "feature network": f"`{feature_network['name']}`",
     }
 
 
-MEANING = {  # a score -> the title of its table, and the cells of a line by column
+LABEL_METRICS = {  # a score -> the title of its table, and the cells of a line by column
     "error": ("Classifiers", errors),
     "information": ("Codes", codes),
-    "recognised": ("Classes that were asked for", conditional),
+    "class_accuracy": ("Classes that were asked for", conditional),
 }
 
 
-def meaning() -> str:
+def label_scores() -> str:
     """What models say of images, and whether theirs show the class asked for."""
     lines, parts = rows.read("meaning"), []
-    for score, (title, cells) in MEANING.items():
+    for score, (title, cells) in LABEL_METRICS.items():
         body = []
         for r in lines:
             if any(k.split("-")[0] == score for k in r["scores"]):
@@ -267,9 +269,9 @@ def meaning() -> str:
     return "\n\n".join([*parts, where(lines)]) if parts else "No results yet."
 
 
-def rulers() -> str:
+def feature_networks() -> str:
     """The feature networks: how well they classify, and whether they are sane."""
-    lines = rows.read("rulers")
+    lines = rows.read("feature networks")
     body = []
     for r in lines:
         guess = {h: f" (always the commonest: {v:.2%})" for h, v in r["guess"].items() if len(r["guess"]) > 1}
@@ -277,7 +279,7 @@ def rulers() -> str:
         steps = [" → ".join(number(v, 1) for v in r[k].values()) for k in ("blur", "noise", "dropped")]
         body.append([f"`{r['ruler']}`", right, number(r["test"], 2), *steps])
     head = [
-        "ruler",
+        "feature network",
         "test accuracy",
         "held-out images",
         "blur 0.5, 1, 2 px",
@@ -288,20 +290,20 @@ def rulers() -> str:
 
 
 def ranking() -> str:
-    """Whether another ruler ranks the shipped weights alike."""
-    lines = [r for r in rows.read("rulers") if r.get("weights")]
+    """Whether another feature network ranks the shipped weights alike."""
+    lines = [r for r in rows.read("feature networks") if r.get("weights")]
     body, told = [], []
     for r in lines:
         for name, w in sorted(r["weights"].items(), key=lambda item: sum(item[1]["by"][0])):
             spans = [f"{min(d):.2f} to {max(d):.2f}" if len(d) > 1 else f"{d[0]:.2f}" for d in w["by"]]
-            body.append([r["ruler"], name, *spans])
+            body.append([r["feature network"], name, *spans])
         if "pairs" in r:
             p = r["pairs"]
             told.append(
-                f"{r['ruler']}, pairs of files: {p['alike']} told apart by both rulers, alike; {p['opposite']} by both, the other way "
+                f"{r['ruler']}, pairs of files: {p['alike']} told apart by both feature networks, alike; {p['opposite']} by both, the other way "
                 f"round; {p['one']} by one of them; {p['neither']} by neither."
             )
-    head = ["ruler", "weights", "distance", "by the second ruler"]
+    head = ["feature network", "weights", "distance", "by the second feature network"]
     return "\n\n".join([table(head, body), *told, where(lines)]) if lines else "No results yet."
 
 
@@ -342,7 +344,7 @@ def encoders() -> str:
         alone = {name.replace(APART, ""): cell for name, cell in cells.items() if APART in name}
         body = []
         for r in (r for r in pairs if APART not in r["recipe"]):
-            about, view = recipes.RECIPES.get(r["recipe"]), r["domains"][1]
+            about, view = settings.RECIPES.get(r["recipe"]), r["domains"][1]
             body.append(
                 [f"`{r['recipe']}`", " and ".join(r["domains"]), cells[r["recipe"]], alone.get(r["recipe"], "")]
             )
@@ -362,19 +364,19 @@ def copies() -> str:
     lines = rows.read("copies")
     if not lines:
         return "No results yet."
-    body = [[kind, *(f"{r['accused'][kind]:.0%}" for r in lines)] for kind in lines[0]["accused"]]
+    body = [[kind, *(f"{r['accused'][kind]:.0%}" for r in lines)] for kind in lines[0]["flagged"]]
     count = f"{lines[0]['images']} images of each kind."
     return f"{table(['accused of', *(r['dataset'] for r in lines)], body)}\n\n{count} {where(lines)}"
 
 
 def toys() -> str:
     lines = rows.read("modes")
-    held = modes.worst(lines)
+    holdout = modes.worst(lines)
     body = []
     for loss in modes.LOSSES:
         cells: list[object] = [loss]
         for dataset in modes.SETS:
-            found = held.get((dataset, loss))
+            found = holdout.get((dataset, loss))
             cells += [found[0], f"{found[1]:.0%}", found[2]] if found else ["", "", 0]
         if cells[3] or cells[6]:
             body.append(cells)
@@ -421,8 +423,8 @@ def _first(width: str) -> int:
 TABLES = {
     "quality": (README, quality),
     "quoted": (DOCS / "metrics.md", quoted),
-    "meaning": (DOCS / "metrics.md", meaning),
-    "rulers": (DOCS / "metrics.md", rulers),
+    "meaning": (DOCS / "metrics.md", label_scores),
+    "feature networks": (DOCS / "metrics.md", feature_networks),
     "ranking": (DOCS / "metrics.md", ranking),
     "disturbed": (DOCS / "metrics.md", disturbed),
     "encoders": (DOCS / "metrics.md", encoders),

@@ -3,7 +3,7 @@ its classifier learn on a batch of reals and one of fakes, then G on the same no
 
 The authors' code is not public; networks are those of the paper's appendix.
 
-Departures:
+Differences from the paper:
 - The appendix searches rates and the deviation of a noise in D's activations; we take 2e-4 and none.
 - The noise of G is normal; the paper does not say.
 - Nor does it say how large G's first maps are: ours reach the image in steps of two, 4x4 for 32x32 and 8x8 for 128x128.
@@ -14,7 +14,9 @@ Departures:
   32x32; what is sampled is an average of G's weights over time.
 """
 
-from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage, Stream, setting
+from zoo.settings import setting
+
+from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage, Stream
 
 
 def recipe(
@@ -39,8 +41,8 @@ def recipe(
         },
         stages=(
             Stage(
-                game=Spec("auxiliary", loss=Spec("non-saturating"), noise="shared"),
-                optimisers={"G": adam, "D": adam, "C": adam},
+                game=Spec("acgan", loss=Spec("non-saturating"), noise="shared"),
+                optimizers={"G": adam, "D": adam, "C": adam},
                 images=steps * batch,
                 batch=batch,
                 resolution=resolution,

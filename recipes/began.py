@@ -3,7 +3,7 @@ arXiv 1703.10717. D is an autoencoder; a controller holds the fakes' reconstruct
 
 The authors' training code is not public. Networks are those of the best-known reimplementation (T. Kim, 2017).
 
-Departures:
+Differences from the paper:
 - The authors halve the rate whenever their measure of convergence stalls; ours halves after 100,000 and 200,000
   batches of 500,000, as in the reimplementation, from the paper's 1e-4.
 - The reimplementation moves both players at once, on the same fakes; ours move in turn, each on noise of its own, as
@@ -20,7 +20,9 @@ Departures:
   16 all samples were shoes: gamma times the reals' error is less than that of most other clothes.)
 """
 
-from zoo.recipe import Adam, Data, Ema, Ramp, Recipe, Spec, Stage, setting
+from zoo.settings import setting
+
+from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage
 
 PRIOR = Spec("uniform", low=-1.0, high=1.0)
 
@@ -29,7 +31,7 @@ def recipe(
     steps: int,
     resolution: int,
     width: int,
-    ramps: tuple[Ramp, ...],
+    schedules: tuple[Schedule, ...],
     gamma: float = 0.5,
     rate: float = 0.001,
     adam: Adam = Adam(lr=1e-4),
@@ -42,19 +44,19 @@ def recipe(
     """``steps`` of each player; ``code``: of D."""
     networks = {n: {"latent": size, "width": width, **refinements} for n, size in {"G": 64, "D": code}.items()}
     play = Stage(
-        game=Spec("boundary", gamma=gamma, rate=rate, prior=PRIOR),
-        optimisers={"G": adam, "D": adam},
+        game=Spec("began", gamma=gamma, rate=rate, prior=PRIOR),
+        optimizers={"G": adam, "D": adam},
         images=steps * batch,
         batch=batch,
         resolution=resolution,
         data=data,
-        ramps=ramps,
+        schedules=schedules,
     )
     specs = {"G": Spec("began-generator", **networks["G"]), "D": Spec("began-discriminator", **networks["D"])}
     return Recipe(specs, (play,), ema=ema or {})
 
 
-HALVED = Ramp("optim.*.lr", ((0, 1e-4), (100_000 * 16, 5e-5), (200_000 * 16, 2.5e-5)), "steps")
+HALVED = Schedule("optimizers.*.lr", ((0, 1e-4), (100_000 * 16, 5e-5), (200_000 * 16, 2.5e-5)), "steps")
 
 
 @setting("celeba")
@@ -67,7 +69,7 @@ def celeba():
 def celeba_128():
     "The paper's largest faces, 128x128: width 128, skip connections, residuals that vanish over 16,000 batches."
     carries = [f"game.{n}.carry" for n in ("G", "D.encoder", "D.decoder")]
-    vanishing = tuple(Ramp(target, ((0, 1.0), (16_000 * 16, 0.0))) for target in carries)
+    vanishing = tuple(Schedule(target, ((0, 1.0), (16_000 * 16, 0.0))) for target in carries)
     return recipe(500_000, 128, 128, (HALVED, *vanishing), skips=True, vanishing=True)
 
 
@@ -75,5 +77,5 @@ def celeba_128():
 def fashion_mnist():
     "32x32, width 16, gamma 1, 4,140 batches of 64."
     adam, ema = Adam(lr=4e-4, betas=(0.5, 0.999)), {"G": Ema(halflife=100 * 64, rampup=0.05)}
-    halved = Ramp("optim.*.lr", ((0, 4e-4), (2_070 * 64, 2e-4), (3_105 * 64, 1e-4)), "steps")
+    halved = Schedule("optimizers.*.lr", ((0, 4e-4), (2_070 * 64, 2e-4), (3_105 * 64, 1e-4)), "steps")
     return recipe(4_140, 32, 16, (halved,), 1.0, 0.02, adam, batch=64, code=16, data=Data(pad=True), ema=ema)

@@ -3,7 +3,7 @@ beside the generator; the discriminator judges pairs of image and code.
 
 Settings are those of the authors' scripts train_mnist.sh and train_imagenet.sh.
 
-Departures:
+Differences from the paper:
 - Averages for batch norm at test time are those of training; the authors estimate them afterwards on 1,000 batches.
 - The L2 term also reaches the gains of norms, which the code exempts.
 - mnist: all 60,000 training images, which the code takes when told to use the test set; by itself it keeps 10,000 of them apart.
@@ -14,20 +14,22 @@ Departures:
   time.
 """
 
-from zoo.recipe import Adam, Data, Ema, Ramp, Recipe, Spec, Stage, setting
+from zoo.settings import setting
+
+from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage
 
 
 def stage(images: int, resolution: int, data: Data, batch: int = 128) -> Stage:
     """One step of all three a batch; the rate is constant for half of the images, then falls to a hundredth."""
     adam = Adam(lr=2e-4, betas=(0.5, 0.999), weight_decay=2.5e-5)
     return Stage(
-        game=Spec("inference", loss=Spec("non-saturating", scale=0.5), prior=Spec("uniform", low=-1.0, high=1.0)),
-        optimisers={"D": adam, "G": adam, "E": adam},
+        game=Spec("bigan", loss=Spec("non-saturating", scale=0.5), prior=Spec("uniform", low=-1.0, high=1.0)),
+        optimizers={"D": adam, "G": adam, "E": adam},
         images=images,
         batch=batch,
         resolution=resolution,
         data=data,
-        ramps=(Ramp("optim.*.lr", ((images // 2, 2e-4), (images, 2e-6)), "geometric"),),
+        schedules=(Schedule("optimizers.*.lr", ((images // 2, 2e-4), (images, 2e-6)), "geometric"),),
     )
 
 

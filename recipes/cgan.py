@@ -2,10 +2,10 @@
 
 The authors' code is not public. Where the paper is silent we take the same group's GAN code: its initial
 weights, both players moving at once, the non-saturating loss of G, fakes with the classes of the batch's
-real images, a momentum ramp of 250 epochs, a rate divided after each batch.
+real images, a momentum schedule of 250 epochs, a rate divided after each batch.
 
-Departures:
-- The authors stop at the best validation likelihood; we stop when the momentum's ramp ends, after 250 of
+Differences from the paper:
+- The authors stop at the best validation likelihood; we stop when the momentum's schedule ends, after 250 of
   their epochs.
 - All 60,000 training images are used; the group's code keeps 10,000 for validation. "Epoch" below is of
   50,000.
@@ -18,13 +18,15 @@ Departures:
 
 import math
 
-from zoo.recipe import SGD, Adam, Data, Ramp, Recipe, Spec, Stage, setting
+from zoo.settings import setting
+
+from zoo.recipe import SGD, Adam, Data, Recipe, Schedule, Spec, Stage
 
 PAPER = {"prior": Spec("uniform", low=0.0, high=1.0), "order": "simultaneous"}
 REDUCED = {"prior": Spec("uniform", low=-math.sqrt(3), high=math.sqrt(3)), "order": "D-first"}
 
 
-def recipe(images: int, optimiser: SGD | Adam, ramps: tuple[Ramp, ...], game: dict, drop: float) -> Recipe:
+def recipe(images: int, optimizer: SGD | Adam, schedules: tuple[Schedule, ...], game: dict, drop: float) -> Recipe:
     """``drop``: the share of G's hidden units that is dropped."""
     return Recipe(
         networks={
@@ -40,12 +42,12 @@ def recipe(images: int, optimiser: SGD | Adam, ramps: tuple[Ramp, ...], game: di
                     output_mean=True,
                     **game,
                 ),
-                optimisers={"G": optimiser, "D": optimiser},
+                optimizers={"G": optimizer, "D": optimizer},
                 images=images,
                 batch=100,
                 resolution=28,
                 data=Data(range=(0.0, 1.0)),
-                ramps=ramps,
+                schedules=schedules,
             ),
         ),
     )
@@ -56,8 +58,8 @@ def mnist():
     "The paper's MNIST setting."
     images = 250 * 50_000  # over which the momentum rises
     floor = math.log(0.1 / 1e-6) / math.log(1.00004)  # batches until the rate, divided after each, is 1e-6
-    momentum = Ramp("optim.*.momentum", ((0, 0.5), (images, 0.7)))
-    lr = Ramp("optim.*.lr", ((0, 0.1), (100 * floor, 1e-6)), "geometric")
+    momentum = Schedule("optimizers.*.momentum", ((0, 0.5), (images, 0.7)))
+    lr = Schedule("optimizers.*.lr", ((0, 0.1), (100 * floor, 1e-6)), "geometric")
     return recipe(images, SGD(lr=0.1, momentum=0.5), (momentum, lr), PAPER, 0.5)
 
 

@@ -4,7 +4,7 @@ share their first layers, the discriminators their last; each domain is shown im
 Digits as in the authors' PyTorch code: its networks, normal noise, 64 images of each domain a step, weight decay on all parameters,
 5,000 steps. The paper's text has uniform noise, batches of 128 and 25,000 steps.
 
-Departures:
+Differences from the paper:
 - The two halves of MNIST are every second image; the PyTorch code shuffles the images, then halves them.
 - inverse: the code's setting for edges, on the paper's second task.
 - emoji: the paper's faces are not to be had. The layers are those of the authors' face model at 64x64 (one halving fewer); the
@@ -15,7 +15,9 @@ Departures:
 - uncoupled: not the paper's but what it is measured against: the same two networks with nothing shared.
 """
 
-from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage, Stream, setting
+from zoo.settings import setting
+
+from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage, Stream
 
 UNLIKE = {"G": 5, "D": 4}  # all layers
 
@@ -34,8 +36,8 @@ def digits(view: str, widths: tuple[int, ...], steps: int, ema: dict[str, Ema], 
         },
         stages=(
             Stage(
-                game=Spec("coupled", loss=Spec("non-saturating"), prior=Spec("normal"), domains=("plain", view)),
-                optimisers={"G": adam, "D": adam},
+                game=Spec("cogan", loss=Spec("non-saturating"), prior=Spec("normal"), domains=("plain", view)),
+                optimizers={"G": adam, "D": adam},
                 images=steps * 64,
                 batch=64,
                 resolution=28,
@@ -105,8 +107,8 @@ def drawings(steps: int, resolution: int, G: Spec, D: Spec, ema: dict[str, Ema])
         networks={"G": G, "D": D},
         stages=(
             Stage(
-                game=Spec("coupled", loss=Spec("non-saturating"), prior=Spec("normal"), domains=("twitter", "google")),
-                optimisers={"G": adam, "D": adam},
+                game=Spec("cogan", loss=Spec("non-saturating"), prior=Spec("normal"), domains=("twitter", "google")),
+                optimizers={"G": adam, "D": adam},
                 images=steps * 64,
                 batch=64,
                 resolution=resolution,

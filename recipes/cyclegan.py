@@ -4,7 +4,7 @@ Networks, 2017, arXiv 1703.10593. Cycle weight 10, no identity term, pools of 50
 The setting is that of the authors' PyTorch code. Domains are the rows whose label ``domain`` is 0 (a) and 1 (b): the artists
 of emoji, the two class folders, in alphabetical order, of ``folder:PATH``.
 
-Departures:
+Differences from the paper:
 - The identity term is off, as in the paper's main objective; the authors' code adds it at half the cycle's weight.
 - The authors' last epoch has a rate a little above 0 and steps down once an epoch; ours falls with every batch.
 - emoji: 64x64 drawings, enlarged to the paper's size. The paper's photographs are yours to bring: ``--dataset folder:PATH --images N``,
@@ -13,7 +13,9 @@ Departures:
   the emoji, so that no drawing has its pair; what is sampled is an average of the generators' weights over time.
 """
 
-from zoo.recipe import Adam, Data, Ema, Ramp, Recipe, Spec, Stage, Stream, setting
+from zoo.settings import setting
+
+from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage, Stream
 
 
 def recipe(
@@ -25,13 +27,13 @@ def recipe(
         networks={"G": generator, "F": generator, "D_a": discriminator, "D_b": discriminator},
         stages=(
             Stage(
-                game=Spec("translation", **game),
-                optimisers={"G": adam, "F": adam, "D_a": adam, "D_b": adam},
+                game=Spec("cyclegan", **game),
+                optimizers={"G": adam, "F": adam, "D_a": adam, "D_b": adam},
                 images=images,
                 batch=batch,
                 resolution=resolution,
                 data=data,
-                ramps=(Ramp("optim.*.lr", ((images // 2, 2e-4), (images, 0.0))),),
+                schedules=(Schedule("optimizers.*.lr", ((images // 2, 2e-4), (images, 0.0))),),
             ),
         ),
         ema=ema,

@@ -5,7 +5,7 @@ The paper's nets are those of the authors' Theano code (5x5 kernels); their Torc
 is the one that most others descend from. ``celeba`` and ``mnist`` follow the first, ``lsun-bedroom`` and the
 reduced settings the second.
 
-Departures:
+Differences from the paper:
 - Theano code: it has no running averages and samples with the batch's statistics; we sample with running
   averages.
 - Theano code: each batch of reals serves one player alone, so that those of G's turns go unused. Ours
@@ -18,7 +18,9 @@ Departures:
 - Reduced settings: what is sampled is an average of G's weights over time.
 """
 
-from zoo.recipe import Adam, Data, Ema, Ramp, Recipe, Spec, Stage, setting
+from zoo.settings import setting
+
+from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage
 
 
 def theano_game(**more) -> Spec:
@@ -39,7 +41,7 @@ def celeba():
         stages=(
             Stage(
                 game=theano_game(),
-                optimisers={"G": adam, "D": adam},
+                optimizers={"G": adam, "D": adam},
                 images=25 * 350_000 // 2,  # 25 epochs of the authors' faces, half of their batches for D
                 batch=128,
                 resolution=64,
@@ -61,12 +63,12 @@ def mnist():
         stages=(
             Stage(
                 game=theano_game(labels="real"),
-                optimisers={"G": adam, "D": adam},
+                optimizers={"G": adam, "D": adam},
                 images=200 * epoch,
                 batch=128,
                 resolution=28,
                 data=Data(range=(0.0, 1.0)),
-                ramps=(Ramp("optim.*.lr", ((100 * epoch, 2e-4), (200 * epoch, 0.0))),),
+                schedules=(Schedule("optimizers.*.lr", ((100 * epoch, 2e-4), (200 * epoch, 0.0))),),
             ),
         ),
     )
@@ -83,7 +85,7 @@ def torch_code(images: int, resolution: int, width: int, data: Data, ema: dict[s
         stages=(
             Stage(
                 game=Spec("adversarial", loss=Spec("non-saturating"), noise="shared"),
-                optimisers={"G": adam, "D": adam},
+                optimizers={"G": adam, "D": adam},
                 images=images,
                 batch=64,
                 resolution=resolution,

@@ -4,12 +4,12 @@ one of G; the penalty of D's slope near real images has weight 10.
 ``mnist`` is the authors' notebook. Its penalty looks at x + alpha s u / 2 (s: the deviation of the batch, u and alpha uniform), and
 so do most implementations; ``mnist-gaussian`` has the noise of the paper's text, N(0, c I).
 
-Departures:
+Differences from the paper:
 - mnist: all 60,000 training images are used; the notebook keeps 5,000 for validation.
-- mnist-gaussian: the paper says c = 10 and not in which units; we take grey levels.
+- mnist-gaussian: the paper says c = 10 and not in which units; we take gray levels.
 - cifar10: the layers of the paper's DCGAN are not known. These are WGAN-GP's, which have no batch norm in D: there the slope at one
   image would depend on the others. The budget is 200,000 steps as for MNIST. Images are in [-1, 1], where the deviation, and with it
-  the neighbourhood, is twice that in [0, 1]; the slope that is asked for, 1, stays.
+  the neighborhood, is twice that in [0, 1]; the slope that is asked for, 1, stays.
 - Batches of 64 in all but the two digit settings, which have the notebook's 128.
 - fashion-mnist, mnist-small, cifar10-small: WGAN-GP's networks, narrower, at twice the rate; what is sampled is an average of G's
   weights over time.
@@ -17,7 +17,9 @@ Departures:
 
 import math
 
-from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage, setting
+from zoo.settings import setting
+
+from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage
 
 
 def recipe(
@@ -35,7 +37,7 @@ def recipe(
                     penalties=(Spec("dragan", weight=10.0, **penalty),),
                     prior=Spec("uniform", low=-1.0, high=1.0),
                 ),
-                optimisers={"G": adam, "D": adam},
+                optimizers={"G": adam, "D": adam},
                 images=steps * batch,
                 batch=batch,
                 resolution=resolution,
@@ -62,7 +64,7 @@ def mnist():
 
 @setting("mnist", "gaussian")
 def mnist_gaussian():
-    "The same with the paper's own noise, N(0, 10) in grey levels."
+    "The same with the paper's own noise, N(0, 10) in gray levels."
     return digits(noise="normal", size=math.sqrt(10) / 255)
 
 

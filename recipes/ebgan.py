@@ -3,7 +3,7 @@ D is an autoencoder whose reconstruction error, a Euclidean norm, is pushed up o
 
 The authors published no code. Rates, moments, batches and budgets are stated for few of their runs.
 
-Departures:
+Differences from the paper:
 - mnist: the network of the paper's margin sweep, whose batch and budget are not stated: ours are 64 and 100 epochs.
   Adam's first moment is DCGAN's 0.5 throughout.
 - The noise, N(0, 1) in 100 dimensions, is not in our sources.
@@ -16,7 +16,9 @@ Departures:
   sampled is an average of G's weights over time.
 """
 
-from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage, setting
+from zoo.settings import setting
+
+from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage
 
 PULLING_AWAY = (Spec("pulling-away", weight=0.1),)
 
@@ -26,13 +28,13 @@ def stage(images: int, resolution: int, margin: float, lr: float, data: Data = D
     adam = Adam(lr=lr, betas=(0.5, 0.999))
     return Stage(
         game=Spec(
-            "energy",
+            "ebgan",
             loss=Spec("margin", margin=margin),
             distance="euclidean",
             penalties=penalties,
             prior=Spec("normal"),
         ),
-        optimisers={"G": adam, "D": adam},
+        optimizers={"G": adam, "D": adam},
         images=images,
         batch=64,
         resolution=resolution,

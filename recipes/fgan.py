@@ -1,10 +1,10 @@
 """f-GAN. S. Nowozin, B. Cseke, R. Tomioka, f-GAN: Training Generative Neural Samplers using Variational Divergence Minimization,
 2016, arXiv 1606.00709. Both players move at once, from one forward on the same noise: the paper's single-step method.
 
-``mnist`` minimises the Kullback-Leibler divergence, the variants others; ``zoo train fgan --set game.loss.divergence=NAME`` all that
+``mnist`` minimizes the Kullback-Leibler divergence, the variants others; ``zoo train fgan --set game.loss.divergence=NAME`` all that
 there are. D is the variational function V; the loss holds the output activation that makes it the paper's T.
 
-Departures:
+Differences from the paper:
 - The authors' code is not public. Weights start uniform with the paper's "weight scale" as their bound, as in GAN's code, from
   which it takes its architecture, and biases at 0.
 - mnist: the authors train for an hour a model; we for 30,000 steps.
@@ -15,7 +15,9 @@ Departures:
   average of G's weights over time.
 """
 
-from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage, setting
+from zoo.settings import setting
+
+from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage
 
 ADAM = Adam(lr=2e-4, betas=(0.5, 0.999))
 
@@ -29,7 +31,7 @@ def recipe(
         stages=(
             Stage(
                 game=Spec("adversarial", loss=loss, prior=Spec("uniform", low=-1.0, high=1.0), order="simultaneous"),
-                optimisers={"G": ADAM, "D": ADAM},
+                optimizers={"G": ADAM, "D": ADAM},
                 images=steps * batch,
                 batch=batch,
                 resolution=resolution,

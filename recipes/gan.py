@@ -4,21 +4,23 @@ Y. Bengio, Generative Adversarial Networks, 2014, arXiv 1406.2661.
 Settings as in the released configuration files, which differ from the paper's text: both players move at
 once, on the same batch and noise, and D's loss is halved.
 
-Departures:
+Differences from the paper:
 - The authors stop by hand; we stop after 500 of their epochs.
 - The momentum rises after each batch, not after each epoch.
 - G's output bias is set from 1,024 training images instead of all of them.
 - All 60,000 (50,000) training images are used; the authors kept 10,000 for validation. "Epoch" below is
   theirs.
-- cifar10: global contrast normalisation, which can't be undone on samples, is replaced by one shift and
+- cifar10: global contrast normalization, which can't be undone on samples, is replaced by one shift and
   scale for all images, to the same mean (0) and deviation (1).
-- Reduced settings: the momentum's ramp is shortened with the budget.
+- Reduced settings: the momentum's schedule is shortened with the budget.
 """
 
 import math
 from dataclasses import replace
 
-from zoo.recipe import SGD, Data, Ramp, Recipe, Spec, Stage, setting
+from zoo.settings import setting
+
+from zoo.recipe import SGD, Data, Recipe, Schedule, Spec, Stage
 
 
 def play(lr: float, epoch: int, data: Data, resolution: int, **game) -> Stage:
@@ -26,14 +28,14 @@ def play(lr: float, epoch: int, data: Data, resolution: int, **game) -> Stage:
     floor = math.log(lr / 1e-6) / math.log(1.000004)  # batches until the rate, divided after each, is 1e-6
     return Stage(
         game=Spec("adversarial", loss=Spec("non-saturating", scale=0.5), order="simultaneous", **game),
-        optimisers={"G": SGD(lr=lr, momentum=0.5), "D": SGD(lr=lr, momentum=0.5)},
+        optimizers={"G": SGD(lr=lr, momentum=0.5), "D": SGD(lr=lr, momentum=0.5)},
         images=500 * epoch,
         batch=100,
         resolution=resolution,
         data=data,
-        ramps=(
-            Ramp("optim.*.momentum", ((1 * epoch, 0.5), (250 * epoch, 0.7))),
-            Ramp("optim.*.lr", ((0, lr), (100 * floor, 1e-6)), "geometric"),
+        schedules=(
+            Schedule("optimizers.*.momentum", ((1 * epoch, 0.5), (250 * epoch, 0.7))),
+            Schedule("optimizers.*.lr", ((0, lr), (100 * floor, 1e-6)), "geometric"),
         ),
     )
 
@@ -55,10 +57,12 @@ def objects(hidden: int, units: int) -> dict[str, Spec]:
 
 
 def short(networks: dict[str, Spec], stage: Stage, batches: int) -> Recipe:
-    """The budget cut to ``batches``, the momentum's ramp with it; the rate falls as slowly as ever."""
-    lr = stage.ramps[1]
-    momentum = Ramp("optim.*.momentum", ((0, 0.5), (50 * batches, 0.7)))  # full at half-time, as in the long run
-    return Recipe(networks, (replace(stage, images=batches * 100, ramps=(momentum, lr)),))
+    """The budget cut to ``batches``, the momentum's schedule with it; the rate falls as slowly as ever."""
+    lr = stage.schedules[1]
+    momentum = Schedule(
+        "optimizers.*.momentum", ((0, 0.5), (50 * batches, 0.7))
+    )  # full at half-time, as in the long run
+    return Recipe(networks, (replace(stage, images=batches * 100, schedules=(momentum, lr)),))
 
 
 @setting("mnist")

@@ -8,14 +8,14 @@ information, semi-supervised), the first where D has features of images alone; `
 network ``minibatch-discriminator`` around a D with features that takes no classes, in the same games; ``virtual-batch-norm`` around a
 G of z (and y) with batch norm, in any game. ``fashion-mnist`` has all but feature matching together, on DCGAN's networks.
 
-Departures:
+Differences from the paper:
 - Feature matching compares means over the features (squared differences for digits, absolute ones for images), as in the code;
   the paper sums squares.
-- The scales of D's weights are first set on 500 unlabelled images; the authors take 500 draws from the labelled ones.
+- The scales of D's weights are first set on 500 unlabeled images; the authors take 500 draws from the labeled ones.
 - Adam's constant stands beside the root, as everywhere here; the authors' 1e-8 stands inside it, so that ours is its root, 1e-4.
   (With 1e-8 beside the root the digits' G went over to one image.)
 - D is tested with an average of its weights that begins at the weights; theirs begins at 0.
-- Their generators always normalise with the batch's statistics; ours with running averages where we sample.
+- Their generators always normalize with the batch's statistics; ours with running averages where we sample.
 - cifar10-minibatch: its length is that of cifar10, which our sources do not say of it. It leaves no classifier behind: what its D says of
   an image depends on those beside it.
 - SVHN (as cifar10, with narrower networks) and ImageNet have no setting here.
@@ -26,10 +26,12 @@ Departures:
 
 import math
 
-from zoo.recipe import Adam, Data, Ema, Ramp, Recipe, Spec, Stage, Stream, setting
+from zoo.settings import setting
+
+from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage, Stream
 
 EPS = 1e-8**0.5  # of Adam
-ROUND = 2 * 100  # unlabelled images a round: 100 for D, 100 others for G to match
+ROUND = 2 * 100  # unlabeled images a round: 100 for D, 100 others for G to match
 
 
 def semi(
@@ -41,7 +43,7 @@ def semi(
     distance: str,
     resolution: int,
     range: tuple[float, float],
-    ramps: tuple[Ramp, ...] = (),
+    schedules: tuple[Schedule, ...] = (),
 ) -> Recipe:
     """D's classes from a few labels, G by feature matching alone; D's average moves by ``rate`` a round."""
     adam = Adam(lr=lr, betas=(0.5, 0.999), eps=EPS)
@@ -50,18 +52,18 @@ def semi(
         stages=(
             Stage(
                 game=Spec(
-                    "semi-supervised",
+                    "improved-gan",
                     loss=Spec("minimax", scale=0.5),
-                    imitate=0.0,
+                    adversarial_weight=0.0,
                     penalties=(Spec("feature-matching", weight=1.0, distance=distance),),
                     prior=Spec("uniform", low=0.0, high=1.0),
                 ),
-                optimisers={"G": adam, "D": adam},
+                optimizers={"G": adam, "D": adam},
                 images=images,
                 batch=100,
                 resolution=resolution,
                 data=Data(range=range, streams=streams(labels)),
-                ramps=ramps,
+                schedules=schedules,
             ),
         ),
         ema={"D": Ema(halflife=halflife(rate) * ROUND)},
@@ -72,7 +74,7 @@ def streams(labels: int) -> dict[str, Stream]:
     """All images without labels, and some with."""
     return {
         "data": Stream(keys={"x": "x"}),
-        "labelled": Stream(keys={"x": "labelled", "y": "y"}, balanced=labels),
+        "labeled": Stream(keys={"x": "labeled", "y": "y"}, balanced=labels),
     }
 
 
@@ -109,11 +111,11 @@ def mnist_supervised():
         stages=(
             Stage(
                 game=Spec("classification"),
-                optimisers={"C": Adam(lr=3e-3, betas=(0.5, 0.999), eps=EPS)},
+                optimizers={"C": Adam(lr=3e-3, betas=(0.5, 0.999), eps=EPS)},
                 images=12_000 * 100,
                 batch=100,
                 resolution=28,
-                data=Data(range=(0.0, 1.0), streams={"labelled": streams(100)["labelled"]}),
+                data=Data(range=(0.0, 1.0), streams={"labeled": streams(100)["labeled"]}),
             ),
         ),
         ema={"C": Ema(halflife=halflife(1e-3) * 100)},
@@ -131,8 +133,8 @@ def cifar10():
         "G": Spec("improved-gan-generator"),
         "D": Spec("improved-gan-discriminator", classes="data"),
     }
-    ramps = (Ramp("optim.*.lr", ((800 * epoch, 3e-4), (1200 * epoch, 0.0))),)
-    return semi(networks, 4000, 1200 * epoch, 3e-4, 1e-4, "absolute", 32, RGB, ramps)
+    schedules = (Schedule("optimizers.*.lr", ((800 * epoch, 3e-4), (1200 * epoch, 0.0))),)
+    return semi(networks, 4000, 1200 * epoch, 3e-4, 1e-4, "absolute", 32, RGB, schedules)
 
 
 @setting("cifar10", "minibatch")
@@ -148,17 +150,17 @@ def cifar10_minibatch():
         stages=(
             Stage(
                 game=Spec(
-                    "semi-supervised",
+                    "improved-gan",
                     loss=Spec("minimax", scale=0.5),
                     prior=Spec("uniform", low=0.0, high=1.0),
                     n_generator=3,
                 ),
-                optimisers={"G": adam, "D": adam},
+                optimizers={"G": adam, "D": adam},
                 images=1200 * epoch,
                 batch=100,
                 resolution=32,
                 data=Data(range=RGB, streams=streams(4000)),
-                ramps=(Ramp("optim.*.lr", ((800 * epoch, 3e-4), (1200 * epoch, 0.0))),),
+                schedules=(Schedule("optimizers.*.lr", ((800 * epoch, 3e-4), (1200 * epoch, 0.0))),),
             ),
         ),
         ema={"D": Ema(halflife=halflife(1e-4) * 100)},
@@ -181,7 +183,7 @@ def fashion_mnist():
                     loss=Spec("non-saturating", smooth=0.9),
                     penalties=tuple(Spec("historical-averaging", weight=1e-3, player=p) for p in "DG"),
                 ),
-                optimisers={"G": adam, "D": adam},
+                optimizers={"G": adam, "D": adam},
                 images=8_000 * 64,
                 batch=64,
                 resolution=32,

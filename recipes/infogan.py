@@ -4,18 +4,20 @@ by Information Maximizing Generative Adversarial Nets, 2016, arXiv 1606.03657.
 Settings follow the authors' code (run_mnist_exp.py): 62 dimensions of noise, a code of ten values and two continuous ones of
 fixed deviation; Q learns with D, not, as in the paper's equation 6, with G; the slope of leaky ReLUs is .01 (in the paper .1).
 
-Departures:
+Differences from the paper:
 - Logarithms of probabilities come from logits; the authors add 1e-8 inside each logarithm.
 - The bound in the log takes the entropy of a continuous code to be that of U(-1, 1), log 2; the authors' summary takes a
   standard normal's density there and so prints another constant. No gradient depends on it.
 - Q's outputs stand in another order: logits, means, and the spreads that are not used.
 - The paper's other data sets (faces, chairs, SVHN, CelebA) have no setting here: their networks are not in the released code.
 - Reduced settings: half of the maps, but all 1,024 units; with half of those too G came to no images in most runs: D was far
-  ahead, and the codes stood in a grey pattern. mnist-small: D and Q at half of the rate. fashion-mnist is not the paper's; what
+  ahead, and the codes stood in a gray pattern. mnist-small: D and Q at half of the rate. fashion-mnist is not the paper's; what
   is sampled there is an average of G's weights over time.
 """
 
-from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage, setting
+from zoo.settings import setting
+
+from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage
 
 
 def recipe(width: int, rounds: int, rate: float = 2e-4, ema: dict[str, Ema] | None = None) -> Recipe:
@@ -30,12 +32,12 @@ def recipe(width: int, rounds: int, rate: float = 2e-4, ema: dict[str, Ema] | No
         stages=(
             Stage(
                 game=Spec(
-                    "information",
+                    "infogan",
                     loss=Spec("non-saturating"),
                     prior=Spec("codes", noise=62, categorical=(10,), continuous=2),
                     information=1.0,
                 ),
-                optimisers={"G": Adam(lr=1e-3, betas=(0.5, 0.999)), "D": D, "Q": D},
+                optimizers={"G": Adam(lr=1e-3, betas=(0.5, 0.999)), "D": D, "Q": D},
                 images=rounds * 128,
                 batch=128,
                 resolution=28,

@@ -5,11 +5,11 @@ images. CIFAR-10 in crops of 28x28: levels of 8, 14 and 28. D sees as many reals
 Settings are the paper's where it has them (momentum to 0.8, the rate divided by 1.00004 an epoch), else those of the authors' code. Its
 descent is Torch7's, which damps each gradient by the momentum (v = m v + (1 - m) g): without, steps would be 2 to 5 times as long.
 
-Departures:
-- The authors keep the epoch with the best Parzen likelihood; we stop when the momentum's ramp ends, after 375 epochs. An epoch is as many
+Differences from the paper:
+- The authors keep the epoch with the best Parzen likelihood; we stop when the momentum's schedule ends, after 375 epochs. An epoch is as many
   D steps as show 50,000 reals; all 50,000 training images are used, of which the authors kept 5,000 for validation.
 - Momentum and rate change with every batch, not once an epoch.
-- Crops are at random places; the paper has four of each image. The authors standardise each pixel; ours have one shift and scale for
+- Crops are at random places; the paper has four of each image. The authors standardize each pixel; ours have one shift and scale for
   all, to mean 0 and deviation 1.
 - Widths of 64 at 14x14 and 128 at 28x28: the paper refers to a listing that we have not seen; the code's default is 64.
 - conditional: the coarsest level begins with the unconditional one's weights, N(0, 0.05^2) and N(0, 0.005^2), where the authors' has
@@ -18,31 +18,35 @@ Departures:
   sampled is an average of G's weights over time.
 """
 
-from zoo.recipe import SGD, Adam, Data, Ema, Ramp, Recipe, Spec, Stage, Stream, setting
+from zoo.settings import setting
+
+from zoo.recipe import SGD, Adam, Data, Ema, Recipe, Schedule, Spec, Stage, Stream
 
 
 def level(
-    k: int, rounds: int, reals: int, optimiser: SGD | Adam, resolution: int, ramps: bool = False, **data
+    k: int, rounds: int, reals: int, optimizer: SGD | Adam, resolution: int, schedules: bool = False, **data
 ) -> Stage:
     """``rounds`` of ``reals`` reals for D; G's step is on twice as many samples and, above level 0, on as many new images."""
     streams = {"data": Stream()} if not k else {"data": Stream(), "coarse": Stream(keys={"x": "c", "y": "y_c"})}
     images = rounds * (reals + (2 * reals if k else 0))
     rise = ((0, 0.5), (images, 0.8))  # 0.0008 an epoch
-    lr = Ramp("optim.*.lr", ((0, 0.02), (images, 0.02 / 1.00004**EPOCHS)), "geometric")
+    lr = Schedule("optimizers.*.lr", ((0, 0.02), (images, 0.02 / 1.00004**EPOCHS)), "geometric")
     return Stage(
         game=Spec(
-            "pyramid",
+            "lapgan",
             level=k,
             loss=Spec("non-saturating", scale=0.5),
             prior=Spec("uniform"),
             generator_batch=2 * reals,
         ),
-        optimisers={f"G.levels.{k}": optimiser, f"D.levels.{k}": optimiser},
+        optimizers={f"G.levels.{k}": optimizer, f"D.levels.{k}": optimizer},
         images=images,
         batch=reals,
         resolution=resolution,
         data=Data(streams=streams, **data),
-        ramps=(Ramp("optim.*.momentum", rise), Ramp("optim.*.dampening", rise), lr) if ramps else (),
+        schedules=(Schedule("optimizers.*.momentum", rise), Schedule("optimizers.*.dampening", rise), lr)
+        if schedules
+        else (),
     )
 
 
@@ -51,7 +55,7 @@ CIFAR, CLOTHES = (-1.88, 2.09), (-0.81, 2.02)  # of mean 0 and deviation 1
 
 
 def paper(classes: int | str) -> Recipe:
-    more = {"ramps": True, "range": CIFAR, "load": 32}
+    more = {"schedules": True, "range": CIFAR, "load": 32}
     sgd, epochs = SGD(lr=0.02, momentum=0.5, dampening=0.5), EPOCHS * 50_000
     return Recipe(
         networks={

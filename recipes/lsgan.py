@@ -1,25 +1,27 @@
 """LSGAN. X. Mao, Q. Li, H. Xie, R. Lau, Z. Wang, S. Smolley, Least Squares Generative Adversarial Networks,
 2016, arXiv 1611.04076. D's targets are 0 for fakes and 1 for reals, G's target is 1.
 
-Departures:
+Differences from the paper:
 - The authors' code sums the squares over the batch; we take the paper's mean. Adam divides the factor out.
 - lsun-bedroom: images are cropped to a square before they are resized; the authors squeeze them.
 - mnist: the nets for 3,740 Chinese characters on digits, the nearest data set at hand; the authors' loop
   runs for 10^6 steps, ours for 100,000.
-- ring: eight centres of equal mass; the authors' code counts one of them twice.
+- ring: eight centers of equal mass; the authors' code counts one of them twice.
 - Reduced settings: DCGAN's networks, as in the authors' comparison of stability, 4x4 kernels, width 32. (The character
-  nets at half the width, without a class, had not left grey when ten minutes on Fashion-MNIST were over: D, whose last hidden
-  layer is normalised over a batch of fakes alone, does not see what they have in common.) What is sampled is an
+  nets at half the width, without a class, had not left gray when ten minutes on Fashion-MNIST were over: D, whose last hidden
+  layer is normalized over a batch of fakes alone, does not see what they have in common.) What is sampled is an
   average of G's weights over time.
 """
 
-from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage, setting
+from zoo.settings import setting
+
+from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage
 
 
-def stage(steps: int, batch: int, resolution: int, optimisers: dict[str, Adam], data: Data, **game) -> Stage:
+def stage(steps: int, batch: int, resolution: int, optimizers: dict[str, Adam], data: Data, **game) -> Stage:
     """One step of D, then one of G on the same noise."""
     spec = Spec("adversarial", loss=Spec("least-squares", a=0.0, b=1.0, c=1.0), noise="shared", **game)
-    return Stage(spec, optimisers, images=steps * batch, batch=batch, resolution=resolution, data=data)
+    return Stage(spec, optimizers, images=steps * batch, batch=batch, resolution=resolution, data=data)
 
 
 def adam(lr: float) -> Adam:
@@ -70,13 +72,13 @@ def mnist():
 def ring():
     "The paper's mixture of Gaussians: 35,000 batches of 512 points."
     tanh = {"hidden": (128, 128), "activation": "tanh", "init": "orthogonal", "scale": 1.4}
-    optimisers = {"G": adam(1e-3), "D": adam(1e-4)}
+    optimizers = {"G": adam(1e-3), "D": adam(1e-4)}
     return Recipe(
         networks={
             "G": Spec("mlp-generator", latent=256, **tanh),
             "D": Spec("mlp-discriminator", **tanh),
         },
-        stages=(stage(35_000, 512, 0, optimisers, Data(), prior=Spec("normal")),),
+        stages=(stage(35_000, 512, 0, optimizers, Data(), prior=Spec("normal")),),
     )
 
 

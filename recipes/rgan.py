@@ -3,9 +3,9 @@ arXiv 1807.00734. D's steps first, then one of G on fresh reals and fakes.
 
 Settings are those of the author's code, with its factor of 1/2 in the average losses: RaSGAN (``cifar10``), RSGAN (``rs``), RaLSGAN
 (``rals``) and RaHingeGAN (``rahinge``) with the rate of DCGAN and one step of D; ``-gp`` adds WGAN-GP's penalty, ``-5`` has
-the rate of WGAN-GP and five steps of D. The networks are SNGAN's standard CNN, the last layer of D without spectral normalisation.
+the rate of WGAN-GP and five steps of D. The networks are SNGAN's standard CNN, the last layer of D without spectral normalization.
 
-Departures:
+Differences from the paper:
 - The author's D sees reals and fakes in two passes, with a power iteration in each; ours sees them in one pass, with one.
 - The author draws each batch from all images anew; ours come in epochs.
 - rals-gp, rahinge-gp: the same penalty on the two losses for which the author gives no such run.
@@ -14,7 +14,9 @@ Departures:
   over time.
 """
 
-from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage, setting
+from zoo.settings import setting
+
+from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage
 
 RS = Spec("relativistic", average=False)
 RAS = Spec("relativistic")
@@ -41,7 +43,7 @@ def recipe(
                     n_critic=critic,
                     reals="fresh",
                 ),
-                optimisers={"G": adam, "D": adam},
+                optimizers={"G": adam, "D": adam},
                 images=images,
                 batch=32,
                 resolution=32,

@@ -1,9 +1,9 @@
 """SAGAN. H. Zhang, I. Goodfellow, D. Metaxas, A. Odena, Self-Attention Generative Adversarial Networks, 2018,
-arXiv 1805.08318. Spectral normalisation in both networks, a fourfold rate for D, one step of each.
+arXiv 1805.08318. Spectral normalization in both networks, a fourfold rate for D, one step of each.
 
 The networks are those of the authors' code, with attention at 32x32.
 
-Departures:
+Differences from the paper:
 - Adam's beta2 is the paper's 0.9; the authors' code leaves it at 0.999.
 - 1,000,000 rounds, as in the paper; the authors' script stops at 2,000,000.
 - The vectors u of the power iterations start at N(0, 1), not truncated. D sees reals and fakes in one pass, so that its u
@@ -14,13 +14,15 @@ Departures:
 - Reduced settings: what is sampled is an average of G's weights over time.
 """
 
-from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage, setting
+from zoo.settings import setting
+
+from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage
 
 
 def stage(images: int, batch: int, resolution: int, data: Data) -> Stage:
     return Stage(
         game=Spec("adversarial", loss=Spec("hinge"), order="G-first"),
-        optimisers={"G": Adam(lr=1e-4, betas=(0.0, 0.9)), "D": Adam(lr=4e-4, betas=(0.0, 0.9))},
+        optimizers={"G": Adam(lr=1e-4, betas=(0.0, 0.9)), "D": Adam(lr=4e-4, betas=(0.0, 0.9))},
         images=images,
         batch=batch,
         resolution=resolution,

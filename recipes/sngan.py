@@ -5,7 +5,7 @@ In each round one step of G first, then five of D.
 Settings are those of the authors' code (sn_cifar10_*.yml, snresnet_32.py) and, for the standard CNN, of the paper's table 3
 with Adam as in its setting C.
 
-Departures:
+Differences from the paper:
 - The authors' D sees reals and fakes in two passes, with a power iteration in each; ours sees them in one pass, with one.
 - cnn: the authors' code has no standard CNN; its weights start at N(0, 0.02^2), as DCGAN's.
 - imagenet: with projection, as in the second paper; the first joins the class to D's features. G's batch is 64, as D's.
@@ -14,7 +14,9 @@ Departures:
 - Reduced settings: what is sampled is an average of G's weights over time.
 """
 
-from zoo.recipe import Adam, Data, Ema, Ramp, Recipe, Spec, Stage, setting
+from zoo.settings import setting
+
+from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage
 
 
 def resnet(classes: int | str) -> Recipe:
@@ -29,12 +31,12 @@ def resnet(classes: int | str) -> Recipe:
         stages=(
             Stage(
                 game=Spec("adversarial", loss=Spec("hinge"), order="G-first", n_critic=5, generator_batch=128),
-                optimisers={"G": adam, "D": adam},
+                optimizers={"G": adam, "D": adam},
                 images=images,
                 batch=64,
                 resolution=32,
-                data=Data(dequantise=True),
-                ramps=(Ramp("optim.*.lr", ((0, 2e-4), (images, 0.0))),),
+                data=Data(dequantize=True),
+                schedules=(Schedule("optimizers.*.lr", ((0, 2e-4), (images, 0.0))),),
             ),
         ),
     )
@@ -63,7 +65,7 @@ def cnn(classes: int | str, width: int, steps: int, batch: int, loss: str, data:
         stages=(
             Stage(
                 game=Spec("adversarial", loss=Spec(loss), order="G-first"),
-                optimisers={"G": adam, "D": adam},
+                optimizers={"G": adam, "D": adam},
                 images=steps * batch,
                 batch=batch,
                 resolution=32,
@@ -77,7 +79,7 @@ def cnn(classes: int | str, width: int, steps: int, batch: int, loss: str, data:
 @setting("cifar10", "cnn")
 def cifar10_cnn():
     "The paper's standard CNN: non-saturating loss, 100,000 generator steps."
-    return cnn(0, 64, 100_000, 64, "non-saturating", Data(dequantise=True), {})
+    return cnn(0, 64, 100_000, 64, "non-saturating", Data(dequantize=True), {})
 
 
 @setting("imagenet")
@@ -93,12 +95,12 @@ def imagenet():
         stages=(
             Stage(
                 game=Spec("adversarial", loss=Spec("hinge"), order="G-first", n_critic=5),
-                optimisers={"G": adam, "D": adam},
+                optimizers={"G": adam, "D": adam},
                 images=images,
                 batch=64,
                 resolution=128,
-                data=Data(dequantise=True),
-                ramps=(Ramp("optim.*.lr", ((decay, 2e-4), (images, 0.0))),),
+                data=Data(dequantize=True),
+                schedules=(Schedule("optimizers.*.lr", ((decay, 2e-4), (images, 0.0))),),
             ),
         ),
     )

@@ -1,13 +1,13 @@
 """Triple-GAN. C. Li, K. Xu, J. Zhu, B. Zhang, Triple Generative Adversarial Nets, 2017, arXiv 1703.02291.
 
 The setting is that of the authors' code for MNIST with 100 labels (x2y_yz2x_xy2p_ssl_mnist.py): C first learns alone for 30 epochs,
-then D, G and C in turn. D also takes unlabelled images with C's own classes for true pairs.
+then D, G and C in turn. D also takes unlabeled images with C's own classes for true pairs.
 
-Departures:
+Differences from the paper:
 - Logarithms of probabilities come from logits.
-- C is tested with an average of its weights that begins at the weights; theirs begins at 0. It moves by .01 for each 100 unlabelled
+- C is tested with an average of its weights that begins at the weights; theirs begins at 0. It moves by .01 for each 100 unlabeled
   images, so by .049 a batch of 500 in the first stage.
-- Their generator always normalises with the batch's statistics; ours with running averages where we sample.
+- Their generator always normalizes with the batch's statistics; ours with running averages where we sample.
 - The rate falls with every batch instead of every epoch.
 - SVHN and CIFAR-10 have no setting here (CIFAR-10's classifier wants whitened images).
 - Reduced settings: C at half of the width, 100 images a batch once G and D play; rates and the weight of G's images go over
@@ -20,24 +20,26 @@ Departures:
 
 import math
 
-from zoo.recipe import Adam, Data, Ema, Ramp, Recipe, Spec, Stage, Stream, setting
+from zoo.settings import setting
+
+from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage, Stream
 
 EPOCH = 60_000
 HALFLIFE = math.log(0.5) / math.log(1 - 0.01) * 100  # C's average moves by .01 a batch of 100
 
 
 def streams(own: int, clock: int) -> dict[str, Stream]:
-    """``clock`` unlabelled images for C; ``own`` unlabelled and one labelled one for D; 100 labelled ones for C."""
+    """``clock`` unlabeled images for C; ``own`` unlabeled and one labeled one for D; 100 labeled ones for C."""
     return {
         "data": Stream(keys={"x": "x"}, batch=clock),
         "own": Stream(keys={"x": "own"}, batch=own),
-        "labelled": labelled(),
-        "labelled_D": Stream(keys={"x": "labelled_D", "y": "y_D"}, balanced=100, batch=1),
+        "labeled": labeled(),
+        "labeled_D": Stream(keys={"x": "labeled_D", "y": "y_D"}, balanced=100, batch=1),
     }
 
 
-def labelled() -> Stream:
-    return Stream(keys={"x": "labelled", "y": "y"}, balanced=100, batch=100)
+def labeled() -> Stream:
+    return Stream(keys={"x": "labeled", "y": "y"}, balanced=100, batch=100)
 
 
 def recipe(
@@ -55,7 +57,9 @@ def recipe(
     fall by half a per cent an epoch."""
     later = 0.3 * images
     rates = {"G": rate, "D": 1e-3, "C": 1e-3}
-    falls = [Ramp(f"optim.{n}.lr", ((later, lr), (images, lr * 0.995**700)), "geometric") for n, lr in rates.items()]
+    falls = [
+        Schedule(f"optimizers.{n}.lr", ((later, lr), (images, lr * 0.995**700)), "geometric") for n, lr in rates.items()
+    ]
     return Recipe(
         networks={
             "G": Spec("triplegan-generator", classes="data"),
@@ -65,15 +69,15 @@ def recipe(
         stages=(
             Stage(
                 game=Spec("classification", entropy=0.3, balance=0.3, decay=1e-4),
-                optimisers={"C": Adam(lr=3e-4, betas=(0.9, 0.999))},
+                optimizers={"C": Adam(lr=3e-4, betas=(0.9, 0.999))},
                 images=30 * EPOCH,
                 batch=500,
                 resolution=28,
-                data=Data(range=(0.0, 1.0), streams={"data": Stream(keys={"x": "x"}), "labelled": labelled()}),
+                data=Data(range=(0.0, 1.0), streams={"data": Stream(keys={"x": "x"}), "labeled": labeled()}),
             ),
             Stage(
                 game=Spec(
-                    "triple",
+                    "triplegan",
                     prior=Spec("uniform", low=0.0, high=1.0),
                     alpha=0.5,
                     adversarial=adversarial,
@@ -82,12 +86,12 @@ def recipe(
                     balance=1e-3,
                     decay=1e-4,
                 ),
-                optimisers={n: Adam(lr=lr, betas=(0.5, 0.999)) for n, lr in rates.items()},
+                optimizers={n: Adam(lr=lr, betas=(0.5, 0.999)) for n, lr in rates.items()},
                 images=images,
                 batch=batch,
                 resolution=28,
                 data=Data(range=(0.0, 1.0), streams=streams(own, 100)),
-                ramps=(Ramp("game.pseudo", ((0, 0.0), (later, pseudo)), "steps"), *falls),
+                schedules=(Schedule("game.pseudo", ((0, 0.0), (later, pseudo)), "steps"), *falls),
             ),
         ),
         ema={"C": Ema(halflife=HALFLIFE)},
@@ -114,11 +118,11 @@ def mnist_supervised():
         stages=(
             Stage(
                 game=Spec("classification", decay=1e-4),
-                optimisers={"C": Adam(lr=1e-3, betas=(0.5, 0.999))},
+                optimizers={"C": Adam(lr=1e-3, betas=(0.5, 0.999))},
                 images=7_600 * 100,
                 batch=100,
                 resolution=28,
-                data=Data(range=(0.0, 1.0), streams={"labelled": labelled()}),
+                data=Data(range=(0.0, 1.0), streams={"labeled": labeled()}),
             ),
         ),
         ema={"C": Ema(halflife=HALFLIFE)},

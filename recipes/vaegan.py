@@ -4,7 +4,7 @@ layer of the GAN's discriminator.
 
 Settings are those of the authors' code. It shows D reconstructions nowhere, where the paper has them as a third term.
 
-Departures:
+Differences from the paper:
 - Losses are means over the batch where the code sums: rate, weights and decay are those of the sums, as far as
   RMSProp tells.
 - Logarithms of probabilities come from logits; the code adds 1e-3 inside each.
@@ -13,13 +13,15 @@ Departures:
 - The rate falls in straight pieces between the code's values after each sixteenth of the run; there it falls after
   each 250 batches.
 - celeba: images as the data set prepares them, mirrored one by one; the authors crop 148 pixels, blur, and enlarge
-  the set to 600,000 images by small translations, turns and changes of colour.
+  the set to 600,000 images by small translations, turns and changes of color.
 - fashion-mnist: 32x32, a quarter of the width, code of 16, weight 5e-5 (the code's default: D compares a quarter as
   many features as on cifar10), and G's loss does not saturate: with the code's, samples that D saw through were noise and
   stayed so. What is sampled is an average of G's and E's weights over time.
 """
 
-from zoo.recipe import Data, Ema, Ramp, Recipe, RMSProp, Spec, Stage, setting
+from zoo.settings import setting
+
+from zoo.recipe import Data, Ema, Recipe, RMSProp, Schedule, Spec, Stage
 
 
 def fall(images: int, start: float) -> tuple[tuple[float, float], ...]:
@@ -42,19 +44,19 @@ def recipe(
     images = batches * 64
     play = Stage(
         game=Spec(
-            "autoencoding",
+            "vaegan",
             loss=Spec(loss, scale=0.5),
             prior=Spec("normal"),
             weight=weight,
             equilibrium=0.68,
             slack=0.35,
         ),
-        optimisers={n: RMSProp(lr=start / 64, alpha=0.9, weight_decay=1e-5 / 64) for n in ("E", "G", "D")},
+        optimizers={n: RMSProp(lr=start / 64, alpha=0.9, weight_decay=1e-5 / 64) for n in ("E", "G", "D")},
         images=images,
         batch=64,
         resolution=resolution,
         data=data,
-        ramps=(Ramp("optim.*.lr", fall(images, start)),),
+        schedules=(Schedule("optimizers.*.lr", fall(images, start)),),
     )
     networks = {
         "E": Spec("vaegan-encoder", **sizes["E"]),

@@ -3,7 +3,7 @@
 Networks, noise and the bursts of 100 critic steps are those of the authors' code; the bursts are not in the
 paper. The signs are the paper's (the code has them turned round for both players: the same game).
 
-Departures:
+Differences from the paper:
 - The critic's weights are clipped after each of its steps (the paper's algorithm 1); the code clips before.
   Batch norm's gains are clipped too, as in the code.
 - In the code an epoch may end amid the critic's steps; here every round is whole.
@@ -11,13 +11,15 @@ Departures:
   the first 25 rounds only; what is sampled is an average of G's weights over time.
 """
 
-from zoo.recipe import Data, Ema, Recipe, RMSProp, Rounds, Spec, Stage, setting
+from zoo.settings import setting
+
+from zoo.recipe import Data, Ema, Recipe, RMSProp, Rounds, Spec, Stage
 
 
 def stage(images: int, resolution: int, lr: float, n_critic: Rounds, data: Data = Data()) -> Stage:
     return Stage(
         game=Spec("adversarial", loss=Spec("wasserstein"), n_critic=n_critic, clip=0.01),
-        optimisers={"G": RMSProp(lr=lr), "D": RMSProp(lr=lr)},
+        optimizers={"G": RMSProp(lr=lr), "D": RMSProp(lr=lr)},
         images=images,
         batch=64,
         resolution=resolution,

@@ -3,7 +3,7 @@ arXiv 1704.00028. One step of G, skipped in the first round, then five of the cr
 
 Settings are those of the authors' scripts gan_cifar_resnet.py, gan_cifar.py, gan_mnist.py and gan_64x64.py.
 
-Departures:
+Differences from the paper:
 - The authors sample with the batch's statistics; we sample with batch norm's running averages.
 - cifar10: without classes; the script's supervised mode adds an auxiliary classifier, which is another paper's.
 - lsun-bedroom: the paper's bedrooms; the script reads 64x64 ImageNet.
@@ -15,7 +15,9 @@ Departures:
 - Reduced settings: what is sampled is an average of G's weights over time.
 """
 
-from zoo.recipe import Adam, Data, Ema, Ramp, Recipe, Rounds, Spec, Stage, setting
+from zoo.settings import setting
+
+from zoo.recipe import Adam, Data, Ema, Recipe, Rounds, Schedule, Spec, Stage
 
 
 def stage(
@@ -23,7 +25,7 @@ def stage(
     critic: int,
     batch: int,
     resolution: int,
-    optimisers: dict[str, Adam],
+    optimizers: dict[str, Adam],
     data: Data,
     generator_batch: int | None = None,
     decay: bool = False,
@@ -40,12 +42,14 @@ def stage(
             n_generator=Rounds(1, first=(1, 0)),  # the authors' G waits for the first critic
             generator_batch=generator_batch,
         ),
-        optimisers=optimisers,
+        optimizers=optimizers,
         images=images,
         batch=batch,
         resolution=resolution,
         data=data,
-        ramps=tuple(Ramp(f"optim.{n}.lr", ((0, a.lr), (images, 0.0))) for n, a in optimisers.items() if decay),
+        schedules=tuple(
+            Schedule(f"optimizers.{n}.lr", ((0, a.lr), (images, 0.0))) for n, a in optimizers.items() if decay
+        ),
     )
 
 
@@ -65,7 +69,7 @@ def cifar10():
                 64,
                 32,
                 {"G": adam, "D": adam},
-                Data(dequantise=True),
+                Data(dequantize=True),
                 generator_batch=128,
                 decay=True,
             ),
@@ -112,23 +116,23 @@ def lsun_bedroom():
 @setting("cifar10", "small")
 def cifar10_small():
     "Narrower ResNets, one critic step for each of G's: 6,000 batches of 32."
-    optimisers = {"G": Adam(lr=4e-4, betas=(0.0, 0.9)), "D": Adam(lr=1.2e-3, betas=(0.0, 0.9))}
+    optimizers = {"G": Adam(lr=4e-4, betas=(0.0, 0.9)), "D": Adam(lr=1.2e-3, betas=(0.0, 0.9))}
     return Recipe(
         networks={
             "G": Spec("resnet-generator", widths=(128, 128, 64, 32)),
             "D": Spec("resnet-discriminator", widths=(32, 48, 48, 48), sn=False, pool="mean"),
         },
-        stages=(stage(6_000, 1, 32, 32, optimisers, Data(dequantise=True), decay=True),),
+        stages=(stage(6_000, 1, 32, 32, optimizers, Data(dequantize=True), decay=True),),
         ema={"G": Ema(halflife=300 * 32, rampup=0.05)},  # 300 generator steps
     )
 
 
 def small() -> Recipe:
     """The 5x5 networks at three eighths of MNIST's width, G with CIFAR-10's batch norm."""
-    optimisers = {"G": Adam(lr=4e-4, betas=(0.0, 0.9)), "D": Adam(lr=1.2e-3, betas=(0.0, 0.9))}
+    optimizers = {"G": Adam(lr=4e-4, betas=(0.0, 0.9)), "D": Adam(lr=1.2e-3, betas=(0.0, 0.9))}
     return Recipe(
         networks={"G": Spec("wgan-gp-generator", width=24, norm=True), "D": Spec("wgan-gp-discriminator", width=24)},
-        stages=(stage(13_150, 1, 50, 28, optimisers, Data(range=(0.0, 1.0)), decay=True),),
+        stages=(stage(13_150, 1, 50, 28, optimizers, Data(range=(0.0, 1.0)), decay=True),),
         ema={"G": Ema(halflife=300 * 50, rampup=0.05)},
     )
 

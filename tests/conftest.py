@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import RECIPE
+from helpers.tiny import RECIPE
 
-from zoo import recipe
+from zoo import settings
 from zoo.cli import main
 
 # The workers, and the processes that tests start, share the cores: one thread each is much faster than all threads each.
@@ -57,8 +57,8 @@ def recipe_file(tmp_path, monkeypatch, home) -> Iterator[Path]:
     monkeypatch.setenv("ZOO_HOME", str(home))
     path = tmp_path / "small_net.py"
     path.write_text(RECIPE)
-    recipe.names()  # all of the house's own
-    known = dict(recipe.RECIPES)
+    settings.names()  # all of the house's own
+    known = dict(settings.RECIPES)
     yield path
-    for name in [n for n in recipe.RECIPES if n not in known]:
-        del recipe.RECIPES[name]
+    for name in [n for n in settings.RECIPES if n not in known]:
+        del settings.RECIPES[name]

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from zoo.engine.stage import build_networks, resolve
 
-from zoo import hub
-from zoo import recipe as recipes
+from zoo import hub, settings
 from zoo.data import facts
-from zoo.engine import plan
-from zoo.metrics import rulers
+from zoo.metrics import feature_networks
 from zoo.metrics.baselines import Gaussian
 from zoo.recipe import decode
 
@@ -81,8 +80,10 @@ def test_changed_weights_turn_the_check_red(quality, tmp_path, monkeypatch, caps
     said = capsys.readouterr().out
     assert "of another file" in said and "fd-fashion-mnist is" in said
 
-    measured = {**known["protocol"], "features_hash": "of another ruler"}
-    assert quality.other_rulers(row, [{**known, "protocol": measured}]) and not quality.other_rulers(row, [known])
+    measured = {**known["protocol"], "features_hash": "of another feature network"}
+    assert quality.other_feature_networks(
+        row, [{**known, "protocol": measured}]
+    ) and not quality.other_feature_networks(row, [known])
 
 
 def test_each_data_set_has_bars_of_its_own(quality):
@@ -93,7 +94,7 @@ def test_each_data_set_has_bars_of_its_own(quality):
 
 
 def test_what_a_score_depends_on_is_checked(quality):
-    """A line measured against other images, or with another ruler, is not the committed one's."""
+    """A line measured against other images, or with another feature network, is not the committed one's."""
     row = {
         "what": "m",
         "to": "",
@@ -127,7 +128,7 @@ def test_what_may_not_be_shipped(quality):
     noise = {"noise": dict.fromkeys(good["scores"], 9.0)}
     protocol = {"protocol": {"weights": {"sha256": "1"}}}
     assert len(quality.moved(good | noise | protocol, now | protocol)) == 3
-    beside = [{"what": w, "to": "x", "dataset": "d"} for w in ("identity", "mean colour")]
+    beside = [{"what": w, "to": "x", "dataset": "d"} for w in ("identity", "mean color")]
     for row in beside:
         row["scores"] = {"psnr": 10.0, "fd-d": 0.5}
     translator = {**good, "what": "t", "to": "x", "scores": good["scores"] | {"psnr": 9.0}}
@@ -155,22 +156,22 @@ def test_a_changed_result_turns_the_tables_red(benchmark, tmp_path, monkeypatch,
 
 def test_two_runs_of_one_seed_are_compared_whole(benchmark):
     same = benchmark("spread").same
-    a = {"game.G.weight": torch.ones(2), "optimiser.G.step": torch.ones(())}
+    a = {"game.G.weight": torch.ones(2), "optimizer.G.step": torch.ones(())}
     assert same(a, {k: v.clone() for k, v in a.items()})
-    assert not same(a, {**a, "optimiser.G.step": torch.zeros(())}) and not same(a, {"game.G.weight": torch.ones(2)})
+    assert not same(a, {**a, "optimizer.G.step": torch.zeros(())}) and not same(a, {"game.G.weight": torch.ones(2)})
 
 
 def test_lines_of_a_changed_setting_say_so(benchmark):
     name = "dcgan-fashion-mnist"
-    budget, outdated = recipes.find(name).images, benchmark("rows").outdated
+    budget, outdated = settings.find(name).images, benchmark("rows").outdated
     assert not outdated({"recipe": name, "budget": budget, "images": budget // 2})
     assert outdated({"recipe": name, "budget": budget + 1, "images": budget})
 
 
 def test_steps_are_those_that_were_played(benchmark):
     """WGAN's bursts of critic steps among them: ten rounds hold one step of G each, and 10 * 100 of the critic."""
-    recipe = plan.resolve(recipes.find("wgan-lsun-bedroom-mlp"), facts("lsun-bedroom"))
-    networks = plan.build_networks(recipe, device="meta")
+    recipe = resolve(settings.find("wgan-lsun-bedroom-mlp"), facts("lsun-bedroom"))
+    networks = build_networks(recipe, device="meta")
     ((critic, steps), (_, generator)) = benchmark("learned").played(recipe, networks, 0, 10)[0]
     assert critic["players"] == ["D"] and (steps, generator) == (1000, 10)
 
@@ -224,13 +225,13 @@ def trained() -> dict[str, dict]:
 def test_shipped_weights_are_what_their_recipes_make():
     """Each file's Card holds the recipe of its name as it is now; a line says how far it was trained, of how much."""
     for name in hub.index():
-        card, recipe = hub.read_header(hub.find(name))["card"], recipes.find(name)
-        assert decode(card["recipe"]) == plan.resolve(recipe, facts(recipe.dataset)), name
+        card, recipe = hub.read_header(hub.find(name))["card"], settings.find(name)
+        assert decode(card["recipe"]) == resolve(recipe, facts(recipe.dataset)), name
         assert (card["images"], recipe.images) == tuple(trained()[name][k] for k in ("images", "budget")), name
 
 
 def test_runs_beat_a_gaussian_in_ten_principal_components(benchmark):
-    """Every committed line of a generator, of whatever seed: who does not has learnt nothing that a covariance does not know."""
+    """Every committed line of a generator, of whatever seed: who does not has learned nothing that a covariance does not know."""
     rows = benchmark("rows")
     known = {r["dataset"]: rows.distance(r["scores"]) for r in rows.read("quality") if r["what"] == Gaussian.name}
     runs = [r for r in rows.read("learned") if "" in r["end"]]
@@ -239,13 +240,13 @@ def test_runs_beat_a_gaussian_in_ten_principal_components(benchmark):
 
 
 def test_rulers_are_sane_and_of_the_files_that_ship(benchmark):
-    """Every committed answer is yes, and given for these rulers and these weights."""
+    """Every committed answer is yes, and given for these feature networks and these weights."""
     rows, shipped = benchmark("rows"), hub.index()
-    lines = {r["ruler"]: r for r in rows.read("rulers")}
-    assert set(lines) == set(rulers.names())
+    lines = {r["feature network"]: r for r in rows.read("feature networks")}
+    assert set(lines) == set(feature_networks.names())
     for name, r in lines.items():
         assert all(r["sane"].values()) and {"blur", "noise", "dropped", "accuracy"} <= set(r["sane"]), (name, r["sane"])
-        assert r["hash"] == rulers.load(name).hash, name
+        assert r["hash"] == feature_networks.load(name).hash, name
         for file, w in r.get("weights", {}).items():
             assert w["sha256"] == shipped[file]["sha256"][:16], (name, file)
     ranked = {file for r in lines.values() for file in r.get("weights", {})}
@@ -256,10 +257,10 @@ def test_rulers_are_sane_and_of_the_files_that_ship(benchmark):
 
 
 def test_files_are_told_apart_where_no_sets_overlap(benchmark):
-    order, told_apart = benchmark("rulers").order, benchmark("rulers").told_apart
+    order, distinguishable = benchmark("feature networks").order, benchmark("feature networks").distinguishable
     assert [order([1, 2], b) for b in ([3, 4], [2, 3], [0, 0.5])] == [-1, 0, 1]
     files = {n: {"by": by} for n, by in {"a": [[1, 2], [1, 2]], "b": [[3, 4], [1, 3]], "c": [[5, 6], [0, 0.5]]}.items()}
-    assert told_apart(files) == {"alike": 0, "opposite": 2, "one": 1, "neither": 0}
+    assert distinguishable(files) == {"alike": 0, "opposite": 2, "one": 1, "neither": 0}
 
 
 def test_no_line_is_of_changed_files(benchmark):
@@ -275,10 +276,10 @@ def test_what_models_say_is_what_they_must(benchmark):
     """From labels, codes and encoders: at least 30 % fewer errors than the same classifier on the labels alone; 1.5 nat, and 70 % of
     MNIST's digits by the code; 5 points over a random encoder; 85 % of the pixels of coupled digits, more than of two GANs."""
     table, rows = benchmark("table"), benchmark("rows")
-    meaning, seen = rows.read("meaning"), set()
-    for r in meaning:
+    label_scores, seen = rows.read("meaning"), set()
+    for r in label_scores:
         if "error" in r["scores"] and r["verb"] != "classify":
-            alone = table.alone(r, meaning)
+            alone = table.alone(r, label_scores)
             assert r["scores"]["error"] <= 0.7 * alone["scores"]["error"], r["recipe"]
             seen.add(r["model"])
         if "information" in r["scores"]:

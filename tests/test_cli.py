@@ -12,8 +12,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from tiny import (
+from helpers.tiny import (
     ROOT,
     class_spec,
     coded_spec,
@@ -25,9 +24,10 @@ from tiny import (
     translate_spec,
     weights,
 )
+from PIL import Image
 
 import zoo as package
-from zoo import hub, recipe
+from zoo import hub, settings
 from zoo.cli import VERBS
 from zoo.cli import export as exporting
 from zoo.cli.train import advice
@@ -83,12 +83,12 @@ def test_show(shell, tmp_path):
     assert f"{shown['parameters']['G']:,} parameters" in text and "Radford" in text and "rounds" in text
     assert "dcgan-celeba" in shell("show", "dcgan").out
     assert "10,000" in shell("show", "fashion-mnist").out
-    path = weights(tmp_path / "w.safetensors", image_spec(), dataset={"name": "ring", "licence": "generated"})
+    path = weights(tmp_path / "w.safetensors", image_spec(), dataset={"name": "ring", "license": "generated"})
     assert shell("show", path, "--json").json["images"] == 1000
     assert "generated" in shell("show", path).out
 
 
-@pytest.mark.parametrize("name", recipe.models())
+@pytest.mark.parametrize("name", settings.models())
 def test_show_every_model(name, shell):
     shown = shell("show", name, "--json").json
     first = next(iter(shown["recipes"]))
@@ -187,14 +187,14 @@ def test_another_data_set_is_told(shell, recipe_file):
 
 
 def test_a_long_run_names_the_one_that_takes_minutes(recipe_file):
-    full = recipe.find(str(recipe_file), "fashion-mnist-10k")
+    full = settings.find(str(recipe_file), "fashion-mnist-10k")
     said = advice(full, "cpu", 5 * 86_400.0)
     assert "about 5.0 days on this CPU" in said
     assert said.endswith("zoo train small-net --dataset fashion-mnist-10k --variant small")
     assert advice(full, "cpu", 600.0) == advice(full, "cuda:0", 5 * 86_400.0) == ""
-    assert advice(recipe.find("dcgan", "cifar10", "small"), "cpu", 86_400.0) == ""
-    assert advice(recipe.find("wgan", "lsun"), "cpu", 86_400.0).endswith("small")
-    assert advice(recipe.find("sngan", "cifar10", "conditional"), "cpu", 86_400.0).endswith("conditional-small")
+    assert advice(settings.find("dcgan", "cifar10", "small"), "cpu", 86_400.0) == ""
+    assert advice(settings.find("wgan", "lsun"), "cpu", 86_400.0).endswith("small")
+    assert advice(settings.find("sngan", "cifar10", "conditional"), "cpu", 86_400.0).endswith("conditional-small")
 
 
 def test_python_trains_too(recipe_file, tmp_path):
@@ -205,11 +205,11 @@ def test_python_trains_too(recipe_file, tmp_path):
         "small",
         out=tmp_path / "run",
         images=128,
-        settings={"optimisers.D.lr": 1e-4, "networks.G.hidden": [8]},
+        settings={"optimizers.D.lr": 1e-4, "networks.G.hidden": [8]},
         progress=lambda event, **facts: events.append(event),
     )
     held = json.loads((run / "recipe.json").read_text())["recipe"]
-    assert held["stages"][0]["optimisers"]["D"]["lr"] == 1e-4 and "done" in events
+    assert held["stages"][0]["optimizers"]["D"]["lr"] == 1e-4 and "done" in events
     assert package.load(run).sample(2).shape == (2, 1, 8, 8)
     made = package.create("dcgan", "cifar10", "small")
     assert made.sample(2).shape == (2, 3, 32, 32) and made.card == {}

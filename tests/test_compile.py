@@ -5,10 +5,10 @@ import functools
 import pytest
 import torch
 import torch._inductor.config
-from play import moved, play, recipe, session, weights
+from helpers.play import moved, play, recipe, session, weights
 from test_recipes import small, stand_in
+from zoo.engine.runtime import Runtime
 
-from zoo.engine.run import Runtime
 from zoo.registry import Spec
 
 # One recipe for each kind of play: one pass for real and fake, batch norm and bursts, a penalty that differentiates D,

@@ -7,15 +7,16 @@ import dataclasses
 
 import pytest
 import torch
-from play import CPU, Every, Killed, kill_at, log_of, play, same, session
+from helpers.play import CPU, Every, Killed, kill_at, log_of, play, same, session
 from test_compile import KINDS
 from test_layouts import first_round, same_round
 from test_recipes import NAMES, small, stand_in
 from test_resume import short
+from zoo.engine.run_folder import CHECKPOINT
+from zoo.engine.runtime import Runtime
 
 import zoo
 from zoo.engine import checkpoint, train
-from zoo.engine.run import CHECKPOINT, Runtime
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -38,7 +39,7 @@ def test_plays_as_on_the_cpu(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_round_waits_for_the_device(name):
-    """CUDA itself refuses every synchronising call while two rounds are played."""
+    """CUDA itself refuses every synchronizing call while two rounds are played."""
     made = small(name)
     opened = session(made, stand_in(made), runtime=Runtime(device="cuda"))
     opened.play_round(lambda name, value: None)  # libraries choose their kernels in the first
@@ -82,11 +83,11 @@ def test_resumed_equals_unbroken(name, layout, tmp_path, monkeypatch):
     assert log_of(tmp_path / "whole") == log_of(tmp_path / "cut")
 
 
-def test_fused_optimisers():
+def test_fused_optimizers():
     """Adam updates in one kernel."""
     made = small("dcgan-fashion-mnist")
     opened = session(made, stand_in(made), runtime=Runtime(device="cuda"))
-    assert all(o.defaults["fused"] for o in opened.learner.optimisers.values())
+    assert all(o.defaults["fused"] for o in opened.learner.optimizers.values())
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -35,7 +35,7 @@ from zoo.data import (
     store,
 )
 from zoo.data import sets as named_sets
-from zoo.data.preparing import prepare_set
+from zoo.data.preparation import prepare_set
 from zoo.registry import DATASETS
 
 RNG = np.random.default_rng(0)
@@ -93,7 +93,7 @@ def test_facts_need_neither_torch_nor_numpy():
 @pytest.mark.parametrize("name", DATASETS.names())
 def test_facts_of_every_set(name):
     found = facts(name)
-    assert found.name == name and found.title and found.licence and found.splits and found.keys[0] == "x"
+    assert found.name == name and found.title and found.license and found.splits and found.keys[0] == "x"
     assert ("y" in found.keys) == bool(found.classes)
     with pytest.raises(ValueError, match=r"split 'nowhere'.*train"):
         open_data(name, 32, split="nowhere")
@@ -135,7 +135,7 @@ def test_embedded_set(embedded):
     assert embedded.arrays["x"].shape == (10_000, 1, 28, 28) and embedded.arrays["x"].dtype == torch.uint8
     assert embedded.arrays["y"].bincount().tolist() == [1000] * 10
     assert abs(embedded.arrays["x"].float().mean().item() / 255 - 0.2860) < 2e-3
-    assert embedded.facts.classes[9] == "ankle boot" and embedded.facts.licence == "MIT"
+    assert embedded.facts.classes[9] == "ankle boot" and embedded.facts.license == "MIT"
     test = open_data("fashion-mnist-10k", split="test")  # prepared with the other
     assert test.arrays["y"].bincount().tolist() == [100] * 10 and test.hash != embedded.hash
     assert Path(zoo.data.__file__).with_name("fashion-mnist-10k.safetensors").stat().st_size < 6e6
@@ -469,7 +469,7 @@ def test_order_is_a_function_of_seed_and_position():
 def test_ranks_are_disjoint_and_join_to_one_process(kind, monkeypatch):
     if kind == "streamed":
         monkeypatch.setattr(zoo.data.loader, "RESIDENT_BYTES", 0)
-    extra = {"flip": True, "dequantise": True, "crop": 6}
+    extra = {"flip": True, "dequantize": True, "crop": 6}
     one = Loader(made(40), seed=1, **extra)
     four = [Loader(made(40), seed=1, rank=r, world=4, **extra) for r in range(4)]
     for _ in range(6):
@@ -501,7 +501,7 @@ def test_workers_read_ahead(monkeypatch):
     loader = Loader(made(), seed=0, workers=2)
     for size in (4, 8) * 5:
         loader.next(size)
-    assert (loader.position, 4) in loader._feed.ahead  # 8 has been followed by 4 before
+    assert (loader.position, 4) in loader._feed.precompute  # 8 has been followed by 4 before
 
 
 def test_where_part_and_keys():
@@ -554,10 +554,10 @@ def test_pad_is_black_all_round():
     assert Loader(data, seed=0, pad=32).resolution == 32
 
 
-def test_dequantise_is_uniform_in_a_level():
+def test_dequantize_is_uniform_in_a_level():
     level = torch.tensor([0, 7, 255], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 64, 64).contiguous()
     data = ImageData(Facts("l", "", 3, 64), {"x": level}, "")
-    x = Loader(data, seed=0, dequantise=True).next(4)["x"]
+    x = Loader(data, seed=0, dequantize=True).next(4)["x"]
     for channel, k in enumerate((0, 7, 255)):
         u = (x[:, channel] + 1) * 128 - k
         assert u.min() >= 0 and u.max() <= 1 and abs(u.mean() - 0.5) < 0.01 and abs(u.std() - 12**-0.5) < 0.01
@@ -600,7 +600,7 @@ class Scalars(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("extra", [{}, {"crop": 6, "load": 10, "flip": True, "pad": 9, "dequantise": True}])
+@pytest.mark.parametrize("extra", [{}, {"crop": 6, "load": 10, "flip": True, "pad": 9, "dequantize": True}])
 def test_no_scalar_is_read_in_a_batch(extra):
     loader = Loader(made(), seed=0, where={"y": 1}, **extra)
     toy = Loader(open_data("grid"), seed=0)
@@ -630,7 +630,7 @@ def test_toys(name, dimension, modes):
     loader = Loader(data, seed=0)
     x = loader.next(50_000)["x"]
     assert x.shape == (50_000, dimension) and x.dtype == torch.float32
-    found, share = data.modes_found(x)
+    found, share = data.count_modes(x)
     assert found == modes and abs(share - (0.9973 if dimension == 1 else 0.9889)) < 0.003
     distance, which = (x[:, None] - data.modes).norm(dim=-1).min(1)
     assert (which.bincount(minlength=modes) / 50_000 - 1 / modes).abs().max() < 0.006
@@ -659,8 +659,8 @@ def test_toy_densities_integrate_to_one():
 def test_modes_found_counts_what_is_near():
     data = open_data("ring")
     x = data.modes[:3].repeat_interleave(30, 0)
-    assert data.modes_found(torch.cat([x, torch.zeros(10, 2)])) == (3, pytest.approx(0.9))
-    assert data.modes_found(x[:19])[0] == 0 and data.modes_found(x[:19], at_least=19)[0] == 1
+    assert data.count_modes(torch.cat([x, torch.zeros(10, 2)])) == (3, pytest.approx(0.9))
+    assert data.count_modes(x[:19])[0] == 0 and data.count_modes(x[:19], at_least=19)[0] == 1
 
 
 # Folders.

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from play import CPU
+from helpers.play import CPU
 
 import zoo
-from zoo import recipe as recipes
+from zoo import settings
 from zoo.data import open_data
 from zoo.engine import train
 
@@ -29,9 +29,9 @@ def results(monkeypatch, tmp_path, home):
 
 def trained(name: str, run: Path, sizes: dict) -> Path:
     """Two rounds of a recipe with tiny networks on the images that come with the zoo."""
-    found = recipes.find(name)
+    found = settings.find(name)
     (stage,) = found.stages
-    stage = dataclasses.replace(stage, images=16, batch=8, ramps=())
+    stage = dataclasses.replace(stage, images=16, batch=8, schedules=())
     networks = {n: spec.replace(**sizes[n]) for n, spec in found.networks.items()}
     made = found.replace(dataset="fashion-mnist-10k", networks=networks, stages=(stage,))
     return train.train(made, run, runtime=CPU)
@@ -67,10 +67,10 @@ def test_encoders(results, tmp_path, monkeypatch):
 
 
 def test_what_encoders_are_given(results):
-    """Images as training prepares them; an encoder as initialised, whose norms have seen them."""
+    """Images as training prepares them; an encoder as initialized, whose norms have seen them."""
     import encoders
 
-    found = recipes.find("vaegan-fashion-mnist").replace(dataset="fashion-mnist-10k")
+    found = settings.find("vaegan-fashion-mnist").replace(dataset="fashion-mnist-10k")
     x, y = encoders.images(found, "train", 20)
     held = open_data("fashion-mnist-10k").arrays
     assert x.shape == (20, 1, 32, 32) and torch.equal(y, held["y"][:20].long())
@@ -87,8 +87,8 @@ def test_the_classifiers_of_features(results):
 
     generator = torch.Generator().manual_seed(0)
     y = torch.arange(300) % 3
-    centres = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
-    x = centres[y] + 0.3 * torch.randn(300, 2, generator=generator)
+    centers = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
+    x = centers[y] + 0.3 * torch.randn(300, 2, generator=generator)
     for classify in (encoders.nearest, encoders.linear):
         assert torch.equal(classify(x[:150], y[:150], x[150:]), y[150:])
     rings = x / x.norm(dim=1, keepdim=True) * (1 + (torch.arange(300) % 2))[:, None]  # no line parts two rings
@@ -110,7 +110,7 @@ def test_coupled(results, tmp_path, monkeypatch):
 
     monkeypatch.setattr(coupled, "PAIRS", 20)
     for variant in ("small", "uncoupled-small"):
-        found = recipes.find("cogan", "mnist", variant)
+        found = settings.find("cogan", "mnist", variant)
         run = trained(found.name, tmp_path / variant, {"G": {"widths": (6, 5, 4, 3)}, "D": {}})
         monkeypatch.setattr(sys, "argv", ["coupled.py", str(run)])
         coupled.main()

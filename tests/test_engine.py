@@ -7,7 +7,7 @@ import signal
 
 import pytest
 import torch
-from play import (
+from helpers.play import (
     CPU,
     STEP,
     D,
@@ -29,13 +29,16 @@ from play import (
 )
 from torch import nn
 from torch.nn.functional import softplus
+from zoo.engine.dry_run import describe
+from zoo.engine.run_folder import CHECKPOINT
+from zoo.engine.runtime import Runtime
+from zoo.seeds import seed_for
 
-from zoo.engine import checkpoint, plan, train
-from zoo.engine.ema import Shadow
-from zoo.engine.run import CHECKPOINT, Runtime
-from zoo.engine.turn import Learner
-from zoo.game import Batch, Turn, seed_for
-from zoo.recipe import SGD, Adam, Data, Ema, Ramp, Recipe, RMSProp, Rounds, Stage, Stream
+from zoo.engine import checkpoint, train
+from zoo.engine.ema import EmaNetwork
+from zoo.engine.step import Learner
+from zoo.game import Batch, Turn
+from zoo.recipe import SGD, Adam, Data, Ema, Recipe, RMSProp, Rounds, Schedule, Stage, Stream
 from zoo.registry import NETWORKS, Spec
 
 E = Spec("test-mlp")
@@ -187,14 +190,16 @@ def test_fakes_of_a_repeated_turn_come_from_one_pass(norm, passes):
     where G looks across the batch each step has a pass of its own."""
     spec = Spec("adversarial", n_critic=11, generator_batch=2, order="G-first", noise="fresh")
     made = recipe(spec, networks={"G": G.replace(norm=norm), "D": D})
-    ahead, alone = session(made), session(made)
-    alone.learner.turns[1] = dataclasses.replace(alone.learner.turns[1], ahead=None)
+    precompute, alone = session(made), session(made)
+    alone.learner.turns[1] = dataclasses.replace(alone.learner.turns[1], precompute=None)
     alone.learner._losses[id(alone.learner.turns[1])] = alone.game.loss_D
     seen = []
-    ahead.game.G.register_forward_hook(lambda module, given, made: seen.append((len(given[0]), made.requires_grad)))
-    play(ahead), play(alone)
+    precompute.game.G.register_forward_hook(
+        lambda module, given, made: seen.append((len(given[0]), made.requires_grad))
+    )
+    play(precompute), play(alone)
     assert seen == [(n, i == 0) for i, n in enumerate(passes)]
-    for key, value in weights(ahead.game).items():
+    for key, value in weights(precompute.game).items():
         torch.testing.assert_close(value, weights(alone.game)[key], rtol=1e-5, atol=1e-6)
 
 
@@ -217,7 +222,7 @@ def test_a_game_that_looks_at_no_reals_is_refused():
 
     made = recipe(Blind.spec, "G")
     with pytest.raises(ValueError, match="consume no real images"):
-        plan.describe(made)
+        describe(made)
 
 
 def test_multiply_adds_of_a_round():
@@ -226,11 +231,11 @@ def test_multiply_adds_of_a_round():
     G's step: both forward, back through all of D to its input, gradients of G's weights and of its hidden layer."""
     G, D, hidden = 2 * 8 + 8 * 2, 2 * 8 + 8 * 1, 8 * 1
     expected = 8 * (G + 2 * (D + D + hidden)) + 8 * (G + D + D + G + 8 * 2)
-    (stage,) = plan.describe(recipe())["stages"]
+    (stage,) = describe(recipe())["stages"]
     assert stage["multiply_adds_a_round"] == expected
-    penalised = recipe(Spec("adversarial", penalties=(Spec("gradient-penalty"),)))
+    penalized = recipe(Spec("adversarial", penalties=(Spec("gradient-penalty"),)))
     plain = recipe(Spec("adversarial"))
-    more, less = (plan.describe(r)["stages"][0]["multiply_adds_a_round"] for r in (penalised, plain))
+    more, less = (describe(r)["stages"][0]["multiply_adds_a_round"] for r in (penalized, plain))
     assert more > less + 8 * 4 * D  # D again, twice differentiated
 
 
@@ -294,11 +299,11 @@ def test_nested_player():
     for name, p in G.named_parameters():
         if not name.startswith("levels.1"):
             assert not p.requires_grad and p.grad is None, name
-    tensors = checkpoint.collect(opened.game, opened.learner, opened.shadows)
-    assert "optim.G.levels.1.0.weight/exp_avg" in tensors
+    tensors = checkpoint.collect(opened.game, opened.learner, opened.ema_networks)
+    assert "optimizers.G.levels.1.0.weight/exp_avg" in tensors
 
 
-def test_one_optimiser_a_parameter():
+def test_one_optimizer_a_parameter():
     """By the parameter's identity: tied weights under two players are a mistake."""
 
     @game
@@ -317,9 +322,9 @@ def test_one_optimiser_a_parameter():
 
 @pytest.mark.parametrize(
     ("players", "said"),
-    [("G", "player 'D' has none"), ("G D Q", "optimisers.Q: no turn names"), ("G D G.first", "optimisers.G.first")],
+    [("G", "player 'D' has none"), ("G D Q", "optimizers.Q: no turn names"), ("G D G.first", "optimizers.G.first")],
 )
-def test_players_and_optimisers_must_agree(players, said):
+def test_players_and_optimizers_must_agree(players, said):
     with pytest.raises(ValueError, match=said):
         session(recipe(players=players))
 
@@ -354,7 +359,7 @@ class Gated(Duel):
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize(
-    ("optimiser", "fused"),
+    ("optimizer", "fused"),
     [
         (Adam(lr=0.01), True),
         (Adam(lr=0.01), False),
@@ -363,9 +368,9 @@ class Gated(Duel):
         (RMSProp(lr=0.01), True),
     ],
 )
-def test_gates(optimiser, fused, layout):
+def test_gates(optimizer, fused, layout):
     """A closed gate leaves weights and moments untouched, in the first step too; an open one changes nothing else."""
-    made = image_recipe(Gated.spec, optimiser=optimiser)
+    made = image_recipe(Gated.spec, optimizer=optimizer)
     runtime = Runtime(device="cpu", layout=layout)
 
     def opened():
@@ -377,7 +382,7 @@ def test_gates(optimiser, fused, layout):
         return {
             k: v.clone()
             for k, v in checkpoint.collect(one.game, one.learner, {}).items()
-            if k.startswith(("game.G", "optim.G")) and v.any()
+            if k.startswith(("game.G", "optimizers.G")) and v.any()
         }
 
     gated, free = opened(), opened()
@@ -442,7 +447,7 @@ class Remembering(Duel):
 def test_game_memory_goes_through_checkpoints(tmp_path, monkeypatch):
     """Buffers are saved and restored: a killed run goes on as if nothing had happened; prepare is not played again."""
     monkeypatch.setattr(train, "Clock", Every)
-    made = recipe(Remembering.spec, optimiser=Adam(lr=0.01))
+    made = recipe(Remembering.spec, optimizer=Adam(lr=0.01))
     train.train(made, tmp_path / "whole", runtime=CPU)
     with pytest.raises(Killed):
         train.train(made, tmp_path / "cut", runtime=CPU, progress=kill_at(5))
@@ -476,7 +481,7 @@ class Sized(Duel):
 
 def test_averages_begin_where_prepare_left_the_players():
     opened = session(image_recipe(Sized.spec, ema={"G": Ema(halflife=1e9)}), images())
-    assert (opened.shadows["G"].network.layers[-1].bias == 0.25).all()
+    assert (opened.ema_networks["G"].network.layers[-1].bias == 0.25).all()
 
 
 @game
@@ -526,36 +531,40 @@ def stages() -> Recipe:
     adam = Adam(lr=0.01)
 
     def stage(resolution, only, **more):
-        optimisers = dict.fromkeys(only, adam)
-        return Stage(Scaled.spec.replace(only=only), optimisers, images=24, batch=8, resolution=resolution, **more)
+        optimizers = dict.fromkeys(only, adam)
+        return Stage(Scaled.spec.replace(only=only), optimizers, images=24, batch=8, resolution=resolution, **more)
 
-    ramp = Ramp("ema.G.halflife", ((0, 10.0), (24, 1000.0)))
+    schedule = Schedule("ema.G.halflife", ((0, 10.0), (24, 1000.0)))
     networks = {"G": Spec("test-painter"), "D": Spec("test-conv")}
-    parts = (stage(8, ("D", "G"), ramps=(ramp,)), stage(16, ("D",)), stage(16, ("D", "G"), data=Data(flip=True)))
+    parts = (
+        stage(8, ("D", "G"), schedules=(schedule,)),
+        stage(16, ("D",)),
+        stage(16, ("D", "G"), data=Data(flip=True)),
+    )
     return Recipe(networks, parts, ema={"G": Ema(halflife=50)}, model="test", dataset="noise")
 
 
 def test_stages_and_resolutions(tmp_path, monkeypatch):
-    """Networks persist, optimisers start anew, an idle network is frozen and at rest, averages go on."""
+    """Networks persist, optimizers start anew, an idle network is frozen and at rest, averages go on."""
     source = images(side=16).arrays["x"]
     seen = []
     build, loop = train.Session.build_stage, train.Session._loop
 
     def built(self):
         build(self)
-        assert all(not o.state for o in self.learner.optimisers.values())
-        seen.append(("before", self.stage_index, weights(self.game), weights(self.shadows["G"].network)))
+        assert all(not o.state for o in self.learner.optimizers.values())
+        seen.append(("before", self.stage_index, weights(self.game), weights(self.ema_networks["G"].network)))
         assert self.game.training and self.game.D.training
         idle = self.stage_index == 1
         assert self.game.G.training != idle
         assert all(p.requires_grad != idle or not idle for p in self.game.G.parameters())
-        assert self.shadows["G"].halflife == 50
+        assert self.ema_networks["G"].halflife == 50
 
     def looped(self, *args):
         loop(self, *args)
-        steps = {int(s["step"]) for o in self.learner.optimisers.values() for s in o.state.values()}
+        steps = {int(s["step"]) for o in self.learner.optimizers.values() for s in o.state.values()}
         assert steps == {3}
-        seen.append(("after", self.stage_index, weights(self.game), weights(self.shadows["G"].network)))
+        seen.append(("after", self.stage_index, weights(self.game), weights(self.ema_networks["G"].network)))
 
     monkeypatch.setattr(train.Session, "build_stage", built)
     monkeypatch.setattr(train.Session, "_loop", looped)
@@ -570,7 +579,7 @@ def test_stages_and_resolutions(tmp_path, monkeypatch):
 
 
 def test_resume_in_a_later_stage(tmp_path, monkeypatch):
-    """Killed in any stage, at its end too, a run goes on bit for bit; a ramp of an earlier stage leaves nothing behind."""
+    """Killed in any stage, at its end too, a run goes on bit for bit; a schedule of an earlier stage leaves nothing behind."""
     monkeypatch.setattr(train, "Clock", Every)
     source = images(side=16).arrays["x"]
     train.train(stages(), tmp_path / "whole", runtime=CPU, dataset=source)
@@ -593,19 +602,19 @@ def test_resume_in_a_later_stage(tmp_path, monkeypatch):
 def test_images_rescales_stages_and_ramps():
     made = stages().rescaled(36)
     assert [s.images for s in made.stages] == [12, 12, 12]
-    assert made.stages[0].ramps[0].points == ((0, 10.0), (12, 1000.0))
+    assert made.stages[0].schedules[0].points == ((0, 10.0), (12, 1000.0))
     assert made.ema == stages().ema  # a half-life is no budget
     assert [s.images for s in stages().rescaled(1).stages] == [1, 1, 1]
     with pytest.raises(ValueError, match="images=0: must be at least 1"):
         stages().rescaled(0)
 
 
-# Ramps ----------------------------------------------------------------------------------------------------------------
+# Schedules ----------------------------------------------------------------------------------------------------------------
 
 
 def test_ramp_shapes():
     def at(shape, images):
-        return Ramp("optim.G.lr", ((100, 1.0), (200, 4.0), (300, 2.0)), shape).at(images)
+        return Schedule("optimizers.G.lr", ((100, 1.0), (200, 4.0), (300, 2.0)), shape).at(images)
 
     for shape in ("linear", "cosine", "geometric", "steps"):
         assert [at(shape, i) for i in (0, 100, 200, 300, 10_000)] == [1.0, 1.0, 4.0, 2.0, 2.0], shape
@@ -625,23 +634,23 @@ class Weighted(Duel):
 
 
 def test_ramp_targets():
-    """Fields of optimisers, one of a pair, all players, buffers, the averages: written before each round."""
+    """Fields of optimizers, one of a pair, all players, buffers, the averages: written before each round."""
     points = ((0, 0.1), (80, 0.9))
-    targets = ("optim.G.lr", "optim.D.betas.0", "game.penalty.weight", "ema.G.halflife", "optim.*.eps")
-    made = recipe(Weighted.spec, optimiser=Adam(lr=0.5), ramps=tuple(Ramp(t, points) for t in targets))
+    targets = ("optimizers.G.lr", "optimizers.D.betas.0", "game.penalty.weight", "ema.G.halflife", "optimizers.*.eps")
+    made = recipe(Weighted.spec, optimizer=Adam(lr=0.5), schedules=tuple(Schedule(t, points) for t in targets))
     opened = session(made.replace(ema={"G": Ema(halflife=5)}))
     play(opened, 5)  # the last of them began after 32 images
-    G, D = (opened.learner.optimisers[p].param_groups[0] for p in "GD")
+    G, D = (opened.learner.optimizers[p].param_groups[0] for p in "GD")
     value = 0.1 + 0.8 * 32 / 80
     assert G["lr"] == pytest.approx(value) and D["lr"] == 0.5
     assert D["betas"] == (pytest.approx(value), 0.999) and G["betas"] == (0.9, 0.999)
     assert G["eps"] == D["eps"] == pytest.approx(value)
     assert opened.game.penalty.weight.item() == pytest.approx(value)
-    assert opened.shadows["G"].halflife == pytest.approx(value)
+    assert opened.ema_networks["G"].halflife == pytest.approx(value)
 
 
 def test_ramp_changes_the_step():
-    still = session(recipe(ramps=(Ramp("optim.D.lr", ((0, 0.0), (8, 0.0), (9, 0.1)), "steps"),)))
+    still = session(recipe(schedules=(Schedule("optimizers.D.lr", ((0, 0.0), (8, 0.0), (9, 0.1)), "steps"),)))
     before = weights(still.game)
     play(still)
     assert moved(before, still.game) == {"G"}
@@ -655,28 +664,28 @@ def test_ramp_of_a_nested_player():
         def turns(self):
             return [Turn(("D",), self.loss_D), Turn(("G.first",), self.loss_G, draw=None)]
 
-    opened = session(recipe(Part.spec, "D G.first", ramps=(Ramp("optim.G.first.lr", ((0, 0.25),)),)))
+    opened = session(recipe(Part.spec, "D G.first", schedules=(Schedule("optimizers.G.first.lr", ((0, 0.25),)),)))
     play(opened)
-    assert opened.learner.optimisers["G.first"].param_groups[0]["lr"] == 0.25
+    assert opened.learner.optimizers["G.first"].param_groups[0]["lr"] == 0.25
 
 
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("optim.E.lr", "must begin with one of optim.D., optim.G."),
-        ("optim.D.rate", "no 'rate'"),
-        ("optim.D.params", "no 'params'"),
-        ("optim.D.betas", "betas.0"),
-        ("optim.D.betas.2", "betas.2"),
-        ("optim.D.betas.first", "betas.first"),
-        ("optim.D.lr.0", "lr.0"),
+        ("optimizers.E.lr", "must begin with one of optimizers.D., optimizers.G."),
+        ("optimizers.D.rate", "no 'rate'"),
+        ("optimizers.D.params", "no 'params'"),
+        ("optimizers.D.betas", "betas.0"),
+        ("optimizers.D.betas.2", "betas.2"),
+        ("optimizers.D.betas.first", "betas.first"),
+        ("optimizers.D.lr.0", "lr.0"),
         ("game.weight", "no buffer 'weight'"),
         ("ema.G.decay", "ema.G.halflife"),
-        ("lr", "must begin with optim., game. or ema."),
+        ("lr", "must begin with optimizers., game. or ema."),
     ],
 )
 def test_ramp_mistakes_are_found_before_any_work(target, said, tmp_path):
-    made = recipe(optimiser=Adam(lr=0.1), ramps=(Ramp(target, ((0, 1.0),)),), ema={"G": Ema(halflife=5)})
+    made = recipe(optimizer=Adam(lr=0.1), schedules=(Schedule(target, ((0, 1.0),)),), ema={"G": Ema(halflife=5)})
     with pytest.raises(ValueError, match=said):
         train.train(made, tmp_path / "run", runtime=CPU)
     assert not (tmp_path / "run").exists()
@@ -694,10 +703,10 @@ def network(value: float, norm: bool = True) -> nn.Module:
 
 def average_of(ema: Ema, *updates: tuple[int, int]) -> float:
     """The average of a network that is 0 at first and then 1, after updates (images, seen)."""
-    shadow, player = Shadow(network(0.0), ema), network(1.0)
+    ema_network, player = EmaNetwork(network(0.0), ema), network(1.0)
     for consumed, seen in updates:
-        shadow.update(player, [""], consumed, seen)
-    values = {round(p.mean().item(), 6) for p in shadow.network.parameters()}
+        ema_network.update(player, [""], consumed, seen)
+    values = {round(p.mean().item(), 6) for p in ema_network.network.parameters()}
     assert len(values) == 1
     return values.pop()
 
@@ -717,11 +726,11 @@ def test_average_copies_buffers():
     made = recipe(networks={"G": Spec("test-mlp", norm=True), "D": D}, ema={"G": Ema(halflife=1e9)})
     opened = session(made)
     play(opened, 3)
-    shadow, player = opened.shadows["G"].network, opened.game.G
-    assert not shadow.training and player.training
-    assert torch.equal(shadow.norm.running_mean, player.norm.running_mean) and player.norm.running_mean.any()
-    assert int(shadow.norm.num_batches_tracked) == int(player.norm.num_batches_tracked) > 0
-    assert not torch.equal(shadow.first.weight, player.first.weight)
+    ema_network, player = opened.ema_networks["G"].network, opened.game.G
+    assert not ema_network.training and player.training
+    assert torch.equal(ema_network.norm.running_mean, player.norm.running_mean) and player.norm.running_mean.any()
+    assert int(ema_network.norm.num_batches_tracked) == int(player.norm.num_batches_tracked) > 0
+    assert not torch.equal(ema_network.first.weight, player.first.weight)
 
 
 def test_what_is_shipped_is_the_average(tmp_path):
@@ -961,24 +970,24 @@ def test_needs_of_the_game_and_keys_of_the_data():
         needs = ("x", "y")
 
     with pytest.raises(ValueError, match="needs 'y', and 'ring' yields x"):
-        plan.describe(recipe(Classes.spec))
-    plan.describe(image_recipe(Classes.spec, resolution=28).replace(dataset="fashion-mnist-10k"))
+        describe(recipe(Classes.spec))
+    describe(image_recipe(Classes.spec, resolution=28).replace(dataset="fashion-mnist-10k"))
     renamed = Data(streams={"data": Stream(keys={"x": "x"})})  # y is left out
     with pytest.raises(ValueError, match="needs 'y', and 'fashion-mnist-10k' yields x"):
-        plan.describe(image_recipe(Classes.spec, resolution=28, data=renamed).replace(dataset="fashion-mnist-10k"))
+        describe(image_recipe(Classes.spec, resolution=28, data=renamed).replace(dataset="fashion-mnist-10k"))
 
 
 # Layout, order, noise -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimiser", [Adam(lr=0.01, weight_decay=0.1), SGD(lr=0.1, momentum=0.9, dampening=0.5)])
+@pytest.mark.parametrize("optimizer", [Adam(lr=0.01, weight_decay=0.1), SGD(lr=0.1, momentum=0.9, dampening=0.5)])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_fused_equals_unfused(optimiser, layout):
+def test_fused_equals_unfused(optimizer, layout):
     """CPU's fused kernels pair elements by storage order: moments, gradients and weights must share a layout, after a
     restored checkpoint too."""
     ends = []
     for fused in (True, False):
-        opened = session(image_recipe(optimiser=optimiser), images(), runtime=Runtime(device="cpu", layout=layout))
+        opened = session(image_recipe(optimizer=optimizer), images(), runtime=Runtime(device="cpu", layout=layout))
         opened.learner = Learner(opened.game, opened.stage, fused=fused)
         assert opened.learner._fused == dict.fromkeys("DG", fused)
         play(opened, 2)
@@ -996,7 +1005,7 @@ def test_fused_equals_unfused(optimiser, layout):
 def test_layouts_agree():
     ends = []
     for layout in ("contiguous", "channels_last"):
-        opened = session(image_recipe(optimiser=Adam(lr=0.01)), images(), runtime=Runtime(device="cpu", layout=layout))
+        opened = session(image_recipe(optimizer=Adam(lr=0.01)), images(), runtime=Runtime(device="cpu", layout=layout))
         play(opened, 3)
         ends.append(weights(opened.game))
     for key, value in ends[0].items():
@@ -1032,9 +1041,9 @@ def test_noise_is_drawn_for_all_processes_and_sliced():
     def noise(rank, world):
         generator = torch.Generator().manual_seed(3)
         batch = Batch(8 // world, generator=generator, rank=rank, world=world)
-        drawn = [batch.randn(2), batch.rand(1, 1), batch.randint(10)[:, None]]
+        draw = [batch.randn(2), batch.rand(1, 1), batch.randint(10)[:, None]]
         batch.size = 4 // world
-        return [*drawn, batch.latent(lambda n, g, d: torch.randn(n, 3, generator=g, device=d))]
+        return [*draw, batch.latent(lambda n, g, d: torch.randn(n, 3, generator=g, device=d))]
 
     parts = zip(*(noise(rank, 2) for rank in range(2)), strict=True)
     for whole, part in zip(noise(0, 1), parts, strict=True):

@@ -16,12 +16,13 @@ import pytest
 import torch
 from test_recipes import NAMES, small
 from torch import nn
+from zoo.engine.stage import build_game, build_networks, resolve
+from zoo.seeds import seed_for
 
-from zoo import recipe as recipes
+from zoo import settings
 from zoo.data import facts as facts_of
-from zoo.engine import plan
-from zoo.engine.turn import Learner
-from zoo.game import Batch, seed_for
+from zoo.engine.step import Learner
+from zoo.game import Batch
 from zoo.losses import DIVERGENCES
 from zoo.networks.autoencoder import Autoencoder
 from zoo.recipe import Adam, Stage
@@ -54,7 +55,7 @@ def sets() -> dict[Key, str]:
     they can."""
     found: dict[Key, tuple[int, str]] = {}
     for name in NAMES:
-        made = recipes.find(name)
+        made = settings.find(name)
         stage = made.stages[-1]
         games = {stage.game.name} & set(GAMES)
         if stage.game.name == "boundary":
@@ -75,8 +76,8 @@ SETS = sets()
 def prepared(key: Key):
     made = small(SETS[key], BATCH)
     facts = facts_of(made.dataset)
-    made = plan.resolve(made, facts)
-    networks = plan.build_networks(made)
+    made = resolve(made, facts)
+    networks = build_networks(made)
     if key[0] != made.stages[-1].game.name:
         networks = {n: networks[n] for n in "GD"}
     return made, facts, networks
@@ -138,10 +139,10 @@ def opened(key: Key, loss: Spec, penalty: Spec | None, **around: Spec) -> tuple[
     )
     networks = copy.deepcopy(networks)
     if around:
-        networks.update(plan.build_networks(made.replace(networks=around)))
+        networks.update(build_networks(made.replace(networks=around)))
     adam = Adam(lr=1e-3, betas=(0.5, 0.9))
     stage = Stage(game, dict.fromkeys(networks, adam), 1, BATCH, given.resolution, given.data)
-    return Learner(plan.build_game(stage, networks, facts), stage), stage
+    return Learner(build_game(stage, networks, facts), stage), stage
 
 
 def draw(learner: Learner, stage: Stage, facts, round: int) -> Batch:
@@ -301,9 +302,9 @@ def apart() -> list:
     """For each game of LOSS_ALONE, and the boundary game, a recipe with each set of networks, and all of its stages; what they take."""
     found = {}
     for name in NAMES:
-        for i, stage in enumerate(recipes.find(name).stages):
+        for i, stage in enumerate(settings.find(name).stages):
             if stage.game.name in (*LOSS_ALONE, "boundary"):
-                key = (stage.game.name, i, *(n.name for n in recipes.find(name).networks.values()))
+                key = (stage.game.name, i, *(n.name for n in settings.find(name).networks.values()))
                 found[key] = min(found.get(key, (10**9, "")), (stage.resolution, name))
     given = []
     for (game, i, *_), (_, name) in found.items():
@@ -320,10 +321,10 @@ def apart() -> list:
 def test_games_that_take_less(name, i, taken):
     made = small(name, BATCH)
     facts = facts_of(made.dataset)
-    made = plan.resolve(made, facts)
+    made = resolve(made, facts)
     stage = made.stages[i]
     stage = dataclasses.replace(stage, game=stage.game.replace(**taken))
-    learner = Learner(plan.build_game(stage, plan.build_networks(made), facts), stage)
+    learner = Learner(build_game(stage, build_networks(made), facts), stage)
     play_two_rounds(learner, stage, facts)
     if "penalties" in taken:
         check_reach(learner, draw(learner, stage, facts, 2))
@@ -334,7 +335,7 @@ def test_virtual_batch_norm_takes_the_prior_of_its_game(name):
     """Its reference is noise of the prior, in every game."""
     made = small(name, BATCH)
     facts = facts_of(made.dataset)
-    made = plan.resolve(made, facts)
+    made = resolve(made, facts)
     G = Spec(
         "virtual-batch-norm",
         network=made.networks["G"],
@@ -344,8 +345,8 @@ def test_virtual_batch_norm_takes_the_prior_of_its_game(name):
     )
     stage = made.stages[-1]
     stage = dataclasses.replace(stage, game=stage.game.replace(prior=Spec("uniform", low=2.0, high=3.0)))
-    networks = plan.build_networks(made.replace(networks={**made.networks, "G": G}))
-    learner = Learner(plan.build_game(stage, networks, facts), stage)
+    networks = build_networks(made.replace(networks={**made.networks, "G": G}))
+    learner = Learner(build_game(stage, networks, facts), stage)
     play_two_rounds(learner, stage, facts)
     assert learner.game.G.reference.min() >= 2 and learner.game.G.reference.max() <= 3
 

@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 import torch
+from helpers.tiny import class_spec, image_spec, model, point_spec, process, translate_spec, weights
 from safetensors.torch import save_file
-from tiny import class_spec, image_spec, model, point_spec, process, translate_spec, weights
 
 import zoo
 from zoo import hub

@@ -1,4 +1,4 @@
-"""Layers: folded resampling equals the two steps it replaces; spectral normalisation keeps its promises everywhere."""
+"""Layers: folded resampling equals the two steps it replaces; spectral normalization keeps its promises everywhere."""
 
 import copy
 

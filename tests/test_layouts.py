@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 import torch
-from play import CPU, play, session, weights
+from helpers.play import CPU, play, session, weights
 from test_recipes import NAMES, small, stand_in
 from torch.overrides import TorchFunctionMode
+from zoo.engine.runtime import Runtime
 
-from zoo.engine.run import Runtime
 from zoo.recipe import SGD, Recipe
 
 
@@ -41,8 +41,8 @@ def plainly(name: str) -> Recipe:
     stages = (
         dataclasses.replace(
             s,
-            optimisers=dict.fromkeys(s.optimisers, SGD(lr=0.01)),
-            ramps=tuple(r for r in s.ramps if not r.target.startswith("optim.")),
+            optimizers=dict.fromkeys(s.optimizers, SGD(lr=0.01)),
+            schedules=tuple(r for r in s.schedules if not r.target.startswith("optim.")),
         )
         for s in made.stages
     )

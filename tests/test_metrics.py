@@ -11,31 +11,32 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.play import Every, Killed, kill_at, log_of, same
+from helpers.tiny import class_spec, image_spec, model, point_spec, process, translate_spec, weights
 from PIL import Image
-from play import Every, Killed, kill_at, log_of, same
 from test_recipes import small, stand_in
-from tiny import class_spec, image_spec, model, point_spec, process, translate_spec, weights
+from zoo.engine.run_folder import CHECKPOINT, WEIGHTS
+from zoo.engine.runtime import Runtime
 
 import zoo
 from zoo.cli.eval import Bar
 from zoo.data import Facts, ImageData, ImageSet, Rows, Source, open_data
 from zoo.engine import checkpoint, train
-from zoo.engine.run import CHECKPOINT, WEIGHTS, Runtime
 from zoo.metrics import (
     baselines,
     copies,
     evaluate,
+    feature_networks,
     features,
+    image_source,
     images,
+    label_scores,
     manifold,
-    meaning,
     paired,
-    rulers,
     scores,
     seen,
-    subjects,
 )
-from zoo.metrics.rulers.ruler import write
+from zoo.metrics.feature_networks.network import write
 from zoo.model import build_model
 from zoo.recipe import encode
 from zoo.registry import DATASETS, METRICS, NETWORKS, Spec
@@ -65,10 +66,10 @@ def data(x: torch.Tensor, **changes) -> ImageData:
 
 @pytest.fixture(autouse=True)
 def places(tmp_path_factory, monkeypatch):
-    """Small rulers of random weights, and a home of the tests' own."""
+    """Small feature networks of random weights, and a home of the tests' own."""
     folder = tmp_path_factory.mktemp("metrics")
     monkeypatch.setenv("ZOO_HOME", str(folder / "home"))
-    monkeypatch.setattr(rulers, "SHIPPED", folder)
+    monkeypatch.setattr(feature_networks, "SHIPPED", folder)
     for name, channels in (("tiny", 3), ("fashion-mnist", 1)):
         spec = Spec("classifier", channels=channels, resolution=16, stem=4, widths=(8, FEATURES))
         with torch.random.fork_rng():
@@ -93,13 +94,13 @@ def looked(network, x):
 
 @pytest.mark.parametrize("name, channels", [("tiny", 3), ("fashion-mnist", 1), ("fashion-mnist", 3)])
 def test_equal_to_torch_fidelitys_command_line(name, channels, tmp_path, monkeypatch, capsys):
-    """On the same folders of PNGs, with our ruler registered there."""
+    """On the same folders of PNGs, with our feature network registered there."""
     from torch_fidelity import fidelity
 
     made = save(lively(90, channels, 20, seed=1, level=0.45), tmp_path / "made")
     real = save(lively(110, channels, 20), tmp_path / "real")
     ours = zoo.evaluate(made, dataset=f"folder:{real}", features=name)["scores"]
-    extractor = features.register(rulers.load(name))
+    extractor = features.register(feature_networks.load(name))
     inputs = ["--input1", str(made), "--input2", str(real), "--feature-extractor", extractor]
     options = ["--cpu", "--json", "--silent", "--no-cache", "--save-cpu-ram", "--kid-subset-size", "45"]
     monkeypatch.setattr(sys, "argv", ["fidelity", *inputs, "--fid", "--kid", "--isc", "--prc", *options])
@@ -152,7 +153,7 @@ def test_moments_are_those_of_all_features(network):
 
 
 def test_density_and_coverage_in_closed_cases():
-    real = torch.arange(8.0)[:, None]  # radii to the second neighbour: 1 inside, 2 at the ends
+    real = torch.arange(8.0)[:, None]  # radii to the second neighbor: 1 inside, 2 at the ends
     assert manifold.radii(real, 2).tolist() == [2, 1, 1, 1, 1, 1, 1, 2]
     assert manifold.density_coverage(real, real, 2) == (10 / 16, 1.0)  # the ends hold two, the others themselves
     far = real + 100
@@ -212,11 +213,11 @@ def test_ssim():
 # Where images come from -------------------------------------------------------------------------------------------------
 
 
-def test_quantised_as_a_png():
+def test_quantized_as_a_png():
     x = torch.tensor([0, 0.49 / 255, 0.5 / 255, 1, 254.6 / 255]).view(1, 1, 1, 5)
-    assert images.quantised(x).flatten().tolist() == [0, 0, 1, 255, 255]
+    assert images.quantized(x).flatten().tolist() == [0, 0, 1, 255, 255]
     with pytest.raises(RuntimeError, match="NaN"):
-        images.quantised(x / 0)
+        images.quantized(x / 0)
 
 
 def test_chunks_do_not_depend_on_the_source():
@@ -248,8 +249,8 @@ def test_conditional_models_show_each_class_in_turn(network):
     made = model(class_spec())
     found = zoo.evaluate(made, ["fd"], dataset=lively(20, 1, 8), features="tiny", n=7)
     assert found["protocol"]["classes"] == "each of the 3 in turn"
-    x = torch.cat([*subjects.find(made).images(7, 5, 1)[0].stream()])
-    assert torch.equal(x, images.quantised(made.sample(7, seed=5, y=[0, 1, 2, 0, 1, 2, 0], chunk=50)))
+    x = torch.cat([*image_source.find(made).images(7, 5, 1)[0].stream()])
+    assert torch.equal(x, images.quantized(made.sample(7, seed=5, y=[0, 1, 2, 0, 1, 2, 0], chunk=50)))
 
 
 class Stub:
@@ -257,13 +258,13 @@ class Stub:
 
     def __init__(self, card=None, channels=1, resolution=32):
         self.card, self.channels, self.resolution = card or {}, channels, resolution
-        self.alive, self.most, self.drawn = weakref.WeakSet(), 0, 0
+        self.alive, self.most, self.draw = weakref.WeakSet(), 0, 0
 
     def iter_samples(self, n, *, seed=0, chunk=50):
         for at in range(0, n, chunk):
             x = lively(min(chunk, n - at), self.channels, self.resolution, seed * 1000 + at).float() / 255
             self.alive.add(x)
-            self.most, self.drawn = max(self.most, sum(map(len, self.alive))), self.drawn + len(x)
+            self.most, self.draw = max(self.most, sum(map(len, self.alive))), self.draw + len(x)
             yield x
 
 
@@ -273,9 +274,9 @@ def card_of(name: str, **changes) -> dict:
 
 
 def test_the_border_of_training_is_put_around_the_reference():
-    """Where the network would stretch 28 and 32 pixels to one size; a ruler that pads makes no difference."""
-    subject = subjects.find(Stub(card_of("dcgan-fashion-mnist")))
-    desk = evaluate.Desk(subject, lively(30, 1, 28), None, "tiny", 20, 0, None, None, "cpu", None)
+    """Where the network would stretch 28 and 32 pixels to one size; a feature network that pads makes no difference."""
+    source = image_source.find(Stub(card_of("dcgan-fashion-mnist")))
+    desk = evaluate.ScoreInputs(source, lively(30, 1, 28), None, "tiny", 20, 0, None, None, "cpu", None)
     x = next(desk._real_images("train").stream())
     assert x.shape == (30, 1, 32, 32) and not x[..., :2].any() and x[..., 2:30, 2:30].any()
     assert next(desk._real_images("train", pad=False).stream()).shape == (30, 1, 28, 28)
@@ -292,7 +293,7 @@ def test_images_are_never_all_held(network, monkeypatch):
         stub = Stub(channels=3, resolution=8)
         seen.see(network, images.from_sampler(stub, n, 0))
         most.append(stub.most)
-        assert stub.drawn == n
+        assert stub.draw == n
     assert most[0] == most[1] <= images.CHUNK + 50
     sizes = []
     look = network.look
@@ -373,8 +374,8 @@ def test_what_a_number_carries():
     found = zoo.evaluate(Stub(), dataset=lively(40, 1, 28), features="fashion-mnist", n=50)
     said = found["protocol"]
     assert found["errors"].keys() == {"kid-fashion-mnist", "is-fashion-mnist"}
-    assert (said["features"], said["features_hash"]) == ("fashion-mnist", rulers.load("fashion-mnist").hash)
-    assert "border" in said["resize"] and "uint8" in said["quantisation"] and "float32" in said["dtype"]
+    assert (said["features"], said["features_hash"]) == ("fashion-mnist", feature_networks.load("fashion-mnist").hash)
+    assert "border" in said["resize"] and "uint8" in said["quantization"] and "float32" in said["dtype"]
     assert (said["generated"], said["seed"], said["split"]) == (50, 0, "train")
     reference = said["reference"]
     assert reference["images"] == 40 and len(reference["content"]) == len(reference["statistics"]) == 16
@@ -405,7 +406,7 @@ def test_the_cache_is_keyed_by_content(network):
     assert len(kept()) == 3
     path.write_bytes(path.read_bytes()[:100])  # damaged: made again
     x[7, 1, 3, 3] -= 1
-    network.hash = rulers.load("tiny").hash
+    network.hash = feature_networks.load("tiny").hash
     assert seen.reference(network, images.from_data(data(x)))[0].digest() == first.digest()
 
 
@@ -418,15 +419,15 @@ def test_interrupted_and_repeated():
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            desk = evaluate.Desk(subject, real, None, "tiny", 120, 0, None, None, "cpu", interrupt)
+            desk = evaluate.ScoreInputs(source, real, None, "tiny", 120, 0, None, None, "cpu", interrupt)
             scores.frechet_distance(real=desk.real, fake=desk.fake)
 
-    subject, real = subjects.find(Stub(channels=3, resolution=16)), lively(250, 3, 16)
+    source, real = image_source.find(Stub(channels=3, resolution=16)), lively(250, 3, 16)
     interrupted("real images")
     assert not kept()
     interrupted("generated images")
     assert len(kept()) == 1
-    assert zoo.evaluate(subject.model, ["fd"], dataset=real, features="tiny", n=120)["scores"] and len(kept()) == 1
+    assert zoo.evaluate(source.model, ["fd"], dataset=real, features="tiny", n=120)["scores"] and len(kept()) == 1
 
 
 # Feature networks -------------------------------------------------------------------------------------------------------
@@ -435,7 +436,9 @@ def test_interrupted_and_repeated():
 def test_the_default_ruler_is_the_data_sets():
     assert features.default("fashion-mnist") == features.default("fashion-mnist-10k") == "fashion-mnist"
     for dataset in ("mnist", "fashion", "ring"):
-        with pytest.raises(ValueError, match=f"no ruler for the data set '{dataset}', so name one; the zoo's own are"):
+        with pytest.raises(
+            ValueError, match=f"no feature network for the data set '{dataset}', so name one; the zoo's own are"
+        ):
             features.default(dataset)
 
 
@@ -570,14 +573,14 @@ def test_what_near_copies_finds_among_real_images(monkeypatch):
     sets = {"train": data(x[:5000]), "test": data(x[5000:7000])}
     monkeypatch.setattr(benchmark, "open_data", lambda name, split="train": sets[split])
     monkeypatch.setattr(benchmark, "JUDGED", 100)
-    accused = benchmark.ladder("fashion-mnist")
-    assert accused["copied"] == accused["mirrored"] == accused["half the contrast"] == 1
+    flagged = benchmark.ladder("fashion-mnist")
+    assert flagged["copied"] == flagged["mirrored"] == flagged["half the contrast"] == 1
     for kind in ("noise 0.05", "blur 0.7 px", "shift 1 px", "shift 1 px both ways", "mirrored, shift 1 px, noise 0.05"):
-        assert accused[kind] >= 0.9, kind
-    assert accused["noise 0.1"] >= 0.6 and accused["blur 1 px"] >= 0.5
+        assert flagged[kind] >= 0.9, kind
+    assert flagged["noise 0.1"] >= 0.6 and flagged["blur 1 px"] >= 0.5
     for kind in ("held out", "held out, blur 1 px", "held out, noise 0.1"):
-        assert accused[kind] <= 0.05, kind
-    assert accused[baselines.Gaussian.name] == 0
+        assert flagged[kind] <= 0.05, kind
+    assert flagged[baselines.Gaussian.name] == 0
 
 
 # Pairs ------------------------------------------------------------------------------------------------------------------
@@ -609,10 +612,10 @@ def test_a_translator_is_scored_on_held_out_pairs(pairs_set):
     assert {"fd-tiny", "psnr", "ssim"} < found["scores"].keys() and "lpips is not scored" in found["notes"][0]
     said = found["protocol"]
     assert (said["pairs"], said["generated"], said["split"], said["to"]) == (12, 12, "test", "b")
-    x = images.quantised(made.translate(pairs_set[:12].float() / 255, "b"))
+    x = images.quantized(made.translate(pairs_set[:12].float() / 255, "b"))
     assert found["scores"]["psnr"] == pytest.approx(paired.psnr(x, 255 - pairs_set[:12]).mean().item())
     back = zoo.evaluate(made, ["ssim"], to="twitter")
-    x = images.quantised(made.translate((255 - pairs_set[:12]).float() / 255, "a"))
+    x = images.quantized(made.translate((255 - pairs_set[:12]).float() / 255, "a"))
     assert back["scores"]["ssim"] == pytest.approx(paired.ssim(x, pairs_set[:12]).mean().item())
     with pytest.raises(ValueError, match="translates to google and to twitter; say which"):
         zoo.evaluate(made, features="tiny")
@@ -644,7 +647,7 @@ def test_lpips_runs_where_its_network_is(monkeypatch, tmp_path):
 
 
 class Halves(torch.nn.Module):
-    """Two classes: whether an image [N, 1, 8, 8] is brighter than mid-grey."""
+    """Two classes: whether an image [N, 1, 8, 8] is brighter than mid-gray."""
 
     def __init__(self):
         super().__init__()
@@ -671,7 +674,7 @@ def test_a_classifier_is_scored_by_its_error(halves):
     made, held = halves
     found = zoo.evaluate(made, dataset=held)
     assert found["scores"] == {"error": 0.3} and found["errors"]["error"] == pytest.approx((0.21 / 10) ** 0.5)
-    said = found["protocol"]["labelled"]
+    said = found["protocol"]["labeled"]
     assert (said["images"], said["split"], len(said["content"])) == (10, "test", 16)
     assert "reference" not in found["protocol"] and "features" not in found["protocol"]
     with pytest.raises(ValueError, match="metrics=fd: it is a score of what makes images, and 'ClassifyModel' is none"):
@@ -681,7 +684,7 @@ def test_a_classifier_is_scored_by_its_error(halves):
     assert found["scores"] == {} and found["notes"] == ["halves has no classes: no error"]
 
 
-def test_labelled_images_are_held_out(halves, monkeypatch):
+def test_labeled_images_are_held_out(halves, monkeypatch):
     """However few they are; those of training only where they are named."""
 
     x, y = halves[1].arrays["x"], halves[1].arrays["y"]
@@ -700,7 +703,7 @@ def test_labelled_images_are_held_out(halves, monkeypatch):
         zoo.evaluate(halves[0], ["error"], dataset="halves")
 
 
-def test_the_border_of_training_is_put_around_labelled_images(halves):
+def test_the_border_of_training_is_put_around_labeled_images(halves):
     made, held = halves
     made.card = card_of("dcgan-fashion-mnist")
     looked = []
@@ -711,7 +714,7 @@ def test_the_border_of_training_is_put_around_labelled_images(halves):
     assert x.shape == (10, 1, side, side) and x[:, :, 0].max() == -1 and x.max() == 1
 
 
-def test_samples_are_recognised(monkeypatch):
+def test_samples_are_recognized(monkeypatch):
     """A share of those of each class; a feature network of other classes is asked only where it is named."""
     made = model(class_spec())
     made.card = {"dataset": {"name": "fashion-mnist"}}
@@ -721,27 +724,27 @@ def test_samples_are_recognised(monkeypatch):
     parts = iter(logits.split(7))
     look.look = lambda x: (torch.randn(len(x), FEATURES), next(parts))
     monkeypatch.setattr(features, "find", lambda *a, **k: look)
-    found = zoo.evaluate(made, ["recognised"], dataset=lively(20, 1, 8), n=7, features="fashion-mnist")
-    assert found["scores"] == {"recognised-fashion-mnist": pytest.approx(5 / 7)}
+    found = zoo.evaluate(made, ["class_accuracy"], dataset=lively(20, 1, 8), n=7, features="fashion-mnist")
+    assert found["scores"] == {"recognized-fashion-mnist": pytest.approx(5 / 7)}
     assert found["protocol"]["classes"] == "each of the 3 in turn"
-    assert found["errors"]["recognised-fashion-mnist"] == pytest.approx((10 / 49 / 7) ** 0.5)
+    assert found["errors"]["recognized-fashion-mnist"] == pytest.approx((10 / 49 / 7) ** 0.5)
     with pytest.raises(ValueError, match="predicts no classes"):
-        meaning.recognised(None, torch.zeros(7))
+        label_scores.class_accuracy(None, torch.zeros(7))
 
 
 def test_what_the_usual_scores_are(halves):
-    """By what the model can do: a ruler judges classes only where it knows them."""
+    """By what the model can do: a feature network judges classes only where it knows them."""
     made = model(class_spec())
     for taught, known in [("fashion-mnist", True), ("fashion-mnist-10k", True), ("mnist", False)]:
         made.card = {"dataset": {"name": taught}}
-        desk = evaluate.Desk(
-            subjects.find(made), lively(20, 1, 8), None, "fashion-mnist", 7, 0, None, None, "cpu", None
+        desk = evaluate.ScoreInputs(
+            image_source.find(made), lively(20, 1, 8), None, "fashion-mnist", 7, 0, None, None, "cpu", None
         )
-        assert ("recognised" in desk.choose(None)[0]) == known
-    plain = subjects.find(model(image_spec()))
-    assert [m for m in evaluate.MEANING if not evaluate.lacking(plain, m)] == []
+        assert ("class_accuracy" in desk.choose(None)[0]) == known
+    plain = image_source.find(model(image_spec()))
+    assert [m for m in evaluate.LABEL_METRICS if not evaluate.lacking(plain, m)] == []
     alone = [m for m in METRICS if "made" not in METRICS.parameters(m)]
-    assert [m for m in alone if not evaluate.lacking(subjects.find(halves[0]), m)] == ["error"]
+    assert [m for m in alone if not evaluate.lacking(image_source.find(halves[0]), m)] == ["error"]
 
 
 # A score of one's own ---------------------------------------------------------------------------------------------------
@@ -768,7 +771,7 @@ def test_a_new_score_is_one_function(monkeypatch):
         ({"metrics": []}, "metrics: the list is empty"),
         ({"metrics": ["psnr"]}, "metrics=psnr: there are no pairs here"),
         ({"metrics": ["error"]}, "metrics=error: it is a score of a model that classifies, and 'Stub' is none"),
-        ({"metrics": ["recognised"]}, "it is a score of a class-conditional model"),
+        ({"metrics": ["class_accuracy"]}, "it is a score of a class-conditional model"),
         ({"metrics": ["near-copies"]}, "near-copies: tensor has train; it needs training images and held-out ones"),
         ({"split": "test"}, "split=test: tensor has train"),
         ({"features": "tony"}, "features='tony': no such feature network; did you mean tiny"),
@@ -776,7 +779,7 @@ def test_a_new_score_is_one_function(monkeypatch):
         ({"to": "b"}, "to=b: .* does not translate"),
         ({"dataset": None}, "dataset: 'Stub' does not say what it is to be compared with"),
         ({"dataset": "ring"}, "dataset=ring: holds points"),
-        ({"features": None}, "no ruler for the data set 'tensor'"),
+        ({"features": None}, "no feature network for the data set 'tensor'"),
         ({"n": 3}, "3 images: precision and recall need at least 4"),
     ],
 )
@@ -798,7 +801,7 @@ def test_every_score_is_described():
     for name in METRICS:
         assert METRICS[name].__doc__ and set(METRICS.parameters(name)) <= {
             "fake", "real", "images", "train", "held", "progress", "made", "truth",
-            "classifier", "recogniser", "labelled", "asked", "seeds",
+            "classifier", "recognizer", "labeled", "asked", "seeds",
         }  # fmt: skip
 
 
@@ -862,7 +865,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def watched(monkeypatch):
-    monkeypatch.setattr(evaluate, "WATCH", 8)
+    monkeypatch.setattr(evaluate, "WATCH_COUNT", 8)
     monkeypatch.setattr(train, "Clock", Every)
     made = small("dcgan-fashion-mnist")
     return made.rescaled(6 * 4), stand_in(made)
@@ -923,7 +926,7 @@ def test_a_score_that_fails_does_not_stop_the_run(watched, tmp_path, monkeypatch
 
 
 def test_what_cannot_be_watched_is_told_first(tmp_path):
-    with pytest.raises(ValueError, match="no ruler for the data set 'tensor'"):
+    with pytest.raises(ValueError, match="no feature network for the data set 'tensor'"):
         train.train(small("dcgan-fashion-mnist"), tmp_path / "run", runtime=runtime(8), dataset=lively(40, 1, 28))
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="eval_every=0: must be at least 1"):

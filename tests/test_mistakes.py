@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.tiny import class_spec, image_spec, point_spec, process, translate_spec, weights
 from PIL import Image
-from tiny import class_spec, image_spec, point_spec, process, translate_spec, weights
 
 import zoo.data
 from zoo.data import Facts, ImageSet, Source, store
@@ -72,11 +72,11 @@ MISTAKES = {
     "show": (("show", "wgan-pg"), "name", "'wgan-pg'", "did you mean wgan-gp"),
     "init": ((*TRAIN, "--init", "dcgan-fashion-minst"), "weights", "'dcgan-fashion-minst'", "did you mean"),
     # keys and values of a recipe
-    "key": ((*TRAIN, "--set", "optimizers.D.lr=1"), "--set", "optimizers.D.lr=1", "did you mean optimisers"),
-    "player": ((*TRAIN, "--set", "optimisers.E.lr=1"), "--set", "optimisers.E.lr=1", "G, D"),
+    "key": ((*TRAIN, "--set", "optimizers.D.lr=1"), "--set", "optimizers.D.lr=1", "did you mean optimizers"),
+    "player": ((*TRAIN, "--set", "optimizers.E.lr=1"), "--set", "optimizers.E.lr=1", "G, D"),
     "network's argument": ((*TRAIN, "--set", "networks.G.hiden=[8]"), "--set", "hiden", "did you mean hidden"),
     "type": ((*TRAIN, "--set", "batch=many"), "batch", "'many'", "must be int"),
-    "type of a fraction": ((*TRAIN, "--set", "optimisers.D.lr=fast"), "lr", "'fast'", "must be float"),
+    "type of a fraction": ((*TRAIN, "--set", "optimizers.D.lr=fast"), "lr", "'fast'", "must be float"),
     "no value": ((*TRAIN, "--set", "batch"), "--set", "batch", "must be KEY=VALUE"),
     "batch of none": ((*TRAIN, "--set", "batch=0"), "batch", "0", "at least 1"),
     "loss": ((*TRAIN, "--set", "game.loss=hing"), "loss", "'hing'", "did you mean hinge"),
@@ -94,7 +94,7 @@ MISTAKES = {
     "processes": ((*TRAIN, "--nproc", "3"), "--nproc", "3", "batch=64 must be a multiple"),
     "processes of a stream": (
         ("train", "triplegan", "--dataset", "mnist", "--variant", "small", "--out", "new", "--nproc", "2"),
-        "--nproc", "2", "batch=1 of stream 'labelled_D' must be a multiple",
+        "--nproc", "2", "batch=1 of stream 'labeled_D' must be a multiple",
     ),
     "class number": (("sample", "class.safetensors", "--y", "3", *SAMPLE), "y=", "3", "0 to 2"),
     "class name": (("sample", "class.safetensors", "--y", "dgo", *SAMPLE), "y=", "'dgo'", "did you mean dog"),
@@ -260,7 +260,7 @@ def test_a_reader_that_leaves(things):
     import subprocess
     import sys
 
-    from tiny import ROOT
+    from helpers.tiny import ROOT
 
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from helpers.tiny import class_spec, coded_spec, image_spec, model, point_spec, translate_spec
 from PIL import Image
-from tiny import class_spec, coded_spec, image_spec, model, point_spec, translate_spec
 
 from zoo.model import build_model
 
@@ -240,8 +240,8 @@ def test_translate_pictures():
     clear = picture.convert("RGBA")
     clear.putalpha(0)
     assert torch.equal(m.translate(clear, to="b"), m.translate(torch.ones_like(x), to="b"))
-    grey = picture.convert("L")
-    assert torch.equal(m.translate(grey, to="b"), m.translate(grey.convert("RGB"), to="b"))
+    gray = picture.convert("L")
+    assert torch.equal(m.translate(gray, to="b"), m.translate(gray.convert("RGB"), to="b"))
 
 
 def test_translate_mistakes():

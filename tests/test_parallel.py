@@ -9,14 +9,28 @@ from pathlib import Path
 
 import pytest
 import torch
-from play import CPU, Duel, Every, game, image_recipe, images, log_of, moved, play, recipe, same, session, weights
+from helpers.play import (
+    CPU,
+    Duel,
+    Every,
+    game,
+    image_recipe,
+    images,
+    log_of,
+    moved,
+    play,
+    recipe,
+    same,
+    session,
+    weights,
+)
 from safetensors.torch import load_file, save_file
 from test_recipes import small, stand_in
 from torch import nn
+from zoo.engine.run_folder import CHECKPOINT
 
 from zoo import parallel
-from zoo.engine import checkpoint, train
-from zoo.engine.run import CHECKPOINT
+from zoo.engine import checkpoint, log, train
 from zoo.game import Batch, Turn
 from zoo.recipe import Adam, Ema
 from zoo.registry import GAMES, NETWORKS, Spec
@@ -69,7 +83,7 @@ def one_thread():
 
 
 def state(opened: train.Session) -> dict[str, torch.Tensor]:
-    tensors = checkpoint.collect(opened.game, opened.learner, opened.shadows)
+    tensors = checkpoint.collect(opened.game, opened.learner, opened.ema_networks)
     return {k: v.detach().clone().contiguous() for k, v in tensors.items()}
 
 
@@ -82,7 +96,7 @@ def kept(folder: Path) -> None:
         save_file(state(self), folder / f"{parallel.rank()}.safetensors")
 
     train.Session._loop = looped
-    train.Clock = Every
+    log.Clock = Every
 
 
 # The few collectives --------------------------------------------------------------------------------------------------
@@ -154,7 +168,7 @@ class Undecided(Duel):
 
 def test_processes_agree_on_a_gate(tmp_path):
     def work(rank):
-        opened = group(lambda: session(recipe(Undecided.spec, optimiser=Adam(lr=0.01))))
+        opened = group(lambda: session(recipe(Undecided.spec, optimizer=Adam(lr=0.01))))
         play(opened, 3)
         save_file(state(opened), tmp_path / f"{rank}.safetensors")
 
@@ -182,23 +196,23 @@ class Linear(nn.Module):
 def test_classes_are_balanced_over_all_processes(tmp_path):
     """The mean prediction is that of the joined batch, and so are its gradients."""
     torch.manual_seed(1)
-    x, labelled, y = 3 * torch.randn(8, 4), torch.randn(4, 4), torch.tensor([0, 1, 2, 0])
+    x, labeled, y = 3 * torch.randn(8, 4), torch.randn(4, 4), torch.tensor([0, 1, 2, 0])
 
-    def learnt(rank, world):
+    def learned(rank, world):
         game = GAMES.build(Spec("classification", entropy=0.3, balance=0.3, decay=1e-2), {"C": Linear()})
         batch = Batch(8 // world)
-        batch.update(x=x.chunk(world)[rank], labelled=labelled.chunk(world)[rank], y=y.chunk(world)[rank])
+        batch.update(x=x.chunk(world)[rank], labeled=labeled.chunk(world)[rank], y=y.chunk(world)[rank])
         loss = game.loss_C(batch)
         gradients = torch.autograd.grad(loss, game.C.parameters())
         return [parallel.mean(v.detach()) for v in (loss, *gradients)]
 
     def work(rank):
         parallel.start("cpu")
-        save_file(dict(zip("lwb", learnt(rank, 2), strict=True)), tmp_path / f"{rank}.safetensors")
+        save_file(dict(zip("lwb", learned(rank, 2), strict=True)), tmp_path / f"{rank}.safetensors")
 
     processes(work)
     found = load_file(tmp_path / "0.safetensors")
-    for key, value in zip("lwb", learnt(0, 1), strict=True):
+    for key, value in zip("lwb", learned(0, 1), strict=True):
         torch.testing.assert_close(found[key], value)
 
 
@@ -329,13 +343,13 @@ def test_a_signal_to_one_stops_all(tmp_path):
             if event == "tick" and facts["round"] == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
             if event == "done":
-                assert facts["stopped_by"] == "SIGTERM" and facts["images"] == train.POLL * 8
+                assert facts["stopped_by"] == "SIGTERM" and facts["images"] == train.POLL_ROUNDS * 8
 
         train.train(recipe(images=800), tmp_path / "run", runtime=CPU, progress=progress)
 
     processes(work)
     assert same(*(load_file(tmp_path / f"{r}.safetensors") for r in range(2)))
-    assert checkpoint.load(tmp_path / "run" / CHECKPOINT)[1]["round"] == train.POLL
+    assert checkpoint.load(tmp_path / "run" / CHECKPOINT)[1]["round"] == train.POLL_ROUNDS
 
 
 def test_a_batch_that_the_processes_cannot_share(tmp_path):
@@ -362,8 +376,8 @@ def test_ranks_that_do_not_write_remember_nothing(tmp_path):
 
     def work(rank):
         ticks = []
-        record = train.Log.record
-        train.Log.record = lambda self, name, value: (ticks.append(name), record(self, name, value))
+        record = log.Log.record
+        log.Log.record = lambda self, name, value: (ticks.append(name), record(self, name, value))
         train.train(made, tmp_path / "run", runtime=CPU)
         assert bool(ticks) == (rank == 0)
 

@@ -1,6 +1,6 @@
-"""Every recipe of the registry: checked, rehearsed, played for two rounds with small networks, exported and loaded.
+"""Every recipe of the registry: checked, dry-run, played for two rounds with small networks, exported and loaded.
 
-What is real here: the play (turns, losses, penalties, optimisers, ramps, averages, data pipeline) and the images, which are those
+What is real here: the play (turns, losses, penalties, optimizers, schedules, averages, data pipeline) and the images, which are those
 of the embedded set, enlarged to the recipe's size. Only the networks' widths, the batch and the budget are reduced.
 """
 
@@ -11,21 +11,23 @@ import json
 
 import pytest
 import torch
-from play import session
+from helpers.play import session
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from zoo.engine.dry_run import describe, meta_batch
+from zoo.engine.export import export, model_of
+from zoo.engine.stage import build_game, build_networks, resolve, shipped
 
-from zoo import hub
+from zoo import hub, overrides, settings
 from zoo import recipe as recipes
 from zoo.data import ImageData, open_data
 from zoo.data import facts as facts_of
-from zoo.engine import plan, run
-from zoo.engine.turn import Learner
+from zoo.engine.step import Learner
 from zoo.game import Batch
 from zoo.recipe import Data, Recipe, Rounds, Stage, Stream
 from zoo.registry import GAMES, LOSSES, NETWORKS, PENALTIES, PRIORS, Spec
 
-NAMES = recipes.names()
+NAMES = settings.names()
 STEPS = 2  # of a player in a round
 SIZES = {"width": 8, "widths": 8, "hidden": 16, "units": 16, "maps": 8, "embed": 8, "blocks": 1}
 every_recipe = pytest.mark.parametrize("name", NAMES)
@@ -59,7 +61,7 @@ def fewer(times):
 
 def small(name: str, batch: int = 4) -> Recipe:
     """A recipe with small networks and batches and few steps a round; its play is untouched."""
-    found = recipes.find(name)
+    found = settings.find(name)
 
     def reduce(stage: Stage) -> Stage:
         given = stage.game.kwargs
@@ -103,15 +105,15 @@ def stand_in(recipe: Recipe) -> ImageData:
 @every_recipe
 def test_recipe(name):
     """It is consistent, survives JSON, and its file says what it is."""
-    found = recipes.find(name)
-    recipes.check(found)
+    found = settings.find(name)
+    overrides.check(found)
     assert found.name == name
     text = recipes.to_json(found)
     assert recipes.from_json(text) == found and hash(recipes.from_json(text)) == hash(found)
     json.loads(text, parse_constant=lambda c: pytest.fail(f"{c} is no JSON"))
-    entry = recipes.RECIPES[name]
+    entry = settings.RECIPES[name]
     assert entry["about"], "a setting needs a line that `zoo list` shows"
-    assert "epartures" in entry["doc"] and "arXiv" in entry["doc"]
+    assert "ifferences" in entry["doc"] and "arXiv" in entry["doc"]
     for stage in found.stages:
         for registry, spec in parts(stage):
             registry.check(spec)
@@ -119,14 +121,14 @@ def test_recipe(name):
 
 @every_recipe
 def test_meta_round(name):
-    """A round at full size on ``meta``: shapes fit, every player has an optimiser, ramps and averages their targets."""
-    found = recipes.find(name)
-    facts = plan.describe(found)
+    """A round at full size on ``meta``: shapes fit, every player has an optimizer, schedules and averages their targets."""
+    found = settings.find(name)
+    facts = describe(found)
     assert facts["images"] == found.images > 0
     assert all(count > 0 for count in facts["parameters"].values())
     for stage, planned in zip(found.stages, facts["stages"], strict=True):
         players = {p for turn in planned["turns"] for p in turn["players"]}
-        assert players == set(stage.optimisers)
+        assert players == set(stage.optimizers)
         assert planned["rounds"] * planned["images_a_round"] >= stage.images
     assert {n for p in players for n in [p.split(".")[0]]} == set(found.networks)
 
@@ -134,9 +136,9 @@ def test_meta_round(name):
 def test_settings_that_are_compared_cost_the_same():
     """Rows of the table of scores on Fashion-MNIST compare the papers, not their budgets."""
     work = {
-        n: sum(s["multiply_adds_a_round"] * s["rounds"] for s in plan.describe(recipes.find(n))["stages"])
+        n: sum(s["multiply_adds_a_round"] * s["rounds"] for s in describe(settings.find(n))["stages"])
         for n in NAMES
-        if recipes.find(n).dataset == "fashion-mnist"
+        if settings.find(n).dataset == "fashion-mnist"
     }
     assert len(work) > 20
     assert max(work.values()) < 1.01 * min(work.values()), work
@@ -183,10 +185,10 @@ def test_nothing_is_left_on_the_cpu(name, monkeypatch):
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     monkeypatch.setattr(torch.func, "grad", lambda f: lambda v: v * f(v))
-    found, facts = small(name), facts_of(recipes.find(name).dataset)
-    found = plan.resolve(found, facts)
+    found, facts = small(name), facts_of(settings.find(name).dataset)
+    found = resolve(found, facts)
     for stage in found.stages:
-        stays_on_the_device(stage, plan.build_game(stage, plan.build_networks(found), facts), facts, FakeTensorMode)
+        stays_on_the_device(stage, build_game(stage, build_networks(found), facts), facts, FakeTensorMode)
 
 
 def stays_on_the_device(stage: Stage, game, facts, FakeTensorMode) -> None:
@@ -210,7 +212,7 @@ def stays_on_the_device(stage: Stage, game, facts, FakeTensorMode) -> None:
 
 
 def fake_reals(stage: Stage, facts) -> dict[str, torch.Tensor]:
-    shapes = plan.meta_batch(stage, facts, stage.batch)
+    shapes = meta_batch(stage, facts, stage.batch)
     return {k: torch.zeros(v.shape, dtype=v.dtype) for k, v in shapes.items()}
 
 
@@ -338,9 +340,9 @@ def test_two_rounds_export_and_load(name, no_reads, tmp_path):
 
     weights_file = tmp_path / "weights.safetensors"
     facts = {"images": opened.seen, "seconds": 0.0, "seed": 0}
-    run.export(weights_file, opened.game, opened.shadows, opened.recipe, 0, opened.facts, opened.new_batch, facts)
-    spec = plan.shipped(opened.game, opened.recipe, opened.stage, opened.facts)
-    here, there = run.model_of(opened.game, opened.shadows, spec), hub.load(weights_file)
+    export(weights_file, opened.game, opened.ema_networks, opened.recipe, 0, opened.facts, opened.new_batch, facts)
+    spec = shipped(opened.game, opened.recipe, opened.stage, opened.facts)
+    here, there = model_of(opened.game, opened.ema_networks, spec), hub.load(weights_file)
     reals = opened.new_batch()
     opened.draw(reals)
     for k, v in reals.items():
@@ -356,7 +358,7 @@ def show(model, reals) -> torch.Tensor:
     if model.verb == "sample":
         return model.sample(4, seed=3, chunk=4, **({"to": "both"} if hasattr(model, "pairs") else {}))
     if model.verb == "classify":
-        return model.classify(model.to_unit(reals["labelled"]))
+        return model.classify(model.to_unit(reals["labeled"]))
     return torch.cat([model.translate(model.to_unit(reals["a" if to == "b" else "b"]), to) for to in model.to_network])
 
 
@@ -376,7 +378,7 @@ def used() -> dict[tuple[str, str], dict[str, set]]:
     """For each registered part the arguments that recipes give it, with their values."""
     found: dict[tuple[str, str], dict[str, set]] = {}
     for name in NAMES:
-        recipe = recipes.find(name)
+        recipe = settings.find(name)
         pairs = [(NETWORKS, spec) for spec in recipe.networks.values()]
         pairs += [pair for stage in recipe.stages for pair in parts(stage)]
         for registry, spec in pairs:
@@ -387,22 +389,22 @@ def used() -> dict[tuple[str, str], dict[str, set]]:
 
 
 KEPT = {
-    "classifier": "the network of the rulers, zoo/metrics/rulers",
+    "classifier": "the network of the feature networks, zoo/metrics/feature networks",
     "minimax": "the game as first written, which the theory is about",
     "r1": "the toy benchmark's penalty, and that of most later papers",
     "non-saturating(smooth)": "one-sided label smoothing, an option of the first papers",
     "minimax(smooth)": "the same",
-    "gradient-penalty(every)": "lazy regularisation, for any penalty",
-    "dragan(every)": "lazy regularisation, for any penalty",
+    "gradient-penalty(every)": "lazy regularization, for any penalty",
+    "dragan(every)": "lazy regularization, for any penalty",
     "boundary(penalties)": "which serve any recipe whose D judges images one by one",
     "translation(cycle)": "the paper's lambda; what a user sets for other domains",
-    "translation(identity)": "the paper's second objective, which keeps colours",
+    "translation(identity)": "the paper's second objective, which keeps colors",
     "translation(pool)": "the paper's 50; 0 is its ablation",
     "adversarial(imitate)": "feature matching alone, which the semi-supervised game hands on",
     "Stream.split": "part of the contract: semi-supervised papers read two splits",
-    "Adam.eps": "an optimiser's own constant",
-    "RMSProp.alpha": "an optimiser's own constant",
-    "RMSProp.eps": "an optimiser's own constant",
+    "Adam.eps": "an optimizer's own constant",
+    "RMSProp.alpha": "an optimizer's own constant",
+    "RMSProp.eps": "an optimizer's own constant",
     "Ema.start": "part of the contract: averages that begin late",
 }
 FILLED_IN = {"networks", "channels", "resolution", "classes", "dim"}  # by the engine, from the data or the networks
@@ -447,7 +449,7 @@ def test_no_dead_fields():
                 walk(v)
 
     for name in NAMES:
-        walk(recipes.find(name))
+        walk(settings.find(name))
     dead = set()
     for cls, fields in seen.items():
         for f in dataclasses.fields(cls):

@@ -14,13 +14,14 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from helpers.play import CPU, Duel, Every, game, image_recipe, images, recipe
 from PIL import Image
-from play import CPU, Duel, Every, game, image_recipe, images, recipe
 from torch import nn
+from zoo.engine.export import uses
+from zoo.engine.run_folder import RunFolder
 
 import zoo
 from zoo.engine import train
-from zoo.engine.run import RunFolder, uses
 from zoo.game import Turn
 from zoo.recipe import SGD, Ema, Recipe, Stage
 from zoo.registry import Spec
@@ -103,9 +104,9 @@ def accessible(page: Page) -> None:
     """What is operated or seen has a name; ids are there once; what the script looks for is there."""
     ids = [e["id"] for e in page.elements if "id" in e]
     assert len(ids) == len(set(ids))
-    labelled = {e["for"] for e in page.all("label")}
+    labeled = {e["for"] for e in page.all("label")}
     for e in page.all("input"):
-        assert e["id"] in labelled
+        assert e["id"] in labeled
     for e in page.all("img"):
         assert e["alt"] and int(e["width"]) > 0 and int(e["height"]) > 0
     for e in page.all("button"):
@@ -232,8 +233,8 @@ def test_a_translator(tmp_path, monkeypatch):
     for i, name in enumerate(domains):
         (tmp_path / "own" / name).mkdir(parents=True)
         for k in range(4):
-            colour = tuple(np.random.default_rng(4 * i + k).integers(0, 256, 3).tolist())
-            Image.new("RGB", (32, 32), colour).save(tmp_path / "own" / name / f"{k}.png")
+            color = tuple(np.random.default_rng(4 * i + k).integers(0, 256, 3).tolist())
+            Image.new("RGB", (32, 32), color).save(tmp_path / "own" / name / f"{k}.png")
     run = zoo.train(
         "cyclegan", f"folder:{tmp_path / 'own'}", "small", images=8, out=tmp_path / "run", settings={
             "game.domains": domains, "networks.G.width": 4, "networks.F.width": 4, "networks.D_a.width": 4,
@@ -422,9 +423,9 @@ def test_no_string_becomes_markup(run):
 
     recipe = facts["recipe"]
     recipe["networks"] = {HOSTILE: spoil(recipe["networks"]["G"])}
-    recipe["stages"][0] |= {"optimisers": {HOSTILE: spoil(recipe["stages"][0]["optimisers"]["G"])}}
+    recipe["stages"][0] |= {"optimizers": {HOSTILE: spoil(recipe["stages"][0]["optimizers"]["G"])}}
     recipe["stages"][0]["game"] = spoil(recipe["stages"][0]["game"])
-    recipe["stages"][0]["ramps"] = [{"target": HOSTILE, "points": [[0, 1.5]], "shape": HOSTILE}]
+    recipe["stages"][0]["schedules"] = [{"target": HOSTILE, "points": [[0, 1.5]], "shape": HOSTILE}]
     recipe |= {"model": HOSTILE, "dataset": HOSTILE, "ema": {HOSTILE: {"halflife": 5}}}
     facts |= {"runtime": spoil(facts["runtime"]), "machines": [spoil(facts["machines"][0])], "zoo": HOSTILE}
     (run / "recipe.json").write_text(json.dumps(facts))
@@ -498,8 +499,8 @@ def test_a_long_log(run):
     (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
     path = zoo.report(run)
     assert path.stat().st_size < 600_000
-    drawn = [e["d"].count(" ") for e in Page(path).all("path")]
-    assert max(drawn) <= 2 * curves.POINTS
+    draw = [e["d"].count(" ") for e in Page(path).all("path")]
+    assert max(draw) <= 2 * curves.POINTS
 
 
 # Mistakes ----------------------------------------------------------------------------------------------------------------

@@ -12,25 +12,27 @@ import time
 
 import pytest
 import torch
-from play import CPU, Every, Killed, kill_at, log_of, recipe, same
+from helpers.play import CPU, Every, Killed, kill_at, log_of, recipe, same
 from test_recipes import small, stand_in
+from zoo.engine.dry_run import dry_run
+from zoo.engine.run_folder import CHECKPOINT, LOG, RECIPE, SAMPLES, WEIGHTS, RunFolder
+from zoo.engine.runtime import Runtime
+from zoo.engine.stage import resolve
 
 from zoo import hub
-from zoo.engine import checkpoint, train
-from zoo.engine.run import CHECKPOINT, LOG, RECIPE, SAMPLES, WEIGHTS, RunFolder, Runtime
-from zoo.files import beside, sweep
+from zoo.engine import checkpoint, log, train
+from zoo.files import beside, remove_partials
 from zoo.recipe import Adam, Ema, Recipe
 
 ROUNDS = 6
 
 
 def short(name: str) -> Recipe:
-    """A recipe reduced to small networks and ``ROUNDS`` rounds; its ramps shrink with it."""
+    """A recipe reduced to small networks and ``ROUNDS`` rounds; its schedules shrink with it."""
     from zoo.data import facts
-    from zoo.engine import plan
 
     made = small(name)
-    planned = plan.rehearse(plan.resolve(made, facts(made.dataset)), facts(made.dataset))
+    planned = dry_run(resolve(made, facts(made.dataset)), facts(made.dataset))
     return made.rescaled(int(ROUNDS * planned[0]["images_a_round"]))
 
 
@@ -68,8 +70,8 @@ def test_a_restored_moment_has_its_parameters_layout(tmp_path):
     loop = train.Session._loop
 
     def looked(self, *args):
-        for optimiser in self.learner.optimisers.values():
-            for p, state in optimiser.state.items():
+        for optimizer in self.learner.optimizers.values():
+            for p, state in optimizer.state.items():
                 if p.dim() == 4:
                     assert state["exp_avg"].stride() == p.stride()
                     seen.append(p.is_contiguous(memory_format=torch.channels_last))
@@ -98,7 +100,7 @@ def tiny() -> Recipe:
     from zoo.registry import Spec
 
     networks = {"G": Spec("test-mlp", norm=True), "D": Spec("test-mlp", outputs=1)}
-    return recipe(optimiser=Adam(lr=0.01), networks=networks, ema={"G": Ema(halflife=50)}, images=30 * 8)
+    return recipe(optimizer=Adam(lr=0.01), networks=networks, ema={"G": Ema(halflife=50)}, images=30 * 8)
 
 
 class Often(Every):
@@ -115,7 +117,7 @@ def in_child(work) -> int:
         os.dup2(null, 1)
         os.dup2(null, 2)
         torch.set_num_threads(1)
-        train.Clock = Often
+        log.Clock = Often
         work()
         os._exit(0)
     except BaseException:
@@ -203,7 +205,7 @@ def test_what_a_writer_leaves_beside_its_file_is_swept(tmp_path):
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     assert [p.name for p in tmp_path.rglob(".tmp*")] == [".tmpAbC"]
-    sweep(tmp_path)
+    remove_partials(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["left"]
 
 

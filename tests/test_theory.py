@@ -4,15 +4,15 @@ import math
 
 import pytest
 import torch
+from zoo.engine.runtime import Runtime
+from zoo.engine.stage import resolve
 
 from zoo.data import facts, open_data
-from zoo.engine import plan
-from zoo.engine.run import Runtime
+from zoo.engine.step import Learner
 from zoo.engine.train import Session
-from zoo.engine.turn import Learner
 from zoo.game import Batch
 from zoo.games.adversarial import Adversarial
-from zoo.recipe import SGD, Adam, Ema, Ramp, Recipe, Spec, Stage
+from zoo.recipe import SGD, Adam, Ema, Recipe, Schedule, Spec, Stage
 from zoo.registry import LOSSES, NETWORKS, PENALTIES
 
 LOG4 = math.log(4)
@@ -20,17 +20,17 @@ LOG4 = math.log(4)
 # The value of the game on a set whose density is known -------------------------------------------------------------
 
 
-def play(loss: Spec, rounds: int, optimisers: dict, affine: tuple[float, float], **game) -> Session:
+def play(loss: Spec, rounds: int, optimizers: dict, affine: tuple[float, float], **game) -> Session:
     """The engine on ``gaussian1d``: G(z) = slope z + shift begins at ``affine``, D is a small tanh MLP; rates fall to 0."""
     images = rounds * game.get("n_critic", 1) * 512
     stage = Stage(
         game=Spec("adversarial", loss=loss, **game),
-        optimisers=optimisers,
+        optimizers=optimizers,
         images=images,
         batch=512,
         resolution=0,
-        ramps=tuple(
-            Ramp(f"optim.{p}.lr", ((images // 2, o.lr), (images, 0.0)), "cosine") for p, o in optimisers.items()
+        schedules=tuple(
+            Schedule(f"optim.{p}.lr", ((images // 2, o.lr), (images, 0.0)), "cosine") for p, o in optimizers.items()
         ),
     )
     networks = {
@@ -38,7 +38,7 @@ def play(loss: Spec, rounds: int, optimisers: dict, affine: tuple[float, float],
         "D": Spec("mlp-discriminator", hidden=(32, 32), activation="tanh", init="orthogonal", scale=1.4),
     }
     known = facts("gaussian1d")
-    recipe = plan.resolve(
+    recipe = resolve(
         Recipe(networks, (stage,), ema={"G": Ema(halflife=50 * 512)}, dataset="gaussian1d", model="theory"), known
     )
     session = Session(recipe, "gaussian1d", known, Runtime(device="cpu"), torch.device("cpu"), 0, None)
@@ -92,7 +92,7 @@ def test_trained_alone_D_tells_the_densities_ratio():
 def test_against_a_free_G_the_value_tends_to_minus_log_4():
     adam = Adam(lr=5e-3, betas=(0.5, 0.9))
     session = play(Spec("minimax"), 1200, {"D": adam, "G": adam}, (1.0, -1.0))
-    layer = session.shadows["G"].network.layers[0]
+    layer = session.ema_networks["G"].network.layers[0]
     slope, shift = layer.weight.item(), layer.bias.item()
     _, p, q, logit, dx = densities_and_logit(session, shift, abs(slope))
     assert value(p, q, logit, dx) == pytest.approx(-LOG4, abs=0.02)

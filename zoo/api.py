@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo import hub, recipe
+from zoo import hub, overrides, recipe, settings
+from zoo.engine.stage import build_game, build_networks, resolve, shipped
 from zoo.registry import DATASETS, matching
 
 if TYPE_CHECKING:
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
 
 def list_models(pattern: str = "*") -> list[str]:
     """The models that have a recipe. A pattern without wildcards matches inside names, here and below."""
-    return recipe.models(pattern)
+    return settings.models(pattern)
 
 
 def list_recipes(pattern: str = "*") -> list[str]:
     """The recipes: ``model-dataset[-variant]``."""
-    return recipe.names(pattern)
+    return settings.names(pattern)
 
 
 def list_datasets(pattern: str = "*") -> list[str]:
@@ -34,7 +35,7 @@ def list_weights(pattern: str = "*") -> list[str]:
 
 
 def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0) -> Model:
-    """An untrained Model: the networks of a recipe, initialised from ``seed``, with their prior, range and verb.
+    """An untrained Model: the networks of a recipe, initialized from ``seed``, with their prior, range and verb.
 
     ``model``: a model's id, a recipe's name, or the path of a recipe file. ``dataset``: as for :func:`train`.
     ValueError for names that are none, and for a data set that lacks what the recipe needs.
@@ -42,17 +43,16 @@ def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0) ->
     from torch import random
 
     from zoo.data import facts as facts_of
-    from zoo.engine import plan
     from zoo.model import build_model
 
-    found = recipe.find(model, dataset if isinstance(dataset, str) else None, variant)
+    found = settings.find(model, dataset if isinstance(dataset, str) else None, variant)
     facts = facts_of(found.dataset if dataset is None else dataset)
-    found = plan.resolve(found, facts)
+    found = resolve(found, facts)
     with random.fork_rng(devices=[]):
-        networks = plan.build_networks(found, seed)
+        networks = build_networks(found, seed)
         stage = found.stages[-1]
-        game = plan.build_game(stage, networks, facts)
-    spec = plan.shipped(game, found, stage, facts)
+        game = build_game(stage, networks, facts)
+    spec = shipped(game, found, stage, facts)
     return build_model(spec, {name: game.get_submodule(name) for name in spec["networks"]}).eval()
 
 
@@ -78,22 +78,22 @@ def train(
 
     ``model``: a model's id, a recipe's name, or the path of a recipe file. ``dataset``: a registered name,
     ``folder:PATH``, any map-style torch Dataset, or an image tensor; by default that of the model's first recipe.
-    ``out``: a new folder (``runs/NAME-SEED``). ``images``: the budget, to which stages and ramps are rescaled;
-    ``minutes`` only stops early. ``settings``: recipe fields by dotted path, ``{"optimisers.D.lr": 1e-4}``.
+    ``out``: a new folder (``runs/NAME-SEED``). ``images``: the budget, to which stages and schedules are rescaled;
+    ``minutes`` only stops early. ``settings``: recipe fields by dotted path, ``{"optimizers.D.lr": 1e-4}``.
     ``init``: weights to begin from. ``device`` to ``deterministic``: the machine's choices. ``eval_every``: score the model
-    each time so many images have been consumed: ``scores`` in log.jsonl, by the data set's ruler.
+    each time so many images have been consumed: ``scores`` in log.jsonl, by the data set's feature network.
     ``progress(event, **facts)``: called with start, rate, tick, grid, checkpoint, warning, done.
     ValueError for a mistake in any of these, before anything is written.
     """
     import json
 
-    from zoo.engine.run import Runtime
+    from zoo.engine.runtime import Runtime
     from zoo.engine.train import train as run
 
     named = isinstance(dataset, str)
-    found = recipe.find(model, dataset if named else None, variant)
+    found = settings.find(model, dataset if named else None, variant)
     for key, value in (settings or {}).items():
-        found = recipe.override(found, key, value if isinstance(value, str) else json.dumps(recipe.encode(value)))
+        found = overrides.override(found, key, value if isinstance(value, str) else json.dumps(recipe.encode(value)))
     return run(
         found,
         out or fresh_folder(found.name, seed),
@@ -119,7 +119,7 @@ def resume(
     """Go on with a run that was stopped, from its last checkpoint, as if nothing had happened. Returns its folder.
     ``dataset``: the Dataset or tensor that it was trained on, where it had no name. ``device``, ``precision``: by default as it
     was begun."""
-    from zoo.engine.run import RunFolder
+    from zoo.engine.run_folder import RunFolder
     from zoo.engine.train import resume as go_on
 
     runtime = RunFolder(run).runtime(device=device, precision=precision)

@@ -40,7 +40,7 @@ def beside(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def sweep(folder: str | Path) -> None:
+def remove_partials(folder: str | Path) -> None:
     """Remove what writers that were killed left beside their targets."""
     for partial in list(Path(folder).rglob(".*.partial")):
         shutil.rmtree(partial)

@@ -1,7 +1,7 @@
 """The contract: Game, Turn, Batch, latent priors.
 
 A game is an ``nn.Module``. Its children are the networks, its buffers are all its memory. It lists its turns and writes
-the losses; it never calls backward, step, item, cuda or cpu: only the engine (``engine/turn.py``) learns.
+the losses; it never calls backward, step, item, cuda or cpu: only the engine (``engine/step.py``) learns.
 """
 
 from __future__ import annotations
@@ -54,26 +54,26 @@ class Batch(dict):
         """Keep a scalar for the log. It stays on the device; the engine reads it once a tick."""
         self.logs[name] = value.detach()
 
-    def drawn(self, draw: Callable[[int], Tensor]) -> Tensor:
+    def draw(self, draw: Callable[[int], Tensor]) -> Tensor:
         """``draw(n)`` for the n samples of all processes; this process's ``size`` of them come back."""
         whole = draw(self.size * self.world)
         return whole if self.world == 1 else whole[self.rank * self.size : (self.rank + 1) * self.size]
 
     def latent(self, prior: Prior) -> Tensor:
         """Fresh noise, [size, ...]."""
-        return self.drawn(lambda n: prior(n, self.generator, self.device))
+        return self.draw(lambda n: prior(n, self.generator, self.device))
 
     def rand(self, *shape: int) -> Tensor:
         """U(0, 1), [size, *shape]."""
-        return self.drawn(lambda n: torch.rand(n, *shape, generator=self.generator, device=self.device))
+        return self.draw(lambda n: torch.rand(n, *shape, generator=self.generator, device=self.device))
 
     def randn(self, *shape: int) -> Tensor:
         """N(0, 1), [size, *shape]."""
-        return self.drawn(lambda n: torch.randn(n, *shape, generator=self.generator, device=self.device))
+        return self.draw(lambda n: torch.randn(n, *shape, generator=self.generator, device=self.device))
 
     def randint(self, high: int) -> Tensor:
         """Whole numbers in [0, high), int64 [size]."""
-        return self.drawn(lambda n: torch.randint(high, (n,), generator=self.generator, device=self.device))
+        return self.draw(lambda n: torch.randint(high, (n,), generator=self.generator, device=self.device))
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ class Turn:
     old weights (a simultaneous turn). In the dict a value may be ``(scalar, gate)``: where the 0/1 tensor ``gate`` is 0
     the player skips this step (of several processes with gates of their own most decide).
     ``repeat``: times a round, a number or a function of the round's number. ``every``: only in rounds that are a
-    multiple of it (lazy regularisation). ``batch``: its own size over all processes, where the paper has one.
+    multiple of it (lazy regularization). ``batch``: its own size over all processes, where the paper has one.
     ``draw``: ``"fresh"`` reals, the ``"last"`` ones again, or ``None``: it looks at no reals and consumes none.
     ``after(batch)``: an update of state without gradient, after the step (weight clipping, BEGAN's k_t).
-    ``ahead(batch, n)``: before n steps of a repeated turn, without gradient: what each of them finds in its batch, for what
+    ``precompute(batch, n)``: before n steps of a repeated turn, without gradient: what each of them finds in its batch, for what
     does not change while its players learn (the fakes of n critic steps from one pass of G).
     """
 
@@ -99,7 +99,7 @@ class Turn:
     batch: int | None = None
     draw: Literal["fresh", "last"] | None = "fresh"
     after: Callable[[Batch], None] | None = None
-    ahead: Callable[[Batch, int], Sequence[Mapping[str, Any]]] | None = None
+    precompute: Callable[[Batch, int], Sequence[Mapping[str, Any]]] | None = None
 
     def times(self, round: int) -> int:
         """How often it is played in this round."""
@@ -141,11 +141,11 @@ class Game(nn.Module, abc.ABC):
         ``"resolution"``, where its images are not of the size of the stage's."""
 
     def prepare(self, batch: Batch) -> None:
-        """Before the first round of the stage, without gradient, in training mode: data-dependent initialisation.
-        ``batch`` holds up to 1,024 real images, the same on every process. A G that sets itself from noise (``initialise``)
+        """Before the first round of the stage, without gradient, in training mode: data-dependent initialization.
+        ``batch`` holds up to 1,024 real images, the same on every process. A G that sets itself from noise (``initialize``)
         is given 500 draws of the game's prior."""
-        if hasattr(self, "prior") and hasattr(getattr(self, "G", None), "initialise"):
-            self.G.initialise(self.prior(500, batch.generator, batch.device))
+        if hasattr(self, "prior") and hasattr(getattr(self, "G", None), "initialize"):
+            self.G.initialize(self.prior(500, batch.generator, batch.device))
 
     def finish(self, draw: Callable[[], Batch]) -> None:
         """Before export, without gradient, on a copy, in one process alone: standing statistics and the like. ``draw()``
@@ -162,10 +162,10 @@ class Game(nn.Module, abc.ABC):
         return bool(getattr(self.D, "classes", 0))
 
 
-def looks_across(network: nn.Module) -> bool:
+def mixes_batch(network: nn.Module) -> bool:
     """Whether a layer of the network looks across the batch (batch norm): then real and fake must not share a pass."""
     across = nn.modules.batchnorm._BatchNorm
-    return any(isinstance(m, across) or getattr(m, "looks_across", False) for m in network.modules())
+    return any(isinstance(m, across) or getattr(m, "mixes_batch", False) for m in network.modules())
 
 
 # Latent priors: (n, generator, device) -> [n, dim] ------------------------------------------------------------------
@@ -258,6 +258,6 @@ __all__ = [
     "Prior",
     "Turn",
     "build_prior",
-    "looks_across",
+    "mixes_batch",
     "seed_for",
 ]

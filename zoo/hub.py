@@ -2,7 +2,7 @@
 
 A weights file is one safetensors file: the tensors of the networks a Model ships (``G.layers.0.weight``), and in the
 header, under ``card``, the Card as JSON: ``model`` (the model spec), ``name`` (the recipe's), ``recipe``, data set and
-licence, images seen, metrics, versions. ``zoo/weights/index.json`` names the shipped files, their recipe, size and sha256.
+license, images seen, metrics, versions. ``zoo/weights/index.json`` names the shipped files, their recipe, size and sha256.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo import recipe as recipes
+from zoo import settings
 from zoo.files import beside
 from zoo.registry import nearest
 
@@ -150,9 +150,9 @@ def find(name_or_path: str | Path) -> Path:
         return path
     if path.suffix == ".safetensors":
         raise ValueError(f"weights '{name}': no such file")
-    every = recipes.names()
+    every = settings.names()
     if name in every:
-        entry = recipes.RECIPES[name]
+        entry = settings.RECIPES[name]
         variant = f" --variant {entry['variant']}" if entry["variant"] else ""
         command = f"zoo train {entry['model']} --dataset {entry['dataset']}{variant}"
         raise ValueError(f"weights '{name}' are not published; this trains them: {command}")

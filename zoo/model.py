@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zoo.game import Codes, build_prior
+from zoo.priors import Codes, build_prior
 from zoo.recipe import decode
 from zoo.registry import NETWORKS, Registry, Spec, nearest
 
@@ -81,7 +81,7 @@ class Model(nn.Module):
         raise TypeError(f"a {self.spec['kind']} model shows nothing")
 
     @contextlib.contextmanager
-    def _at_rest(self) -> Iterator[None]:
+    def _eval_mode(self) -> Iterator[None]:
         """Eval mode and no gradient; each module's own mode comes back afterwards, so that a run may look at itself."""
         training = [m for m in self.modules() if m.training]
         self.eval()
@@ -98,7 +98,7 @@ class Model(nn.Module):
         if "classifier" not in self.spec:
             raise ValueError(f"this model has no classifier; it has {', '.join(self.networks)}")
         C, x = getattr(self, self.spec["classifier"]), as_batch(images, self.channels)
-        with self._at_rest():
+        with self._eval_mode():
             parts = [C.logits(self.from_unit(part.to(self.device))) for part in x.split(chunk)]
         return torch.cat(parts).float().softmax(1)
 
@@ -193,7 +193,7 @@ class ImageModel(Model):
             index = torch.tensor([*range(len(z_part)), *full])
             inputs = {} if y_part is None else {"y": y_part[index].to(self.device)}
             try:
-                with self._at_rest():
+                with self._eval_mode():
                     x = self.render(z_part[index].to(self.device), **inputs)
             except torch.OutOfMemoryError:
                 raise RuntimeError(f"chunk={chunk}: out of memory; {self._fitting(z_part, y_part, chunk)}") from None
@@ -202,7 +202,7 @@ class ImageModel(Model):
     def _fitting(self, z: Tensor, y: Tensor | None, chunk: int) -> str:
         """Which chunk fits, found by halving."""
         while (chunk := chunk // 2) >= 1:
-            with contextlib.suppress(torch.OutOfMemoryError), self._at_rest():
+            with contextlib.suppress(torch.OutOfMemoryError), self._eval_mode():
                 some = {} if y is None else {"y": y[:1].expand(chunk).to(self.device)}
                 self.render(z[:1].expand(chunk, *z.shape[1:]).to(self.device), **some)
                 return f"chunk={chunk} fits"
@@ -273,14 +273,14 @@ class ImageModel(Model):
         each = [seed for seed in seeds for _ in values]
         return self.sample(seeds=each, codes={code: [*values] * len(seeds)}, chunk=chunk), len(values)
 
-    def recognise(self, images: Any, chunk: int = 64) -> dict[str, Tensor]:
+    def recognize(self, images: Any, chunk: int = 64) -> dict[str, Tensor]:
         """Which codes Q reads off images: by name the probabilities [N, K] of a categorical code, the mean [N] of a
         continuous one. ``images``: as :meth:`TranslateModel.translate` takes them. ValueError without such a network."""
         if "recognition" not in self.spec:
-            raise ValueError(f"this model has no network that recognises codes; it has {', '.join(self.networks)}")
+            raise ValueError(f"this model has no network that recognizes codes; it has {', '.join(self.networks)}")
         D, Q = (getattr(self, name) for name in self.spec["recognition"])
         x, found = as_batch(images, self.channels), []
-        with self._at_rest():
+        with self._eval_mode():
             for part in x.split(chunk):
                 said = self.prior.read(Q(D.features(self.from_unit(part.to(self.device)))))
                 found.append({name: value.exp() if self.codes[name] else value for name, value in said.items()})
@@ -441,7 +441,7 @@ class AutoencoderModel(ImageModel):
             raise ValueError(f"chunk={chunk}: must be at least 1")
         codes = []
         for part in x.split(chunk):
-            with self._at_rest():
+            with self._eval_mode():
                 code = self.encoder(self.from_unit(part.to(self.device)))
             codes.append((code[0] if isinstance(code, tuple) else code).float())
         return torch.cat(codes)
@@ -519,7 +519,7 @@ class TranslateModel(Model):
         made = []
         for part in x.split(chunk):
             try:
-                with self._at_rest():
+                with self._eval_mode():
                     made.append(self.to_unit(G(self.from_unit(part.to(self.device)))))
             except torch.OutOfMemoryError:
                 raise RuntimeError(f"chunk={chunk}: out of memory for images of {width}x{height}; lower it") from None

@@ -1,6 +1,6 @@
 """Penalties: child modules of a game, called with the game and the batch, each a scalar in float32.
 
-A penalty names the ``player`` whose loss it joins and keeps its ``weight`` in a buffer, so that a ramp can change it
+A penalty names the ``player`` whose loss it joins and keeps its ``weight`` in a buffer, so that a schedule can change it
 (``game.penalties.0.weight``) and a checkpoint carries it. The game has left the fakes of the turn in ``batch["fake"]``.
 Gradients of D in its input are taken with ``torch.func.grad``, which torch.compile can trace.
 """
@@ -112,7 +112,7 @@ class Dragan(Penalty):
     ``noise``: how far u lies from x. ``"normal"`` is the paper's own form, u = x + N(0, size^2 I) (its c is ``size`` squared).
     ``"uniform"`` is that of the authors' code, the commonly used one: u = x + alpha size s v, with s the deviation of all the
     batch's values as one number, v ~ U(0, 1) for each value and one alpha ~ U(0, 1) for each sample; it only brightens.
-    ``size``: of the neighbourhood, in s for ``"uniform"`` (0.5 where it is left out), and in the images' units for ``"normal"``, which
+    ``size``: of the neighborhood, in s for ``"uniform"`` (0.5 where it is left out), and in the images' units for ``"normal"``, which
     has to name one. ValueError for other noise.
     """
 

@@ -11,7 +11,7 @@ the authors and why) and one function a setting::
             stages=(Stage(
                 game=Spec("adversarial", loss=Spec("wasserstein"), n_critic=5,
                           penalties=(Spec("gradient-penalty", weight=10.0),)),
-                optimisers={"G": Adam(lr=2e-4, betas=(0.0, 0.9)), "D": Adam(lr=2e-4, betas=(0.0, 0.9))},
+                optimizers={"G": Adam(lr=2e-4, betas=(0.0, 0.9)), "D": Adam(lr=2e-4, betas=(0.0, 0.9))},
                 images=10_000 * 5 * 32,       # 10k generator steps, 5 critic batches of 32
                 batch=32, resolution=32,
             ),),
@@ -47,7 +47,7 @@ __all__ = [
     "Data",
     "Ema",
     "RMSProp",
-    "Ramp",
+    "Schedule",
     "Recipe",
     "Rounds",
     "Spec",
@@ -106,10 +106,10 @@ class RMSProp(_Data):
 
 
 @dataclass(frozen=True)
-class Ramp(_Data):
+class Schedule(_Data):
     """A value over the real images that the stage has seen, written before each round.
 
-    ``target``: ``optim.D.lr`` (a field of a player's optimiser; ``optim.*.lr`` for all, ``optim.D.betas.0`` for one of a
+    ``target``: ``optimizers.D.lr`` (a field of a player's optimizer; ``optimizers.*.lr`` for all, ``optimizers.D.betas.0`` for one of a
     pair), ``game.PATH`` (a buffer of the game: ``game.penalties.0.weight``) or ``ema.G.halflife``.
     ``points``: (images, value), ascending; flat before the first and after the last.
     ``shape``: how to pass between points: ``linear``, ``cosine`` (half a period), ``geometric`` (values > 0), ``steps``.
@@ -189,7 +189,7 @@ class Data(_Data):
 
     ``range``: the values of black and white. ``pad``: zero-pad smaller images up to the stage's resolution instead of
     resizing them. ``load``: store at this size, then crop the stage's resolution at random. ``flip``: mirror half of
-    the images. ``dequantise``: add uniform noise of one grey level. ``streams``: by name; the first consumes the
+    the images. ``dequantize``: add uniform noise of one gray level. ``streams``: by name; the first consumes the
     clock's images.
     """
 
@@ -197,7 +197,7 @@ class Data(_Data):
     pad: bool = False
     load: int | None = None
     flip: bool = False
-    dequantise: bool = False
+    dequantize: bool = False
     streams: Mapping[str, Stream] = field(default_factory=lambda: FrozenDict(data=Stream()))
 
 
@@ -205,17 +205,17 @@ class Data(_Data):
 class Stage(_Data):
     """One game at one resolution, one batch size, one budget.
 
-    ``game``: Spec in GAMES. ``optimisers``: one for each player that learns. ``images``: the budget in real images
+    ``game``: Spec in GAMES. ``optimizers``: one for each player that learns. ``images``: the budget in real images
     consumed by the whole of all processes. ``batch``: real images a draw, over all processes.
     """
 
     game: Spec
-    optimisers: Mapping[str, Adam | SGD | RMSProp]
+    optimizers: Mapping[str, Adam | SGD | RMSProp]
     images: int
     batch: int
     resolution: int
     data: Data = Data()
-    ramps: tuple[Ramp, ...] = ()
+    schedules: tuple[Schedule, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -244,14 +244,16 @@ class Recipe(_Data):
         return dataclasses.replace(self, **changes)
 
     def rescaled(self, images: int) -> Recipe:
-        """The same recipe with a total budget of ``images``: every stage and every ramp shrinks or grows with it."""
+        """The same recipe with a total budget of ``images``: every stage and every schedule shrinks or grows with it."""
         if images < 1:
             raise ValueError(f"images={images}: must be at least 1")
         factor = images / self.images
 
         def stage(s: Stage) -> Stage:
-            ramps = tuple(dataclasses.replace(r, points=tuple((at * factor, v) for at, v in r.points)) for r in s.ramps)
-            return dataclasses.replace(s, images=max(1, round(s.images * factor)), ramps=ramps)
+            schedules = tuple(
+                dataclasses.replace(r, points=tuple((at * factor, v) for at, v in r.points)) for r in s.schedules
+            )
+            return dataclasses.replace(s, images=max(1, round(s.images * factor)), schedules=schedules)
 
         return self.replace(stages=tuple(map(stage, self.stages)))
 
@@ -341,7 +343,7 @@ def find(model: str, dataset: str | None = None, variant: str = "") -> Recipe:
 
 # To and from JSON -------------------------------------------------------------------------------------------------
 
-_KINDS = {k.__name__: k for k in (Adam, SGD, RMSProp, Ramp, Rounds, Ema, Stream, Data, Stage, Recipe)}
+_KINDS = {k.__name__: k for k in (Adam, SGD, RMSProp, Schedule, Rounds, Ema, Stream, Data, Stage, Recipe)}
 
 
 def encode(value: Any) -> Any:
@@ -407,7 +409,7 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
-def _said(hint: Any) -> str:
+def _type_name(hint: Any) -> str:
     return getattr(hint, "__name__", str(hint)) if typing.get_origin(hint) is None else str(hint).replace("typing.", "")
 
 
@@ -416,7 +418,7 @@ def _check_types(value: Any, path: str) -> None:
     for f in dataclasses.fields(value):
         inside, where = getattr(value, f.name), f"{path}.{f.name}".lstrip(".")
         if not _fits(inside, hints[f.name]):
-            raise ValueError(f"{where}={inside!r}: must be {_said(hints[f.name])}")
+            raise ValueError(f"{where}={inside!r}: must be {_type_name(hints[f.name])}")
         for key, part in _parts(inside):
             if dataclasses.is_dataclass(part) and not isinstance(part, Spec):
                 _check_types(part, f"{where}.{key}" if key != "" else where)
@@ -451,17 +453,21 @@ def check(recipe: Recipe) -> None:
                 value = getattr(stream, key)
                 if value is not None and value < 1:
                     raise ValueError(f"{where}.data.streams.{name}.{key}={value}: must be at least 1")
-        for player, optimiser in stage.optimisers.items():
-            if optimiser.lr < 0:
-                raise ValueError(f"{where}.optimisers.{player}.lr={optimiser.lr}: must be 0 or more")
-        for j, ramp in enumerate(stage.ramps):
-            at = [images for images, _ in ramp.points]
+        for player, optimizer in stage.optimizers.items():
+            if optimizer.lr < 0:
+                raise ValueError(f"{where}.optimizers.{player}.lr={optimizer.lr}: must be 0 or more")
+        for j, schedule in enumerate(stage.schedules):
+            at = [images for images, _ in schedule.points]
             if not at or at != sorted(set(at)):
-                raise ValueError(f"{where}.ramps.{j}.points={ramp.points}: must have ascending images")
-            if ramp.shape == "geometric" and min(v for _, v in ramp.points) <= 0:
-                raise ValueError(f"{where}.ramps.{j}.points={ramp.points}: a geometric ramp needs values above 0")
-            if ramp.target.split(".")[0] not in ("optim", "game", "ema"):
-                raise ValueError(f"{where}.ramps.{j}.target='{ramp.target}': must begin with optim., game. or ema.")
+                raise ValueError(f"{where}.schedules.{j}.points={schedule.points}: must have ascending images")
+            if schedule.shape == "geometric" and min(v for _, v in schedule.points) <= 0:
+                raise ValueError(
+                    f"{where}.schedules.{j}.points={schedule.points}: a geometric schedule needs values above 0"
+                )
+            if schedule.target.split(".")[0] not in ("optim", "game", "ema"):
+                raise ValueError(
+                    f"{where}.schedules.{j}.target='{schedule.target}': must begin with optimizers., game. or ema."
+                )
     for key, ema in recipe.ema.items():
         if ema.halflife <= 0:
             raise ValueError(f"ema.{key}.halflife={ema.halflife}: must be above 0 images")
@@ -470,7 +476,7 @@ def check(recipe: Recipe) -> None:
 
 
 def override(recipe: Recipe, key: str, text: str) -> Recipe:
-    """``zoo train --set key=text``: one field changed. ``key`` is a dotted path (``optimisers.D.lr``, ``batch``,
+    """``zoo train --set key=text``: one field changed. ``key`` is a dotted path (``optimizers.D.lr``, ``batch``,
     ``networks.G.width``, ``stages.1.game.loss``); a path that no recipe field begins is sought in the first stage.
     ``text`` is read as JSON where it is JSON, else as a string."""
     try:

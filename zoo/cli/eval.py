@@ -19,7 +19,9 @@ from zoo.cli.progress import LINES
 )
 @click.option("--dataset", help="The reference: a registered set or folder:PATH.  [default: what it was trained on]")
 @click.option("--split", help="Of the reference.  [default: test where it holds 10,000 images, else train]")
-@click.option("--features", help="A ruler, inception or timm:NAME.  [default: the data set's ruler]")
+@click.option(
+    "--features", help="A feature network, inception or timm:NAME.  [default: the data set's feature network]"
+)
 @click.option("-n", "count", type=click.IntRange(min=2), help="Generated images.  [default: 10,000; of a folder all]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Image k has the seed SEED + k.")
 @click.option(
@@ -45,7 +47,7 @@ def command(
 ) -> None:
     """Score WHAT: the name of weights, a run's folder, a weights file, or a folder of images.
 
-    Only scores with --features inception are called FID; those of the zoo's own rulers bear their names (fd-cifar10).
+    Only scores with --features inception are called FID; those of the zoo's own feature networks bear their names (fd-cifar10).
     """
     from zoo.metrics.evaluate import evaluate
 
@@ -101,12 +103,12 @@ def protocol(said: dict[str, Any]) -> str:
     if "near_copies" in said:
         near = said["near_copies"]
         parts.append(f"copies sought among {near['train']:,} of {said['dataset']} train ({near['train_content']})")
-    if "labelled" in said:
-        held = said["labelled"]
-        parts.append(f"{held['images']:,} labelled images of {said['dataset']} {held['split']} ({held['content']})")
+    if "labeled" in said:
+        held = said["labeled"]
+        parts.append(f"{held['images']:,} labeled images of {said['dataset']} {held['split']} ({held['content']})")
     if "features" in said:
         parts.append(f"features {said['features']} ({said['features_hash']}): {said['resize']}")
-    return "; ".join([*parts, said["quantisation"], f"torch-fidelity {said['versions']['torch-fidelity']}"])
+    return "; ".join([*parts, said["quantization"], f"torch-fidelity {said['versions']['torch-fidelity']}"])
 
 
 class Bar:

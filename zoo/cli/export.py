@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from zoo.model import Model
 
-TOLERANCE = 1e-3  # the largest difference of a pixel in [0, 1]: a quarter of a grey level
+TOLERANCE = 1e-3  # the largest difference of a pixel in [0, 1]: a quarter of a gray level
 
 
 @click.command("export", short_help="Write a model as ONNX or a torch.export program.")

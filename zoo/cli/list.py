@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from zoo import settings
 from zoo.cli.output import json_option, print_table
 
 KINDS = ("models", "recipes", "datasets", "weights")
@@ -36,11 +37,10 @@ def command(kind: str, pattern: str, as_json: bool) -> None:
 
 
 def models(pattern: str) -> list[dict[str, Any]]:
-    from zoo import recipe
 
     rows = []
-    for name in recipe.models(pattern):
-        entries = [e for e in recipe.RECIPES.values() if e["model"] == name]
+    for name in settings.models(pattern):
+        entries = [e for e in settings.RECIPES.values() if e["model"] == name]
         sets = list(dict.fromkeys(e["dataset"] for e in entries))
         title = " ".join(entries[0]["doc"].strip().split("\n\n")[0].split())
         rows.append({"model": name, "recipes": len(entries), "data sets": sets, "title": title})
@@ -48,12 +48,12 @@ def models(pattern: str) -> list[dict[str, Any]]:
 
 
 def recipes(pattern: str) -> list[dict[str, Any]]:
-    from zoo import hub, recipe
+    from zoo import hub
 
     shipped = hub.index()
     rows = []
-    for name in recipe.names(pattern):
-        entry = recipe.RECIPES[name]
+    for name in settings.names(pattern):
+        entry = settings.RECIPES[name]
         images = entry["build"]().images
         held = "weights" if name in shipped else ""
         rows.append({"recipe": name, "images": images, "shipped": held, "about": entry["about"]})
@@ -75,7 +75,7 @@ def datasets(pattern: str) -> list[dict[str, Any]]:
                 "classes": len(facts.classes),
                 "yields": facts.keys,
                 "images": sum(facts.splits.values()) or None,
-                "licence": facts.licence,
+                "license": facts.license,
                 "title": facts.title,
             }
         )

@@ -28,7 +28,7 @@ def command(
 
     On another device or with another precision it goes on to the same end, but for rounding.
     """
-    from zoo.engine.run import RunFolder
+    from zoo.engine.run_folder import RunFolder
 
     runtime = RunFolder(run).runtime(device=device, precision=precision)  # what is no run's is told before all else
     if nproc > 1 and not processes.launched():

@@ -159,7 +159,7 @@ def _codes(text: str | None) -> dict[str, float] | None:
 
 
 def grid(images: Tensor, columns: int, out: Path) -> None:
-    from zoo.engine.run import write_grid
+    from zoo.pictures import write_grid
 
     out.parent.mkdir(parents=True, exist_ok=True)
     write_grid(out, images.cpu(), columns)

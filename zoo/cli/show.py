@@ -8,7 +8,9 @@ from typing import Any
 
 import click
 
+from zoo import settings
 from zoo.cli.output import amount, json_option, print_json
+from zoo.engine.dry_run import describe
 
 
 @click.command("show", short_help="All about a model, recipe, weights or data set.")
@@ -28,7 +30,7 @@ def command(name: str, as_json: bool) -> None:
 
 def look_up(name: str) -> dict[str, Any]:
     """The facts, as plain JSON values. ValueError where nothing is called ``name``."""
-    from zoo import api, hub, recipe
+    from zoo import api, hub
     from zoo.registry import nearest
 
     if name.startswith("hf:") or Path(name).exists() or name.endswith(".safetensors"):
@@ -39,8 +41,8 @@ def look_up(name: str) -> dict[str, Any]:
     if name in shipped:
         return weights(name)
     if name in api.list_models(name):
-        entries = [e for e in recipe.RECIPES.values() if e["model"] == name]
-        settings = {n: e["about"] for n, e in recipe.RECIPES.items() if e["model"] == name}
+        entries = [e for e in settings.RECIPES.values() if e["model"] == name]
+        settings = {n: e["about"] for n, e in settings.RECIPES.items() if e["model"] == name}
         return {"model": name, "doc": entries[0]["doc"].strip(), "recipes": settings}
     if name in api.list_datasets(name):
         return {"data set": name, **of_dataset(name)}
@@ -62,11 +64,10 @@ def weights(name: str) -> dict[str, Any]:
 
 def of_recipe(name: str) -> dict[str, Any]:
     from zoo import recipe
-    from zoo.engine import plan
 
-    found = recipe.find(name)
-    entry = recipe.RECIPES[name]
-    cost = plan.describe(found)
+    found = settings.find(name)
+    entry = settings.RECIPES[name]
+    cost = describe(found)
     return {
         "recipe": name,
         "about": entry["about"],

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zoo import overrides
 from zoo.cli import processes
 from zoo.cli.output import amount, device_option, duration, print_json
 from zoo.cli.progress import LONG, Progress
+from zoo.engine.dry_run import describe
 
 if TYPE_CHECKING:
     from zoo.recipe import Recipe
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     show_default=False,
     help="Another setting than the main one, such as small (reduced); `zoo show MODEL` lists them.",
 )
-@click.option("--images", type=click.IntRange(min=1), help="Budget in real images; stages and ramps are rescaled.")
+@click.option("--images", type=click.IntRange(min=1), help="Budget in real images; stages and schedules are rescaled.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop early, after so many minutes.")
 @click.option("--out", type=click.Path(), help="The run's folder, a new one.  [default: runs/RECIPE-seedS]")
 @click.option(
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change a field; may be repeated. KEY is a dotted path (optimisers.D.lr=1e-4, stages.1.batch=32); "
+    help="Change a field; may be repeated. KEY is a dotted path (optimizers.D.lr=1e-4, stages.1.batch=32); "
     "`zoo show RECIPE --json` lists them under settings.",
 )
 @click.option("--init", help="Weights to begin from: a name, a file or a run's folder.")
@@ -86,15 +88,14 @@ def command(
     one. Where there is none for it, the model's first setting is used, and told. The run can be stopped (Ctrl-C) and
     resumed at any time.
     """
-    from zoo import api, hub, recipe
-    from zoo.engine import plan
+    from zoo import api, hub
 
-    found = recipe.find(model, dataset, variant)
+    found = settings.find(model, dataset, variant)
     for text in settings:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise ValueError(f"--set {text}: must be KEY=VALUE, as in --set optimisers.D.lr=1e-4")
-        found = recipe.override(found, key, value)
+            raise ValueError(f"--set {text}: must be KEY=VALUE, as in --set optimizers.D.lr=1e-4")
+        found = overrides.override(found, key, value)
     if init is not None and not Path(init).exists():
         hub.find(init)  # a wrong name is told before anything else
     if out is None and processes.launched():
@@ -104,7 +105,7 @@ def command(
         check_new(path)
     rescaled = found.rescaled(images) if images else found
     if dry_run or not processes.launched():
-        cost = plan.describe(rescaled)
+        cost = describe(rescaled)
         for size in sorted({turn["batch"] for stage in cost["stages"] for turn in stage["turns"]}):
             if size % nproc:
                 raise ValueError(f"--nproc {nproc}: batch={size} must be a multiple of it")
@@ -118,7 +119,7 @@ def command(
         processes.run(nproc, [*_without(sys.argv[1:], "--nproc", "--out"), "--out", str(path)])
         return
 
-    from zoo.engine.run import Runtime
+    from zoo.engine.runtime import Runtime
     from zoo.engine.train import train
 
     runtime = Runtime(device, precision, compile=compile, deterministic=deterministic, eval_every=eval_every)
@@ -162,7 +163,7 @@ def tell_cost(recipe: Recipe, cost: dict[str, Any], asked: str | None, as_json: 
 
 def substitute(recipe: Recipe, asked: str | None) -> str:
     """A line where the model has no setting of its own for the data set asked for."""
-    from zoo.recipe import RECIPES
+    from zoo.settings import RECIPES
 
     entries = [e for e in RECIPES.values() if (e["model"], e["variant"]) == (recipe.model, recipe.variant)]
     if asked is None or any(e["dataset"] == asked for e in entries):
@@ -172,7 +173,7 @@ def substitute(recipe: Recipe, asked: str | None) -> str:
 
 def advice(recipe: Recipe, device: str, seconds: float) -> str:
     """For a full setting that takes long on a CPU: how long, and which command takes minutes."""
-    from zoo.recipe import RECIPES
+    from zoo.settings import RECIPES
 
     def small(variant: str) -> bool:
         return variant.split("-")[-1] == "small"  # what reduced settings are called

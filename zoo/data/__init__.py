@@ -42,9 +42,9 @@ def facts(dataset: Any) -> Facts:
     A registered name is answered without torch. ValueError for an unknown name or a folder without images.
     """
     if not isinstance(dataset, (str, os.PathLike)):
-        from zoo.data.adopt import adopt
+        from zoo.data.objects import from_object
 
-        return dataset.facts if isinstance(dataset, ImageData) else adopt(dataset).facts
+        return dataset.facts if isinstance(dataset, ImageData) else from_object(dataset).facts
     name = os.fspath(dataset)
     if name.startswith("folder:"):
         from zoo.data.folder import Folder
@@ -70,7 +70,7 @@ def prepare(
     ``check``: read all of a file that is there already. ValueError for a user's mistake, OSError where no
     source answers or the disk is full.
     """
-    from zoo.data.preparing import prepare_set
+    from zoo.data.preparation import prepare_set
 
     if name.startswith("folder:"):
         from zoo.data.folder import Folder
@@ -95,7 +95,7 @@ def open_data(
 
     ``dataset``: a registered name, ``folder:PATH``, ``shards:PATTERN``, a map-style torch Dataset that
     yields images or (image, label) (PIL, or tensor uint8 or float in [0, 1]), or an image tensor [N, C, H,
-    W] (uint8, or float in [0, 1]). ``resolution``: images are cropped to their centre square and resized to
+    W] (uint8, or float in [0, 1]). ``resolution``: images are cropped to their center square and resized to
     it; by default the set's own. ``fetch`` False: ValueError rather than a download. Errors as in
     ``prepare``.
     """
@@ -104,9 +104,9 @@ def open_data(
             raise ValueError(f"{dataset.facts.name} is open at {dataset.facts.resolution}, not at {resolution}")
         return dataset
     if not isinstance(dataset, (str, os.PathLike)):
-        from zoo.data.adopt import adopt
+        from zoo.data.objects import from_object
 
-        return adopt(dataset, resolution)
+        return from_object(dataset, resolution)
     name = os.fspath(dataset)
     if name.startswith("shards:"):
         from zoo.data.shards import open_shards
@@ -117,7 +117,7 @@ def open_data(
         if not isinstance(entry, ImageSet):
             return entry.open(split)
         if not fetch:
-            from zoo.data.preparing import check_split, target
+            from zoo.data.preparation import check_split, target
 
             check_split(entry.facts, split)
             path = target(name, resolution or entry.facts.resolution or 0, split)

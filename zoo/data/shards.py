@@ -133,14 +133,14 @@ class ShardFeed:
             while buffer:
                 yield buffer.pop()
 
-    def decoded(self, start: int, ahead: int) -> Iterator[dict[str, Any]]:
+    def decoded(self, start: int, precompute: int) -> Iterator[dict[str, Any]]:
         if self.pool is None:
             for sample in self.raw(start):
                 yield self.data.decode(sample, self.data.facts.keys)
         waiting: deque = deque()
         for sample in self.raw(start):
             waiting.append(self.pool.submit(self.data.decode, sample, self.data.facts.keys))
-            if len(waiting) > ahead:
+            if len(waiting) > precompute:
                 yield waiting.popleft().result()
 
     def take(self, start: int, size: int) -> dict[str, torch.Tensor]:

@@ -122,17 +122,19 @@ def debian(package: str, read: Callable[[Path, str], Rows], digest: Mapping[str,
     return Source(f"Debian {package}", fetch, read, digest or {})
 
 
-def by_hand(name: str) -> Path:
+def manual_folder(name: str) -> Path:
     """Where the user may have put a set in torchvision's layout: ``$ZOO_RAW/NAME``, by default
     ``$ZOO_HOME/raw/NAME``."""
     return Path(os.environ.get("ZOO_RAW") or home() / "raw").expanduser() / name
 
 
-def put_by_hand(name: str, folder: Path | None = None) -> Path:
-    """``by_hand(name)`` as a source's fetch. OSError where nobody has put anything there."""
-    if not by_hand(name).exists():
-        raise OSError(f"its owners want to be asked: get it from them and put or link its files at {by_hand(name)}")
-    return by_hand(name)
+def fetch_manual(name: str, folder: Path | None = None) -> Path:
+    """``manual_folder(name)`` as a source's fetch. OSError where nobody has put anything there."""
+    if not manual_folder(name).exists():
+        raise OSError(
+            f"its owners want to be asked: get it from them and put or link its files at {manual_folder(name)}"
+        )
+    return manual_folder(name)
 
 
 def torchvision(
@@ -145,19 +147,19 @@ def torchvision(
 ) -> Source:
     """A set through ``torchvision.datasets``: ``build(datasets, root, split, download)`` returns the Dataset.
 
-    Files that the user put into ``by_hand(name)`` are used as they are; else torchvision fetches them (and
+    Files that the user put into ``manual_folder(name)`` are used as they are; else torchvision fetches them (and
     checks their sums) where it can. ``label``: under which key its targets come.
     """
 
     def fetch(folder: Path) -> Path:
-        return folder if download and not by_hand(name).exists() else put_by_hand(name)
+        return folder if download and not manual_folder(name).exists() else fetch_manual(name)
 
     def read(root: Path, split: str) -> Rows:
         import numpy as np
         from torchvision import datasets
 
         with socket_timeout(ANSWER_SECONDS):
-            dataset = build(datasets, root, split, root != by_hand(name))
+            dataset = build(datasets, root, split, root != manual_folder(name))
 
         def rows():
             for i in range(len(dataset)):

@@ -27,10 +27,10 @@ BLOCK = 65_536  # points drawn at a time
 
 @dataclass(frozen=True)
 class ToySet:
-    """A registered toy set: ``centres`` of its Gaussians and their common ``std``."""
+    """A registered toy set: ``centers`` of its Gaussians and their common ``std``."""
 
     facts: Facts
-    centres: tuple[tuple[float, ...], ...]
+    centers: tuple[tuple[float, ...], ...]
     std: float
 
     def open(self, split: str = "train") -> ToyData:
@@ -46,8 +46,8 @@ class ToyData(ImageData):
     def __init__(self, toy: ToySet, split: str):
         import torch
 
-        super().__init__(toy.facts, {}, f"{mix(toy.facts.name, toy.centres, toy.std, split):016x}")
-        self.modes, self.std, self.split = torch.tensor(toy.centres), toy.std, split
+        super().__init__(toy.facts, {}, f"{mix(toy.facts.name, toy.centers, toy.std, split):016x}")
+        self.modes, self.std, self.split = torch.tensor(toy.centers), toy.std, split
 
     def __len__(self) -> int:
         return BLOCK
@@ -72,7 +72,7 @@ class ToyData(ImageData):
         norm = 0.5 * x.shape[1] * math.log(2 * math.pi * self.std**2) + math.log(len(self.modes))
         return (torch.logsumexp(-0.5 * square, 1) - norm).exp()
 
-    def modes_found(self, samples: torch.Tensor, at_least: int = 20) -> tuple[int, float]:
+    def count_modes(self, samples: torch.Tensor, at_least: int = 20) -> tuple[int, float]:
         """How many modes have at least ``at_least`` of ``samples`` [n, D] within three standard deviations,
         and which share of the samples lies within three of its nearest mode. In two dimensions the truth's
         own share is 1 - exp(-4.5) = 0.989.
@@ -110,10 +110,10 @@ class ToyFeed:
         return {"x": pieces(self.block, BLOCK, start, size).clone()}
 
 
-def _toy(name: str, title: str, centres: list[tuple[float, ...]], std: float, about: str) -> ToySet:
+def _toy(name: str, title: str, centers: list[tuple[float, ...]], std: float, about: str) -> ToySet:
     splits = {"train": BLOCK, "test": BLOCK}
-    facts = Facts(name, title, len(centres[0]), 0, splits=splits, licence="generated", about=about)
-    return ToySet(facts, tuple(centres), std)
+    facts = Facts(name, title, len(centers[0]), 0, splits=splits, license="generated", about=about)
+    return ToySet(facts, tuple(centers), std)
 
 
 @DATASETS.register("gaussian1d")
@@ -123,11 +123,11 @@ def gaussian1d() -> ToySet:
 
 @DATASETS.register("ring")
 def ring() -> ToySet:
-    centres = [(2 * math.cos(k * math.pi / 4), 2 * math.sin(k * math.pi / 4)) for k in range(8)]
-    return _toy("ring", "Eight Gaussians on a circle", centres, 0.02, "Radius 2, standard deviation 0.02.")
+    centers = [(2 * math.cos(k * math.pi / 4), 2 * math.sin(k * math.pi / 4)) for k in range(8)]
+    return _toy("ring", "Eight Gaussians on a circle", centers, 0.02, "Radius 2, standard deviation 0.02.")
 
 
 @DATASETS.register("grid")
 def grid() -> ToySet:
-    centres = [(float(a), float(b)) for a in (-4, -2, 0, 2, 4) for b in (-4, -2, 0, 2, 4)]
-    return _toy("grid", "Twenty-five Gaussians on a grid", centres, 0.05, "Five by five, two apart, std 0.05.")
+    centers = [(float(a), float(b)) for a in (-4, -2, 0, 2, 4) for b in (-4, -2, 0, 2, 4)]
+    return _toy("grid", "Twenty-five Gaussians on a grid", centers, 0.05, "Five by five, two apart, std 0.05.")

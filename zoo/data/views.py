@@ -14,11 +14,11 @@ def inverse(x: torch.Tensor) -> torch.Tensor:
 
 
 def edges(x: torch.Tensor) -> torch.Tensor:
-    """A line around what is bright: the largest of 3x3 neighbours minus the pixel (CoGAN's code: dilation minus image)."""
+    """A line around what is bright: the largest of 3x3 neighbors minus the pixel (CoGAN's code: dilation minus image)."""
     import torch.nn.functional as F
 
-    grey = x.float()
-    return (F.max_pool2d(grey, 3, stride=1, padding=1) - grey).to(x.dtype)
+    gray = x.float()
+    return (F.max_pool2d(gray, 3, stride=1, padding=1) - gray).to(x.dtype)
 
 
 VIEWS = {"edges": edges, "inverse": inverse}

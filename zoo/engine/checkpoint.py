@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file with the whole state of a run, written so that no instant leaves a torn one.
 
 The file is written beside its target, flushed to the disk and renamed over it; a kill or a full disk leaves the last
-good one. What can be derived is not in it: ramps are functions of the images seen, random numbers of (seed, round).
+good one. What can be derived is not in it: schedules are functions of the images seen, random numbers of (seed, round).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zoo.engine.ema import Shadows
-from zoo.engine.turn import Learner
+from zoo.engine.ema import EmaNetworks
+from zoo.engine.step import Learner
 from zoo.files import NoSpace, beside
 from zoo.game import Game
 
@@ -68,21 +68,21 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(f"checkpoint {path}: unreadable or not a checkpoint ({error})") from None
 
 
-def collect(game: Game, learner: Learner, shadows: Shadows) -> dict[str, Tensor]:
-    """The state of a run, by name: ``game.*``, ``optim.PLAYER.PARAMETER.KEY``, ``ema.NETWORK.*``."""
+def collect(game: Game, learner: Learner, ema_networks: EmaNetworks) -> dict[str, Tensor]:
+    """The state of a run, by name: ``game.*``, ``optimizers.PLAYER.PARAMETER.KEY``, ``ema.NETWORK.*``."""
     tensors = {f"game.{k}": v for k, v in game.state_dict().items()}
     for player, named in learner.players.items():
-        state = learner.optimisers[player].state
+        state = learner.optimizers[player].state
         for name, p in named.items():
             for key, value in state.get(p, {}).items():
                 if isinstance(value, Tensor):
                     tensors[f"optim.{player}.{name}/{key}"] = value
-    for name, shadow in shadows.items():
-        tensors.update({f"ema.{name}.{k}": v for k, v in shadow.network.state_dict().items()})
+    for name, ema_network in ema_networks.items():
+        tensors.update({f"ema.{name}.{k}": v for k, v in ema_network.network.state_dict().items()})
     return tensors
 
 
-def restore(tensors: Mapping[str, Tensor], game: Game, learner: Learner, shadows: Shadows) -> None:
+def restore(tensors: Mapping[str, Tensor], game: Game, learner: Learner, ema_networks: EmaNetworks) -> None:
     """The inverse of :func:`collect`. Moments take their parameter's own layout: fused kernels pair elements by
     storage order."""
 
@@ -91,14 +91,14 @@ def restore(tensors: Mapping[str, Tensor], game: Game, learner: Learner, shadows
 
     game.load_state_dict(under("game."))
     for player, named in learner.players.items():
-        optimiser = learner.optimisers[player]
+        optimizer = learner.optimizers[player]
         for full, value in under(f"optim.{player}.").items():
             name, _, key = full.rpartition("/")
             p = named[name]
             if value.shape == p.shape and key != "step":
                 value = torch.empty_like(p, requires_grad=False).copy_(value)
-            elif optimiser.defaults.get("fused"):
+            elif optimizer.defaults.get("fused"):
                 value = value.to(p.device)
-            optimiser.state[p][key] = value
-    for name, shadow in shadows.items():
-        shadow.network.load_state_dict(under(f"ema.{name}."))
+            optimizer.state[p][key] = value
+    for name, ema_network in ema_networks.items():
+        ema_network.network.load_state_dict(under(f"ema.{name}."))

@@ -11,8 +11,8 @@ from torch import nn
 from zoo.recipe import Ema
 
 
-class Shadow:
-    """One network's average. ``halflife`` may be changed by a ramp."""
+class EmaNetwork:
+    """One network's average. ``halflife`` may be changed by a schedule."""
 
     def __init__(self, network: nn.Module, ema: Ema):
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
@@ -34,14 +34,14 @@ class Shadow:
                 old.copy_(buffer)
 
 
-class Shadows(dict):
+class EmaNetworks(dict):
     """Shadows by network's name."""
 
     def __init__(self, networks: Mapping[str, nn.Module], emas: Mapping[str, Ema]):
-        super().__init__({name: Shadow(networks[name], ema) for name, ema in emas.items()})
+        super().__init__({name: EmaNetwork(networks[name], ema) for name, ema in emas.items()})
 
     def update(self, game: nn.Module, players: Iterable[str], images: int, seen: int) -> None:
         """After a round of a stage in which ``players`` (paths in the game) learn."""
-        for name, shadow in self.items():
+        for name, ema_network in self.items():
             parts = [p[len(name) + 1 :] for p in players if f"{p}.".startswith(f"{name}.")]
-            shadow.update(game.get_submodule(name), parts, images, seen)
+            ema_network.update(game.get_submodule(name), parts, images, seen)

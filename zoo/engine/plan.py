@@ -17,12 +17,14 @@ from torch.utils.flop_counter import flop_registry
 from zoo import parallel
 from zoo.data import Facts
 from zoo.data import facts as facts_of
-from zoo.engine.ema import Shadows
-from zoo.engine.ramps import Ramps
-from zoo.engine.turn import Learner
-from zoo.game import Batch, Game, Turn, seed_for
-from zoo.recipe import Recipe, Stage, Stream, check, encode
+from zoo.engine.ema import EmaNetworks
+from zoo.engine.schedules import Schedules
+from zoo.engine.step import Learner
+from zoo.game import Batch, Game, Turn
+from zoo.overrides import check
+from zoo.recipe import Recipe, Stage, Stream, encode
 from zoo.registry import GAMES, NETWORKS, Spec
+from zoo.seeds import seed_for
 
 
 def resolve(recipe: Recipe, facts: Facts) -> Recipe:
@@ -67,7 +69,7 @@ def count_features(recipe: Recipe, channels: int, resolution: int) -> int:
 
 
 def build_networks(recipe: Recipe, seed: int = 0, device: str | None = None) -> dict[str, nn.Module]:
-    """The recipe's networks, each initialised from a seed of its own, so that none depends on the others' order."""
+    """The recipe's networks, each initialized from a seed of its own, so that none depends on the others' order."""
     networks = {}
     for name, spec in recipe.networks.items():
         torch.manual_seed(seed_for(seed, "init", name))
@@ -136,7 +138,7 @@ class Counted(TorchDispatchMode):
         return out
 
 
-def rehearse(recipe: Recipe, facts: Facts) -> list[dict[str, Any]]:
+def dry_run(recipe: Recipe, facts: Facts) -> list[dict[str, Any]]:
     """Play one round of every stage on ``meta``: no data, no memory, no time. Returns the facts of each stage:
     ``turns`` (players, times a round, batch, multiply-adds each time), ``images_a_round``, ``multiply_adds_a_round`` (of the convolutions and matrix
     products, forward and backward, as they are done), ``rounds``."""
@@ -147,7 +149,7 @@ def rehearse(recipe: Recipe, facts: Facts) -> list[dict[str, Any]]:
             game = build_game(stage, networks, facts)
             learner = Learner(game, stage, device="meta")
             check_batches(stage, learner.turns)
-            Ramps(stage.ramps, learner, Shadows({n: game.get_submodule(n) for n in recipe.ema}, recipe.ema))
+            Schedules(stage.schedules, learner, EmaNetworks({n: game.get_submodule(n) for n in recipe.ema}, recipe.ema))
         # From here on tensors are made where those are that they are made from, as in a run.
         batch = Batch(stage.batch, device="meta")
         batch.update(meta_batch(stage, facts, stage.batch))
@@ -209,7 +211,7 @@ def describe(recipe: Recipe, facts: Facts | None = None) -> dict[str, Any]:
         "parameters": parameters(networks),
         "networks": {n: {"name": s.name, "kwargs": encode(s.kwargs)} for n, s in recipe.networks.items()},
         "images": recipe.images,
-        "stages": rehearse(recipe, facts),
+        "stages": dry_run(recipe, facts),
     }
 
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from zoo import hub, parallel
 from zoo.data import Facts
-from zoo.engine import plan
-from zoo.engine.ema import Shadows
-from zoo.files import beside, sweep
+from zoo.engine.ema import EmaNetworks
+from zoo.engine.stage import shipped
+from zoo.files import beside, remove_partials
 from zoo.game import Batch, Game
 from zoo.model import KINDS, Model, build_model
 from zoo.recipe import Recipe, encode
@@ -101,7 +101,7 @@ class RunFolder:
         run.check_new()
         held = {"zoo": __version__, **facts, "runtime": asdict(runtime), "recipe": encode(recipe)}
         run.path.mkdir(parents=True, exist_ok=True)
-        sweep(run.path)
+        remove_partials(run.path)
         try:
             run._write_text(RECIPE, json.dumps(held, indent=2))
         except OSError:
@@ -151,7 +151,7 @@ class RunFolder:
                 continue
         self._write_text(LOG, "".join(kept))
 
-    def note_machine(self, machine: Mapping[str, Any], images: int) -> None:
+    def record_machine(self, machine: Mapping[str, Any], images: int) -> None:
         """Say in recipe.json on which machine the run goes on from ``images`` real images, where it is another one."""
         held = self.facts()
         machines = held.get("machines", [])
@@ -188,9 +188,9 @@ def machine_of(device: torch.device) -> dict[str, Any]:
     }
 
 
-def model_of(game: Game, shadows: Shadows, spec: Mapping[str, Any]) -> Model:
+def model_of(game: Game, ema_networks: EmaNetworks, spec: Mapping[str, Any]) -> Model:
     """The Model that the game would leave behind now: the shadows where there are any, the players elsewhere."""
-    networks = {n: shadows[n].network if n in shadows else game.get_submodule(n) for n in spec["networks"]}
+    networks = {n: ema_networks[n].network if n in ema_networks else game.get_submodule(n) for n in spec["networks"]}
     return build_model(spec, networks)
 
 
@@ -203,17 +203,17 @@ def uses(spec: Mapping[str, Any], path: str | Path) -> list[str]:
     return [f"zoo eval {where}" if verb == "classify" else f"zoo sample {where} -n 16 --out grid.png"]
 
 
-def finished(game: Game, shadows: Shadows, spec: Mapping[str, Any], draw: Callable[[], Batch]) -> Model:
+def finished(game: Game, ema_networks: EmaNetworks, spec: Mapping[str, Any], draw: Callable[[], Batch]) -> Model:
     """The Model as it is shipped. A game with standing statistics finishes a copy, so that training is not touched; one
     process does it alone."""
     if type(game).finish is not Game.finish:
         game = copy.deepcopy(game)
-        for name, shadow in shadows.items():
-            game.get_submodule(name).load_state_dict(shadow.network.state_dict())
+        for name, ema_network in ema_networks.items():
+            game.get_submodule(name).load_state_dict(ema_network.network.state_dict())
         with torch.no_grad(), parallel.alone():
             game.finish(draw)
-        shadows = {}
-    return model_of(game, shadows, spec)
+        ema_networks = {}
+    return model_of(game, ema_networks, spec)
 
 
 def tile(images: Tensor, columns: int) -> Tensor:
@@ -257,7 +257,7 @@ def card(recipe: Recipe, facts: Facts, spec: Mapping[str, Any], run: Mapping[str
         "name": recipe.name,
         "model": dict(spec),
         "recipe": encode(recipe),
-        "dataset": {"name": facts.name, "licence": facts.licence},
+        "dataset": {"name": facts.name, "license": facts.license},
         **run,
         "metrics": {},
         "versions": versions(),
@@ -267,7 +267,7 @@ def card(recipe: Recipe, facts: Facts, spec: Mapping[str, Any], run: Mapping[str
 def export(
     path: Path,
     game: Game,
-    shadows: Shadows,
+    ema_networks: EmaNetworks,
     recipe: Recipe,
     stage_index: int,
     facts: Facts,
@@ -275,8 +275,8 @@ def export(
     run: Mapping[str, Any],
 ) -> None:
     """Write the weights file."""
-    spec = plan.shipped(game, recipe, recipe.stages[stage_index], facts)
-    model = finished(game, shadows, spec, draw)
+    spec = shipped(game, recipe, recipe.stages[stage_index], facts)
+    model = finished(game, ema_networks, spec, draw)
     networks = {n: model.networks[n] for n in spec["networks"]}
     said = {**run, "checkpoint": "last"}  # a run never chooses one by its score
     hub.save_weights(path, networks, card(recipe, facts, spec, said))

@@ -24,32 +24,25 @@ from torch import Tensor, nn
 from zoo import hub, parallel
 from zoo.data import Facts, Loader, open_data
 from zoo.data import facts as facts_of
-from zoo.engine import checkpoint, plan
-from zoo.engine.ema import Shadows
-from zoo.engine.ramps import Ramps
-from zoo.engine.run import (
-    CHECKPOINT,
-    SAMPLES,
-    WEIGHTS,
-    RunFolder,
-    Runtime,
-    card,
-    export,
-    finished,
-    machine_of,
-    model_of,
-    uses,
-    write_grid,
-)
-from zoo.engine.turn import Learner
-from zoo.files import sweep
-from zoo.game import Batch, Game, seed_for
+from zoo.engine import checkpoint
+from zoo.engine.dry_run import dry_run
+from zoo.engine.ema import EmaNetworks
+from zoo.engine.export import card, export, finished, model_of, uses
+from zoo.engine.run_folder import CHECKPOINT, SAMPLES, WEIGHTS, RunFolder
+from zoo.engine.runtime import Runtime, machine_of
+from zoo.engine.schedules import Schedules
+from zoo.engine.stage import build_game, build_networks, check_batches, parameters, resolve, shipped
+from zoo.engine.step import Learner
+from zoo.files import remove_partials
+from zoo.game import Batch, Game
+from zoo.pictures import write_grid
 from zoo.recipe import Recipe, Stage, decode
+from zoo.seeds import seed_for
 
 Progress = Callable[..., None]
-POLL = 8  # rounds between two questions whether any process wants to stop
-AHEAD = 8  # steps of a repeated turn whose fakes are made in one pass, at most: they are held until then
-READERS = 4  # threads that read ahead where a data set does not fit on the device
+POLL_ROUNDS = 8  # rounds between two questions whether any process wants to stop
+PRECOMPUTE_STEPS = 8  # steps of a repeated turn whose fakes are made in one pass, at most: they are held until then
+READ_THREADS = 4  # threads that read ahead where a data set does not fit on the device
 
 
 def train(
@@ -66,7 +59,7 @@ def train(
 ) -> Path:
     """Train a recipe into the new folder ``out`` and return it.
 
-    ``images``: a total budget in real images; stages and ramps are rescaled with it. ``minutes``: stop early.
+    ``images``: a total budget in real images; stages and schedules are rescaled with it. ``minutes``: stop early.
     ``init``: weights (a name, file or run folder) to begin from. ``dataset``: anything :func:`zoo.data.open_data` takes, instead
     of the recipe's. ``progress(event, **facts)`` is called with data, start, rate, tick, grid, checkpoint, warning, done.
     ValueError for a mistake in what was asked, before anything is written; RuntimeError for a NaN or lack of memory.
@@ -80,8 +73,8 @@ def train(
         folder.check_new()
     source = recipe.dataset if dataset is None else dataset
     facts = facts_of(source)
-    recipe = plan.resolve(recipe, facts)
-    plan.rehearse(recipe, facts)
+    recipe = resolve(recipe, facts)
+    dry_run(recipe, facts)
     if runtime.eval_every:
         from zoo.metrics.evaluate import check_watch
 
@@ -126,7 +119,7 @@ def resume(
     if not begun:
         session.begin_from(held["init"])
     if parallel.rank() == 0:
-        sweep(folder.path)
+        remove_partials(folder.path)
         with checkpoint.disk(folder.path):
             folder.cut_log(state["seen"] if begun else -1)
     parallel.barrier()
@@ -152,7 +145,7 @@ class Session:
         self.main = parallel.rank() == 0
         self.tell: Progress = progress if progress is not None and self.main else (lambda event, **facts: None)
         self.folder: RunFolder
-        self.networks = plan.build_networks(recipe, seed)
+        self.networks = build_networks(recipe, seed)
         self.stage_index = self.images = self.round = self.seen = 0
         self.seconds = 0.0
         self.data: dict[str, Any] = {}
@@ -197,14 +190,14 @@ class Session:
             pad=stage.resolution if stage.data.pad else None,
             crop=stage.resolution if stage.data.load else None,
             flip=stage.data.flip,
-            dequantise=stage.data.dequantise,
+            dequantize=stage.data.dequantize,
             **{"device": self.device, "rank": parallel.rank(), "world": parallel.world(), **share},
         )
 
     def build_stage(self) -> None:
         stage = self.stage
         self.open_data(self.stage_index)
-        self.game = plan.build_game(stage, self.networks, self.facts).to(self.device)
+        self.game = build_game(stage, self.networks, self.facts).to(self.device)
         if self.channels_last:
             self.game.to(memory_format=torch.channels_last)
         self.learner = Learner(
@@ -214,13 +207,13 @@ class Session:
             precision=self.runtime.precision,
             compile=self.runtime.compile,
         )
-        plan.check_batches(stage, self.learner.turns)
+        check_batches(stage, self.learner.turns)
         if not hasattr(self, "shadows"):
-            self.shadows = Shadows({n: self.game.get_submodule(n) for n in self.recipe.ema}, self.recipe.ema)
+            self.ema_networks = EmaNetworks({n: self.game.get_submodule(n) for n in self.recipe.ema}, self.recipe.ema)
         for name, ema in self.recipe.ema.items():
-            self.shadows[name].halflife = ema.halflife  # a ramp of the stage before ends with it
-        self.ramps = Ramps(stage.ramps, self.learner, self.shadows)
-        self.loaders = {name: self.loader(name, workers=READERS) for name in stage.data.streams}
+            self.ema_networks[name].halflife = ema.halflife  # a schedule of the stage before ends with it
+        self.schedules = Schedules(stage.schedules, self.learner, self.ema_networks)
+        self.loaders = {name: self.loader(name, workers=READ_THREADS) for name in stage.data.streams}
         self.noise = torch.Generator(self.device)
         self._statistics = [
             b
@@ -258,7 +251,7 @@ class Session:
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """The game's data-dependent initialisation, on the same images in every process. It comes before weights to
+        """The game's data-dependent initialization, on the same images in every process. It comes before weights to
         begin from, and the averages begin where both have left the players."""
         torch.manual_seed(seed_for(self.seed, "prepare", self.stage_index))
         self.noise.manual_seed(seed_for(self.seed, "prepare noise", self.stage_index))
@@ -273,28 +266,28 @@ class Session:
             self.begin_from(self.init)
         parallel.broadcast(self.game)  # devices may have rounded differently
         if self.seen == 0:
-            for name, shadow in self.shadows.items():
-                shadow.network.load_state_dict(self.game.get_submodule(name).state_dict())
+            for name, ema_network in self.ema_networks.items():
+                ema_network.network.load_state_dict(self.game.get_submodule(name).state_dict())
 
     # One round ----------------------------------------------------------------------------------------------------
 
     def play_round(self, record: Callable[[str, Tensor], None]) -> None:
         """Every turn of the game as often as it is due; then the averages. No value is read from the device."""
         self.seed_round()
-        self.ramps.write(self.images)
+        self.schedules.write(self.images)
         batch, consumed = self.new_batch(), 0
         world = parallel.world()
-        drawn = False
+        draw = False
         for turn in self.learner.turns:
             times = turn.times(self.round)
             batch.size = (turn.batch or self.stage.batch) // world
             for step in range(times):
-                if step % AHEAD == 0:
-                    ahead = self.learner.ahead(turn, batch, min(AHEAD, times - step))
-                batch.update(ahead[step % AHEAD])
-                if turn.draw == "fresh" or (turn.draw == "last" and not drawn):
+                if step % PRECOMPUTE_STEPS == 0:
+                    precompute = self.learner.precompute(turn, batch, min(PRECOMPUTE_STEPS, times - step))
+                batch.update(precompute[step % PRECOMPUTE_STEPS])
+                if turn.draw == "fresh" or (turn.draw == "last" and not draw):
                     consumed += self.draw(batch)
-                    drawn = True
+                    draw = True
                 for name, value in self.learner.play(turn, batch, self.round).items():
                     record(f"loss/{name}", value)
         for name, value in batch.logs.items():
@@ -303,7 +296,7 @@ class Session:
         self.round += 1
         self.images += consumed
         self.seen += consumed
-        self.shadows.update(self.game, self.learner.players, consumed, self.seen)
+        self.ema_networks.update(self.game, self.learner.players, consumed, self.seen)
 
     # The whole run ------------------------------------------------------------------------------------------------
 
@@ -321,12 +314,12 @@ class Session:
             self.seen, self.seconds = state["seen"], state["seconds"]
         with self._signals(), checkpoint.disk(self.folder.path):
             if self.main:
-                self.folder.note_machine(machine_of(self.device), self.seen)
+                self.folder.record_machine(machine_of(self.device), self.seen)
             while self.stage_index < len(self.recipe.stages):
                 self.build_stage()
                 if tensors is not None:
                     self._check_data(state["data"])
-                    checkpoint.restore(tensors, self.game, self.learner, self.shadows)
+                    checkpoint.restore(tensors, self.game, self.learner, self.ema_networks)
                     for name, position in state["positions"].items():
                         self.loaders[name].position = position
                     tensors = None
@@ -338,7 +331,7 @@ class Session:
                         recipe=self.recipe.name,
                         dataset=self.facts.name,
                         device=str(self.device),
-                        parameters=plan.parameters(self.networks),
+                        parameters=parameters(self.networks),
                         images=self.recipe.images,
                         seen=self.seen,
                         processes=parallel.world(),
@@ -356,7 +349,7 @@ class Session:
             seconds=seconds,
             stopped_by=self.stop or "budget",
             resume=f"zoo resume {self.folder.path}" if self.stop else None,
-            use=uses(plan.shipped(self.game, self.recipe, self.stage, self.facts), self.folder.path),
+            use=uses(shipped(self.game, self.recipe, self.stage, self.facts), self.folder.path),
         )
         parallel.stop()
         return self.folder.path
@@ -379,7 +372,7 @@ class Session:
                 raise
             if self.main and time.monotonic() >= self.deadline:
                 self.ask_to_stop("minutes")
-            if parallel.world() > 1 and self.round % POLL == 0:
+            if parallel.world() > 1 and self.round % POLL_ROUNDS == 0:
                 stop = parallel.any_true(self._asked is not None)
                 self.stop = (self._asked or "another process") if stop else None
             elif parallel.world() == 1:
@@ -403,12 +396,12 @@ class Session:
 
     def _grid(self) -> None:
         """Draw the model as it is now; warn where its images are all alike beside real ones."""
-        model = model_of(self.game, self.shadows, plan.shipped(self.game, self.recipe, self.stage, self.facts))
+        model = model_of(self.game, self.ema_networks, shipped(self.game, self.recipe, self.stage, self.facts))
         with torch.no_grad():
             reals: dict[str, Tensor] = {}
             for name in self.loaders:
-                drawn = self.loader(name, rank=0, world=1, device=torch.device("cpu")).next(8)
-                reals.update({k: v.to(self.device) for k, v in drawn.items()})
+                draw = self.loader(name, rank=0, world=1, device=torch.device("cpu")).next(8)
+                reals.update({k: v.to(self.device) for k, v in draw.items()})
             images, columns = model.preview(reals)
             spread = images.float().std(0).mean().item()
             real = next(v for v in reals.values() if v.is_floating_point())
@@ -437,12 +430,12 @@ class Session:
             "data": {split: data.hash for split, data in self.data.items()},
         }
         path = self.folder.path / CHECKPOINT
-        checkpoint.save(path, checkpoint.collect(self.game, self.learner, self.shadows), facts)
+        checkpoint.save(path, checkpoint.collect(self.game, self.learner, self.ema_networks), facts)
         with self._aside() as draw:
             export(
                 self.folder.path / WEIGHTS,
                 self.game,
-                self.shadows,
+                self.ema_networks,
                 self.recipe,
                 self.stage_index,
                 self.facts,
@@ -483,10 +476,10 @@ class Session:
         the run."""
         from zoo.metrics.evaluate import watch
 
-        spec = plan.shipped(self.game, self.recipe, self.stage, self.facts)
+        spec = shipped(self.game, self.recipe, self.stage, self.facts)
         try:
             with self._aside() as draw, parallel.alone():
-                model = finished(self.game, self.shadows, spec, draw)
+                model = finished(self.game, self.ema_networks, spec, draw)
                 model.card = card(self.recipe, self.facts, spec, {"images": self.seen})
                 return watch(model, self.source)
         except (OSError, RuntimeError, ValueError) as error:

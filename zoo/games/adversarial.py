@@ -13,7 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from zoo.game import Batch, Game, Turn, build_prior, looks_across
+from zoo.game import Batch, Game, Turn, mixes_batch
+from zoo.priors import build_prior
 from zoo.registry import GAMES, LOSSES, PENALTIES, Spec
 
 Times = int | Callable[[int], int]
@@ -24,7 +25,7 @@ class Adversarial(Game):
     """G(z[, y]) against D(x[, y]).
 
     ``loss``: Spec in LOSSES. ``penalties``: Specs in PENALTIES; one with ``every`` > 1 gets a turn of its own, its
-    weight multiplied by ``every`` (lazy regularisation), the others join the loss of the player that they name.
+    weight multiplied by ``every`` (lazy regularization), the others join the loss of the player that they name.
     ``order``: ``"D-first"``, ``"G-first"`` or ``"simultaneous"`` (both from one forward on the same noise and old weights).
     ``n_critic``: D's steps a round, ``n_generator``: G's, numbers or ``Rounds``.
     ``generator_batch``: samples in G's step where the paper has its own number (WGAN-GP, SNGAN: 128 beside D's 64).
@@ -32,7 +33,7 @@ class Adversarial(Game):
     ``reals``: in G's step, where its loss or classes come from reals, those of D's ``"last"`` step or ``"fresh"`` ones.
     ``labels``: where the classes of fakes come from: ``"uniform"`` or the ``"real"`` images' own.
     ``clip``: after each D step every weight of D is clipped to [-clip, clip] (WGAN).
-    ``imitate``: factor on G's adversarial loss; at 0 G learns from penalties alone (feature matching).
+    ``adversarial_weight``: factor on G's adversarial loss; at 0 G learns from penalties alone (feature matching).
     ``output_mean``: before the first round G is told the mean image (``G.set_output_mean``), where it then starts (GAN).
     """
 
@@ -52,7 +53,7 @@ class Adversarial(Game):
         reals: Literal["last", "fresh"] = "last",
         labels: Literal["uniform", "real"] = "uniform",
         clip: float | None = None,
-        imitate: float = 1.0,
+        adversarial_weight: float = 1.0,
         output_mean: bool = False,
     ):
         super().__init__(networks)
@@ -74,13 +75,13 @@ class Adversarial(Game):
         self.prior_spec, self.prior = prior, build_prior(prior, self.G)
         self.order, self.n_critic, self.n_generator = order, n_critic, n_generator
         self.generator_batch, self.noise, self.labels, self.clip = generator_batch, noise, labels, clip
-        self.reals, self.imitate, self.output_mean = reals, imitate, output_mean
-        if not imitate and not any(p.player == "G" and p.every == 1 for p in self.penalties):
+        self.reals, self.adversarial_weight, self.output_mean = reals, adversarial_weight, output_mean
+        if not adversarial_weight and not any(p.player == "G" and p.every == 1 for p in self.penalties):
             raise ValueError(
-                f"game.imitate={imitate}: G would have nothing to learn from; give the game a penalty of G's, such as "
+                f"game.imitate={adversarial_weight}: G would have nothing to learn from; give the game a penalty of G's, such as "
                 f"feature-matching, or leave imitate at 1"
             )
-        self.joined = not looks_across(self.D)
+        self.joined = not mixes_batch(self.D)
         self.needs = ("x", "y") if self.conditional or self.classes else ("x",)
 
     @property
@@ -96,8 +97,8 @@ class Adversarial(Game):
         real = self.reals if self.pair.relative or (self.classes and self.labels == "real") else None
         real = self.reals_for_G() or real
         # Between D's steps G stands still: one pass makes their fakes, unless batch statistics or the reals' classes differ.
-        alone = not looks_across(self.G) and not (self.classes and self.labels == "real")
-        D = Turn(("D",), self.loss_D, repeat=self.n_critic, after=after, ahead=self.ahead if alone else None)
+        alone = not mixes_batch(self.G) and not (self.classes and self.labels == "real")
+        D = Turn(("D",), self.loss_D, repeat=self.n_critic, after=after, precompute=self.precompute if alone else None)
         G = Turn(
             ("G",),
             self.loss_G,
@@ -115,24 +116,24 @@ class Adversarial(Game):
 
     def loss_G(self, batch: Batch) -> Tensor:
         fake = self.fakes(batch, again=self.noise == "shared")
-        if not self.imitate:
+        if not self.adversarial_weight:
             loss = fake.new_zeros(()).float()
         elif self.pair.relative:
-            loss = self.imitate * self.pair.g(*self.scores(batch["x"], fake, batch))
+            loss = self.adversarial_weight * self.pair.g(*self.scores(batch["x"], fake, batch))
         else:
-            loss = self.imitate * self.pair.g(None, self.score_fake(fake, batch))
+            loss = self.adversarial_weight * self.pair.g(None, self.score_fake(fake, batch))
         return self.with_penalties("G", loss, batch)
 
     def loss_both(self, batch: Batch) -> dict[str, Tensor]:
         real, fake = self.scores(batch["x"], self.fakes(batch), batch)
-        losses = {"D": self.pair.d(real, fake), "G": self.imitate * self.pair.g(real, fake)}
+        losses = {"D": self.pair.d(real, fake), "G": self.adversarial_weight * self.pair.g(real, fake)}
         return {player: self.with_penalties(player, loss, batch) for player, loss in losses.items()}
 
     # Their parts ----------------------------------------------------------------------------------------------------
 
     def fakes(self, batch: Batch, again: bool = False) -> Tensor:
         """G's images on fresh noise (or, ``again``, on the noise of the step before), left in ``batch["fake"]``."""
-        made = batch.pop("ahead", None)
+        made = batch.pop("precompute", None)
         if made is None:
             if not again or "z" not in batch or len(batch["z"]) != batch.size:
                 self.draw(batch)
@@ -146,7 +147,7 @@ class Adversarial(Game):
         if self.classes:
             batch["y_fake"] = batch["y"] if self.labels == "real" else batch.randint(self.classes)
 
-    def ahead(self, batch: Batch, n: int) -> list[dict[str, Tensor]]:
+    def precompute(self, batch: Batch, n: int) -> list[dict[str, Tensor]]:
         """Noise, classes and fakes of D's next n steps, from one pass of G."""
         steps = []
         for _ in range(n):
@@ -154,7 +155,7 @@ class Adversarial(Game):
             steps.append({k: batch[k] for k in ("z", "y_fake") if k in batch})
         whole = {k: torch.cat([step[k] for step in steps]) for k in steps[0]}
         fakes = self.G(whole["z"], y=whole["y_fake"]) if self.classes else self.G(whole["z"])
-        return [{**step, "ahead": fake} for step, fake in zip(steps, fakes.split(batch.size), strict=True)]
+        return [{**step, "precompute": fake} for step, fake in zip(steps, fakes.split(batch.size), strict=True)]
 
     def scores(self, x: Tensor, fake: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """D's scores of reals and fakes: one pass where that changes nothing, two where D looks across the batch."""
@@ -197,12 +198,12 @@ class Adversarial(Game):
             p.clamp_(-self.clip, self.clip)
 
     def prepare(self, batch: Batch) -> None:
-        """GAN's output bias: G starts at the mean image. A D that sets itself from images (``initialise``) is given 500."""
+        """GAN's output bias: G starts at the mean image. A D that sets itself from images (``initialize``) is given 500."""
         if self.output_mean:
             self.G.set_output_mean(batch["x"].mean(0))
         super().prepare(batch)
-        if hasattr(self.D, "initialise"):
-            self.D.initialise(batch["x"][:500])
+        if hasattr(self.D, "initialize"):
+            self.D.initialize(batch["x"][:500])
 
     def ships(self) -> dict[str, Any]:
         return {"kind": "image", "networks": ["G"], "prior": self.prior_spec}
@@ -219,7 +220,7 @@ def with_head(turns: Sequence[Turn], head: str) -> list[Turn]:
 
 def check_head(game: Adversarial) -> None:
     """ValueError where G would learn from penalties alone: what a head says of the fakes comes with D's score of them."""
-    if not game.imitate:
+    if not game.adversarial_weight:
         raise ValueError(
-            f"game.imitate={game.imitate}: G must hear D's score for the head to see its images; leave it at 1"
+            f"game.imitate={game.adversarial_weight}: G must hear D's score for the head to see its images; leave it at 1"
         )

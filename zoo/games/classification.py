@@ -1,6 +1,6 @@
 """A classifier alone: what semi-supervised models begin with, or are compared with.
 
-The two terms on unlabelled images are those of C. Li, K. Xu, J. Zhu, B. Zhang, Triple Generative Adversarial Nets, 2017, arXiv
+The two terms on unlabeled images are those of C. Li, K. Xu, J. Zhu, B. Zhang, Triple Generative Adversarial Nets, 2017, arXiv
 1703.02291, in the authors' code: sure of each image, and of all classes equally often.
 """
 
@@ -17,16 +17,16 @@ from zoo.game import Batch, Game, Turn
 from zoo.registry import GAMES
 
 
-def classifier_loss(C: nn.Module, batch: Batch, unlabelled: Tensor | None, weights: Mapping[str, float]) -> Tensor:
-    """Cross-entropy on the ``labelled`` images, and as weighted: ``entropy`` of each prediction on the unlabelled ones, whose
+def classifier_loss(C: nn.Module, batch: Batch, unlabeled: Tensor | None, weights: Mapping[str, float]) -> Tensor:
+    """Cross-entropy on the ``labeled`` images, and as weighted: ``entropy`` of each prediction on the unlabeled ones, whose
     logits are given, ``balance``, the cross-entropy of their mean from the uniform, ``decay``, the squares of C's head."""
-    logits = C.logits(batch["labelled"]).float()
-    batch.log("C/labelled-error", (logits.argmax(1) != batch["y"]).float().mean())
+    logits = C.logits(batch["labeled"]).float()
+    batch.log("C/labeled-error", (logits.argmax(1) != batch["y"]).float().mean())
     loss = F.cross_entropy(logits, batch["y"])
-    if unlabelled is not None:
-        p = unlabelled.float().softmax(1)
+    if unlabeled is not None:
+        p = unlabeled.float().softmax(1)
         mean = parallel.mean_with_gradient(p.mean(0))  # of all processes' images
-        entropy = -(p * unlabelled.float().log_softmax(1)).sum(1).mean()
+        entropy = -(p * unlabeled.float().log_softmax(1)).sum(1).mean()
         loss = loss + weights["entropy"] * entropy - weights["balance"] * mean.clamp(min=1e-12).log().mean()
     if weights["decay"]:
         loss = loss + weights["decay"] * C.head.weight.float().square().sum()
@@ -35,7 +35,7 @@ def classifier_loss(C: nn.Module, batch: Batch, unlabelled: Tensor | None, weigh
 
 @GAMES.register("classification")
 class Classification(Game):
-    """C alone, on ``labelled`` images and their classes ``y``; with ``entropy`` or ``balance`` on unlabelled ones ``x`` too.
+    """C alone, on ``labeled`` images and their classes ``y``; with ``entropy`` or ``balance`` on unlabeled ones ``x`` too.
     Other networks rest."""
 
     takes = ("C",)
@@ -48,7 +48,7 @@ class Classification(Game):
             raise ValueError(f"networks.C: classification needs a classifier, which {type(self.C).__name__} is not")
         self.weights = {"entropy": entropy, "balance": balance, "decay": decay}
         self.looks = bool(entropy or balance)
-        self.needs = ("labelled", "y", "x") if self.looks else ("labelled", "y")
+        self.needs = ("labeled", "y", "x") if self.looks else ("labeled", "y")
 
     def turns(self) -> Sequence[Turn]:
         return [Turn(("C",), self.loss_C)]
@@ -57,9 +57,9 @@ class Classification(Game):
         return classifier_loss(self.C, batch, self.C.logits(batch["x"]) if self.looks else None, self.weights)
 
     def prepare(self, batch: Batch) -> None:
-        """A classifier that sets itself from data (``initialise``) is given 500 labelled images."""
-        if hasattr(self.C, "initialise"):
-            self.C.initialise(batch["labelled"][:500])
+        """A classifier that sets itself from data (``initialize``) is given 500 labeled images."""
+        if hasattr(self.C, "initialize"):
+            self.C.initialize(batch["labeled"][:500])
 
     def ships(self) -> dict[str, Any]:
         return {"kind": "classify", "networks": ["C"], "classifier": "C"}

@@ -80,14 +80,14 @@ class Mixture(Baseline):
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         sizes = torch.tensor([len(m) for m in self.members], dtype=torch.float32)
         chosen = torch.multinomial(sizes, n, replacement=True, generator=generator)
-        drawn = []
+        draw = []
         for k in chosen.tolist():
             some = self.codes[self.members[k]]
-            centre = some.mean(0)
+            center = some.mean(0)
             # Members weighted by noise have exactly the cluster's covariance: no square root of a singular one is needed.
             weights = torch.randn(len(some), generator=generator) / max(len(some) - 1, 1) ** 0.5
-            drawn.append(centre + weights @ (some - centre))
-        return self.mean + torch.stack(drawn) @ self.basis.T
+            draw.append(center + weights @ (some - center))
+        return self.mean + torch.stack(draw) @ self.basis.T
 
 
 class Noisy(Baseline):
@@ -126,10 +126,10 @@ def principal(x: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def clusters(x: Tensor, count: int, rounds: int = 30) -> list[Tensor]:
     """k-means (Lloyd 1982) from evenly spread members: the rows of x [N, K] that belong to each of ``count`` clusters."""
-    centres = x[spread(len(x), count)]
+    centers = x[spread(len(x), count)]
     for _ in range(rounds):
-        nearest = torch.cdist(x, centres).argmin(1)
-        sums = torch.zeros_like(centres).index_add_(0, nearest, x)
-        sizes = nearest.bincount(minlength=len(centres))[:, None]
-        centres = torch.where(sizes > 0, sums / sizes.clamp(min=1), centres)
-    return [(nearest == k).nonzero().flatten() for k in range(len(centres))]
+        nearest = torch.cdist(x, centers).argmin(1)
+        sums = torch.zeros_like(centers).index_add_(0, nearest, x)
+        sizes = nearest.bincount(minlength=len(centers))[:, None]
+        centers = torch.where(sizes > 0, sums / sizes.clamp(min=1), centers)
+    return [(nearest == k).nonzero().flatten() for k in range(len(centers))]

@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.metrics.images import Images
-from zoo.metrics.seen import Progress, keep, place, recall
+from zoo.metrics.statistics import Progress, keep, place, recall
 
 COUNT = 2_000  # generated, and as many held-out images, that are compared; they alone are in memory
-NEIGHBOURS = 50
+NEIGHBORS = 50
 PERCENTILE = 1.0
 BLOCK = 2_000  # training images compared at once
 SHIFT = 1  # pixels, each way along both axes
@@ -59,20 +59,20 @@ def ratios(images: Images, train: Images, progress: Progress | None = None) -> T
         x = x.float() / 255
         parts.append(views(x if [*x.shape[2:]] == side else F.interpolate(x, side, mode="bilinear", antialias=True)))
     x = torch.cat(parts, 1)
-    centre = x.mean((0, 1))  # distances come from products, which lose digits far from the origin
-    x = x - centre
+    center = x.mean((0, 1))  # distances come from products, which lose digits far from the origin
+    x = x - center
     # |x - r|^2 = |r|^2 - 2 (x.r - |x|^2 / 2): one product, and the best view is the one for which that bracket is largest.
     x = torch.cat([x, -x.square().sum(2, keepdim=True) / 2], 2)  # [18, n, D + 1]
     nearest, done = x.new_empty(x.shape[1], 0), 0
     for real in train.chunks(BLOCK):
-        r = shrunk(real.float() / 255) - centre
+        r = shrunk(real.float() / 255) - center
         r = torch.cat([r, r.new_ones(len(r), 1)], 1)
         best = x[0] @ r.T
         for view in x[1:]:
             torch.maximum(best, view @ r.T, out=best)
         squared = r[:, :-1].square().sum(1) - 2 * best  # [n, training images of the block]
         nearest = torch.cat([nearest, squared], 1)
-        nearest = nearest.topk(min(NEIGHBOURS, nearest.shape[1]), largest=False).values  # [n, 50], the nearest first
+        nearest = nearest.topk(min(NEIGHBORS, nearest.shape[1]), largest=False).values  # [n, 50], the nearest first
         done += len(real)
         if progress:
             progress(done, train.count, "training images compared")
@@ -80,13 +80,15 @@ def ratios(images: Images, train: Images, progress: Progress | None = None) -> T
     return distances[:, 0] / distances.mean(1).clamp(min=1e-12)
 
 
-def near_copies(images: Images, train: Images, held: Images, progress: Progress | None = None) -> tuple[float, float]:
+def near_copies(
+    images: Images, train: Images, holdout: Images, progress: Progress | None = None
+) -> tuple[float, float]:
     """The share of ``images`` whose ratio is below the bound that ``held`` sets, and its standard error."""
-    images, held = images.at_most(COUNT), held.at_most(COUNT)
-    path = place("near-copies", RULE, train.content(), held.content())
+    images, holdout = images.at_most(COUNT), holdout.at_most(COUNT)
+    path = place("near-copies", RULE, train.content(), holdout.content())
     kept = recall(path)
     if kept is None:
-        kept = {"ratios": ratios(held, train, progress)}
+        kept = {"ratios": ratios(holdout, train, progress)}
         keep(path, kept)
     bound = kept["ratios"].quantile(PERCENTILE / 100)
     share = float((ratios(images, train, progress) < bound).float().mean())

@@ -22,19 +22,19 @@ from zoo.data import facts as facts_of
 from zoo.data import open_data
 from zoo.data.store import ImageData
 from zoo.data.views import VIEWS
-from zoo.metrics import copies, meaning, paired, scores, subjects
+from zoo.metrics import copies, image_source, label_scores, paired, scores
 from zoo.metrics import features as networks
 from zoo.metrics.features import Features
+from zoo.metrics.image_source import ImageSource, translated, translation
 from zoo.metrics.images import Images, from_data, from_folder, padded
-from zoo.metrics.seen import SPLITS, Progress, Seen, reference, see
-from zoo.metrics.subjects import Subject, translated, translation
+from zoo.metrics.statistics import SPLITS, FeatureStatistics, Progress, compute, reference
 from zoo.recipe import Stream
 from zoo.registry import METRICS, nearest
 from zoo.version import __version__
 
 USUAL = ("fd", "kid", "is", "precision", "recall", "density", "coverage")
 USUAL_PAIRED = ("psnr", "ssim", "lpips")
-MEANING = ("error", "information", "code-accuracy", "recognised")
+LABEL_METRICS = ("error", "information", "code-accuracy", "class_accuracy")
 ENOUGH = 10_000  # images of a test split that is large enough to be the reference
 
 
@@ -57,10 +57,10 @@ def evaluate(
 
     ``metrics``: names from ``zoo.registry.METRICS``; by default Frechet distance, KID, Inception-type score, precision,
     recall, density, coverage, for translators on pairs PSNR, SSIM and LPIPS (where its network is at hand), for coupled
-    models whose domains are views of the same images the pixels' agreement, and of ``MEANING`` what the model can be scored by:
+    models whose domains are views of the same images the pixels' agreement, and of ``LABEL_METRICS`` what the model can be scored by:
     of one that only classifies its error alone.
     ``dataset``: the reference, as for :func:`zoo.train`; by default what the weights were trained on. ``split``: of it.
-    ``features``: a ruler, ``inception`` or ``timm:NAME``; by default the data set's ruler. ``n``: generated images (10,000;
+    ``features``: a feature network, ``inception`` or ``timm:NAME``; by default the data set's feature network. ``n``: generated images (10,000;
     of a folder all). ``seed``: image k has the seed ``seed + k``. ``to``: a translator's direction, or which domain of a
     coupled model (by default the first). ``inception``: the file of its weights. ``progress(done, total, what)`` is called as images go by.
 
@@ -69,8 +69,8 @@ def evaluate(
     weights can't be had.
     """
     began = time.monotonic()
-    subject = subjects.find(what, device)
-    desk = Desk(subject, dataset, split, features, n, seed, to, inception, device, progress)
+    source = image_source.find(what, device)
+    desk = ScoreInputs(source, dataset, split, features, n, seed, to, inception, device, progress)
     chosen, notes = desk.choose(metrics)
     found: dict[str, float] = {}
     errors: dict[str, float] = {}
@@ -82,7 +82,7 @@ def evaluate(
     for metric, values in desk.score_pairs([m for m in chosen if desk.is_paired(m)]).items():
         _put((float(values.mean()), float(values.std() / len(values) ** 0.5)), metric, found, errors)
     return {
-        "what": subject.name,
+        "what": source.name,
         "scores": found,
         "errors": errors,
         "notes": notes,
@@ -91,14 +91,14 @@ def evaluate(
     }
 
 
-def lacking(subject: Subject, metric: str) -> str:
-    """What ``subject`` would have to be to have a score, in words; '' where it can have it."""
+def lacking(source: ImageSource, metric: str) -> str:
+    """What ``source`` would have to be to have a score, in words; '' where it can have it."""
     needs = {
-        "fake": (subject.makes_images, "what makes images"),
-        "images": (subject.makes_images, "what makes images"),
-        "classifier": (subject.classifies, "a model that classifies"),
-        "recogniser": (subject.recognises, "a model that reads categorical codes off images"),
-        "asked": (subject.classes > 0, "a class-conditional model"),
+        "fake": (source.makes_images, "what makes images"),
+        "images": (source.makes_images, "what makes images"),
+        "classifier": (source.classifies, "a model that classifies"),
+        "recognizer": (source.recognizes, "a model that reads categorical codes off images"),
+        "asked": (source.classes > 0, "a class-conditional model"),
     }
     return next((needs[p][1] for p in METRICS.parameters(metric) if p in needs and not needs[p][0]), "")
 
@@ -109,24 +109,24 @@ def _put(value: float | tuple[float, float], label: str, found: dict[str, float]
         errors[label] = error
 
 
-class Desk:
+class ScoreInputs:
     """What scores ask for, made when it is first asked for. Attributes bear the names of the scores' parameters."""
 
-    def __init__(self, subject: Subject, dataset: Any, split: str | None, features: str | None, n: int | None, seed: int,
+    def __init__(self, source: ImageSource, dataset: Any, split: str | None, features: str | None, n: int | None, seed: int,
                  to: str | None, inception: Any, device: str, progress: Progress | None):  # fmt: skip
         if n is not None and n < 2:
             raise ValueError(f"n={n}: at least 2 images are needed to be scored")
-        self.subject, self.n, self.seed, self.progress = subject, n, seed, progress
-        self.source = subject.dataset if dataset is None else dataset
+        self.source, self.n, self.seed, self.progress = source, n, seed, progress
+        self.source = source.dataset if dataset is None else dataset
         self.facts = facts_of(self.source)
         if self.facts.resolution == 0:
             raise ValueError(f"dataset={self.facts.name}: holds points, not images")
-        if to is not None and not (subject.translates or subject.couples):
-            raise ValueError(f"to={to}: '{subject.name}' does not translate and has one domain; leave it out")
+        if to is not None and not (source.translates or source.couples):
+            raise ValueError(f"to={to}: '{source.name}' does not translate and has one domain; leave it out")
         self.to = to
         self.given = split is not None or isinstance(self.source, ImageData)  # the split is the user's choice
         self.split, self.split_rule = self._choose_split(split)
-        self.translation = translation(subject, to, self.source, self.split, progress) if subject.translates else None
+        self.translation = translation(source, to, self.source, self.split, progress) if source.translates else None
         self._chosen = (features, inception, device)
         self.used: dict[str, Any] = {}
 
@@ -138,7 +138,7 @@ class Desk:
             if split not in have:
                 raise ValueError(f"split={split}: {self.facts.name} has {', '.join(have)}")
             return split, "named"
-        if self.subject.translates and "test" in have:
+        if self.source.translates and "test" in have:
             return "test", "held-out pairs"
         if have.get("test", 0) >= ENOUGH:
             return "test", f"test, since it holds at least {ENOUGH:,} images"
@@ -157,25 +157,25 @@ class Desk:
             for metric in metrics:
                 if metric not in METRICS:
                     raise ValueError(f"metrics={metric}: {_unknown(metric)}")
-                if lack := lacking(self.subject, metric):
-                    raise ValueError(f"metrics={metric}: it is a score of {lack}, and '{self.subject.name}' is none")
+                if lack := lacking(self.source, metric):
+                    raise ValueError(f"metrics={metric}: it is a score of {lack}, and '{self.source.name}' is none")
                 if self.is_paired(metric) and self._pairs is None:
                     raise ValueError(f"metrics={metric}: there are no pairs here; it needs a translator on paired data, a coupled "
                                      "model of two views, or two folders of images with the same names")  # fmt: skip
             if not metrics:
                 raise ValueError("metrics: the list is empty")
             return list(dict.fromkeys(metrics)), []
-        meant = [m for m in MEANING if not lacking(self.subject, m)]
-        dropped = [m for m in meant if "labelled" in METRICS.parameters(m)] if self._unlabelled else []
-        notes = [f"{self._unlabelled}: no {', '.join(dropped)}"] if dropped else []
+        meant = [m for m in LABEL_METRICS if not lacking(self.source, m)]
+        dropped = [m for m in meant if "labeled" in METRICS.parameters(m)] if self._unlabeled else []
+        notes = [f"{self._unlabeled}: no {', '.join(dropped)}"] if dropped else []
         meant = [m for m in meant if m not in dropped]
-        if not self.subject.makes_images:
+        if not self.source.makes_images:
             return meant, notes
         chosen = [m for m in USUAL if m != "is" or self.network.classifies]
         if self.images.count < SPLITS and "is" in chosen:
             chosen.remove("is")
             notes.append(f"{self.images.count} images: no Inception-type score, which needs {SPLITS}")
-        chosen += [m for m in meant if m != "recognised" or self._same_classes]
+        chosen += [m for m in meant if m != "class_accuracy" or self._same_classes]
         notes += (
             [] if self.network.classifies else [f"{self.network.name} predicts no classes: no Inception-type score"]
         )
@@ -196,7 +196,7 @@ class Desk:
     def network(self) -> Features:
         name, inception, device = self._chosen
         name = name or networks.default(self.facts.name)
-        device = self.subject.device if self.subject.model is not None else device
+        device = self.source.device if self.source.model is not None else device
         return networks.find(name, device=device, inception=inception)
 
     @functools.cached_property
@@ -204,40 +204,44 @@ class Desk:
         """The generated images."""
         if self.translation:
             way = self.translation
-            data = self._data(self.split, self.subject.model.resolution)
-            images, classes = translated(self.subject.model, data, way.source, way.to), ""
+            data = self._data(self.split, self.source.model.resolution)
+            images, classes = translated(self.source.model, data, way.source, way.to), ""
             images = images.at_most(self.n or images.count)
         else:
             which = {"to": self.to} if self.to else {}
-            images, classes = self.subject.images(self.n, self.seed, self.facts.channels, **which)
+            images, classes = self.source.images(self.n, self.seed, self.facts.channels, **which)
         self.used |= {"generated": images.count, "seed": self.seed} | ({"classes": classes} if classes else {})
         return images
 
     @functools.cached_property
-    def fake(self) -> Seen:
-        return see(self.network, self.images, self.progress, "generated images")
+    def fake(self) -> FeatureStatistics:
+        return compute(self.network, self.images, self.progress, "generated images")
 
     @functools.cached_property
-    def real(self) -> Seen:
+    def real(self) -> FeatureStatistics:
         rows = None if self.translation is None else self.translation.target
         images = self._real_images(self.split, rows, pad=not self.network.pads)
-        seen, content = reference(self.network, images, self.progress)
-        self.used["reference"] = {"images": seen.count, "content": content[:16], "statistics": seen.digest()}
-        return seen
+        statistics, content = reference(self.network, images, self.progress)
+        self.used["reference"] = {
+            "images": statistics.count,
+            "content": content[:16],
+            "statistics": statistics.digest(),
+        }
+        return statistics
 
     @functools.cached_property
     def train(self) -> Images:
         return self._real_images("train")
 
     @functools.cached_property
-    def held(self) -> Images:
-        if not self._held_split or "train" not in self.facts.splits:
+    def holdout(self) -> Images:
+        if not self._holdout_split or "train" not in self.facts.splits:
             raise ValueError(f"metrics=near-copies: {self.facts.name} has {', '.join(self.facts.splits)}; it needs training "
                              "images and held-out ones")  # fmt: skip
-        return self._real_images(self._held_split)
+        return self._real_images(self._holdout_split)
 
     @property
-    def _held_split(self) -> str | None:
+    def _holdout_split(self) -> str | None:
         names = (self.split, "test", *self.facts.splits)
         return next((s for s in names if s != "train" and s in self.facts.splits), None)
 
@@ -245,48 +249,48 @@ class Desk:
 
     @property
     def classifier(self) -> Any:
-        return self.subject.model
+        return self.source.model
 
     @property
-    def recogniser(self) -> Any:
-        return self.subject.model
+    def recognizer(self) -> Any:
+        return self.source.model
 
     @property
     def seeds(self) -> range:
-        self.used["codes"] = {"images": meaning.COUNT, "seed": self.seed}
-        return range(self.seed, self.seed + meaning.COUNT)
+        self.used["codes"] = {"images": label_scores.COUNT, "seed": self.seed}
+        return range(self.seed, self.seed + label_scores.COUNT)
 
     @property
     def asked(self) -> Tensor:
-        return torch.tensor(self.subject.asked(self.images.count))
+        return torch.tensor(self.source.asked(self.images.count))
 
     @functools.cached_property
-    def labelled(self) -> tuple[Images, Tensor]:
+    def labeled(self) -> tuple[Images, Tensor]:
         """Held-out images as the model takes them, or those of the split that was named, and their classes."""
-        if self._unlabelled:
-            raise ValueError(f"metrics: {self._unlabelled}")
-        stage, split = self.subject.stage, self.split if self.given else self._held_split
+        if self._unlabeled:
+            raise ValueError(f"metrics: {self._unlabeled}")
+        stage, split = self.source.stage, self.split if self.given else self._holdout_split
         pad = stage.resolution if stage and stage.data.pad else 0
-        data = self._data(split, None if pad else self.subject.model.resolution)
+        data = self._data(split, None if pad else self.source.model.resolution)
         images = from_data(data)
-        self.used["labelled"] = {"images": len(data), "split": split, "content": images.content()[:16]}
+        self.used["labeled"] = {"images": len(data), "split": split, "content": images.content()[:16]}
         return images.mapped(padded(pad)) if pad else images, data.labels("y")
 
     @property
-    def _unlabelled(self) -> str:
-        """Why there are no labelled images to compare with; '' where there are."""
+    def _unlabeled(self) -> str:
+        """Why there are no labeled images to compare with; '' where there are."""
         if "y" not in self.facts.keys:
             return f"{self.facts.name} has no classes"
         return (
             ""
-            if self.given or self._held_split
+            if self.given or self._holdout_split
             else f"{self.facts.name} has no held-out images (--split train names the others)"
         )
 
     @property
     def _same_classes(self) -> bool:
         """Whether the feature network was taught the classes of the data set that the model was."""
-        taught = self.subject.card.get("dataset", {}).get("name", "")
+        taught = self.source.card.get("dataset", {}).get("name", "")
         return self.network.classifies and f"{taught}-".startswith(f"{self.network.name}-")
 
     def _data(self, split: str, resolution: int | None = None) -> ImageData:
@@ -298,40 +302,40 @@ class Desk:
             images = from_folder(self.source, self._channels, split)[0]
         else:
             # A set of images of many sizes has to be prepared at one: that of the images to be scored.
-            size = None if self.facts.resolution else getattr(self.subject.model, "resolution", None)
+            size = None if self.facts.resolution else getattr(self.source.model, "resolution", None)
             data = self._data(split, size)
             if self.stream and self.stream.where:
-                rows = subjects.rows(data, self.stream.where)
+                rows = image_source.rows(data, self.stream.where)
             images = from_data(data, rows)
-        stage = self.subject.stage
+        stage = self.source.stage
         if pad and stage and stage.data.pad:
             images = images.mapped(padded(stage.resolution))
         return images.mapped(VIEWS[self.stream.view]) if self.stream and self.stream.view else images
 
     @functools.cached_property
     def stream(self) -> Stream | None:
-        """What a coupled model's domain was learnt from, None for other models."""
-        return self.subject.stream(self.to) if self.subject.couples else None
+        """What a coupled model's domain was learned from, None for other models."""
+        return self.source.stream(self.to) if self.source.couples else None
 
     @functools.cached_property
     def twin(self) -> Callable[[Tensor], Tensor] | None:
         """What makes of an image of a coupled model's first domain what its twin should be, where that is a view of it."""
-        if not self.subject.couples:
+        if not self.source.couples:
             return None
-        a, b = (self.subject.stream(domain) for domain in self.subject.model.domains)
+        a, b = (self.source.stream(domain) for domain in self.source.model.domains)
         return VIEWS[b.view] if b.view and not a.view and a.where == b.where else None
 
     @property
     def _channels(self) -> int:
-        return getattr(self.subject.model, "channels", None) or (self.subject.data or self).facts.channels
+        return getattr(self.source.model, "channels", None) or (self.source.data or self).facts.channels
 
     # Pairs --------------------------------------------------------------------------------------------------------------
 
     def _twins(self) -> tuple[Images, Images]:
         """A coupled model's images of the second domain, and the views of those of the first."""
         first, second = (
-            self.subject.images(self.n, self.seed, self.facts.channels, to=domain)[0]
-            for domain in self.subject.model.domains
+            self.source.images(self.n, self.seed, self.facts.channels, to=domain)[0]
+            for domain in self.source.model.domains
         )
         self.used |= {"seed": self.seed}
         return second, first.mapped(self.twin)
@@ -342,13 +346,13 @@ class Desk:
         if self.translation:
             if not self.translation.paired:
                 return None
-            truth = from_data(self._data(self.split, self.subject.model.resolution), self.translation.target)
+            truth = from_data(self._data(self.split, self.source.model.resolution), self.translation.target)
             return self.images, truth.at_most(self.images.count)
         if self.twin:
             return self._twins()
-        if self.subject.folder is None or not str(self.source).startswith("folder:"):
+        if self.source.folder is None or not str(self.source).startswith("folder:"):
             return None
-        return _same_names(self.subject.folder, self.source, self._channels, self.split)
+        return _same_names(self.source.folder, self.source, self._channels, self.split)
 
     def score_pairs(self, metrics: Sequence[str]) -> dict[str, Tensor]:
         """Each score's values, float64 [n], in one pass over the pairs."""
@@ -378,12 +382,12 @@ class Desk:
         import torch_fidelity
 
         made = self.__dict__  # what was asked for
-        said: dict[str, Any] = {"weights": self.subject.weights, "device": str(self.subject.device)}
+        said: dict[str, Any] = {"weights": self.source.weights, "device": str(self.source.device)}
         if "network" in made:
             at = self.network
             said |= {"features": at.name, "features_hash": at.hash, "resize": at.resize, "device": str(at.device)}
             said["dtype"] = "features float32, moments float64"
-        said["quantisation"] = "uint8, rounded half up, both sides"
+        said["quantization"] = "uint8, rounded half up, both sides"
         said |= {"dataset": self.facts.name, "split": self.split, "split_rule": self.split_rule, **self.used}
         if "real" in made and "fake" in made:
             a, b = len(self.fake.features), len(self.real.features)
@@ -391,19 +395,19 @@ class Desk:
             said["kid"] = (
                 f"{scores.SUBSETS} subsets of {scores.subset(self.fake, self.real)}; its error is their standard deviation"
             )
-            said["neighbours"] = {
-                "precision, recall": scores.PRECISION_NEIGHBOURS,
-                "density, coverage": scores.DENSITY_NEIGHBOURS,
+            said["neighbors"] = {
+                "precision, recall": scores.PRECISION_NEIGHBORS,
+                "density, coverage": scores.DENSITY_NEIGHBORS,
             }
         if "train" in made:
-            judged, real = (i.at_most(copies.COUNT).count for i in (self.images, self.held))
+            judged, real = (i.at_most(copies.COUNT).count for i in (self.images, self.holdout))
             counts = {"generated": judged, "train": self.train.count, "held_out": real}
-            known = {"train_content": self.train.content()[:16], "held_out_content": self.held.content()[:16]}
-            said["near_copies"] = {**counts, **known, "held_out_split": self._held_split, "rule": copies.RULE}
+            known = {"train_content": self.train.content()[:16], "held_out_content": self.holdout.content()[:16]}
+            said["near_copies"] = {**counts, **known, "held_out_split": self._holdout_split, "rule": copies.RULE}
         if self.translation:
             said["to"] = self.translation.to
         elif self.to:
-            said["to"] = self.subject.model.direction(self.to)
+            said["to"] = self.source.model.direction(self.to)
         said["versions"] = {
             "zoo": __version__,
             "torch": torch.__version__,
@@ -432,8 +436,8 @@ def _same_names(made: Path, truth: Any, channels: int, split: str) -> tuple[Imag
 
 # During training ------------------------------------------------------------------------------------------------------
 
-WATCHED = ("fd", "kid")
-WATCH = 2_000  # images: enough to see a trend, and quick
+WATCH_METRICS = ("fd", "kid")
+WATCH_COUNT = 2_000  # images: enough to see a trend, and quick
 
 
 def check_watch(name: str) -> None:
@@ -442,10 +446,12 @@ def check_watch(name: str) -> None:
 
 
 def watch(model: Any, source: Any) -> dict[str, Any]:
-    """``scores`` of a model while it trains, and their ``protocol``: ``WATCHED`` by the data set's ruler on ``WATCH`` images with
+    """``scores`` of a model while it trains, and their ``protocol``: ``WATCH_METRICS`` by the data set's feature network on ``WATCH_COUNT`` images with
     the seeds 0, 1, ..., against the same reference as :func:`evaluate` (a distance stands a little above its: fewer images). Of a
     translator: of its first direction, as many as there are; of a model that only classifies its error. ``source``: what it is trained on."""
     to = next(iter(model.to_network)) if model.verb == "translate" else None
-    found = evaluate(model, ("error",) if model.verb == "classify" else WATCHED, dataset=source, n=WATCH, to=to)
+    found = evaluate(
+        model, ("error",) if model.verb == "classify" else WATCH_METRICS, dataset=source, n=WATCH_COUNT, to=to
+    )
     weights = {"checkpoint": "none: the model in training"}
     return {"scores": found["scores"], "protocol": {**found["protocol"], "weights": weights}}

@@ -1,6 +1,6 @@
 """Feature networks by name, all with one face: uint8 images in, features (and logits) out.
 
-``cifar10``, ...      the zoo's own rulers (``zoo.metrics.rulers``); scores are named after them: ``fd-cifar10``
+``cifar10``, ...      the zoo's own feature networks (``zoo.metrics.feature_networks``); scores are named after them: ``fd-cifar10``
 ``inception``         the Inception-v3 of 2015 as torch-fidelity ships it, the only network whose distance is called FID
 ``timm:NAME``         a pretrained backbone of timm, for those who can fetch it: ``fd-timm:NAME``
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.files import beside
-from zoo.metrics import rulers
+from zoo.metrics import feature_networks
 from zoo.registry import nearest
 
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"  # the end of its name begins its SHA-256
@@ -70,12 +70,12 @@ class Features:
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
     """Without TF32: a score is not to depend on what training allowed."""
-    held = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    holdout = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = held
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = holdout
 
 
 def find(name: str, *, device: torch.device | str = "cpu", inception: str | Path | None = None) -> Features:
@@ -87,40 +87,40 @@ def find(name: str, *, device: torch.device | str = "cpu", inception: str | Path
         return from_inception(inception, device)
     if name.startswith("timm:"):
         return from_timm(name, device)
-    if name not in rulers.names():
-        known = [*rulers.names(), "inception", "timm:NAME"]
+    if name not in feature_networks.names():
+        known = [*feature_networks.names(), "inception", "timm:NAME"]
         raise ValueError(f"features='{name}': no such feature network{nearest(name, known) or ';'} {others()}")
-    return from_ruler(rulers.load(name), device)
+    return from_feature_network(feature_networks.load(name), device)
 
 
 def others() -> str:
     """The ways to measure without a network, in words."""
-    return f"the zoo's own are {', '.join(rulers.names()) or 'none'}; those of others: inception, timm:NAME"
+    return f"the zoo's own are {', '.join(feature_networks.names()) or 'none'}; those of others: inception, timm:NAME"
 
 
 def default(dataset: str) -> str:
-    """The ruler for a data set: the one that bears its name, or the beginning of it (fashion-mnist for fashion-mnist-10k).
+    """The feature network for a data set: the one that bears its name, or the beginning of it (fashion-mnist for fashion-mnist-10k).
     ValueError where there is none."""
-    for name in sorted(rulers.names(), key=len, reverse=True):
+    for name in sorted(feature_networks.names(), key=len, reverse=True):
         if dataset == name or dataset.startswith(f"{name}-"):
             return name
-    raise ValueError(f"features: there is no ruler for the data set '{dataset}', so name one; {others()}")
+    raise ValueError(f"features: there is no feature network for the data set '{dataset}', so name one; {others()}")
 
 
-def from_ruler(ruler: Any, device: torch.device | str = "cpu") -> Features:
+def from_feature_network(feature_network: Any, device: torch.device | str = "cpu") -> Features:
     """One of our own. The Inception-type score looks at the first of its heads."""
-    head = next(iter(ruler.network.heads.values()))
-    ruler.to(device)
-    pads, side = ruler.facts["fit"] == "pad", ruler.resolution
-    colour = "grey (Rec. 601)" if ruler.channels == 1 else "RGB"
+    head = next(iter(feature_network.network.heads.values()))
+    feature_network.to(device)
+    pads, side = feature_network.facts["fit"] == "pad", feature_network.resolution
+    color = "gray (Rec. 601)" if feature_network.channels == 1 else "RGB"
     how = f"black border, or bilinear antialiased where larger, to {side}x{side}" if pads else ""
-    resize = f"{how or f'bilinear antialiased to {side}x{side}'}, {colour}"
+    resize = f"{how or f'bilinear antialiased to {side}x{side}'}, {color}"
 
     def look(x: Tensor) -> tuple[Tensor, Tensor]:
-        features = ruler.features(x.float() / 255)
+        features = feature_network.features(x.float() / 255)
         return features, head(features)
 
-    return Features(ruler.name, ruler.hash, ruler, look, resize=resize, pads=pads)
+    return Features(feature_network.name, feature_network.hash, feature_network, look, resize=resize, pads=pads)
 
 
 # Networks of others ---------------------------------------------------------------------------------------------------
@@ -204,21 +204,21 @@ def from_timm(name: str, device: torch.device | str = "cpu") -> Features:
     return Features(name, content.hexdigest()[:16], network, look, resize=resize, classifies=False)
 
 
-def register(ruler: Any) -> str:
-    """Make a ruler known to torch-fidelity, so that its own calls and commands measure with it: the name to give as
+def register(feature_network: Any) -> str:
+    """Make a feature network known to torch-fidelity, so that its own calls and commands measure with it: the name to give as
     ``feature_extractor``."""
     from torch_fidelity import register_feature_extractor
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
-    network, name = from_ruler(ruler), f"zoo-{ruler.name}"
+    network, name = from_feature_network(feature_network), f"zoo-{feature_network.name}"
 
     class Extractor(FeatureExtractorBase):
         """uint8 [N, 3, H, W] -> what was asked of "features" and "logits"."""
 
         def __init__(self, name: str, features_list: list[str], **kwargs: Any):
             super().__init__(name, features_list)
-            self.network = ruler
+            self.network = feature_network
 
         @staticmethod
         def get_provided_features_list() -> tuple[str, ...]:
@@ -233,7 +233,9 @@ def register(ruler: Any) -> str:
             return False
 
         def forward(self, input: Tensor) -> tuple[Tensor, ...]:
-            x = input[:, : ruler.channels] if torch.equal(input[:, 0], input[:, -1]) else input  # grey comes as RGB
+            x = (
+                input[:, : feature_network.channels] if torch.equal(input[:, 0], input[:, -1]) else input
+            )  # gray comes as RGB
             found = dict(zip(("features", "logits"), network.look(x), strict=True))
             return tuple(found[key] for key in self.features_list)
 

@@ -35,18 +35,18 @@ class Images:
     def chunks(self, size: int = CHUNK) -> Iterator[Tensor]:
         """The images in pieces of ``size`` (fewer before a change of shape and at the end), so that how they are read does
         not change how they round."""
-        held: list[Tensor] = []
+        holdout: list[Tensor] = []
         for x in self.stream():
-            if held and x.shape[1:] != held[0].shape[1:]:
-                yield torch.cat(held)
-                held = []
-            held.append(x)
-            if sum(map(len, held)) >= size:
-                *whole, rest = torch.cat(held).split(size)
+            if holdout and x.shape[1:] != holdout[0].shape[1:]:
+                yield torch.cat(holdout)
+                holdout = []
+            holdout.append(x)
+            if sum(map(len, holdout)) >= size:
+                *whole, rest = torch.cat(holdout).split(size)
                 yield from whole
-                held = [rest]
-        if held:
-            yield torch.cat(held)
+                holdout = [rest]
+        if holdout:
+            yield torch.cat(holdout)
 
     def content(self) -> str:
         """SHA-256 of shapes and bytes, in hexadecimal."""
@@ -69,7 +69,7 @@ def spread(total: int, count: int) -> Tensor:
     return torch.arange(min(total, count)) * total // min(total, count)
 
 
-def quantised(x: Tensor) -> Tensor:
+def quantized(x: Tensor) -> Tensor:
     """Float [n, C, H, W] in [0, 1] -> uint8 on the CPU, rounded half up as in a PNG. RuntimeError at a NaN."""
     if not x.isfinite().all():
         raise RuntimeError("a generated image holds NaN or Inf: there is nothing to score")
@@ -81,7 +81,7 @@ def from_sampler(model: Any, n: int, seed: int, y: list[int] | None = None, chun
     given = which if y is None else {**which, "y": y}
 
     def stream() -> Iterator[Tensor]:
-        return map(quantised, model.iter_samples(n, seed=seed, chunk=chunk, **given))
+        return map(quantized, model.iter_samples(n, seed=seed, chunk=chunk, **given))
 
     return Images(n, stream, lambda k: from_sampler(model, k, seed, y and y[:k], chunk, **which))
 
@@ -98,7 +98,7 @@ def from_data(data: ImageData, rows: Tensor | None = None) -> Images:
 
 
 def from_folder(path: str | Path, channels: int, split: str | None = None) -> tuple[Images, list[Path]]:
-    """The images under a folder (of a split, by default of all), sorted by path and cut to their centre square, and their
+    """The images under a folder (of a split, by default of all), sorted by path and cut to their center square, and their
     files. ValueError for a folder without images; a file that can't be read is named when its turn comes."""
     name = str(path).removeprefix("folder:")
     folder = Folder(f"folder:{name}" + ("" if "?" in name else f"?channels={channels}"))

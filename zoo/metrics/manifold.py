@@ -18,18 +18,18 @@ BLOCK = 1000  # rows of a matrix of distances that exist at once
 def radii(x: Tensor, k: int) -> Tensor:
     """The distance of each of x [N, F] to its k-th nearest other: [N]. ValueError where there are not so many."""
     if len(x) <= k:
-        raise ValueError(f"{len(x)} images: at least {k + 1} are needed for their {k} nearest neighbours")
+        raise ValueError(f"{len(x)} images: at least {k + 1} are needed for their {k} nearest neighbors")
     nearest = [torch.cdist(rows, x).topk(k + 1, largest=False).values[:, -1] for rows in x.split(BLOCK)]
     return torch.cat(nearest)
 
 
 def density_coverage(fake: Tensor, real: Tensor, k: int = 5) -> tuple[float, float]:
     """Density and coverage of features ``fake`` [M, F] against ``real`` [N, F]."""
-    centre = real.mean(0)  # distances come from products, which lose digits far from the origin
-    fake, real = fake - centre, real - centre
-    held, covered = 0, 0
+    center = real.mean(0)  # distances come from products, which lose digits far from the origin
+    fake, real = fake - center, real - center
+    holdout, covered = 0, 0
     for rows, radius in zip(real.split(BLOCK), radii(real, k).split(BLOCK), strict=True):
         inside = torch.cdist(rows, fake) < radius[:, None]  # [rows, M]
-        held += int(inside.sum())
+        holdout += int(inside.sum())
         covered += int(inside.any(1).sum())
-    return held / (k * len(fake)), covered / len(real)
+    return holdout / (k * len(fake)), covered / len(real)

@@ -48,7 +48,7 @@ def ssim(made: Tensor, truth: Tensor) -> Tensor:
 
 
 def agreement(made: Tensor, truth: Tensor) -> Tensor:
-    """The share of values that lie on the same side of mid-grey."""
+    """The share of values that lie on the same side of mid-gray."""
     return ((made > 127) == (truth > 127)).double().flatten(1).mean(1)
 
 

@@ -30,7 +30,7 @@ def stages_of(resolution: int) -> int:
 
 class Half(nn.Module):
     """Convolutions with ELU. With ``vanishing``, those that keep the shape pass ``carry`` of their input on: the buffer is for
-    a ramp from 1, where such layers are the identity, to 0, where they are plain."""
+    a schedule from 1, where such layers are the identity, to 0, where they are plain."""
 
     def __init__(self, vanishing: bool):
         super().__init__()

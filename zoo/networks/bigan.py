@@ -23,7 +23,7 @@ from zoo.registry import NETWORKS
 EPS, KERNEL, LEAK = 1e-8, 5, 0.2
 
 
-def initialise(net: nn.Module) -> None:
+def initialize(net: nn.Module) -> None:
     for m in net.modules():
         if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             nn.init.normal_(m.weight, 0.0, 0.02)
@@ -52,7 +52,7 @@ class BiganMlpGenerator(nn.Module):
         self.l1, self.l2, self.z2 = linear(latent, hidden), linear(hidden, hidden), linear(latent, hidden)
         self.l3 = linear(hidden, math.prod(self.shape))
         self.n1, self.n2 = norm(hidden), norm(hidden)
-        initialise(self)
+        initialize(self)
 
     def forward(self, z: Tensor) -> Tensor:
         h = self.n1(self.l1(z)).relu()
@@ -68,10 +68,10 @@ class BiganMlpEncoder(nn.Module):
         super().__init__()
         self.l1, self.l2 = linear(channels * resolution**2, hidden), linear(hidden, hidden)
         self.l3, self.n2 = linear(hidden, latent), norm(hidden)
-        initialise(self)
+        initialize(self)
 
     def features(self, x: Tensor) -> Tensor:
-        """The last hidden layer, [N, hidden]: what the paper's nearest-neighbour test looks at."""
+        """The last hidden layer, [N, hidden]: what the paper's nearest-neighbor test looks at."""
         return leaky(self.n2(self.l2(leaky(self.l1(x.flatten(1))))))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class BiganMlpDiscriminator(nn.Module):
             linear(latent, hidden),
         )
         self.l3, self.n2 = linear(hidden, 1), norm(hidden)
-        initialise(self)
+        initialize(self)
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         h = leaky(self.l1(x.flatten(1)))
@@ -111,7 +111,7 @@ def into_convolutions(maps: nn.ModuleList) -> None:
 class BiganGenerator(nn.Module):
     """z [N, latent] -> x [N, channels, H, W] in (-1, 1), H a multiple of 16.
 
-    ``width``: maps before the last layer; twice as many a layer below. The linear layer's units are normalised one by one; z
+    ``width``: maps before the last layer; twice as many a layer below. The linear layer's units are normalized one by one; z
     enters every hidden convolution again.
     """
 
@@ -126,7 +126,7 @@ class BiganGenerator(nn.Module):
         self.codes = nn.ModuleList(linear(latent, m) for m in maps[1:])
         self.norms = nn.ModuleList(nn.BatchNorm2d(m, EPS) for m in maps[1:])
         self.output = self.up(width, channels)
-        initialise(self)
+        initialize(self)
         into_convolutions(self.codes)
 
     @staticmethod
@@ -156,7 +156,7 @@ class BiganDiscriminator(nn.Module):
         self.codes = nn.ModuleList(linear(latent, m) for m in maps[1:])
         self.norms = nn.ModuleList(nn.BatchNorm2d(m, EPS) for m in maps[1:])
         self.head = linear(maps[-1] * side * side, 1)
-        initialise(self)
+        initialize(self)
         into_convolutions(self.codes)
 
     @staticmethod
@@ -195,7 +195,7 @@ class BiganEncoder(nn.Module):
         )
         self.norms = nn.ModuleList([nn.Identity(), *(nn.BatchNorm2d(m, EPS) for m in widths[1:])])
         self.head = linear(widths[-1] * side * side, latent)
-        initialise(self)
+        initialize(self)
 
     def features(self, x: Tensor) -> Tensor:
         """The last convolution's output, flat: [N, maps * (H / 16)^2]."""
@@ -223,7 +223,7 @@ class BiganSmallEncoder(nn.Module):
         self.convs = nn.ModuleList(BiganDiscriminator.down(a, b) for a, b in pairwise([channels, *maps]))
         self.norms = nn.ModuleList([nn.Identity(), *(nn.BatchNorm2d(m, EPS) for m in maps[1:])])
         self.head = linear(maps[-1] * side * side, latent)
-        initialise(self)
+        initialize(self)
 
     def features(self, x: Tensor) -> Tensor:
         """The last convolution's output, flat: [N, 8 * width * (H / 16)^2]."""

@@ -5,7 +5,7 @@ authors' PyTorch code. The faces' layers are those of their Caffe code, which ho
 layers belong to one domain alone is ours. A coupled network is one module, so that what is shared is there once: one pass of a shared layer
 serves both domains. ``apart``: how many layers at the images' end belong to one domain alone; with all of them nothing is
 shared and the two are ordinary GANs. Where we differ: D hands on the difference of its two outputs, which is the logit that a
-softmax over the two takes; and in the faces' networks batch norm's gains are learnt with its biases.
+softmax over the two takes; and in the faces' networks batch norm's gains are learned with its biases.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from zoo.networks.mlp import one_hot
 from zoo.registry import NETWORKS
 
 
-def initialise(net: nn.Module) -> None:
+def initialize(net: nn.Module) -> None:
     """Weights N(0, .02), batch norm's gain N(1, .02), biases 0."""
     for m in net.modules():
         if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
@@ -63,7 +63,7 @@ class DcganGenerator(nn.Module):
     """z [N, latent] -> x [N, channels, resolution, resolution] in (-1, 1).
 
     ``width``: maps before the last layer; each layer below has twice as many, down to ``side`` x ``side``.
-    ``kernel``: 4 or 5. ``norm``: "maps", or "units" to normalise each unit of the 4x4 maps by itself.
+    ``kernel``: 4 or 5. ``norm``: "maps", or "units" to normalize each unit of the 4x4 maps by itself.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class DcganGenerator(nn.Module):
         for a, b in pairwise(maps):
             layers += [up(a, b, kernel), nn.BatchNorm2d(b, eps), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers, up(width, channels, kernel), nn.Tanh())
-        initialise(self)
+        initialize(self)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.layers(self.project(z))  # [N, maps, 4, 4], then twice the size a layer
@@ -130,7 +130,7 @@ class DcganDiscriminator(nn.Module):
             layers += [down(a, b, kernel), nn.BatchNorm2d(b, eps), act()]
         self.layers = nn.Sequential(*layers)
         self.head = nn.Linear(maps[-1] * side * side, 1, bias=False)
-        initialise(self)
+        initialize(self)
 
     def features(self, x: Tensor) -> Tensor:
         """The last hidden layer, flat: [N, maps * side^2]."""
@@ -180,7 +180,7 @@ class DcganDigitGenerator(nn.Module):
         self.n1 = nn.BatchNorm1d(hidden, eps, affine=False)
         self.n2 = nn.BatchNorm1d(units, eps, affine=False)
         self.n3 = nn.BatchNorm2d(width, eps, affine=False)
-        initialise(self)
+        initialize(self)
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         y = one_hot(y, self.classes, z.dtype)
@@ -216,7 +216,7 @@ class DcganDigitDiscriminator(nn.Module):
         self.n2 = nn.BatchNorm2d(2 * width, eps, affine=False)
         self.n3 = nn.BatchNorm1d(hidden, eps, affine=False)
         self.act = nn.LeakyReLU(0.2)
-        initialise(self)
+        initialize(self)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         y = one_hot(y, self.classes, x.dtype)

@@ -3,7 +3,7 @@
 J. Zhao, M. Mathieu, Y. LeCun, Energy-based Generative Adversarial Network, 2016, arXiv 1609.03126 (appendices B to D).
 
 Batch norm and ReLU after every layer but G's last and D's first and last. The paper's rule, which is DCGAN's, excepts
-G's output and D's input alone; D's last layer is a reconstruction here, and normalising that over a batch of fakes
+G's output and D's input alone; D's last layer is a reconstruction here, and normalizing that over a batch of fakes
 would give it the reals' moments. The convolutional G is DCGAN's.
 """
 
@@ -19,7 +19,7 @@ from zoo.networks.autoencoder import Autoencoder
 from zoo.registry import NETWORKS
 
 
-def initialise(net: nn.Module, scale: float) -> None:
+def initialize(net: nn.Module, scale: float) -> None:
     """Weights N(0, scale^2), biases 0, batch norm's gains 1."""
     for m in net.modules():
         if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
@@ -40,7 +40,7 @@ class EbganMlpGenerator(nn.Module):
         for a, b in pairwise([latent, *hidden]):
             layers += [nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers, nn.Linear(hidden[-1], math.prod(shape)), nn.Tanh(), nn.Unflatten(1, shape))
-        initialise(self, 0.02)
+        initialize(self, 0.02)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.layers(z)
@@ -58,7 +58,7 @@ class EbganMlpDiscriminator(Autoencoder):
             layers += [nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU(inplace=True)]
         decoder = nn.Sequential(nn.Linear(hidden[-1], math.prod(shape)), nn.Unflatten(1, shape))
         super().__init__(nn.Sequential(*layers), decoder)
-        initialise(self, 0.002)
+        initialize(self, 0.002)
 
 
 @NETWORKS.register("ebgan-discriminator")
@@ -79,4 +79,4 @@ class EbganDiscriminator(Autoencoder):
         for a, b in pairwise(reversed(maps)):
             up += [nn.ConvTranspose2d(a, b, 4, 2, 1), nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
         super().__init__(nn.Sequential(*down), nn.Sequential(*up, nn.ConvTranspose2d(width, channels, 4, 2, 1)))
-        initialise(self, 0.002)
+        initialize(self, 0.002)

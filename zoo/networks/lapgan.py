@@ -6,7 +6,7 @@ each further level makes from noise and the enlarged coarser image what that ima
 network only samples.
 
 The paper's step from 8x8 to 14x14 is no factor of two: both resizings go to a size that is named. Where we differ: resizing is
-bilinear with half-pixel centres, downwards with a filter as wide as the step. With classes, level 0 takes them beside its input as
+bilinear with half-pixel centers, downwards with a filter as wide as the step. With classes, level 0 takes them beside its input as
 ones and zeros, as in the authors' code; the initial weights are those without classes, there Torch's.
 """
 

@@ -1,11 +1,11 @@
-"""Layers that several families share: resampling convolutions, spectral normalisation, self-attention, class conditions.
+"""Layers that several families share: resampling convolutions, spectral normalization, self-attention, class conditions.
 
 *Resampling.* A nearest x2 enlargement followed by a 3x3 convolution is one 4x4 transposed convolution of stride 2,
 and a 3x3 convolution followed by 2x2 average pooling is one 4x4 convolution of stride 2: in both, the 4x4 kernel is the
 sum of the 3x3 one's four shifts. That is 16 multiply-adds where the two steps take 36. A 1x1 convolution commutes with
-both resamplings, so it runs where the image is small. Weights stay 3x3: in files, in counts, under spectral normalisation.
+both resamplings, so it runs where the image is small. Weights stay 3x3: in files, in counts, under spectral normalization.
 
-*Spectral normalisation.* Miyato, Kataoka, Koyama, Yoshida, "Spectral Normalization for Generative Adversarial Networks",
+*Spectral normalization.* Miyato, Kataoka, Koyama, Yoshida, "Spectral Normalization for Generative Adversarial Networks",
 2018, arXiv 1802.05957, section 2 and algorithm 1. One power iteration a forward pass, warm-started from the buffer ``u``.
 Where we differ from the authors' code: linear and embedding layers, like the convolutions, keep their ``u`` in eval mode.
 
@@ -54,9 +54,9 @@ class InstanceNorm2d(nn.InstanceNorm2d):
 
 
 class Spectral(nn.Module):
-    """The switch ``sn`` and the buffer ``u`` of a layer whose weight may be normalised."""
+    """The switch ``sn`` and the buffer ``u`` of a layer whose weight may be normalized."""
 
-    def normalise(self, sn: bool) -> None:
+    def normalize(self, sn: bool) -> None:
         self.sn = sn
         if sn:
             self.register_buffer("u", torch.randn(self.weight.shape[0]))
@@ -78,7 +78,7 @@ class Conv2d(nn.Conv2d, Spectral):
         glorot_(self.weight, gain)
         if bias:
             nn.init.zeros_(self.bias)
-        self.normalise(sn)
+        self.normalize(sn)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, inputs, H, W] -> [N, outputs, H, W], 2H x 2W after "up", H/2 x W/2 after "down"."""
@@ -113,7 +113,7 @@ class Linear(nn.Linear, Spectral):
         glorot_(self.weight)
         if bias:
             nn.init.zeros_(self.bias)
-        self.normalise(sn)
+        self.normalize(sn)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, inputs] -> [N, outputs]."""
@@ -126,7 +126,7 @@ class Embedding(nn.Embedding, Spectral):
     def __init__(self, entries: int, features: int, *, sn: bool = False):
         super().__init__(entries, features)
         glorot_(self.weight)
-        self.normalise(sn)
+        self.normalize(sn)
 
     def forward(self, y: Tensor) -> Tensor:
         """y int64 [N] -> [N, features]."""
@@ -141,7 +141,7 @@ def conditioned(y: Tensor | None) -> Tensor:
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation; with ``classes`` each class has its own gain and bias (Dumoulin et al. 2017, de Vries et al.
+    """Batch normalization; with ``classes`` each class has its own gain and bias (Dumoulin et al. 2017, de Vries et al.
     2017), which start at 1 and 0, so that all classes start alike."""
 
     def __init__(self, features: int, classes: int = 0, *, eps: float = 1e-5, momentum: float = 0.1):
@@ -165,7 +165,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 class SelfAttention(nn.Module):
     """SAGAN's block: every position adds what it gathers from a quarter of the positions, weighted by likeness.
 
-    Spectrally normalised 1x1 convolutions without biases; queries and keys have C/8 channels, values C/2. The result
+    Spectrally normalized 1x1 convolutions without biases; queries and keys have C/8 channels, values C/2. The result
     enters through the scalar ``gamma`` (the code's sigma), which starts at 0: the block starts as the identity.
     """
 
@@ -218,4 +218,4 @@ def doublings(resolution: int, steps: int, network: str) -> int:
     return resolution // 2**steps
 
 
-HE = math.sqrt(2.0)  # Glorot's deviation times this is what the ResNet papers call He initialisation
+HE = math.sqrt(2.0)  # Glorot's deviation times this is what the ResNet papers call He initialization

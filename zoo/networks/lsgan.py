@@ -16,7 +16,7 @@ from zoo.networks.mlp import one_hot
 from zoo.registry import NETWORKS
 
 
-def initialise(net: nn.Module) -> None:
+def initialize(net: nn.Module) -> None:
     """Convolutions: N(0, .02) cut at two deviations; other weights N(0, .02); biases 0."""
     for m in net.modules():
         if isinstance(m, nn.Conv2d):
@@ -65,7 +65,7 @@ class LsganGenerator(nn.Module):
             layers += [up(maps, outputs * width, 3, stride), nn.BatchNorm2d(outputs * width), nn.ReLU()]
             maps = outputs * width
         self.layers = nn.Sequential(*layers, up(maps, channels, 3, 1), nn.Tanh())
-        initialise(self)
+        initialize(self)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.layers(z)
@@ -86,7 +86,7 @@ class LsganDiscriminator(nn.Module):
             layers += [down(maps, 2 * maps), nn.BatchNorm2d(2 * maps), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers)
         self.head = nn.Linear(8 * width * size * size, 1)
-        initialise(self)
+        initialize(self)
 
     def features(self, x: Tensor) -> Tensor:
         """The last hidden layer, flat: [N, 8 * width * (resolution / 16)^2]."""
@@ -106,7 +106,7 @@ class Code(nn.Module):
         super().__init__()
         self.classes = classes if size else 0
         if size and not classes:
-            raise ValueError(f"classes=0: embed={size} needs labelled data; embed=0 needs none")
+            raise ValueError(f"classes=0: embed={size} needs labeled data; embed=0 needs none")
         self.linear = nn.Linear(classes, size) if size else None
 
     def forward(self, y: Tensor | None) -> Tensor | None:
@@ -126,7 +126,7 @@ def join(h: Tensor, code: Tensor | None) -> Tensor:
 class LsganCharacterGenerator(nn.Module):
     """Characters: z [N, latent] (and y [N], int64, with ``embed``) -> x [N, channels, H, W] in (0, 1).
 
-    H a multiple of 4. ``embed``: size of the class code, 0 for no classes. The first batch norm normalises
+    H a multiple of 4. ``embed``: size of the class code, 0 for no classes. The first batch norm normalizes
     each unit by itself.
     """
 
@@ -155,7 +155,7 @@ class LsganCharacterGenerator(nn.Module):
             up(width, channels, 5),
             nn.Sigmoid(),
         )
-        initialise(self)
+        initialize(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return self.layers(join(z, self.code(y)))
@@ -190,7 +190,7 @@ class LsganCharacterDiscriminator(nn.Module):
         self.l4 = nn.Linear(hidden + embed, 1)
         self.n2, self.n3 = nn.BatchNorm2d(maps[1]), nn.BatchNorm1d(hidden)
         self.act = nn.LeakyReLU(0.2)
-        initialise(self)
+        initialize(self)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         code = self.code(y)

@@ -5,7 +5,7 @@
 - M. Arjovsky et al., Wasserstein GAN, 2017, arXiv 1701.07875 (the ReLU MLPs).
 
 ``resolution=0`` means that x is a point [N, D] with D = ``channels``; otherwise x is an image [N, C, H, W]
-with H = W = ``resolution``. cGAN names no initialisation and not where its dropout sits: we take the
+with H = W = ``resolution``. cGAN names no initialization and not where its dropout sits: we take the
 deviations of the group's GAN code, and drop hidden units only (half of the inputs of each layer but the
 first ones).
 """
@@ -77,7 +77,7 @@ def mlp(
     """Linear layers from ``sizes[0]`` to ``sizes[-1]``.
 
     ``activation`` (of hidden layers) and ``scale`` (of all layers): one value, or one a layer. ``sn``: every layer
-    spectrally normalised. ``norm``: batch norm before each hidden activation.
+    spectrally normalized. ``norm``: batch norm before each hidden activation.
     """
     count = len(sizes) - 1
     activations = [*_each("activation", activation, count - 1), output]
@@ -141,7 +141,7 @@ class MlpGenerator(nn.Module):
 @NETWORKS.register("mlp-discriminator")
 class MlpDiscriminator(nn.Module):
     """x [N, channels] or [N, C, H, W] -> logit (or critic value) [N]. Arguments as MlpGenerator's; ``sn``: spectral
-    normalisation of every layer."""
+    normalization of every layer."""
 
     def __init__(
         self,

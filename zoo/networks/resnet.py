@@ -9,7 +9,7 @@
 One generator and one discriminator, whose arguments are what the papers vary; WGAN-GP's 64x64 critic stands apart. What a
 norm or a convolution has just made is overwritten (``relu_``, ``add_``), since neither needs it again for its gradient. Where we
 differ: resampling is folded into the convolutions and shortcuts run on the small image (``layers.py``), equal up to rounding;
-and batch normalisation keeps running averages for sampling where WGAN-GP's code always takes the batch's own statistics.
+and batch normalization keeps running averages for sampling where WGAN-GP's code always takes the batch's own statistics.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class DownBlock(nn.Module):
     """(Norm,) ReLU, 3x3, (norm,) ReLU, 3x3, average pooling where ``down``; the shortcut is 1x1 and pooling, or nothing.
 
     The ``first`` block sees the image itself: no norm, no ReLU before its first convolution. ``hidden`` is the width
-    between the two convolutions; ``layer_norm`` normalises each image over channels and positions, as in WGAN-GP's 64x64 critic.
+    between the two convolutions; ``layer_norm`` normalizes each image over channels and positions, as in WGAN-GP's 64x64 critic.
     """
 
     def __init__(self, inputs: int, outputs: int, hidden: int, *, first: bool = False, down: bool = True, sn: bool = False,

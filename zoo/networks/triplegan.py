@@ -22,7 +22,7 @@ from zoo.registry import NETWORKS
 @NETWORKS.register("triplegan-generator")
 class TripleGenerator(nn.Module):
     """z [N, latent], y int64 [N] -> images [N, channels, H, W] in (0, 1): linear layers with batch norm and softplus, a
-    weight-normalised one; y is appended before each."""
+    weight-normalized one; y is appended before each."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class TripleGenerator(nn.Module):
 
 @NETWORKS.register("triplegan-discriminator")
 class TripleDiscriminator(nn.Module):
-    """Images [N, channels, H, W], y int64 [N] -> logits [N]: weight-normalised ReLU layers of gain 1; y is appended before each,
+    """Images [N, channels, H, W], y int64 [N] -> logits [N]: weight-normalized ReLU layers of gain 1; y is appended before each,
     and once more ahead of the second one's noise. ``noise``: its deviation on the pixels, and before each later layer."""
 
     def __init__(

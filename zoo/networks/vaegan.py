@@ -22,7 +22,7 @@ from zoo.registry import NETWORKS
 EPS = 1e-6  # of the norms
 
 
-def initialise(net: nn.Module) -> None:
+def initialize(net: nn.Module) -> None:
     for m in net.modules():
         if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             area = math.prod(getattr(m, "kernel_size", ()))
@@ -69,7 +69,7 @@ class VaeganEncoder(nn.Module):
         convs = [layer for a, b in pairwise([channels, *widths]) for layer in down(a, b)]
         self.layers = nn.Sequential(*convs, nn.Flatten(), *dense(widths[-1] * side * side, hidden))
         self.mean, self.logvar = nn.Linear(hidden, latent), nn.Linear(hidden, latent)
-        initialise(self)
+        initialize(self)
 
     def features(self, x: Tensor) -> Tensor:
         """The last hidden layer, [N, hidden]."""
@@ -84,7 +84,7 @@ class VaeganEncoder(nn.Module):
 class VaeganDecoder(nn.Module):
     """z [N, latent] -> x [N, channels, H, W] in (-1, 1).
 
-    ``widths``: maps of the linear layer, whose units are normalised one by one, and of the transposed convolutions, each of
+    ``widths``: maps of the linear layer, whose units are normalized one by one, and of the transposed convolutions, each of
     which doubles the image.
     """
 
@@ -103,7 +103,7 @@ class VaeganDecoder(nn.Module):
         convs = [layer for a, b in pairwise(widths) for layer in up(a, b)]
         output = nn.Conv2d(widths[-1], channels, 5, padding=2)
         self.layers = nn.Sequential(*dense(latent, math.prod(first)), nn.Unflatten(1, first), *convs, output, nn.Tanh())
-        initialise(self)
+        initialize(self)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.layers(z)
@@ -136,7 +136,7 @@ class VaeganDiscriminator(nn.Module):
         self.compared = 2 + 3 * (depth - 1) + 1  # layers up to and with the convolution, before its norm
         self.dense = nn.Sequential(nn.Flatten(), *dense(widths[-1] * side * side, hidden))
         self.head = nn.Linear(hidden, 1)
-        initialise(self)
+        initialize(self)
 
     def similarity(self, x: Tensor) -> Tensor:
         """The layer in which images are compared: a convolution's output before norm and ReLU, [N, maps, h, w]."""

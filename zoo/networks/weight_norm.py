@@ -1,4 +1,4 @@
-"""Weight normalisation whose scales are first set from data, and additive noise: what Improved GAN's and Triple-GAN's nets share.
+"""Weight normalization whose scales are first set from data, and additive noise: what Improved GAN's and Triple-GAN's nets share.
 
 T. Salimans, D. P. Kingma, Weight Normalization: A Simple Reparameterization to Accelerate Training of Deep Neural Networks, 2016,
 arXiv 1602.07868, section 2 and 3, as in the code of Improved GAN (``nn.py``).
@@ -21,7 +21,7 @@ class WeightNorm(nn.Module):
 
     outputs_at = 0  # which dimension of the weight counts the outputs
 
-    def normalise(self, deviation: float, learned: bool, target: float = 1.0) -> None:
+    def normalize(self, deviation: float, learned: bool, target: float = 1.0) -> None:
         """Initial weights N(0, ``deviation``^2), gains 1, biases 0."""
         nn.init.normal_(self.weight, 0.0, deviation)
         nn.init.zeros_(self.bias)
@@ -54,7 +54,7 @@ class Linear(nn.Linear, WeightNorm):
 
     def __init__(self, inputs: int, outputs: int, deviation: float, *, learned: bool = False, target: float = 1.0):
         super().__init__(inputs, outputs)
-        self.normalise(deviation, learned, target)
+        self.normalize(deviation, learned, target)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.run(lambda weight, bias: F.linear(x, weight, bias))
@@ -65,7 +65,7 @@ class Conv2d(nn.Conv2d, WeightNorm):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, padding: int, deviation: float):
         super().__init__(inputs, outputs, kernel, stride, padding)
-        self.normalise(deviation, False)
+        self.normalize(deviation, False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.run(lambda weight, bias: F.conv2d(x, weight, bias, self.stride, self.padding))
@@ -78,7 +78,7 @@ class ConvTranspose2d(nn.ConvTranspose2d, WeightNorm):
 
     def __init__(self, inputs: int, outputs: int, deviation: float, target: float):
         super().__init__(inputs, outputs, 5, 2, 2, 1)
-        self.normalise(deviation, True, target)
+        self.normalize(deviation, True, target)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.run(lambda weight, bias: F.conv_transpose2d(x, weight, bias, 2, 2, 1))

@@ -1,8 +1,8 @@
 """The 5x5 networks of WGAN-GP for MNIST and CIFAR-10.
 
 Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville, "Improved Training of Wasserstein GANs", 2017, arXiv 1704.00028; shapes,
-initialisation and the 'SAME' borders as in the authors' scripts gan_mnist.py and gan_cifar.py. Where we differ: any
-resolution is taken, by the scripts' own rule (halve and round up), and batch normalisation keeps running averages for sampling.
+initialization and the 'SAME' borders as in the authors' scripts gan_mnist.py and gan_cifar.py. Where we differ: any
+resolution is taken, by the scripts' own rule (halve and round up), and batch normalization keeps running averages for sampling.
 """
 
 from __future__ import annotations

@@ -8,20 +8,22 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from zoo import hub
+from zoo import hub, settings
 from zoo import recipe as recipes
-from zoo.engine import plan
-from zoo.engine.run import CHECKPOINT, WEIGHTS, uses
+from zoo.engine.dry_run import describe
+from zoo.engine.export import uses
+from zoo.engine.run_folder import CHECKPOINT, WEIGHTS
+from zoo.engine.stage import build_networks, parameters
 from zoo.registry import DATASETS
 from zoo.reports.html import Html, pairs, plain, rows, said, tag, text
 from zoo.reports.reading import Run, number
 
 
 def recipe(run: Run) -> list[Any]:
-    """Citation and departures where the recipe is the zoo's, networks, stages, then every setting."""
-    recipes.names()
-    entry = recipes.RECIPES.get(run.name)
-    docs = [e["doc"].strip() for e in recipes.RECIPES.values() if e["model"] == run.recipe.get("model")]
+    """Citation and differences where the recipe is the zoo's, networks, stages, then every setting."""
+    settings.names()
+    entry = settings.RECIPES.get(run.name)
+    docs = [e["doc"].strip() for e in settings.RECIPES.values() if e["model"] == run.recipe.get("model")]
     counts, turns = costs(run)
     networks = []
     for name, spec in run.recipe.get("networks", {}).items():
@@ -41,7 +43,7 @@ def recipe(run: Run) -> list[Any]:
 
 
 def stage_part(index: int, stage: Mapping[str, Any], turns: list[Any]) -> list[Html]:
-    """A stage: game, budget, turns, optimisers, ramps."""
+    """A stage: game, budget, turns, optimizers, schedules."""
     facts: dict[str, Any] = {
         "game": " ".join([stage["game"]["name"], *(f"{k}={said(v)}" for k, v in stage["game"]["kwargs"].items())]),
         "real images": stage["images"],
@@ -54,11 +56,11 @@ def stage_part(index: int, stage: Mapping[str, Any], turns: list[Any]) -> list[H
             real = {"fresh": "new real images", "last": "the last real images"}.get(turn["draw"], "no real images")
             players = " and ".join(turn["players"])
             facts[f"turn of {players}"] = f"{turn['times']:g} a round, batch {turn['batch']}, {real}"
-    for player, optimiser in stage.get("optimisers", {}).items():
-        facts[f"optimiser of {player}"] = said(optimiser)
-    for ramp in stage.get("ramps", []):
-        points = ", ".join(f"{plain(value)} at {plain(images)} images" for images, value in ramp["points"])
-        facts[f"ramp of {ramp['target']}"] = f"{points} ({ramp['shape']})"
+    for player, optimizer in stage.get("optimizers", {}).items():
+        facts[f"optimizer of {player}"] = said(optimizer)
+    for schedule in stage.get("schedules", []):
+        points = ", ".join(f"{plain(value)} at {plain(images)} images" for images, value in schedule["points"])
+        facts[f"schedule of {schedule['target']}"] = f"{points} ({schedule['shape']})"
     return [tag("h3", f"Stage {index + 1}"), pairs(facts)]
 
 
@@ -70,9 +72,9 @@ def costs(run: Run) -> tuple[dict[str, int], list[Any]]:
     try:
         with random.fork_rng(devices=[]):
             made = recipes.decode(run.recipe)
-            counts = plan.parameters(plan.build_networks(made, device="meta"))
+            counts = parameters(build_networks(made, device="meta"))
             if made.dataset in DATASETS.names() and not run.facts.get("given"):
-                stages = plan.describe(made)["stages"]
+                stages = describe(made)["stages"]
     except Exception:  # own parts that are not installed here, or of another version of the zoo, fail as they like
         pass
     return counts, stages

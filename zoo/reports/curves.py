@@ -15,7 +15,7 @@ from zoo.reports.html import Html, plain, tag
 from zoo.reports.reading import CLOCK, Log, thin
 
 HEIGHT = 200
-COLOURS = 6  # as many as the style sheet has; a chart holds no more curves
+COLORS = 6  # as many as the style sheet has; a chart holds no more curves
 POINTS = 400  # more are drawn as the lowest and highest of each bucket
 SMOOTH = 40  # the window of the mean is this part of a curve
 ALIKE = 20.0  # curves of one group share a frame unless their ranges differ by more than this factor
@@ -32,11 +32,11 @@ class Curve:
 
     @property
     def window(self) -> int:
-        """Neighbouring lines in a mean, an odd number; 1 is no smoothing."""
+        """Neighboring lines in a mean, an odd number; 1 is no smoothing."""
         return len(self.y) // SMOOTH // 2 * 2 + 1
 
     def smooth(self, most: int) -> Curve:
-        """The centred mean over ``window`` points, fewer at the ends of a stage and none of another stage, at ``most``
+        """The centered mean over ``window`` points, fewer at the ends of a stage and none of another stage, at ``most``
         places at most."""
         reach, places = self.window // 2, thin(range(len(self.y)), most)
         means = []
@@ -68,8 +68,8 @@ def charts(log: Log) -> list[Chart]:
     made = [Chart(c.key.partition("/")[2], [c], dots=True) for c in groups.pop("scores")]
     for name, curves in groups.items():
         for alike in together(curves):
-            for i in range(0, len(alike), COLOURS):
-                some = alike[i : i + COLOURS]
+            for i in range(0, len(alike), COLORS):
+                some = alike[i : i + COLORS]
                 made.append(Chart(", ".join(c.key for c in some) if len(some) <= 4 else name, some))
     return made
 
@@ -202,7 +202,7 @@ def caption(chart: Chart, scale: Scale) -> str:
     if chart.dots:
         said.append("Each dot is one evaluation.")
     elif window > 1:
-        said.append(f"Bold: centred mean over {window} lines of the log. Faint: each line, the mean of its rounds.")
+        said.append(f"Bold: centered mean over {window} lines of the log. Faint: each line, the mean of its rounds.")
     else:
         said.append("Each point is a line of the log, the mean of its rounds; not smoothed.")
     outside = [v for curve in chart.curves for v in curve.y if not 0 <= scale.at(v) <= 1]

@@ -149,10 +149,10 @@ def samples(run: Run) -> Any:
         broken = f" {run.broken} can't be read." if run.broken else ""
         return tag("p", f"No grid of samples yet.{broken}")
     told = []
-    left = run.drawn - run.broken - len(run.grids)
+    left = run.draw - run.broken - len(run.grids)
     if left:
         told.append(
-            f"{left} of {run.drawn} grids are left out, evenly (at most {GRIDS} stand here); samples/ has them all."
+            f"{left} of {run.draw} grids are left out, evenly (at most {GRIDS} stand here); samples/ has them all."
         )
     if run.broken:
         told.append(f"{run.broken} can't be read and {'are' if run.broken > 1 else 'is'} left out.")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo import hub
-from zoo.engine.run import LOG, SAMPLES, WEIGHTS, RunFolder
+from zoo.engine.run_folder import LOG, SAMPLES, WEIGHTS, RunFolder
 
 CLOCK = ("images", "round", "stage", "seconds", "images_per_second")  # the other numbers of a line are curves
 GRIDS = 40  # grids on a page at most
@@ -57,14 +57,14 @@ class Grid:
 @dataclass
 class Run:
     """A run's folder as read. ``card``: the header of its weights file (:func:`zoo.hub.read_header`), or the reason why
-    there is none. ``drawn``: how many grids lie in the folder; ``broken``: how many of those can't be read."""
+    there is none. ``draw``: how many grids lie in the folder; ``broken``: how many of those can't be read."""
 
     path: Path
     facts: dict[str, Any]
     log: Log
     written: float | None
     grids: list[Grid]
-    drawn: int
+    draw: int
     broken: int
     card: dict[str, Any] | str
 
@@ -100,14 +100,14 @@ def read(path: str | Path) -> Run:
     except (KeyError, TypeError):
         raise ValueError(f"run '{path}': its recipe.json holds no recipe; is it the folder of a run?") from None
     log = folder.path / LOG
-    drawn = sorted(p for p in (folder.path / SAMPLES).glob("*.png") if re.fullmatch(r"[0-9]+", p.stem))
-    grids, broken = read_grids(drawn)
+    draw = sorted(p for p in (folder.path / SAMPLES).glob("*.png") if re.fullmatch(r"[0-9]+", p.stem))
+    grids, broken = read_grids(draw)
     try:
         card: dict[str, Any] | str = hub.read_header(folder.path / WEIGHTS)
     except ValueError as error:
         card = str(error)
     written = log.stat().st_mtime if log.exists() else None
-    return Run(folder.path, facts, read_log(log), written, grids, len(drawn), broken, card)
+    return Run(folder.path, facts, read_log(log), written, grids, len(draw), broken, card)
 
 
 def number(value: Any) -> float | None:

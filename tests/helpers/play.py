@@ -1,0 +1,234 @@
+"""Tiny networks, games and recipes for the tests of the engine. No name of the zoo's own is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+from zoo.engine.run_folder import RunFolder
+from zoo.engine.runtime import Runtime
+from zoo.engine.stage import resolve
+from zoo.priors import build_prior
+
+from zoo.data import Facts, ImageData
+from zoo.data import facts as facts_of
+from zoo.engine import log
+from zoo.engine.train import Session
+from zoo.game import Batch, Game, Turn
+from zoo.recipe import SGD, Data, Recipe, Stage
+from zoo.registry import GAMES, NETWORKS, Spec
+
+CPU = Runtime(device="cpu", layout="contiguous")
+
+
+@NETWORKS.register("test-mlp")
+class Mlp(nn.Module):
+    """[N, inputs] -> [N, outputs]; with ``norm`` it has batch norm's buffers."""
+
+    def __init__(self, inputs: int = 2, outputs: int = 2, hidden: int = 8, norm: bool = False):
+        super().__init__()
+        self.latent = inputs
+        self.first, self.last = nn.Linear(inputs, hidden), nn.Linear(hidden, outputs)
+        self.norm = nn.BatchNorm1d(hidden) if norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.norm(self.first(x))))
+
+
+@NETWORKS.register("test-conv")
+class Conv(nn.Module):
+    """[N, C, H, W] -> [N] scores, for any H and W."""
+
+    def __init__(self, channels: int, width: int = 4):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.Tanh(), nn.Conv2d(width, 1, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x).mean((1, 2, 3))
+
+
+@NETWORKS.register("test-painter")
+class Painter(nn.Module):
+    """Noise [N, 4] -> images [N, C, H, W] of ``side``, which a game may change from stage to stage."""
+
+    def __init__(self, channels: int, resolution: int, width: int = 4):
+        super().__init__()
+        self.latent, self.side = 4, resolution
+        self.first = nn.Linear(4, width * 16)
+        self.layers = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1), nn.Tanh(), nn.Conv2d(width, channels, 3, padding=1)
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        h = self.first(z).reshape(len(z), -1, 4, 4)
+        return torch.tanh(self.layers(nn.functional.interpolate(h, (self.side, self.side))))
+
+
+class Echo(nn.Module):
+    """A D that gives back ``factor`` times the image; its code is the image itself."""
+
+    def __init__(self, factor=0.0):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(float(factor)))
+
+    def encode(self, x):
+        return x
+
+    def decode(self, code):
+        return self.factor * code
+
+    def features(self, x):
+        return self.encode(x).flatten(1)
+
+    def forward(self, x):
+        return self.decode(self.encode(x))
+
+
+class Duel(Game):
+    """G against D, one step each. The games of the tests change a method of it or two."""
+
+    def __init__(self, networks):
+        super().__init__(networks)
+        self.prior = build_prior(Spec("normal"), self.G)
+
+    def turns(self) -> list[Turn]:
+        return [Turn(("D",), self.loss_D), Turn(("G",), self.loss_G, draw=None)]
+
+    def loss_D(self, batch: Batch) -> Tensor:
+        return softplus(self.D(self.G(batch.latent(self.prior)))).mean() + softplus(-self.D(batch["x"])).mean()
+
+    def loss_G(self, batch: Batch) -> Tensor:
+        return softplus(-self.D(self.G(batch.latent(self.prior)))).mean()
+
+    def ships(self) -> dict[str, Any]:
+        return {"kind": "image", "networks": ["G"], "prior": Spec("normal")}
+
+
+def game(cls: type[Game]) -> type[Game]:
+    """Decorator: register a game of the test's own; ``cls.spec`` is then what a stage plays."""
+    name = f"test-{cls.__module__}.{cls.__qualname__}"
+    GAMES.register(name)(cls)
+    cls.spec = Spec(name)
+    return cls
+
+
+game(Duel)
+
+G, D = Spec("test-mlp"), Spec("test-mlp", outputs=1)
+STEP = SGD(lr=0.1)
+
+
+def recipe(spec: Spec = Duel.spec, players: str = "G D", optimizer=STEP, *, networks=None, ema=None, **stage) -> Recipe:
+    """A recipe of one stage on points: 10 rounds of 8 unless told otherwise."""
+    fields = dict(optimizers=dict.fromkeys(players.split(), optimizer), images=80, batch=8, resolution=0, data=Data())
+    made = Stage(game=spec, **{**fields, **stage})
+    return Recipe(networks or {"G": G, "D": D}, (made,), ema=ema or {}, model="test", dataset="ring")
+
+
+def image_recipe(spec: Spec = Duel.spec, *, resolution: int = 8, **more) -> Recipe:
+    """The same on images, with convolutions."""
+    return recipe(spec, networks={"G": Spec("test-painter"), "D": Spec("test-conv")}, resolution=resolution, **more)
+
+
+def images(count: int = 64, channels: int = 3, side: int = 8) -> ImageData:
+    """A data set of random images."""
+    x = torch.randint(256, (count, channels, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return ImageData(Facts("noise", "Random images", channels, side), {"x": x}, "noise")
+
+
+def session(made: Recipe, source: Any = None, *, stage: int = 0, runtime: Runtime = CPU, seed: int = 0) -> Session:
+    """A stage built and prepared, to be played round by round."""
+    source = made.dataset if source is None else source
+    known = facts_of(source)
+    opened = Session(resolve(made, known), source, known, runtime, runtime.settle(), seed, None)
+    opened.stage_index = stage
+    opened.build_stage()
+    opened.prepare()
+    return opened
+
+
+def play(opened: Session, rounds: int = 1) -> dict[str, list[float]]:
+    """Play rounds; the recorded scalars by name."""
+    seen: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        opened.play_round(lambda name, value: seen.setdefault(name, []).append(value.item()))
+    return seen
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of all parameters and buffers."""
+    return {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+
+def moved(before: dict[str, Tensor], module: nn.Module) -> set[str]:
+    """The children of which a parameter or buffer has changed."""
+    after = module.state_dict()
+    return {k.split(".")[0] for k, v in before.items() if not torch.equal(v, after[k])}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """Bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+class Every(log.Clock):
+    """A clock by rounds instead of seconds: a tick each round, a checkpoint every ``save``, so that logs can be compared."""
+
+    save = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = dict.fromkeys(self.at, 0)
+
+    def due(self, what: str) -> bool:
+        self.asked[what] += 1
+        return what == "tick" or (what == "save" and self.asked[what] % self.save == 0)
+
+
+class Killed(BaseException):
+    """What stands for a kill inside the test's own process."""
+
+
+def kill_at(round: int):
+    """A progress callback that dies at the tick of a round, in the middle of whatever the run was doing."""
+
+    def progress(event: str, **facts: Any) -> None:
+        if event == "tick" and facts["round"] == round:
+            raise Killed
+
+    return progress
+
+
+def log_of(folder: str | Path) -> list[dict[str, Any]]:
+    """The ticks of a run's log without what the wall clock says (warnings, which come when it draws a grid, apart)."""
+    import json
+
+    lines = [json.loads(line) for line in (RunFolder(folder).path / "log.jsonl").read_text().splitlines()]
+    return [
+        {k: v for k, v in line.items() if k not in ("seconds", "images_per_second")}
+        for line in lines
+        if "warning" not in line
+    ]
+
+
+def count(spec: Spec | str, **facts: Any) -> int:
+    """How many parameters a network has. ``facts``: what the data set would fill in."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in NETWORKS.build(spec, defaults=facts).parameters())
+
+
+def sizes(
+    net: nn.Module, *inputs: Tensor, kinds: tuple[type[nn.Module], ...] = (nn.Conv2d, nn.ConvTranspose2d)
+) -> list[tuple[int, ...]]:
+    """The output shape, without N, of each layer of some kinds."""
+    seen, hooks = [], []
+    for m in net.modules():
+        if isinstance(m, kinds):
+            hooks.append(m.register_forward_hook(lambda m, i, o: seen.append(tuple(o.shape[1:]))))
+    net(*inputs)
+    for h in hooks:
+        h.remove()
+    return seen

@@ -1,0 +1,228 @@
+"""BEGAN (arXiv 1703.10717) against its paper."""
+
+import pytest
+import torch
+from helpers.play import Echo, count
+from torch import nn
+
+from zoo import settings
+from zoo.game import Batch
+from zoo.registry import GAMES, NETWORKS, Spec
+
+RGB = {"channels": 3}
+
+
+@pytest.mark.parametrize(
+    ("resolution", "width", "G", "D"),
+    [(64, 128, 1_716_611, 13_405_379), (64, 64, 563_395, 4_011_651), (32, 64, 489_539, 2_310_979)],
+)
+def test_parameter_counts(resolution, width, G, D):
+    sizes = {"resolution": resolution, "width": width, **RGB}
+    assert count("began-generator", **sizes) == G
+    assert count("began-discriminator", **sizes) == D
+
+
+def test_parameter_counts_of_the_largest():
+    """128x128 at width 128. The paper says 17.3 million in all, which no arrangement of these layers comes to."""
+    sizes = {"resolution": 128, "width": 128, **RGB}
+    plain = count("began-generator", **sizes), count("began-discriminator", **sizes)
+    assert sum(plain) == 25_233_222
+    # A stage that sees the 8x8 maps again has 128 more inputs to its first convolution.
+    more = 4 * 128 * 128 * 9
+    refined = [count(Spec(f"began-{n}", skips=True, vanishing=True), **sizes) for n in ("generator", "discriminator")]
+    assert refined == [plain[0] + more, plain[1] + more]
+
+
+def test_shapes():
+    """Maps grow linearly on the way down to 8x8 and stay the same on the way up; no norms, no output activation."""
+    D = NETWORKS.build(Spec("began-discriminator", width=4, latent=6), defaults={"resolution": 32, **RGB})
+    seen = []
+    for m in D.encoder.convs:
+        m.register_forward_hook(lambda m, i, out: seen.append(tuple(out.shape[1:])))
+    x = torch.randn(2, 3, 32, 32)
+    assert D.features(x).shape == (2, 6)
+    a, b, c = (4, 32, 32), (8, 16, 16), (12, 8, 8)
+    assert seen == [a, a, (4, 16, 16), b, b, (8, 8, 8), c, c]
+    assert D(x).shape == x.shape
+    G = NETWORKS.build(Spec("began-generator", width=4, latent=6), defaults={"resolution": 32, **RGB})
+    assert [c.out_channels for stage in G.stages for c in stage] == [4] * 6
+    assert G(torch.randn(2, 6)).shape == x.shape
+    assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for net in (G, D) for m in net.modules())
+    G.output.bias.data.fill_(7.0)
+    assert G(torch.randn(2, 6)).mean() > 5, "outputs are not squashed"
+    with pytest.raises(ValueError, match=r"resolution=28.*power of two"):
+        NETWORKS.build(Spec("began-generator", resolution=28))
+
+
+def test_decoders_are_alike_and_apart():
+    sizes = {"resolution": 32, "width": 4, **RGB}
+    G, D = (NETWORKS.build(f"began-{n}", defaults=sizes) for n in ("generator", "discriminator"))
+    mine, theirs = (dict(net.named_parameters()) for net in (G, D.decoder))
+    assert {k: p.shape for k, p in mine.items()} == {k: p.shape for k, p in theirs.items()}
+    assert not {p.data_ptr() for p in mine.values()} & {p.data_ptr() for p in theirs.values()}
+
+
+def test_initial_weights():
+    """Xavier, uniform; biases 0."""
+    torch.manual_seed(0)
+    D = NETWORKS.build(Spec("began-discriminator", width=16), defaults={"resolution": 32, **RGB})
+    for m in D.modules():
+        if isinstance(m, (nn.Conv2d, nn.Linear)):
+            area = m.weight[0][0].numel()
+            limit = (6 / (area * sum(m.weight.shape[:2]))) ** 0.5
+            assert limit * 0.95 < m.weight.abs().max() <= limit
+            assert not m.bias.any()
+
+
+def plain_decoder(G, z):
+    """The layers one after the other, enlargement and convolution apart."""
+    conv, elu = nn.functional.conv2d, nn.functional.elu
+    h = start = G.linear(z).view(len(z), -1, 8, 8)
+    for i, stage in enumerate(G.stages):
+        if i:
+            h = nn.functional.interpolate(h, scale_factor=2)
+            if G.skips:
+                h = torch.cat([h, nn.functional.interpolate(start, scale_factor=2**i)], 1)
+        for m in stage:
+            h = elu(conv(h, m.weight, m.bias, padding=1))
+    return conv(h, G.output.weight, G.output.bias, padding=1)
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_carries(skips):
+    """At carry 0 the plain network; at 1 every layer that keeps the shape is the identity."""
+    torch.manual_seed(0)
+    sizes = {"resolution": 32, "width": 4, "latent": 6, **RGB}
+    G = NETWORKS.build(Spec("began-generator", vanishing=True, skips=skips), defaults=sizes)
+    z = torch.randn(3, 6)
+    assert G.carry == 1
+    G.carry.zero_()
+    assert torch.allclose(G(z), plain_decoder(G, z), atol=1e-5)
+    G.carry.fill_(1.0)
+    h = torch.randn(3, 4, 8, 8)
+    assert torch.equal(G.apply_conv(G.stages[0][1], h), h)
+    D = NETWORKS.build(Spec("began-discriminator", vanishing=True, skips=skips), defaults=sizes)
+    same = [c for c in D.encoder.convs if c.in_channels == c.out_channels and c.stride == (1, 1)]
+    assert len(same) == 4
+    for c in same:
+        h = torch.randn(2, c.in_channels, 8, 8)
+        assert torch.equal(D.encoder.apply_conv(c, h), h)
+
+
+class Ready(nn.Module):
+    """A G that returns the images it was given."""
+
+    def __init__(self, images):
+        super().__init__()
+        self.latent, self.images = 2, nn.Parameter(images)
+
+    def forward(self, z):
+        return self.images + 0 * z.sum()
+
+
+def played(real, fake, k=0.0, **more):
+    """A game on known images after both losses; energies are half of their mean absolute values."""
+    game = GAMES.build(Spec("began", **more), {"G": Ready(fake), "D": Echo(0.5)})
+    game.k.fill_(k)
+    batch = Batch(len(real), generator=torch.Generator())
+    batch["x"] = real
+    losses = game.loss_D(batch), game.loss_G(batch)
+    with torch.no_grad():
+        game.control(batch)
+    return game, batch, losses
+
+
+def image(value):
+    return torch.full((4, 1, 2, 2), float(value))
+
+
+def test_losses_and_measure():
+    game, batch, (D, G) = played(image(2), image(-4), k=0.25)
+    assert D.item() == pytest.approx(1 - 0.25 * 2) and G.item() == pytest.approx(2)
+    assert batch.logs["convergence"].item() == pytest.approx(1 + abs(0.5 * 1 - 2))
+    assert batch.logs["k"] == game.k and not game.k.requires_grad
+    (gradient,) = torch.autograd.grad(G, game.G.images)
+    assert torch.allclose(gradient, image(-0.5 / 16)), "through the image and its reconstruction"
+    tiled = torch.rand(4, 1, 2, 2)
+    assert torch.allclose(game.score(tiled, batch), game.score(tiled.repeat(1, 1, 3, 3), batch)), "means over pixels"
+
+
+@pytest.mark.parametrize(
+    ("real", "fake", "k", "after"),
+    [
+        (
+            8.0,
+            2.0,
+            0.5,
+            0.5 + 0.1 * (0.5 * 4 - 1),
+        ),  # fakes are easier to rebuild than they should: D looks at them more
+        (4.0, 2.0, 0.5, 0.5),  # balance
+        (4.0, 8.0, 0.1, 0.0),  # clipped
+        (80.0, 2.0, 0.9, 1.0),
+    ],
+)
+def test_controller(real, fake, k, after):
+    game, batch, _ = played(image(real), image(fake), k=k, rate=0.1)
+    assert game.k.item() == pytest.approx(after)
+    if after == k:
+        assert batch.logs["convergence"].item() == pytest.approx(real / 2)
+
+
+def test_at_k_zero_fakes_leave_D_alone():
+    game = GAMES.build("began", {"G": Ready(image(-4)), "D": Echo(0.5)})
+    batch = Batch(4, generator=torch.Generator())
+    batch["x"] = image(2)
+    (gradient,) = torch.autograd.grad(game.loss_D(batch), game.D.factor)
+    assert gradient.item() == pytest.approx(-2.0), "that of a plain autoencoder"
+    assert batch["real_energy"].shape == (4,) and not batch["real_energy"].requires_grad
+
+
+def test_penalties_join_the_losses():
+    """Each its player's; G then sees reals, and lazy ones have a turn of their own."""
+    penalties = (Spec("r1", weight=2.0), Spec("pulling-away", weight=3.0))
+    with_them, batch, (D, G) = played(image(2), image(-4), k=0.25, penalties=penalties)
+    _, _, (plain_D, plain_G) = played(image(2), image(-4), k=0.25)
+    assert (D - plain_D).item() == pytest.approx(2 * batch.logs["penalty/0"].item())
+    assert (G - plain_G).item() == pytest.approx(3 * batch.logs["penalty/1"].item())
+    assert all(batch.logs[f"penalty/{i}"] > 0 for i in range(2))
+    assert [t.draw for t in with_them.turns()] == ["fresh", None]
+    lazy = (Spec("feature-matching"), Spec("r1", every=4))
+    game = GAMES.build(Spec("began", penalties=lazy), {"G": Ready(image(1)), "D": Echo(0.5)})
+    assert [(t.draw, t.every) for t in game.turns()] == [("fresh", 1), ("fresh", 1), ("last", 4)]
+
+
+def test_mistakes():
+    with pytest.raises(ValueError, match=r"game\.gamma=1\.5: must be from 0 to 1"):
+        played(image(1), image(1), gamma=1.5)
+
+
+@pytest.mark.parametrize("name", ["began-celeba", "began-celeba-128"])
+def test_plain_loop(beside, name):
+    """D on both, G on fresh noise, then k; carries as their schedule has them."""
+    tiny = {n: {"width": 2, "latent": 5} for n in "GD"}
+    published = settings.find(name).stages[0].game.kwargs
+    assert (published["rate"], published["gamma"]) == (0.001, 0.5)  # with others, k moves within three rounds
+    b = beside(name, tiny, channels=3, size=16, resolution=16, batch=6, game={"rate": 0.5, "gamma": 0.9})
+    G, D = b.copy("G"), b.copy("D")
+    opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=1e-4) for net in (G, D))
+    k = 0.3
+    b.session.game.k.fill_(k)
+    for r in b.rounds():
+        for part in (G, D.encoder, D.decoder):
+            if part.vanishing:
+                part.carry.fill_(1 - r * 6 / (16_000 * 16))
+        x = b.real()["x"]
+        fake = G(2 * b.rand(5) - 1).detach()
+        real, made = (x - D(x)).abs().mean(), (fake - D(fake)).abs().mean()
+        opt_D.zero_grad()
+        (real - k * made).backward()
+        opt_D.step()
+        opt_G.zero_grad()
+        fake = G(2 * b.rand(5) - 1)
+        made = (fake - D(fake)).abs().mean()
+        made.backward()
+        opt_G.step()
+        k = min(max(k + 0.5 * (0.9 * real.item() - made.item()), 0.0), 1.0)
+    b.compare(G=G, D=D)
+    assert b.session.game.k.item() == pytest.approx(k, abs=1e-6)
+    assert k not in (0.0, 0.3, 1.0)

@@ -1,0 +1,74 @@
+"""Schedules: values over the images seen, written into optimizers, buffers and averages before each round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from zoo.engine.ema import EmaNetworks
+from zoo.engine.step import Learner
+from zoo.recipe import Schedule
+from zoo.registry import nearest
+
+
+class Schedules:
+    """The schedules of a stage, bound to what they write. ValueError where a target does not exist."""
+
+    def __init__(self, schedules: Sequence[Schedule], learner: Learner, ema_networks: EmaNetworks):
+        self.bound = [
+            (schedule, setter) for schedule in schedules for setter in _setters(schedule.target, learner, ema_networks)
+        ]
+        self._last: list[float | None] = [None] * len(self.bound)
+
+    def write(self, images: int) -> None:
+        """Set every target to its value after ``images`` real images of the stage."""
+        for i, (schedule, put) in enumerate(self.bound):
+            value = schedule.at(images)
+            if value != self._last[i]:
+                put(value)
+                self._last[i] = value
+
+
+def _setters(target: str, learner: Learner, ema_networks: EmaNetworks) -> list[Callable[[float], None]]:
+    kind, _, rest = target.partition(".")
+    if kind == "game":
+        buffers = dict(learner.game.named_buffers())
+        if rest not in buffers:
+            raise ValueError(f"schedule target '{target}': the game has no buffer '{rest}'{nearest(rest, buffers)}")
+        return [buffers[rest].fill_]
+    if kind == "ema":
+        name, _, field = rest.rpartition(".")
+        if name not in ema_networks or field != "halflife":
+            known = [f"ema.{n}.halflife" for n in ema_networks]
+            raise ValueError(
+                f"schedule target '{target}': must be one of {', '.join(known) or '(the recipe has no ema)'}"
+            )
+        return [lambda value: setattr(ema_networks[name], field, value)]
+    # optimizers.PLAYER.FIELD or optimizers.PLAYER.FIELD.INDEX; a player may hold dots itself
+    for player in sorted((*learner.optimizers, "*"), key=len, reverse=True):
+        if rest.startswith(player + "."):
+            chosen = list(learner.optimizers.values()) if player == "*" else [learner.optimizers[player]]
+            field, _, index = rest[len(player) + 1 :].partition(".")
+            groups = [g for o in chosen for g in o.param_groups]
+            return [_field(target, g, field, index) for g in groups]
+    known = ", ".join(f"optim.{p}." for p in learner.optimizers)
+    raise ValueError(f"schedule target '{target}': must begin with one of {known}")
+
+
+def _field(target: str, group: dict[str, Any], field: str, index: str) -> Callable[[float], None]:
+    """A setter of a number, or (``index``) of one of a pair of numbers, in an optimizer's group."""
+    numbers = {k for k, v in group.items() if isinstance(v, (float, tuple))}
+    if field not in numbers:
+        raise ValueError(f"schedule target '{target}': this optimizer has no '{field}'{nearest(field, numbers)}")
+    pair = group[field] if isinstance(group[field], tuple) else ()
+    known = [str(i) for i in range(len(pair))]
+    if index not in (known or ("",)):
+        wanted = " or ".join(f"{field}.{i}" for i in known) or field
+        raise ValueError(f"schedule target '{target}': must end with {wanted}")
+
+    def put(value: float) -> None:
+        if pair:
+            value = tuple(value if str(i) == index else old for i, old in enumerate(group[field]))
+        group[field] = value
+
+    return put

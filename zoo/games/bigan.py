@@ -1,0 +1,59 @@
+"""A GAN with an encoder, judged on pairs: D tells (x, E(x)) from (G(z), z).
+
+J. Donahue, P. Krahenbuhl, T. Darrell, Adversarial Feature Learning, 2016, arXiv 1605.09782. As in the authors' code
+all three move at once, from one forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.game import Batch, Game, Turn, mixes_batch
+from zoo.priors import build_prior
+from zoo.registry import GAMES, LOSSES, Spec
+
+
+@GAMES.register("bigan")
+class BiGAN(Game):
+    """G(z) and E(x) against D(x, z).
+
+    ``loss``: Spec in LOSSES. D lowers its d(real, fake), where (x, E(x)) is the real pair; E and G lower the same with the pairs
+    swapped, both terms of it: E's gradient is that of its own pair, and G's of the other.
+    """
+
+    takes = ("G", "E", "D")
+
+    def __init__(
+        self,
+        networks: Mapping[str, nn.Module],
+        loss: Spec = Spec("non-saturating"),
+        prior: Spec = Spec("uniform"),
+    ):
+        super().__init__(networks)
+        self.pair = LOSSES.build(loss)
+        self.prior_spec, self.prior = prior, build_prior(prior, self.G)
+        self.joined = not mixes_batch(self.D)
+
+    def turns(self) -> Sequence[Turn]:
+        return [Turn(("D", "G", "E"), self.losses)]
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        x, z = batch["x"], batch.latent(self.prior)
+        real, fake = self.judge((x, self.E(x)), (self.G(z), z))
+        batch.log("D/real", real.float().mean())
+        batch.log("D/fake", fake.float().mean())
+        swapped = self.pair.d(fake, real)
+        return {"D": self.pair.d(real, fake), "G": swapped, "E": swapped}
+
+    def judge(self, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """D's scores of both kinds of pairs: one pass where that changes nothing."""
+        if not self.joined:
+            return self.D(*real), self.D(*fake)
+        return self.D(*(torch.cat(parts) for parts in zip(real, fake, strict=True))).chunk(2)
+
+    def ships(self) -> dict[str, Any]:
+        return {"kind": "autoencoder", "networks": ["G", "E"], "prior": self.prior_spec}

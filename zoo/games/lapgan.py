@@ -1,0 +1,112 @@
+"""One level of a Laplacian pyramid: what a coarser image lacks, from noise and that image.
+
+E. Denton, S. Chintala, A. Szlam, R. Fergus, Deep Generative Image Models using a Laplacian Pyramid of Adversarial Networks, 2015, arXiv
+1506.05751, section 2.2. A stage plays one level: its G and D learn on coarser images made of real ones, alone; the other levels rest.
+Only sampling goes through all levels. The order is that of the authors' code: one step of D, then one of G on fresh noise and on the coarser
+forms of other images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.game import Batch, Game, Turn
+from zoo.networks.lapgan import enlarged, pyramid
+from zoo.priors import Prior
+from zoo.registry import GAMES, LOSSES, PRIORS, Spec
+
+
+@GAMES.register("lapgan")
+class LAPGAN(Game):
+    """``G.levels[level](z, l, y)`` -> h against ``D.levels[level](h, l, y)``; level 0 has no l and makes whole images.
+
+    Data: ``x``, real images at the finest size; from level 1 on also ``c``, other ones, whose coarser forms G starts from (a second
+    stream, so that a fake's image is not among the reals beside it). With classes ``y`` and, of c, ``y_c``; level 0 draws those of
+    its fakes. ``loss``: Spec in LOSSES. ``prior``: of the noise, its size is the level's. ``generator_batch``: samples in G's step.
+    """
+
+    takes = ("G", "D")
+
+    def __init__(
+        self,
+        networks: Mapping[str, nn.Module],
+        level: int,
+        loss: Spec = Spec("non-saturating"),
+        prior: Spec = Spec("normal"),
+        generator_batch: int | None = None,
+    ):
+        super().__init__(networks)
+        sizes = self.G.sizes
+        if not 0 <= level < len(sizes):
+            raise ValueError(f"game.level={level}: must be from 0 to {len(sizes) - 1}")
+        if self.D.sizes != sizes:
+            raise ValueError(f"networks.D.sizes={self.D.sizes}: must be those of G, {sizes}")
+        self.level, self.pair, self.prior_spec = level, LOSSES.build(loss), prior
+        self.prior: Prior = PRIORS.build(prior.replace(dim=self.G.noise[level]))
+        self.generator_batch = generator_batch
+        given = ("x", "c") if level else ("x",)
+        classes = {"x": "y", "c": "y_c"}
+        self.needs = (*given, *(classes[k] for k in given)) if self.conditional else given
+
+    def turns(self) -> Sequence[Turn]:
+        return [
+            Turn((f"D.levels.{self.level}",), self.loss_D),
+            Turn(
+                (f"G.levels.{self.level}",),
+                self.loss_G,
+                batch=self.generator_batch,
+                draw="fresh" if self.level or self.pair.relative else None,
+            ),
+        ]
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Images [N, C, H, W] at the finest size -> h and l of this level; at level 0 the coarsest image and None."""
+        images = pyramid(x, self.G.sizes[max(self.level - 1, 0) :])
+        if not self.level:
+            return images[0], None
+        coarse, image = images[:2]
+        l = enlarged(coarse, image.shape[-1])
+        return image - l, l
+
+    def fakes(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """h of G on fresh noise, the l it starts from, and its classes."""
+        z = batch.latent(self.prior)
+        l = self.split(batch["c"])[1] if self.level else None
+        y = None
+        if self.conditional:
+            y = batch["y_c"] if self.level else batch.randint(self.G.classes)
+        return self.G.levels[self.level](z, l, y), l, y
+
+    def scores(self, batch: Batch, made: Tensor, other: Tensor | None, y_made: Tensor | None) -> tuple[Tensor, Tensor]:
+        """D's scores of reals and of what ``fakes`` returns, from one pass."""
+        h, l = self.split(batch["x"])
+        coarse = None if l is None else torch.cat([l, other])
+        classes = torch.cat([batch["y"], y_made]) if self.conditional else None
+        real, fake = self.D.levels[self.level](torch.cat([h, made]), coarse, classes).chunk(2)
+        batch.log("D/real", real.float().mean())
+        batch.log("D/fake", fake.float().mean())
+        return real, fake
+
+    def loss_D(self, batch: Batch) -> Tensor:
+        made, *told = self.fakes(batch)
+        return self.pair.d(*self.scores(batch, made.detach(), *told))
+
+    def loss_G(self, batch: Batch) -> Tensor:
+        fakes = self.fakes(batch)
+        if self.pair.relative:
+            return self.pair.g(*self.scores(batch, *fakes))
+        return self.pair.g(None, self.D.levels[self.level](*fakes))
+
+    def ships(self) -> dict[str, Any]:
+        """The generator as far as it has been trained: noise for the levels up to this one, images of this one's size."""
+        noise = self.G.noise[: self.level + 1]
+        return {
+            "kind": "image",
+            "networks": ["G"],
+            "prior": self.prior_spec.replace(dim=sum(noise)),
+            "resolution": self.G.sizes[self.level],
+        }

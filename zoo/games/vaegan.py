@@ -1,0 +1,91 @@
+"""A variational autoencoder whose decoder is a GAN's generator, compared in the discriminator's eyes: three players, one
+turn.
+
+A. Larsen, S. Sonderby, H. Larochelle, O. Winther, Autoencoding beyond pixels using a learned similarity metric, 2015,
+arXiv 1512.09300, as in the authors' code (model/aegan.py): reconstructions are not shown to the adversarial loss, and a
+player that is too far ahead waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from zoo.game import Batch, Game, Turn
+from zoo.priors import build_prior
+from zoo.registry import GAMES, LOSSES, Spec
+
+
+@GAMES.register("vaegan")
+class VAEGAN(Game):
+    """E(x) -> (mean, log variance) of a code, G(z) -> x, D(x) -> logit, with ``D.similarity(x)`` to compare images in.
+
+    From one forward, with z ~ E(x), z_p from the prior, S = D.similarity, and ``loss``, a Spec in LOSSES::
+
+        E lowers  KL(E(x) | N(0, 1)) + recon,    recon = 1/2 |S(x) - S(G(z))|^2
+        G lowers  weight recon + (1 - weight) loss.g(D(x), D(G(z_p)))
+        D lowers  loss.d(D(x), D(G(z_p)))
+
+    summed over features and codes, means over the batch. So E gets no adversarial gradient and D none of the reconstruction.
+    ``equilibrium``, ``slack``: with c D's two cross-entropies, of reals from 1 and of fakes from 0, D waits where either c is
+    below their difference, G where either is above their sum; where both would wait, both learn.
+    """
+
+    takes = ("E", "G", "D")
+
+    def __init__(
+        self,
+        networks: Mapping[str, nn.Module],
+        loss: Spec = Spec("minimax"),
+        prior: Spec = Spec("normal"),
+        weight: float = 1e-6,
+        equilibrium: float = 0.68,
+        slack: float = 0.35,
+    ):
+        super().__init__(networks)
+        if not 0 <= weight <= 1:
+            raise ValueError(f"game.weight={weight}: must be from 0 to 1")
+        if not hasattr(self.D, "similarity"):
+            raise ValueError(
+                f"networks.D: {type(self.D).__name__} has no similarity(x) to compare images in, which autoencoding needs"
+            )
+        self.pair = LOSSES.build(loss)
+        self.prior_spec, self.prior = prior, build_prior(prior, self.G)
+        self.weight, self.equilibrium, self.slack = weight, equilibrium, slack
+
+    def turns(self) -> Sequence[Turn]:
+        return [Turn(("E", "G", "D"), self.losses)]
+
+    def losses(self, batch: Batch) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
+        x = batch["x"]
+        mean, logvar = (v.float() for v in self.E(x))
+        z = mean + (0.5 * logvar).exp() * batch.randn(mean.shape[1])
+        kl = -0.5 * (1 + logvar - mean.square() - logvar.exp()).sum(1).mean()
+        # Both images in one pass, here and below, as in the code: D's norms see them together.
+        ours, theirs = self.D.similarity(torch.cat([x, self.G(z)])).float().chunk(2)
+        recon = 0.5 * (ours - theirs).square().flatten(1).sum(1).mean()
+        real, fake = self.D(torch.cat([x, self.G(batch.latent(self.prior))])).float().chunk(2)
+        on_real, on_fake = softplus(-real).mean(), softplus(fake).mean()
+        D, G = self.gates(on_real, on_fake)
+        for name, value in {"kl": kl, "recon": recon, "cost/real": on_real, "cost/fake": on_fake}.items():
+            batch.log(name, value)
+        return {
+            "E": kl + recon,
+            "G": (self.weight * recon + (1 - self.weight) * self.pair.g(real, fake), G),
+            "D": (self.pair.d(real, fake), D),
+        }
+
+    def gates(self, on_real: Tensor, on_fake: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether D and G learn, as 0 or 1, from D's two cross-entropies."""
+        costs = torch.stack([on_real, on_fake]).detach()
+        D = (costs >= self.equilibrium - self.slack).all()
+        G = (costs <= self.equilibrium + self.slack).all()
+        neither = ~(D | G)
+        return (D | neither).float(), (G | neither).float()
+
+    def ships(self) -> dict[str, Any]:
+        return {"kind": "autoencoder", "networks": ["G", "E"], "prior": self.prior_spec}
