@@ -20,11 +20,11 @@ from collections.abc import Callable
 import rows
 import torch
 from torch import Tensor, nn
-from zoo.engine.stage import build_networks, resolve
 
 import zoo
 from zoo.data import facts as facts_of
 from zoo.data import open_data
+from zoo.engine.stage import build_networks, resolve
 from zoo.recipe import Data, Recipe, decode
 
 CHUNK = 500

@@ -17,13 +17,13 @@ from pathlib import Path
 import quality
 import rows
 from torch.nn import Module
-from zoo.engine.dry_run import dry_run, times_played
-from zoo.engine.run_folder import LOG, RECIPE, SAMPLES
-from zoo.engine.stage import build_networks, parameters, resolve
 
 import zoo
 from zoo import settings
 from zoo.data import facts as facts_of
+from zoo.engine.dry_run import dry_run, times_played
+from zoo.engine.run_folder import LOG, RECIPE, SAMPLES
+from zoo.engine.stage import build_networks, parameters, resolve
 from zoo.model import Model, build_model
 from zoo.recipe import Recipe, decode
 

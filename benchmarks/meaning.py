@@ -18,10 +18,10 @@ from pathlib import Path
 
 import quality
 import rows
-from zoo.engine.run_folder import LOG, RECIPE
 
 import zoo
 from zoo.data import open_data
+from zoo.engine.run_folder import LOG, RECIPE
 from zoo.metrics import features, label_scores
 from zoo.metrics.evaluate import LABEL_METRICS, lacking
 from zoo.metrics.image_source import find

@@ -23,10 +23,10 @@ from pathlib import Path
 
 import rows
 import torch
-from zoo.engine.runtime import Runtime
 
 import zoo
 from zoo.data import open_data
+from zoo.engine.runtime import Runtime
 from zoo.engine.train import train
 from zoo.recipe import Adam, Ema, Recipe, Schedule, Spec, Stage
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import click
 import rows
-from zoo.engine.dry_run import describe
 
 from zoo import settings
 from zoo.cli import cli
 from zoo.data import facts as facts_of
+from zoo.engine.dry_run import describe
 from zoo.registry import DATASETS
 
 DOCS = rows.ROOT / "docs"

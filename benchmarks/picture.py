@@ -11,9 +11,9 @@ import rows
 import torch
 from pairs import domains
 from PIL import Image, ImageDraw, ImageFont
-from zoo.pictures import tile
 
 import zoo
+from zoo.pictures import tile
 
 OUT, SCALE, ROWS, COLUMNS = rows.ROOT / "docs" / "images" / "readme.png", 2, 4, 8
 ACROSS, GAP, CAPTION = 3, 12, 20  # panels side by side; pixels

@@ -44,6 +44,7 @@ def commit() -> str:
 def machine() -> str:
     """The processor (and accelerator) in words, and how many threads torch uses."""
     import torch
+
     from zoo.engine.runtime import processor
 
     threads = torch.get_num_threads()

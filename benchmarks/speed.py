@@ -34,12 +34,12 @@ import rows
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from zoo.engine.log import Log
-from zoo.engine.runtime import Runtime
-from zoo.engine.stage import build_networks, resolve
 
 from zoo import settings
 from zoo.data import facts as facts_of
+from zoo.engine.log import Log
+from zoo.engine.runtime import Runtime
+from zoo.engine.stage import build_networks, resolve
 from zoo.engine.train import Session, train
 from zoo.networks import layers
 from zoo.recipe import Recipe

@@ -18,11 +18,11 @@ from pathlib import Path
 import quality
 import rows
 import torch
-from zoo.engine.run_folder import CHECKPOINT
-from zoo.engine.runtime import Runtime
 
 from zoo import settings
 from zoo.engine import checkpoint
+from zoo.engine.run_folder import CHECKPOINT
+from zoo.engine.runtime import Runtime
 from zoo.engine.train import train
 
 SEEDS = (0, 1, 2)

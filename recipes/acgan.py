@@ -14,9 +14,8 @@ Differences from the paper:
   32x32; what is sampled is an average of G's weights over time.
 """
 
-from zoo.settings import setting
-
 from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage, Stream
+from zoo.settings import setting
 
 
 def recipe(

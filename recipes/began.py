@@ -20,9 +20,8 @@ Differences from the paper:
   16 all samples were shoes: gamma times the reals' error is less than that of most other clothes.)
 """
 
-from zoo.settings import setting
-
 from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage
+from zoo.settings import setting
 
 PRIOR = Spec("uniform", low=-1.0, high=1.0)
 

@@ -14,9 +14,8 @@ Differences from the paper:
   time.
 """
 
-from zoo.settings import setting
-
 from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage
+from zoo.settings import setting
 
 
 def stage(images: int, resolution: int, data: Data, batch: int = 128) -> Stage:

@@ -18,9 +18,8 @@ Differences from the paper:
 
 import math
 
-from zoo.settings import setting
-
 from zoo.recipe import SGD, Adam, Data, Recipe, Schedule, Spec, Stage
+from zoo.settings import setting
 
 PAPER = {"prior": Spec("uniform", low=0.0, high=1.0), "order": "simultaneous"}
 REDUCED = {"prior": Spec("uniform", low=-math.sqrt(3), high=math.sqrt(3)), "order": "D-first"}

@@ -15,9 +15,8 @@ Differences from the paper:
 - uncoupled: not the paper's but what it is measured against: the same two networks with nothing shared.
 """
 
-from zoo.settings import setting
-
 from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage, Stream
+from zoo.settings import setting
 
 UNLIKE = {"G": 5, "D": 4}  # all layers
 

@@ -13,9 +13,8 @@ Differences from the paper:
   the emoji, so that no drawing has its pair; what is sampled is an average of the generators' weights over time.
 """
 
-from zoo.settings import setting
-
 from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage, Stream
+from zoo.settings import setting
 
 
 def recipe(

@@ -17,9 +17,8 @@ Differences from the paper:
 
 import math
 
-from zoo.settings import setting
-
 from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage
+from zoo.settings import setting
 
 
 def recipe(

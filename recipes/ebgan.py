@@ -16,9 +16,8 @@ Differences from the paper:
   sampled is an average of G's weights over time.
 """
 
-from zoo.settings import setting
-
 from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage
+from zoo.settings import setting
 
 PULLING_AWAY = (Spec("pulling-away", weight=0.1),)
 

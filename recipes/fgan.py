@@ -15,9 +15,8 @@ Differences from the paper:
   average of G's weights over time.
 """
 
-from zoo.settings import setting
-
 from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage
+from zoo.settings import setting
 
 ADAM = Adam(lr=2e-4, betas=(0.5, 0.999))
 

@@ -18,9 +18,8 @@ Differences from the paper:
 import math
 from dataclasses import replace
 
-from zoo.settings import setting
-
 from zoo.recipe import SGD, Data, Recipe, Schedule, Spec, Stage
+from zoo.settings import setting
 
 
 def play(lr: float, epoch: int, data: Data, resolution: int, **game) -> Stage:

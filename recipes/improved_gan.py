@@ -26,9 +26,8 @@ Differences from the paper:
 
 import math
 
-from zoo.settings import setting
-
 from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage, Stream
+from zoo.settings import setting
 
 EPS = 1e-8**0.5  # of Adam
 ROUND = 2 * 100  # unlabeled images a round: 100 for D, 100 others for G to match

@@ -15,9 +15,8 @@ Differences from the paper:
   is sampled there is an average of G's weights over time.
 """
 
-from zoo.settings import setting
-
 from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage
+from zoo.settings import setting
 
 
 def recipe(width: int, rounds: int, rate: float = 2e-4, ema: dict[str, Ema] | None = None) -> Recipe:

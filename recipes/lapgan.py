@@ -18,9 +18,8 @@ Differences from the paper:
   sampled is an average of G's weights over time.
 """
 
-from zoo.settings import setting
-
 from zoo.recipe import SGD, Adam, Data, Ema, Recipe, Schedule, Spec, Stage, Stream
+from zoo.settings import setting
 
 
 def level(

@@ -13,9 +13,8 @@ Differences from the paper:
   average of G's weights over time.
 """
 
-from zoo.settings import setting
-
 from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage
+from zoo.settings import setting
 
 
 def stage(steps: int, batch: int, resolution: int, optimizers: dict[str, Adam], data: Data, **game) -> Stage:

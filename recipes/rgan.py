@@ -14,9 +14,8 @@ Differences from the paper:
   over time.
 """
 
-from zoo.settings import setting
-
 from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage
+from zoo.settings import setting
 
 RS = Spec("relativistic", average=False)
 RAS = Spec("relativistic")

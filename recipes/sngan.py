@@ -14,9 +14,8 @@ Differences from the paper:
 - Reduced settings: what is sampled is an average of G's weights over time.
 """
 
-from zoo.settings import setting
-
 from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage
+from zoo.settings import setting
 
 
 def resnet(classes: int | str) -> Recipe:

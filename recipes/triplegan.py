@@ -20,9 +20,8 @@ Differences from the paper:
 
 import math
 
-from zoo.settings import setting
-
 from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage, Stream
+from zoo.settings import setting
 
 EPOCH = 60_000
 HALFLIFE = math.log(0.5) / math.log(1 - 0.01) * 100  # C's average moves by .01 a batch of 100

@@ -19,9 +19,8 @@ Differences from the paper:
   stayed so. What is sampled is an average of G's and E's weights over time.
 """
 
-from zoo.settings import setting
-
 from zoo.recipe import Data, Ema, Recipe, RMSProp, Schedule, Spec, Stage
+from zoo.settings import setting
 
 
 def fall(images: int, start: float) -> tuple[tuple[float, float], ...]:

@@ -11,9 +11,8 @@ Differences from the paper:
   the first 25 rounds only; what is sampled is an average of G's weights over time.
 """
 
-from zoo.settings import setting
-
 from zoo.recipe import Data, Ema, Recipe, RMSProp, Rounds, Spec, Stage
+from zoo.settings import setting
 
 
 def stage(images: int, resolution: int, lr: float, n_critic: Rounds, data: Data = Data()) -> Stage:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from zoo.engine.stage import build_networks, resolve
 
 from zoo import hub, settings
 from zoo.data import facts
+from zoo.engine.stage import build_networks, resolve
 from zoo.metrics import feature_networks
 from zoo.metrics.baselines import Gaussian
 from zoo.recipe import decode

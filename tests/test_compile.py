@@ -7,8 +7,8 @@ import torch
 import torch._inductor.config
 from helpers.play import moved, play, recipe, session, weights
 from test_recipes import small, stand_in
-from zoo.engine.runtime import Runtime
 
+from zoo.engine.runtime import Runtime
 from zoo.registry import Spec
 
 # One recipe for each kind of play: one pass for real and fake, batch norm and bursts, a penalty that differentiates D,

@@ -29,17 +29,17 @@ from helpers.play import (
 )
 from torch import nn
 from torch.nn.functional import softplus
-from zoo.engine.dry_run import describe
-from zoo.engine.run_folder import CHECKPOINT
-from zoo.engine.runtime import Runtime
-from zoo.seeds import seed_for
 
 from zoo.engine import checkpoint, train
+from zoo.engine.dry_run import describe
 from zoo.engine.ema import EmaNetwork
+from zoo.engine.run_folder import CHECKPOINT
+from zoo.engine.runtime import Runtime
 from zoo.engine.step import Learner
 from zoo.game import Batch, Turn
 from zoo.recipe import SGD, Adam, Data, Ema, Recipe, RMSProp, Rounds, Schedule, Stage, Stream
 from zoo.registry import NETWORKS, Spec
+from zoo.seeds import seed_for
 
 E = Spec("test-mlp")
 
@@ -72,7 +72,7 @@ def test_third_player():
         learning = {n.split(".")[0] for n, p in opened.game.named_parameters() if p.requires_grad}
         assert learning == set(turn.players)
     play(opened, 2)
-    assert opened.seen == 2 * 8  # only D's turn consumes reals
+    assert opened.total_images == 2 * 8  # only D's turn consumes reals
 
 
 @game
@@ -155,9 +155,9 @@ def test_lazy_turns_sizes_and_draws():
     rounds = []
     for _ in range(5):
         opened.game.seen.clear()
-        before = opened.seen
+        before = opened.total_images
         play(opened)
-        rounds.append((list(opened.game.seen), opened.seen - before))
+        rounds.append((list(opened.game.seen), opened.total_images - before))
     for i, (seen, consumed) in enumerate(rounds):
         labels = [s[0] for s in seen]
         assert labels == ["D", "D", "own", *(["lazy"] if i % 4 == 0 else []), "other"]
@@ -211,7 +211,7 @@ def test_last_draws_where_there_are_none_yet():
 
     opened = session(recipe(Last.spec))
     play(opened)
-    assert opened.seen == 16
+    assert opened.total_images == 16
 
 
 def test_a_game_that_looks_at_no_reals_is_refused():
@@ -256,7 +256,7 @@ def test_rounds_schedule():
     before = weights(opened.game)
     assert len(play(opened)["loss/D"]) == 3
     assert moved(before, opened.game) == {"D"}
-    assert opened.seen == 3 * 8
+    assert opened.total_images == 3 * 8
     assert {k: len(v) for k, v in play(opened).items()} == {"loss/D": 3, "loss/G": 1}
     assert {k: len(v) for k, v in play(opened).items()} == {"loss/D": 1, "loss/G": 1}
 
@@ -548,26 +548,28 @@ def test_stages_and_resolutions(tmp_path, monkeypatch):
     """Networks persist, optimizers start anew, an idle network is frozen and at rest, averages go on."""
     source = images(side=16).arrays["x"]
     seen = []
-    build, loop = train.Session.build_stage, train.Session._loop
+    build, save = train.StageRun.__init__, train.save
 
-    def built(self):
-        build(self)
+    def built(self, *args, **kwargs):
+        build(self, *args, **kwargs)
         assert all(not o.state for o in self.learner.optimizers.values())
-        seen.append(("before", self.stage_index, weights(self.game), weights(self.ema_networks["G"].network)))
+        seen.append(("before", self.index, weights(self.game), weights(self.ema_networks["G"].network)))
         assert self.game.training and self.game.D.training
-        idle = self.stage_index == 1
+        idle = self.index == 1
         assert self.game.G.training != idle
         assert all(p.requires_grad != idle or not idle for p in self.game.G.parameters())
         assert self.ema_networks["G"].halflife == 50
 
-    def looped(self, *args):
-        loop(self, *args)
-        steps = {int(s["step"]) for o in self.learner.optimizers.values() for s in o.state.values()}
+    def saved(run, *args):
+        save(run, *args)
+        if run.images < run.stage.images:
+            return
+        steps = {int(s["step"]) for o in run.learner.optimizers.values() for s in o.state.values()}
         assert steps == {3}
-        seen.append(("after", self.stage_index, weights(self.game), weights(self.ema_networks["G"].network)))
+        seen.append(("after", run.index, weights(run.game), weights(run.ema_networks["G"].network)))
 
-    monkeypatch.setattr(train.Session, "build_stage", built)
-    monkeypatch.setattr(train.Session, "_loop", looped)
+    monkeypatch.setattr(train.StageRun, "__init__", built)
+    monkeypatch.setattr(train, "save", saved)
     train.train(stages(), tmp_path / "run", runtime=CPU, dataset=source)
     assert [s[:2] for s in seen] == [(w, i) for i in range(3) for w in ("before", "after")]
     for (_, _, ended, average), (_, _, begun, carried) in zip(seen[1::2], seen[2::2], strict=False):
@@ -841,28 +843,19 @@ class Greedy(Duel):
 
 
 @pytest.mark.parametrize(
-    ("most", "size", "said"),
+    ("most", "size", "advice"),
     [
-        (3, None, "out of memory at batch=8; batch=2 fits: --set batch=2"),
-        (3, 16, "out of memory at batch=8; batch=2 fits: --set batch=2 --set game.generator_batch=2"),
-        (8, 16, "out of memory at batch=8; batch=4 fits: --set batch=4 --set game.generator_batch=4"),
-        (0, None, "at batch=1 too"),
+        (3, None, "out of memory at batch=8: try --set batch=4, --precision bf16"),
+        (8, 16, "out of memory at batch=8: try --set batch=4 --set game.generator_batch=4, --precision bf16"),
     ],
 )
-def test_out_of_memory_names_the_batch_that_fits(tmp_path, most, size, said):
+def test_out_of_memory_advises(tmp_path, most, size, advice):
     spec = Greedy.spec.replace(generator_batch=size)
-    made = recipe(spec, networks={"G": G, "D": Spec("test-hungry", most=most)})
-    with pytest.raises(RuntimeError) as caught:
-        train.train(made, tmp_path / "run", runtime=CPU)
-    assert said in str(caught.value)
+    small = recipe(spec, networks={"G": G, "D": Spec("test-hungry", most=most)})
+    with pytest.raises(RuntimeError) as error:
+        train.train(small, tmp_path / "run", runtime=CPU)
+    assert advice in str(error.value)
     checkpoint.load(tmp_path / "run" / CHECKPOINT)
-
-
-def test_out_of_memory_where_one_sample_is_too_few(tmp_path):
-    """Batch norm refuses a batch of 1: that is no answer."""
-    networks = {"G": Spec("test-mlp", norm=True), "D": Spec("test-hungry", most=0)}
-    with pytest.raises(RuntimeError, match="at batch=1 too"):
-        train.train(recipe(networks=networks), tmp_path / "run", runtime=CPU)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -956,7 +949,7 @@ class Renamed(Duel):
 
 def test_a_folder_that_exists_is_refused_before_any_work(tmp_path, monkeypatch):
     (tmp_path / "notes.txt").write_text("mine")
-    monkeypatch.setattr(train, "open_data", lambda *a, **k: pytest.fail("data fetched"))
+    monkeypatch.setattr(train, "open_splits", lambda *a, **k: pytest.fail("data fetched"))
     with pytest.raises(ValueError, match="exists already; name another folder with --out"):
         train.train(recipe(), tmp_path, runtime=CPU)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]

@@ -16,17 +16,17 @@ import pytest
 import torch
 from test_recipes import NAMES, small
 from torch import nn
-from zoo.engine.stage import build_game, build_networks, resolve
-from zoo.seeds import seed_for
 
 from zoo import settings
 from zoo.data import facts as facts_of
+from zoo.engine.stage import build_game, build_networks, resolve
 from zoo.engine.step import Learner
 from zoo.game import Batch
 from zoo.losses import DIVERGENCES
 from zoo.networks.autoencoder import Autoencoder
 from zoo.recipe import Adam, Stage
 from zoo.registry import LOSSES, NETWORKS, PENALTIES, Spec
+from zoo.seeds import seed_for
 
 BATCH = 4
 GAMES = ("adversarial", "auxiliary", "energy", "information", "semi-supervised")  # those that take a loss and penalties

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from test_recipes import small, stand_in
-from zoo.engine.runtime import Runtime
-from zoo.engine.stage import build_game, build_networks, resolve, shipped
 
 import zoo
 from zoo import settings
 from zoo.data import facts as facts_of
 from zoo.engine import train
+from zoo.engine.runtime import Runtime
+from zoo.engine.stage import build_game, build_networks, resolve, shipped
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -7,8 +7,8 @@ import torch
 from helpers.play import CPU, play, session, weights
 from test_recipes import NAMES, small, stand_in
 from torch.overrides import TorchFunctionMode
-from zoo.engine.runtime import Runtime
 
+from zoo.engine.runtime import Runtime
 from zoo.recipe import SGD, Recipe
 
 

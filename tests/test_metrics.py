@@ -15,13 +15,13 @@ from helpers.play import Every, Killed, kill_at, log_of, same
 from helpers.tiny import class_spec, image_spec, model, point_spec, process, translate_spec, weights
 from PIL import Image
 from test_recipes import small, stand_in
-from zoo.engine.run_folder import CHECKPOINT, WEIGHTS
-from zoo.engine.runtime import Runtime
 
 import zoo
 from zoo.cli.eval import Bar
 from zoo.data import Facts, ImageData, ImageSet, Rows, Source, open_data
 from zoo.engine import checkpoint, train
+from zoo.engine.run_folder import CHECKPOINT, WEIGHTS
+from zoo.engine.runtime import Runtime
 from zoo.metrics import (
     baselines,
     copies,

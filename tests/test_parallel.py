@@ -27,10 +27,11 @@ from helpers.play import (
 from safetensors.torch import load_file, save_file
 from test_recipes import small, stand_in
 from torch import nn
-from zoo.engine.run_folder import CHECKPOINT
 
 from zoo import parallel
 from zoo.engine import checkpoint, log, train
+from zoo.engine.run_folder import CHECKPOINT
+from zoo.engine.stage import StageRun
 from zoo.game import Batch, Turn
 from zoo.recipe import Adam, Ema
 from zoo.registry import GAMES, NETWORKS, Spec
@@ -82,21 +83,24 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def state(opened: train.Session) -> dict[str, torch.Tensor]:
+def state(opened: StageRun) -> dict[str, torch.Tensor]:
     tensors = checkpoint.collect(opened.game, opened.learner, opened.ema_networks)
     return {k: v.detach().clone().contiguous() for k, v in tensors.items()}
 
 
 def kept(folder: Path) -> None:
     """Let every process write its whole state at the end of a run as ``folder/RANK.safetensors``."""
-    loop = train.Session._loop
+    play_round = StageRun.play_round
 
-    def looped(self, *args):
-        loop(self, *args)
-        save_file(state(self), folder / f"{parallel.rank()}.safetensors")
+    def played(self, *args):
+        consumed = play_round(self, *args)
+        if self.images >= self.stage.images:
+            save_file(state(self), folder / f"{parallel.rank()}.safetensors")
+        return consumed
 
-    train.Session._loop = looped
-    log.Clock = Every
+    StageRun.play_round = played
+    train.Clock = Every
+    train.POLL_ROUNDS = 1
 
 
 # The few collectives --------------------------------------------------------------------------------------------------
@@ -109,7 +113,7 @@ def test_collectives():
         mine = torch.tensor([rank + 1.0, 0.0])
         assert parallel.mean(mine).tolist() == [1.5, 0.0] and mine.tolist() == [rank + 1.0, 0.0]
         assert parallel.gather(torch.tensor([[rank]])).tolist() == [[0], [1]]
-        assert parallel.any_true(rank == 1) and not parallel.any_true(False)
+        assert parallel.any_true(rank == 1, False) == [True, False]
         module = nn.BatchNorm2d(3)
         module.register_buffer("flag", torch.tensor(rank == 0))
         nn.init.constant_(module.weight, rank + 1.0)
@@ -124,7 +128,7 @@ def test_collectives():
             assert (parallel.rank(), parallel.world()) == (0, 1)
             if rank == 0:
                 parallel.barrier()
-                assert parallel.mean(mine) is mine and not parallel.any_true(False)
+                assert parallel.mean(mine) is mine and parallel.any_true(False, True) == [False, True]
         parallel.barrier()
         parallel.stop()
         assert parallel.world() == 1

@@ -14,14 +14,14 @@ import torch
 from helpers.play import session
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from zoo.engine.dry_run import describe, meta_batch
-from zoo.engine.export import export, model_of
-from zoo.engine.stage import build_game, build_networks, resolve, shipped
 
 from zoo import hub, overrides, settings
 from zoo import recipe as recipes
 from zoo.data import ImageData, open_data
 from zoo.data import facts as facts_of
+from zoo.engine.dry_run import describe, meta_batch
+from zoo.engine.export import export, model_of
+from zoo.engine.stage import build_game, build_networks, resolve, shipped
 from zoo.engine.step import Learner
 from zoo.game import Batch
 from zoo.recipe import Data, Recipe, Rounds, Stage, Stream
@@ -328,18 +328,18 @@ def test_two_rounds_export_and_load(name, no_reads, tmp_path):
 
     recorded: list[str] = []
     with no_reads:
-        opened.play_round(lambda n, value: recorded.append(n))  # as it is, unwatched
+        opened.play_round(lambda round, n, value: recorded.append(n))  # as it is, unwatched
     assert recorded
     opened.learner.play = watched
     for _ in range(2):
-        opened.play_round(lambda n, value: None)
+        opened.play_round()
     assert learned == set(opened.learner.players)
     assert all(torch.isfinite(v).all() for v in values)
     for p in opened.game.parameters():
         assert torch.isfinite(p).all()
 
     weights_file = tmp_path / "weights.safetensors"
-    facts = {"images": opened.seen, "seconds": 0.0, "seed": 0}
+    facts = {"images": opened.total_images, "seconds": 0.0, "seed": 0}
     export(weights_file, opened.game, opened.ema_networks, opened.recipe, 0, opened.facts, opened.new_batch, facts)
     spec = shipped(opened.game, opened.recipe, opened.stage, opened.facts)
     here, there = model_of(opened.game, opened.ema_networks, spec), hub.load(weights_file)
@@ -350,7 +350,7 @@ def test_two_rounds_export_and_load(name, no_reads, tmp_path):
     small_here, small_there = (show(model, reals) for model in (here, there))
     assert torch.equal(small_here, small_there)
     assert small_here.std() > 0
-    assert there.card["name"] == name and there.card["images"] == opened.seen
+    assert there.card["name"] == name and there.card["images"] == opened.total_images
     assert recipes.decode(there.card["recipe"]).networks == opened.recipe.networks
 
 

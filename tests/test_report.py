@@ -17,11 +17,11 @@ import torch
 from helpers.play import CPU, Duel, Every, game, image_recipe, images, recipe
 from PIL import Image
 from torch import nn
-from zoo.engine.export import uses
-from zoo.engine.run_folder import RunFolder
 
 import zoo
 from zoo.engine import train
+from zoo.engine.export import uses
+from zoo.engine.run_folder import RunFolder
 from zoo.game import Turn
 from zoo.recipe import SGD, Ema, Recipe, Stage
 from zoo.registry import Spec

@@ -14,13 +14,13 @@ import pytest
 import torch
 from helpers.play import CPU, Every, Killed, kill_at, log_of, recipe, same
 from test_recipes import small, stand_in
+
+from zoo import hub
+from zoo.engine import checkpoint, train
 from zoo.engine.dry_run import dry_run
 from zoo.engine.run_folder import CHECKPOINT, LOG, RECIPE, SAMPLES, WEIGHTS, RunFolder
 from zoo.engine.runtime import Runtime
 from zoo.engine.stage import resolve
-
-from zoo import hub
-from zoo.engine import checkpoint, log, train
 from zoo.files import beside, remove_partials
 from zoo.recipe import Adam, Ema, Recipe
 
@@ -67,18 +67,18 @@ def test_a_restored_moment_has_its_parameters_layout(tmp_path):
     source = stand_in(made)
     run = train.train(made, tmp_path / "run", runtime=runtime, dataset=source)
     seen = []
-    loop = train.Session._loop
+    save = train.save
 
-    def looked(self, *args):
-        for optimizer in self.learner.optimizers.values():
+    def looked(run, *args):
+        for optimizer in run.learner.optimizers.values():
             for p, state in optimizer.state.items():
                 if p.dim() == 4:
                     assert state["exp_avg"].stride() == p.stride()
                     seen.append(p.is_contiguous(memory_format=torch.channels_last))
-        return loop(self, *args)
+        save(run, *args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train.Session, "_loop", looked)
+        patch.setattr(train, "save", looked)
         train.resume(run, dataset=source)
     assert seen and all(seen)
 
@@ -117,7 +117,7 @@ def in_child(work) -> int:
         os.dup2(null, 1)
         os.dup2(null, 2)
         torch.set_num_threads(1)
-        log.Clock = Often
+        train.Clock = Often
         work()
         os._exit(0)
     except BaseException:

@@ -4,12 +4,11 @@ import math
 
 import pytest
 import torch
-from zoo.engine.runtime import Runtime
-from zoo.engine.stage import resolve
 
 from zoo.data import facts, open_data
+from zoo.engine.runtime import Runtime
+from zoo.engine.stage import StageRun, build_networks, resolve
 from zoo.engine.step import Learner
-from zoo.engine.train import Session
 from zoo.game import Batch
 from zoo.games.adversarial import Adversarial
 from zoo.recipe import SGD, Adam, Ema, Recipe, Schedule, Spec, Stage
@@ -20,7 +19,7 @@ LOG4 = math.log(4)
 # The value of the game on a set whose density is known -------------------------------------------------------------
 
 
-def play(loss: Spec, rounds: int, optimizers: dict, affine: tuple[float, float], **game) -> Session:
+def play(loss: Spec, rounds: int, optimizers: dict, affine: tuple[float, float], **game) -> StageRun:
     """The engine on ``gaussian1d``: G(z) = slope z + shift begins at ``affine``, D is a small tanh MLP; rates fall to 0."""
     images = rounds * game.get("n_critic", 1) * 512
     stage = Stage(
@@ -30,7 +29,8 @@ def play(loss: Spec, rounds: int, optimizers: dict, affine: tuple[float, float],
         batch=512,
         resolution=0,
         schedules=tuple(
-            Schedule(f"optim.{p}.lr", ((images // 2, o.lr), (images, 0.0)), "cosine") for p, o in optimizers.items()
+            Schedule(f"optimizers.{p}.lr", ((images // 2, o.lr), (images, 0.0)), "cosine")
+            for p, o in optimizers.items()
         ),
     )
     networks = {
@@ -41,15 +41,15 @@ def play(loss: Spec, rounds: int, optimizers: dict, affine: tuple[float, float],
     recipe = resolve(
         Recipe(networks, (stage,), ema={"G": Ema(halflife=50 * 512)}, dataset="gaussian1d", model="theory"), known
     )
-    session = Session(recipe, "gaussian1d", known, Runtime(device="cpu"), torch.device("cpu"), 0, None)
-    session.open_data(0)
+    networks = build_networks(recipe)
     with torch.no_grad():
-        session.networks["G"].layers[0].weight.fill_(affine[0])
-        session.networks["G"].layers[0].bias.fill_(affine[1])
-    session.build_stage()
+        networks["G"].layers[0].weight.fill_(affine[0])
+        networks["G"].layers[0].bias.fill_(affine[1])
+    runtime = Runtime(device="cpu")
+    session = StageRun(recipe, 0, "gaussian1d", known, runtime, torch.device("cpu"), 0, networks=networks)
     session.prepare()
     while session.images < images:
-        session.play_round(lambda name, value: None)
+        session.play_round()
     return session
 
 
@@ -58,7 +58,7 @@ def normal(x, mean, std):
 
 
 @torch.no_grad()
-def densities_and_logit(session: Session, mean: float, std: float):
+def densities_and_logit(session: StageRun, mean: float, std: float):
     """Points, the data's density p, that of G (a normal), D's logit and the width of a step."""
     x = torch.linspace(-6, 8, 20001, dtype=torch.float64)[:, None]
     p = open_data("gaussian1d").density(x)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo import hub, overrides, recipe, settings
-from zoo.engine.stage import build_game, build_networks, resolve, shipped
+from zoo import hub, overrides, recipe
 from zoo.registry import DATASETS, matching
+from zoo.settings import find as find_recipe
+from zoo.settings import models, names
 
 if TYPE_CHECKING:
     from zoo.model import Model
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
 
 def list_models(pattern: str = "*") -> list[str]:
     """The models that have a recipe. A pattern without wildcards matches inside names, here and below."""
-    return settings.models(pattern)
+    return models(pattern)
 
 
 def list_recipes(pattern: str = "*") -> list[str]:
     """The recipes: ``model-dataset[-variant]``."""
-    return settings.names(pattern)
+    return names(pattern)
 
 
 def list_datasets(pattern: str = "*") -> list[str]:
@@ -43,9 +44,10 @@ def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0) ->
     from torch import random
 
     from zoo.data import facts as facts_of
+    from zoo.engine.stage import build_game, build_networks, resolve, shipped
     from zoo.model import build_model
 
-    found = settings.find(model, dataset if isinstance(dataset, str) else None, variant)
+    found = find_recipe(model, dataset if isinstance(dataset, str) else None, variant)
     facts = facts_of(found.dataset if dataset is None else dataset)
     found = resolve(found, facts)
     with random.fork_rng(devices=[]):
@@ -91,7 +93,7 @@ def train(
     from zoo.engine.train import train as run
 
     named = isinstance(dataset, str)
-    found = settings.find(model, dataset if named else None, variant)
+    found = find_recipe(model, dataset if named else None, variant)
     for key, value in (settings or {}).items():
         found = overrides.override(found, key, value if isinstance(value, str) else json.dumps(recipe.encode(value)))
     return run(

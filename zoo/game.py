@@ -1,4 +1,4 @@
-"""The contract: Game, Turn, Batch, latent priors.
+"""The contract: Game, Turn, Batch.
 
 A game is an ``nn.Module``. Its children are the networks, its buffers are all its memory. It lists its turns and writes
 the losses; it never calls backward, step, item, cuda or cpu: only the engine (``engine/step.py``) learns.
@@ -7,7 +7,6 @@ the losses; it never calls backward, step, item, cuda or cpu: only the engine (`
 from __future__ import annotations
 
 import abc
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,17 +14,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from zoo.registry import PRIORS, Spec
+from zoo.priors import Prior
 
-Prior = Callable[[int, torch.Generator | None, torch.device | str], Tensor]
 Loss = Tensor | Mapping[str, Tensor | tuple[Tensor, Tensor]]
-
-
-def seed_for(seed: int, *position: int | str) -> int:
-    """A 63-bit seed for a place in a run: ``seed_for(seed, "round", 7)``. All randomness of a round comes from such
-    seeds, so that a resumed run needs no generator's state and ranks can agree or differ by name."""
-    text = repr((seed, *position)).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
 
 class Batch(dict):
@@ -166,98 +157,3 @@ def mixes_batch(network: nn.Module) -> bool:
     """Whether a layer of the network looks across the batch (batch norm): then real and fake must not share a pass."""
     across = nn.modules.batchnorm._BatchNorm
     return any(isinstance(m, across) or getattr(m, "mixes_batch", False) for m in network.modules())
-
-
-# Latent priors: (n, generator, device) -> [n, dim] ------------------------------------------------------------------
-
-
-@PRIORS.register("normal")
-def normal(dim: int) -> Prior:
-    """N(0, 1) in ``dim`` dimensions."""
-    return lambda n, generator, device: torch.randn(n, dim, generator=generator, device=device)
-
-
-@PRIORS.register("uniform")
-def uniform(dim: int, low: float = -1.0, high: float = 1.0) -> Prior:
-    """U(low, high) in ``dim`` dimensions."""
-    return lambda n, generator, device: torch.rand(n, dim, generator=generator, device=device) * (high - low) + low
-
-
-@PRIORS.register("codes")
-class Codes:
-    """Noise with codes beside it (Chen et al. 2016, section 4): [n, dim] holds z ~ U(-1, 1)^``noise``, then a one-hot block
-    for each categorical code, all K values alike, then ``continuous`` codes ~ U(-1, 1).
-
-    ``categorical``: the number of values of each. Codes are called c1, c2, ..., the categorical ones first. ``dim``: of the
-    generator's input, where it is known; ValueError where the parts do not add up to it.
-    """
-
-    def __init__(self, noise: int, categorical: Sequence[int] = (), continuous: int = 0, dim: int | None = None):
-        self.noise, self.categorical, self.continuous = noise, tuple(categorical), continuous
-        whole = noise + sum(self.categorical) + continuous
-        if dim not in (None, whole):
-            raise ValueError(
-                f"prior 'codes': noise and codes have {whole} dimensions, the generator takes latent={dim}"
-            )
-        sizes = [*self.categorical, *[0] * continuous]
-        self.sizes = {
-            f"c{i + 1}": k for i, k in enumerate(sizes)
-        }  # values of a categorical code; 0 of a continuous one
-        self.places, at = {}, noise
-        for name, k in self.sizes.items():
-            self.places[name] = slice(at, at + max(k, 1))
-            at += max(k, 1)
-
-    def __call__(self, n: int, generator: torch.Generator | None, device: torch.device | str) -> Tensor:
-        def uniform(dim: int) -> Tensor:
-            return torch.rand(n, dim, generator=generator, device=device) * 2 - 1
-
-        parts = [uniform(self.noise)]
-        for k in self.categorical:
-            value = torch.randint(k, (n,), generator=generator, device=device)
-            parts.append((value[:, None] == torch.arange(k, device=device)).to(parts[0].dtype))
-        return torch.cat([*parts, uniform(self.continuous)], 1)
-
-    def split(self, z: Tensor) -> dict[str, Tensor]:
-        """The codes in z [n, dim], by name: one-hot [n, K], or values [n]."""
-        return {n: z[:, at] if self.sizes[n] else z[:, at.start] for n, at in self.places.items()}
-
-    def place(self, z: Tensor, codes: Mapping[str, Tensor]) -> Tensor:
-        """A copy of z [n, dim] in which some codes have other values, [n] each (of a categorical code its number)."""
-        z = z.clone()
-        for name, value in codes.items():
-            k, at = self.sizes[name], self.places[name]
-            z[:, at] = (value[:, None] == torch.arange(k)).to(z) if k else value[:, None].to(z)
-        return z
-
-    @property
-    def outputs(self) -> int:
-        """How many numbers say Q(c|x): K logits a categorical code, mean and spread a continuous one."""
-        return sum(self.categorical) + 2 * self.continuous
-
-    def read(self, outputs: Tensor) -> dict[str, Tensor]:
-        """Q's outputs [n, outputs], by code: log-probabilities [n, K], or means [n], float32. All logits come first, then
-        all means, then all spreads, which nothing here reads: the deviation is 1."""
-        found, at, outputs = {}, 0, outputs.float()
-        for name, k in self.sizes.items():
-            found[name] = outputs[:, at : at + k].log_softmax(1) if k else outputs[:, at]
-            at += max(k, 1)
-        return found
-
-
-def build_prior(spec: Spec, network: nn.Module) -> Prior:
-    """The prior of a generator; its dimension is the generator's ``latent`` where the spec is silent."""
-    return PRIORS.build(spec, defaults={"dim": getattr(network, "latent", None)})
-
-
-__all__ = [
-    "Batch",
-    "Codes",
-    "Game",
-    "Loss",
-    "Prior",
-    "Turn",
-    "build_prior",
-    "mixes_batch",
-    "seed_for",
-]

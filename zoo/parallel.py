@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -17,15 +18,44 @@ from torch import Tensor, nn
 def start(device: torch.device | str = "cpu") -> None:
     """Join the group that torchrun describes in the environment (nothing where it describes none)."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
+        global _store
+        backend = "nccl" if torch.device(device).type == "cuda" else "gloo"
+        store, rank, world = next(dist.rendezvous("env://"))
+        dist.init_process_group(backend, store=dist.PrefixStore("group", store), rank=rank, world_size=world)
+        _store = dist.PrefixStore("zoo", store)
 
 
 def stop() -> None:
+    global _store
     if dist.is_initialized():
         dist.destroy_process_group()
+        _store = None
 
 
 _alone = False
+_store: dist.Store | None = None  # where rank 0 says that its own work is done
+_works = 0  # how often the others have waited for it
+WAIT_SECONDS = 0.02
+
+
+@contextlib.contextmanager
+def main_process_only() -> Iterator[bool]:
+    """A block in which only rank 0 works (True there). All processes must enter it at the same point. The others wait
+    for its end outside of any collective, so that no time-out of the backend ends them, however long it takes."""
+    global _works
+    if world() == 1 or _store is None:
+        yield True
+        return
+    _works += 1
+    key = f"done/{_works}"
+    if rank() == 0:
+        with alone():
+            yield True
+        _store.set(key, "1")
+    else:
+        yield False
+        while not _store.check([key]):
+            time.sleep(WAIT_SECONDS)
 
 
 @contextlib.contextmanager
@@ -80,13 +110,13 @@ def mean_with_gradient(value: Tensor) -> Tensor:
     return value if world() == 1 else _Mean.apply(value)
 
 
-def any_true(flag: bool) -> bool:
-    """True where any process says so: all processes must ask at the same point."""
+def any_true(*flags: bool) -> list[bool]:
+    """For each flag whether any process has set it: all processes must ask at the same point."""
     if world() == 1:
-        return flag
-    value = torch.tensor(float(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")
-    dist.all_reduce(value, op=dist.ReduceOp.MAX)
-    return bool(value.item())
+        return list(flags)
+    values = torch.tensor([float(f) for f in flags], device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(values, op=dist.ReduceOp.MAX)
+    return [value > 0 for value in values.tolist()]
 
 
 def gather(value: Tensor) -> Tensor:

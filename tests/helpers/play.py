@@ -8,16 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
-from zoo.engine.run_folder import RunFolder
-from zoo.engine.runtime import Runtime
-from zoo.engine.stage import resolve
-from zoo.priors import build_prior
 
 from zoo.data import Facts, ImageData
 from zoo.data import facts as facts_of
 from zoo.engine import log
-from zoo.engine.train import Session
+from zoo.engine.run_folder import RunFolder
+from zoo.engine.runtime import Runtime
+from zoo.engine.stage import StageRun, resolve
 from zoo.game import Batch, Game, Turn
+from zoo.priors import build_prior
 from zoo.recipe import SGD, Data, Recipe, Stage
 from zoo.registry import GAMES, NETWORKS, Spec
 
@@ -139,22 +138,20 @@ def images(count: int = 64, channels: int = 3, side: int = 8) -> ImageData:
     return ImageData(Facts("noise", "Random images", channels, side), {"x": x}, "noise")
 
 
-def session(made: Recipe, source: Any = None, *, stage: int = 0, runtime: Runtime = CPU, seed: int = 0) -> Session:
+def session(made: Recipe, source: Any = None, *, stage: int = 0, runtime: Runtime = CPU, seed: int = 0) -> StageRun:
     """A stage built and prepared, to be played round by round."""
     source = made.dataset if source is None else source
     known = facts_of(source)
-    opened = Session(resolve(made, known), source, known, runtime, runtime.settle(), seed, None)
-    opened.stage_index = stage
-    opened.build_stage()
+    opened = StageRun(resolve(made, known), stage, source, known, runtime, runtime.prepare_device(), seed)
     opened.prepare()
     return opened
 
 
-def play(opened: Session, rounds: int = 1) -> dict[str, list[float]]:
+def play(opened: StageRun, rounds: int = 1) -> dict[str, list[float]]:
     """Play rounds; the recorded scalars by name."""
     seen: dict[str, list[float]] = {}
     for _ in range(rounds):
-        opened.play_round(lambda name, value: seen.setdefault(name, []).append(value.item()))
+        opened.play_round(lambda round, name, value: seen.setdefault(name, []).append(value.item()))
     return seen
 
 

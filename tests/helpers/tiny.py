@@ -20,7 +20,8 @@ RECIPE = '''"""Small net. A recipe of the tests' own.
 Differences from the paper: all.
 """
 
-from zoo.recipe import Adam, Recipe, Spec, Stage, setting
+from zoo.recipe import Adam, Recipe, Spec, Stage
+from zoo.settings import setting
 
 
 def recipe(images, resolution):

@@ -11,14 +11,13 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
-from zoo.engine.runtime import Runtime
-from zoo.engine.stage import resolve
-from zoo.seeds import seed_for
 
 from zoo import settings
 from zoo.data import Facts, ImageData
-from zoo.engine.train import Session
+from zoo.engine.runtime import Runtime
+from zoo.engine.stage import StageRun, resolve
 from zoo.recipe import Data
+from zoo.seeds import seed_for
 
 
 class Beside:
@@ -66,9 +65,8 @@ class Beside:
         recipe = recipe.replace(networks=specs, stages=(played,))
         runtime = Runtime(device="cpu", layout="contiguous")
         recipe = resolve(recipe, known)
-        self.session = Session(recipe, source, known, runtime, torch.device("cpu"), 0, None)
-        self.session._lay = lambda v: v.double() if v.is_floating_point() else v
-        self.session.build_stage()
+        self.session = StageRun(recipe, 0, source, known, runtime, torch.device("cpu"), 0)
+        self.session.to_layout = lambda v: v.double() if v.is_floating_point() else v
         self.batch, self.noise = recipe.stages[0].batch, torch.Generator()
         self._reals = {name: self.session.loader(name) for name in played.data.streams}
 
@@ -87,7 +85,7 @@ class Beside:
         """The next batch of reals from a stream (by default the first), in the engine's order."""
         stream = stream or next(iter(self._reals))
         size = self.session.stage.data.streams[stream].batch or self.batch
-        return {k: self.session._lay(v) for k, v in self._reals[stream].next(size, self.noise).items()}
+        return {k: self.session.to_layout(v) for k, v in self._reals[stream].next(size, self.noise).items()}
 
     def rand(self, *shape: int) -> Tensor:
         return torch.rand(self.batch, *shape, generator=self.noise)
@@ -100,7 +98,7 @@ class Beside:
         self.session.prepare()
         before = {n: self.copy(n) for n in networks}
         for _ in range(count):
-            self.session.play_round(lambda name, value: None)
+            self.session.play_round()
         for name, mine in networks.items():
             theirs = dict(self.session.game.get_submodule(name).named_parameters())
             start = dict(before[name].named_parameters())

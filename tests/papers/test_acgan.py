@@ -8,9 +8,9 @@ import torch
 from helpers.play import moved, session, sizes, weights
 from test_recipes import small, stand_in
 from torch import nn
-from zoo.engine.dry_run import describe
 
 from zoo import settings
+from zoo.engine.dry_run import describe
 from zoo.game import Batch
 from zoo.registry import GAMES, NETWORKS, Spec
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from zoo.engine.stage import build_game, build_networks, resolve
 
 from zoo import settings
 from zoo.data import Facts, ImageData, facts
 from zoo.data.loader import balanced_rows
+from zoo.engine.stage import build_game, build_networks, resolve
 from zoo.game import Batch
 from zoo.metrics import label_scores
 from zoo.metrics.images import from_data

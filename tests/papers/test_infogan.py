@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from zoo.priors import Codes
 
 import zoo
 from zoo.data import Facts, ImageData
@@ -14,6 +13,7 @@ from zoo.game import Batch
 from zoo.metrics import label_scores
 from zoo.metrics.images import from_data
 from zoo.model import build_model
+from zoo.priors import Codes
 from zoo.registry import GAMES, NETWORKS, Spec
 
 PRIOR = Spec("codes", noise=62, categorical=(10,), continuous=2)

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from zoo.settings import find
 
 from zoo.networks.layers import BatchNorm2d, SelfAttention
 from zoo.registry import NETWORKS, Spec
+from zoo.settings import find
 
 EPS = 1e-4  # of Adam, so that it does not blow up gradients that are rounding alone
 

@@ -66,9 +66,9 @@ class Progress:
     def on_start(self, images: int, dataset: str, device: str, **facts: Any) -> None:
         self.close()
         self.device = device
-        seen = f", {facts['seen']:,} of them seen" if facts.get("seen") else ""
+        done = f", {facts['images_before']:,} of them done" if facts.get("images_before") else ""
         several = f" in {facts['processes']} processes" if facts.get("processes", 1) > 1 else ""
-        self.line(f"training on {device}{several}: {images:,} images of {dataset}{seen}")
+        self.line(f"training on {device}{several}: {images:,} images of {dataset}{done}")
 
     def on_rate(self, images_per_second: float, seconds_left: float, **_: Any) -> None:
         stops = f"; it stops after {self.minutes:g} minutes (--minutes)" if self.minutes else ""

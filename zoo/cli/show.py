@@ -10,7 +10,6 @@ import click
 
 from zoo import settings
 from zoo.cli.output import amount, json_option, print_json
-from zoo.engine.dry_run import describe
 
 
 @click.command("show", short_help="All about a model, recipe, weights or data set.")
@@ -42,8 +41,8 @@ def look_up(name: str) -> dict[str, Any]:
         return weights(name)
     if name in api.list_models(name):
         entries = [e for e in settings.RECIPES.values() if e["model"] == name]
-        settings = {n: e["about"] for n, e in settings.RECIPES.items() if e["model"] == name}
-        return {"model": name, "doc": entries[0]["doc"].strip(), "recipes": settings}
+        about = {n: e["about"] for n, e in settings.RECIPES.items() if e["model"] == name}
+        return {"model": name, "doc": entries[0]["doc"].strip(), "recipes": about}
     if name in api.list_datasets(name):
         return {"data set": name, **of_dataset(name)}
     known = [*api.list_models(), *api.list_recipes(), *shipped, *api.list_datasets()]
@@ -64,6 +63,7 @@ def weights(name: str) -> dict[str, Any]:
 
 def of_recipe(name: str) -> dict[str, Any]:
     from zoo import recipe
+    from zoo.engine.dry_run import describe
 
     found = settings.find(name)
     entry = settings.RECIPES[name]

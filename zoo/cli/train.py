@@ -12,7 +12,6 @@ from zoo import overrides
 from zoo.cli import processes
 from zoo.cli.output import amount, device_option, duration, print_json
 from zoo.cli.progress import LONG, Progress
-from zoo.engine.dry_run import describe
 
 if TYPE_CHECKING:
     from zoo.recipe import Recipe
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--set",
-    "settings",
+    "changes",
     multiple=True,
     metavar="KEY=VALUE",
     help="Change a field; may be repeated. KEY is a dotted path (optimizers.D.lr=1e-4, stages.1.batch=32); "
@@ -71,7 +70,7 @@ def command(
     minutes: float | None,
     out: str | None,
     seed: int,
-    settings: tuple[str, ...],
+    changes: tuple[str, ...],
     init: str | None,
     device: str,
     precision: str,
@@ -88,10 +87,11 @@ def command(
     one. Where there is none for it, the model's first setting is used, and told. The run can be stopped (Ctrl-C) and
     resumed at any time.
     """
-    from zoo import api, hub
+    from zoo import api, hub, settings
+    from zoo.engine.dry_run import describe
 
     found = settings.find(model, dataset, variant)
-    for text in settings:
+    for text in changes:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise ValueError(f"--set {text}: must be KEY=VALUE, as in --set optimizers.D.lr=1e-4")

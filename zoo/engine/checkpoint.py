@@ -76,7 +76,7 @@ def collect(game: Game, learner: Learner, ema_networks: EmaNetworks) -> dict[str
         for name, p in named.items():
             for key, value in state.get(p, {}).items():
                 if isinstance(value, Tensor):
-                    tensors[f"optim.{player}.{name}/{key}"] = value
+                    tensors[f"optimizers.{player}.{name}/{key}"] = value
     for name, ema_network in ema_networks.items():
         tensors.update({f"ema.{name}.{k}": v for k, v in ema_network.network.state_dict().items()})
     return tensors
@@ -92,7 +92,7 @@ def restore(tensors: Mapping[str, Tensor], game: Game, learner: Learner, ema_net
     game.load_state_dict(under("game."))
     for player, named in learner.players.items():
         optimizer = learner.optimizers[player]
-        for full, value in under(f"optim.{player}.").items():
+        for full, value in under(f"optimizers.{player}.").items():
             name, _, key = full.rpartition("/")
             p = named[name]
             if value.shape == p.shape and key != "step":

@@ -1,4 +1,4 @@
-"""The shadows: exponential moving averages of players, what is sampled, scored and shipped."""
+"""EMA weights: exponential moving averages of players, what is sampled, scored and shipped."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class EmaNetwork:
         self.halflife, self.start, self.rampup = ema.halflife, ema.start, ema.rampup
 
     @torch.no_grad()
-    def update(self, network: nn.Module, parts: Iterable[str], images: int, seen: int) -> None:
-        """After a round that consumed ``images`` real images, ``seen`` in all. Parameters are averaged; buffers (batch
+    def update(self, network: nn.Module, parts: Iterable[str], images: int, total_images: int) -> None:
+        """After a round that consumed ``images`` real images, ``total_images`` in all. Parameters are averaged; buffers (batch
         norm's statistics, spectral norm's vectors) are copied: they belong to the newest weights. ``parts``: the submodules
         that learn ("": the whole). What rests keeps its average, which would become its last weights otherwise."""
-        halflife = self.halflife if self.rampup is None else min(self.halflife, max(seen * self.rampup, 1e-8))
-        decay = 0.0 if seen <= self.start else 0.5 ** (images / halflife)
+        halflife = self.halflife if self.rampup is None else min(self.halflife, max(total_images * self.rampup, 1e-8))
+        decay = 0.0 if total_images <= self.start else 0.5 ** (images / halflife)
         for part in parts:
             own, new = self.network.get_submodule(part), network.get_submodule(part)
             mine, theirs = list(own.parameters()), [p.detach() for p in new.parameters()]
@@ -35,13 +35,13 @@ class EmaNetwork:
 
 
 class EmaNetworks(dict):
-    """Shadows by network's name."""
+    """EMA networks by the network's name."""
 
     def __init__(self, networks: Mapping[str, nn.Module], emas: Mapping[str, Ema]):
         super().__init__({name: EmaNetwork(networks[name], ema) for name, ema in emas.items()})
 
-    def update(self, game: nn.Module, players: Iterable[str], images: int, seen: int) -> None:
+    def update(self, game: nn.Module, players: Iterable[str], images: int, total_images: int) -> None:
         """After a round of a stage in which ``players`` (paths in the game) learn."""
         for name, ema_network in self.items():
             parts = [p[len(name) + 1 :] for p in players if f"{p}.".startswith(f"{name}.")]
-            ema_network.update(game.get_submodule(name), parts, images, seen)
+            ema_network.update(game.get_submodule(name), parts, images, total_images)

@@ -51,7 +51,7 @@ def _setters(target: str, learner: Learner, ema_networks: EmaNetworks) -> list[C
             field, _, index = rest[len(player) + 1 :].partition(".")
             groups = [g for o in chosen for g in o.param_groups]
             return [_field(target, g, field, index) for g in groups]
-    known = ", ".join(f"optim.{p}." for p in learner.optimizers)
+    known = ", ".join(f"optimizers.{p}." for p in learner.optimizers)
     raise ValueError(f"schedule target '{target}': must begin with one of {known}")
 
 

@@ -1,0 +1,79 @@
+"""The Model that a run leaves behind, and its weights file."""
+
+from __future__ import annotations
+
+import copy
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo import hub, parallel
+from zoo.data import Facts
+from zoo.engine.ema import EmaNetworks
+from zoo.engine.runtime import versions
+from zoo.engine.stage import shipped
+from zoo.game import Batch, Game
+from zoo.model import KINDS, Model, build_model
+from zoo.recipe import Recipe, encode
+
+
+def model_of(game: Game, ema_networks: EmaNetworks, spec: Mapping[str, Any]) -> Model:
+    """The Model that the game would leave behind now: the shadows where there are any, the players elsewhere."""
+    networks = {n: ema_networks[n].network if n in ema_networks else game.get_submodule(n) for n in spec["networks"]}
+    return build_model(spec, networks)
+
+
+def uses(spec: Mapping[str, Any], path: str | Path) -> list[str]:
+    """The commands that put the weights of a model spec to use, by the model's verb: a translator has one a direction."""
+    where, verb = shlex.quote(str(path)), KINDS[spec["kind"]].verb
+    if verb == "translate":
+        to = [shlex.quote(str(spec.get("domains", {}).get(d, d))) for d in spec["to"]]
+        return [f"zoo sample {where} --input image.png --to {d} --out translated.png" for d in to]
+    return [f"zoo eval {where}" if verb == "classify" else f"zoo sample {where} -n 16 --out grid.png"]
+
+
+def finished_model(game: Game, ema_networks: EmaNetworks, spec: Mapping[str, Any], draw: Callable[[], Batch]) -> Model:
+    """The Model as it is shipped. A game with standing statistics finishes a copy, so that training is not touched; one
+    process does it alone."""
+    if type(game).finish is not Game.finish:
+        game = copy.deepcopy(game)
+        for name, ema_network in ema_networks.items():
+            game.get_submodule(name).load_state_dict(ema_network.network.state_dict())
+        with torch.no_grad(), parallel.alone():
+            game.finish(draw)
+        ema_networks = {}
+    return model_of(game, ema_networks, spec)
+
+
+def card(recipe: Recipe, facts: Facts, spec: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+    """What the weights file says of itself. ``run``: images, seconds, seed."""
+    return {
+        "name": recipe.name,
+        "model": dict(spec),
+        "recipe": encode(recipe),
+        "dataset": {"name": facts.name, "license": facts.license},
+        **run,
+        "metrics": {},
+        "versions": versions(),
+    }
+
+
+def export(
+    path: Path,
+    game: Game,
+    ema_networks: EmaNetworks,
+    recipe: Recipe,
+    stage_index: int,
+    facts: Facts,
+    draw: Callable[[], Batch],
+    run: Mapping[str, Any],
+) -> None:
+    """Write the weights file."""
+    spec = shipped(game, recipe, recipe.stages[stage_index], facts)
+    model = finished_model(game, ema_networks, spec, draw)
+    networks = {n: model.networks[n] for n in spec["networks"]}
+    said = {**run, "checkpoint": "last"}  # a run never chooses one by its score
+    hub.save_weights(path, networks, card(recipe, facts, spec, said))

@@ -1,0 +1,42 @@
+"""Weights to begin from: ``--init`` takes a run's folder, a weights file or the name of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from zoo import hub
+from zoo.engine import checkpoint
+from zoo.engine.run_folder import CHECKPOINT
+
+
+def load_init(networks: Mapping[str, nn.Module], init: str | Path) -> None:
+    """Load the networks that both sides have. ValueError if one does not fit, or none is common."""
+    weights = read_init(init)
+    common = [n for n in networks if n in weights]
+    if not common:
+        raise ValueError(
+            f"init='{init}': holds {', '.join(weights)}, the recipe has {', '.join(networks)}: none in common"
+        )
+    for name in common:
+        try:
+            networks[name].load_state_dict(weights[name])
+        except RuntimeError as error:
+            first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+            raise ValueError(f"init='{init}': network {name} does not fit the recipe's: {first}") from None
+
+
+def read_init(init: str | Path) -> dict[str, dict[str, Tensor]]:
+    """State dicts by network: of a run's folder all of its players, of a weights file what it ships."""
+    path = Path(init) / CHECKPOINT
+    if not path.is_file():
+        return {name: child.state_dict() for name, child in hub.load(str(init)).networks.items()}
+    weights: dict[str, dict[str, Tensor]] = {}
+    for key, value in sorted(checkpoint.load(path)[0].items()):
+        kind, _, rest = key.partition(".")
+        network, dot, name = rest.partition(".")
+        if kind == "game" and dot:  # a buffer of the game itself belongs to no network
+            weights.setdefault(network, {})[name] = value
+    return weights

@@ -1,0 +1,95 @@
+"""The folder of a run: its files and its log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from zoo.engine.runtime import Runtime
+from zoo.files import beside, remove_partials
+from zoo.recipe import Recipe, encode
+from zoo.version import __version__
+
+RECIPE, LOG, CHECKPOINT, WEIGHTS, SAMPLES = (
+    "recipe.json",
+    "log.jsonl",
+    "checkpoint.safetensors",
+    "weights.safetensors",
+    "samples",
+)
+
+
+class RunFolder:
+    """The folder of a run: recipe.json, log.jsonl, samples/*.png, checkpoint.safetensors, weights.safetensors."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    @classmethod
+    def create(cls, path: str | Path, recipe: Recipe, runtime: Runtime, **facts: Any) -> RunFolder:
+        """A new folder. ``facts``: what else a resumed run has to know (seed, init, given). ValueError as in
+        :meth:`check_new`; nothing is left behind where it can't be written."""
+        run = cls(path)
+        run.check_new()
+        held = {"zoo": __version__, **facts, "runtime": asdict(runtime), "recipe": encode(recipe)}
+        run.path.mkdir(parents=True, exist_ok=True)
+        remove_partials(run.path)
+        try:
+            run._write_text(RECIPE, json.dumps(held, indent=2))
+        except OSError:
+            (run.path / RECIPE).unlink(missing_ok=True)
+            run.path.rmdir()
+            raise
+        return run
+
+    def check_new(self) -> None:
+        """ValueError where a folder stands there already that holds more than a killed writer's leavings."""
+        if self.path.exists() and (not self.path.is_dir() or any(p.suffix != ".partial" for p in self.path.iterdir())):
+            raise ValueError(
+                f"out='{self.path}': exists already; name another folder with --out, "
+                f"or go on with zoo resume {self.path}"
+            )
+
+    def _write_text(self, name: str, text: str) -> None:
+        with beside(self.path / name) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+    def facts(self) -> dict[str, Any]:
+        """What recipe.json holds. ValueError where the folder is no run's."""
+        try:
+            return json.loads((self.path / RECIPE).read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):
+            raise ValueError(f"run '{self.path}': no readable {RECIPE} there; is it the folder of a run?") from None
+
+    def runtime(self, **changes: Any) -> Runtime:
+        """What the run was begun with, but for the ``changes`` that are not None."""
+        return Runtime(**{**self.facts()["runtime"], **{k: v for k, v in changes.items() if v is not None}})
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """One line of log.jsonl, written at once."""
+        with open(self.path / LOG, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def cut_log(self, images: int) -> None:
+        """Drop what was logged after the checkpoint from which a run goes on (and a torn last line)."""
+        if not (self.path / LOG).exists():
+            return
+        kept = []
+        for line in (self.path / LOG).read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["images"] <= images:
+                    kept.append(line + "\n")
+            except (json.JSONDecodeError, KeyError):
+                continue
+        self._write_text(LOG, "".join(kept))
+
+    def record_machine(self, machine: Mapping[str, Any], images: int) -> None:
+        """Say in recipe.json on which machine the run goes on from ``images`` real images, where it is another one."""
+        held = self.facts()
+        machines = held.get("machines", [])
+        if not machines or {k: v for k, v in machines[-1].items() if k != "from_images"} != machine:
+            held["machines"] = [*machines, {"from_images": images, **machine}]
+            self._write_text(RECIPE, json.dumps(held, indent=2))

@@ -1,0 +1,95 @@
+"""What the machine fixes: device, precision, compilation, layout; and the machine in words."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo import parallel
+from zoo.version import __version__
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """All that the machine fixes. Beyond rounding no result depends on it.
+
+    ``device``: ``auto`` (cuda, else mps, else cpu) or a torch device. ``precision``: ``fp32`` or ``bf16`` (autocast; penalties
+    and losses sum in float32). ``tf32``: let matrix units round float32 inputs to 10 bits. ``compile``: torch.compile the
+    losses. ``deterministic``: bit-equal repetition on CUDA too. ``layout``: ``channels_last`` or ``contiguous``
+    (on MPS always contiguous: gradients of pooling are wrong there in the other, pytorch issue 175190).
+    ``eval_every``: score the model each time so many real images have been consumed, which leaves the training as it is.
+    """
+
+    device: str = "auto"
+    precision: str = "fp32"
+    tf32: bool = True
+    compile: bool = False
+    deterministic: bool = False
+    layout: str = "channels_last"
+    eval_every: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision='{self.precision}': must be fp32 or bf16")
+        if self.layout not in ("channels_last", "contiguous"):
+            raise ValueError(f"layout='{self.layout}': must be channels_last or contiguous")
+        if self.eval_every is not None and self.eval_every < 1:
+            raise ValueError(f"eval_every={self.eval_every}: must be at least 1 image")
+
+    def prepare_device(self) -> torch.device:
+        """Choose the device and tell torch the rest. ValueError where the device is not there."""
+        name = self.device
+        if name == "auto":
+            mps = torch.backends.mps.is_available()
+            name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+        try:
+            device = torch.device(name)
+        except RuntimeError:
+            raise ValueError(f"device='{name}': must be auto, cpu, cuda, cuda:N or mps") from None
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"device='{name}': torch finds no CUDA device here; use --device cpu")
+        if device.type == "mps" and not torch.backends.mps.is_available():
+            raise ValueError(f"device='{name}': torch finds no MPS device here; use --device cpu")
+        if device.type == "cuda":
+            if device.index is None:
+                device = torch.device("cuda", parallel.local_rank())
+            torch.cuda.set_device(device)
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.tf32
+            torch.backends.cudnn.benchmark = not self.deterministic
+            if self.deterministic:
+                os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+                torch.use_deterministic_algorithms(True, warn_only=True)
+        return device
+
+
+def versions() -> dict[str, str]:
+    """Of what computes the numbers."""
+    return {"zoo": __version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def processor() -> str:
+    """The processor in words."""
+    known = Path("/proc/cpuinfo")
+    if known.is_file():
+        named = [line.partition(":")[2].strip() for line in known.read_text().splitlines() if "model name" in line]
+        if named:
+            return named[0]
+    return platform.processor() or platform.machine()
+
+
+def machine_of(device: torch.device) -> dict[str, Any]:
+    """The machine that a run is made on, in words; nothing that names its owner."""
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processes": parallel.world(),
+        "versions": versions(),
+    }

@@ -1,0 +1,184 @@
+"""Checks of a recipe, and ``--set``: one field of a recipe changed. No torch here."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from zoo.recipe import Recipe, Rounds, Stage, decode
+from zoo.registry import FrozenDict, Registry, Spec, nearest
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, a) for a in args)
+    if origin is Literal:
+        return value in args
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if args[-1] is ...:
+            return all(_fits(v, args[0]) for v in value)
+        return len(value) == len(args) and all(map(_fits, value, args))
+    if origin is not None and issubclass(origin, Mapping):
+        return isinstance(value, Mapping) and all(_fits(k, args[0]) and _fits(v, args[1]) for k, v in value.items())
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _type_name(hint: Any) -> str:
+    return getattr(hint, "__name__", str(hint)) if typing.get_origin(hint) is None else str(hint).replace("typing.", "")
+
+
+def _check_types(value: Any, path: str) -> None:
+    hints = typing.get_type_hints(type(value))
+    for f in dataclasses.fields(value):
+        inside, where = getattr(value, f.name), f"{path}.{f.name}".lstrip(".")
+        if not _fits(inside, hints[f.name]):
+            raise ValueError(f"{where}={inside!r}: must be {_type_name(hints[f.name])}")
+        for key, part in _parts(inside):
+            if dataclasses.is_dataclass(part) and not isinstance(part, Spec):
+                _check_types(part, f"{where}.{key}" if key != "" else where)
+
+
+def _parts(value: Any) -> list[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        return list(value.items())
+    return list(enumerate(value)) if isinstance(value, tuple) else [("", value)]
+
+
+def check(recipe: Recipe) -> None:
+    """ValueError with the key, the value and what would be right, for all that can be told without building anything."""
+    _check_types(recipe, "")
+    if not recipe.stages:
+        raise ValueError("stages=(): a recipe needs at least one stage")
+    for i, stage in enumerate(recipe.stages):
+        where = f"stages.{i}"
+        for key in ("images", "batch"):
+            if getattr(stage, key) < 1:
+                raise ValueError(f"{where}.{key}={getattr(stage, key)}: must be at least 1")
+        if stage.resolution < 0:
+            raise ValueError(f"{where}.resolution={stage.resolution}: must be at least 1 (0 for points)")
+        if stage.data.load is not None and stage.data.load < stage.resolution:
+            raise ValueError(f"{where}.data.load={stage.data.load}: must be at least resolution={stage.resolution}")
+        if stage.data.range[0] >= stage.data.range[1]:
+            raise ValueError(f"{where}.data.range={stage.data.range}: must ascend")
+        if not stage.data.streams:
+            raise ValueError(f"{where}.data.streams: must name at least one stream")
+        for name, stream in stage.data.streams.items():
+            for key in ("balanced", "batch"):
+                value = getattr(stream, key)
+                if value is not None and value < 1:
+                    raise ValueError(f"{where}.data.streams.{name}.{key}={value}: must be at least 1")
+        for player, optimizer in stage.optimizers.items():
+            if optimizer.lr < 0:
+                raise ValueError(f"{where}.optimizers.{player}.lr={optimizer.lr}: must be 0 or more")
+        for j, schedule in enumerate(stage.schedules):
+            at = [images for images, _ in schedule.points]
+            if not at or at != sorted(set(at)):
+                raise ValueError(f"{where}.schedules.{j}.points={schedule.points}: must have ascending images")
+            if schedule.shape == "geometric" and min(v for _, v in schedule.points) <= 0:
+                raise ValueError(
+                    f"{where}.schedules.{j}.points={schedule.points}: a geometric schedule needs values above 0"
+                )
+            if schedule.target.split(".")[0] not in ("optimizers", "game", "ema"):
+                raise ValueError(
+                    f"{where}.schedules.{j}.target='{schedule.target}': must begin with optimizers., game. or ema."
+                )
+    for key, ema in recipe.ema.items():
+        if ema.halflife <= 0:
+            raise ValueError(f"ema.{key}.halflife={ema.halflife}: must be above 0 images")
+        if key not in recipe.networks:
+            raise ValueError(f"ema.{key}: no network of that name{nearest(key, recipe.networks)}")
+
+
+def override(recipe: Recipe, key: str, text: str) -> Recipe:
+    """``zoo train --set key=text``: one field changed. ``key`` is a dotted path (``optimizers.D.lr``, ``batch``,
+    ``networks.G.width``, ``stages.1.game.loss``); a path that no recipe field begins is sought in the first stage.
+    ``text`` is read as JSON where it is JSON, else as a string."""
+    try:
+        value = decode(json.loads(text))
+    except json.JSONDecodeError:
+        value = text
+    path = key.split(".")
+    if path[0] in ("model", "dataset", "variant"):
+        raise ValueError(f"--set {key}={text}: '{path[0]}' is chosen on the command line, not set")
+    top = {f.name for f in dataclasses.fields(Recipe)}
+    in_stage = {f.name for f in dataclasses.fields(Stage)}
+    if path[0] not in top:
+        if path[0] not in in_stage:
+            raise ValueError(f"--set {key}={text}: no such key{nearest(path[0], top | in_stage)}")
+        path = ["stages", "0", *path]
+
+    def change(node: Any, path: list[str], done: str) -> Any:
+        if not path:
+            if isinstance(node, Spec) and isinstance(value, str):
+                return Spec(value)
+            return value
+        head, rest = path[0], path[1:]
+        where = f"--set {key}={text}"
+        if isinstance(node, Spec):
+            registry = _registry_of(done)
+            known = dict(registry.parameters(node.name)) if registry else {}
+            if head not in node.kwargs and known and head not in known:
+                raise ValueError(
+                    f"{where}: {registry.kind} '{node.name}' takes no argument '{head}'{nearest(head, known)}"
+                )
+            default = known[head].default if head in known else None
+            old = node.kwargs.get(head, None if default is inspect.Parameter.empty else default)
+            new = change(old, rest, f"{done}.{head}")
+            if not rest:
+                _same_type(where, head, old, new)
+            return node.replace(**{head: new})
+        if dataclasses.is_dataclass(node):
+            fields = {f.name for f in dataclasses.fields(node)}
+            if head not in fields:
+                raise ValueError(f"{where}: {type(node).__name__} has no '{head}'{nearest(head, fields)}")
+            return dataclasses.replace(node, **{head: change(getattr(node, head), rest, f"{done}.{head}")})
+        if isinstance(node, Mapping):
+            if head not in node:
+                raise ValueError(
+                    f"{where}: '{head}' is not in {done.lstrip('.')}{nearest(head, node) or ': ' + ', '.join(node)}"
+                )
+            return FrozenDict({**node, head: change(node[head], rest, f"{done}.{head}")})
+        if isinstance(node, (list, tuple)):
+            if not head.isdigit() or int(head) >= len(node):
+                raise ValueError(f"{where}: {done.lstrip('.')} has entries 0 to {len(node) - 1}, not '{head}'")
+            i = int(head)
+            return (*node[:i], change(node[i], rest, f"{done}.{head}"), *node[i + 1 :])
+        raise ValueError(f"{where}: {done.lstrip('.')} is {node!r} and has no '{head}' inside")
+
+    changed = change(recipe, path, "")
+    check(changed)
+    return changed
+
+
+def _same_type(where: str, key: str, old: Any, new: Any) -> None:
+    if old is None or isinstance(old, (Spec, Mapping)) or dataclasses.is_dataclass(old):
+        return
+    kind = float if isinstance(old, float) else int if isinstance(old, int) and not isinstance(old, bool) else type(old)
+    if isinstance(new, Rounds) or (kind is tuple and isinstance(new, tuple)):
+        return
+    if not _fits(new, kind):
+        raise ValueError(f"{where}: {key} must be {kind.__name__}, as now {old!r}")
+
+
+def _registry_of(path: str) -> Registry | None:
+    from zoo import registry
+
+    places = {"networks": "NETWORKS", "game": "GAMES", "loss": "LOSSES", "penalties": "PENALTIES", "prior": "PRIORS"}
+    for part in reversed(path.split(".")):
+        if part in places:
+            return getattr(registry, places[part])
+    return None

@@ -1,0 +1,96 @@
+"""Settings: the recipes, found by model, data set and variant. No torch here, so that ``zoo list`` is quick."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from zoo.recipe import Recipe
+from zoo.registry import matching, nearest
+
+RECIPES: dict[str, dict[str, Any]] = {}  # recipe name -> {"build", "model", "dataset", "variant", "about"}
+
+
+def setting(dataset: str, variant: str = "") -> Callable[[Callable[[], Recipe]], Callable[[], Recipe]]:
+    """Decorator of a function without arguments that returns a :class:`Recipe`. The model's id is the file's name."""
+
+    def add(build: Callable[[], Recipe]) -> Callable[[], Recipe]:
+        model = build.__module__.rpartition(".")[2].replace("_", "-")
+
+        def made() -> Recipe:
+            return build().replace(model=model, dataset=dataset, variant=variant)
+
+        about = (inspect.getdoc(build) or "").split("\n")[0]
+        module = sys.modules[build.__module__]
+        entry = dict(build=made, model=model, dataset=dataset, variant=variant, about=about, doc=module.__doc__ or "")
+        RECIPES["-".join(filter(None, (model, dataset, variant)))] = entry
+        return made
+
+    return add
+
+
+def _load_all() -> None:
+    package = importlib.import_module("zoo.recipes")
+    for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
+        importlib.import_module(f"zoo.recipes.{module.name}")
+
+
+def names(pattern: str = "*") -> list[str]:
+    """The recipes whose name matches a shell pattern (a pattern without wildcards matches inside names)."""
+    _load_all()
+    return matching(pattern, RECIPES)
+
+
+def models(pattern: str = "*") -> list[str]:
+    """The models that have a recipe."""
+    return matching(pattern, {RECIPES[n]["model"] for n in names()})
+
+
+def load_file(path: str | Path) -> str:
+    """Read a recipe file of the user's own; its settings are then known. Returns the model's id."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"recipe file '{path}': no such file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    model = path.stem.replace("_", "-")
+    if not any(e["model"] == model for e in RECIPES.values()):
+        raise ValueError(f"recipe file '{path}' holds no function decorated with @setting(dataset)")
+    return model
+
+
+def find(model: str, dataset: str | None = None, variant: str = "") -> Recipe:
+    """The recipe of a model on a data set. ``model`` may be a recipe's full name, or the path of a recipe file.
+
+    Where the model has no setting for ``dataset``, its first setting of that variant is taken and its data set
+    replaced (compare ``recipe.stages`` with what was asked: nothing else changes but zero-padding, which goes).
+    """
+    if model.endswith(".py"):
+        model = load_file(model)
+    else:
+        _load_all()
+    if model in RECIPES and dataset is None and not variant:
+        return RECIPES[model]["build"]()
+    entries = [e for e in RECIPES.values() if e["model"] == model]
+    if not entries:
+        known = {e["model"] for e in RECIPES.values()} | (set(RECIPES) if dataset is None else set())
+        raise ValueError(f"unknown model '{model}'{nearest(model, known)} (zoo list models)")
+    fitting = [e for e in entries if e["variant"] == variant]
+    if not fitting:
+        known = sorted({e["variant"] for e in entries} - {""})
+        raise ValueError(f"model '{model}' has no variant '{variant}'; it has: {', '.join(known) or 'none'}")
+    for entry in fitting:
+        if dataset in (None, entry["dataset"]):
+            return entry["build"]()
+    recipe = fitting[0]["build"]()
+    stages = tuple(dataclasses.replace(s, data=dataclasses.replace(s.data, pad=False)) for s in recipe.stages)
+    return recipe.replace(dataset=dataset, stages=stages)
