@@ -42,7 +42,7 @@ def plainly(name: str) -> Recipe:
         dataclasses.replace(
             s,
             optimizers=dict.fromkeys(s.optimizers, SGD(lr=0.01)),
-            schedules=tuple(r for r in s.schedules if not r.target.startswith("optim.")),
+            schedules=tuple(r for r in s.schedules if not r.target.startswith("optimizers.")),
         )
         for s in made.stages
     )

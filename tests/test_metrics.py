@@ -880,7 +880,7 @@ def test_scoring_leaves_the_training_as_it_is(watched, tmp_path):
     train.train(made, tmp_path / "plain", runtime=runtime(), dataset=source)
     train.train(made, tmp_path / "scored", runtime=runtime(8), dataset=source)
     (plain, _), (scored, _) = (checkpoint.load(tmp_path / n / CHECKPOINT) for n in ("plain", "scored"))
-    assert any(k.startswith("optim.") for k in plain) and same(plain, scored)
+    assert any(k.startswith("optimizers.") for k in plain) and same(plain, scored)
     lines, alike = log_of(tmp_path / "scored"), log_of(tmp_path / "plain")
     protocols = [line.pop("protocol") for line in lines if "scores" in line]
     found = {line["images"]: line.pop("scores") for line in lines if "scores" in line}

@@ -53,7 +53,7 @@ def test_resumed_equals_unbroken(name, layout, tmp_path, monkeypatch):
     train.resume(tmp_path / "cut", dataset=source)
     whole, facts = checkpoint.load(tmp_path / "whole" / CHECKPOINT)
     cut, again = checkpoint.load(tmp_path / "cut" / CHECKPOINT)
-    assert any(k.startswith("optim.") for k in whole) and any(k.startswith("ema.") for k in whole)
+    assert any(k.startswith("optimizers.") for k in whole) and any(k.startswith("ema.") for k in whole)
     assert same(whole, cut)
     assert {**facts, "seconds": 0} == {**again, "seconds": 0} and facts["round"] >= ROUNDS
     assert log_of(tmp_path / "whole") == log_of(tmp_path / "cut")
