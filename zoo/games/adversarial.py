@@ -32,7 +32,7 @@ class Adversarial(Game):
     ``noise``: ``"fresh"`` in each step, or ``"shared"``: G's step uses the noise of the last D step (LSGAN's code).
     ``reals``: in G's step, where its loss or classes come from reals, those of D's ``"last"`` step or ``"fresh"`` ones.
     ``labels``: where the classes of fakes come from: ``"uniform"`` or the ``"real"`` images' own.
-    ``clip``: after each D step every weight of D is clipped to [-clip, clip] (WGAN).
+    ``clip``: before each D step every weight of D is clipped to [-clip, clip] (WGAN).
     ``adversarial_weight``: factor on G's adversarial loss; at 0 G learns from penalties alone (feature matching).
     ``output_mean``: before the first round G is told the mean image (``G.set_output_mean``), where it then starts (GAN).
     """
@@ -90,15 +90,17 @@ class Adversarial(Game):
         return getattr(self.G, "classes", 0)
 
     def turns(self) -> Sequence[Turn]:
-        after = self.clip_weights if self.clip else None
+        before = self.clip_weights if self.clip else None
         lazy = self.lazy_turns()
         if self.order == "simultaneous":
-            return [Turn(("D", "G"), self.loss_both, repeat=self.n_critic, after=after), *lazy]
+            return [Turn(("D", "G"), self.loss_both, repeat=self.n_critic, before=before), *lazy]
         real = self.reals if self.pair.relative or (self.classes and self.labels == "real") else None
         real = self.reals_for_G() or real
         # Between D's steps G stands still: one pass makes their fakes, unless batch statistics or the reals' classes differ.
         alone = not mixes_batch(self.G) and not (self.classes and self.labels == "real")
-        D = Turn(("D",), self.loss_D, repeat=self.n_critic, after=after, precompute=self.precompute if alone else None)
+        D = Turn(
+            ("D",), self.loss_D, repeat=self.n_critic, before=before, precompute=self.precompute if alone else None
+        )
         G = Turn(
             ("G",),
             self.loss_G,
