@@ -87,8 +87,8 @@ class Turn:
     ``repeat``: times a round, a number or a function of the round's number. ``every``: only in rounds that are a
     multiple of it (lazy regularization). ``batch``: its own size over all processes, where the paper has one.
     ``draw``: ``"fresh"`` reals, the ``"last"`` ones again, or ``None``: it looks at no reals and consumes none.
-    ``before(batch)``, ``after(batch)``: updates of state without gradient, before each step (weight clipping) and after it
-    (BEGAN's k_t).
+    ``before(batch)``, ``after(batch)``: updates of state without gradient, before each step (weight clipping) and after
+    it (BEGAN's k_t).
     ``precompute(batch, n)``: before n steps of a repeated turn, without gradient: what each of them finds in its batch, for what
     does not change while its players learn (the fakes of n critic steps from one pass of G).
     """

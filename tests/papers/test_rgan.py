@@ -131,8 +131,8 @@ def test_mistakes():
 
 @pytest.mark.parametrize("name", ["-rs-gp", "", "-rals", "-rahinge-5"])
 def test_plain_loop(beside, name):
-    """The author's loop: D on its batches, reals first, then G on another of noise and of reals, fakes first. Each kind of image has
-    a pass of D, and the vectors u of spectral normalization move in each."""
+    """The author's loop: D on its batches, reals first, then G on another of noise and reals, fakes first. Each kind
+    of image has a pass of D, and the vectors u of spectral normalization move in each."""
     critic, gp = (5 if name.endswith("-5") else 1), "gp" in name
     loss = LOSS[name.removesuffix("-5").removesuffix("-gp")]
     lr, betas = (1e-4, (0.5, 0.9)) if critic == 5 else (2e-4, (0.5, 0.999))

@@ -63,7 +63,7 @@ def test_layers():
     assert all(m.kernel_size == (5, 5) for m in convs)
     assert [m.bias is not None for m in convs] == [False] * 6 + [True, True] + [False] * 3
     norms = [m for net in (E, G, D) for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    # After a convolution a norm has an eps of 1e-6, after a linear layer the library's default of 1e-5; all gains start at 1.
+    # A norm's eps is 1e-6 after a convolution, the library's 1e-5 after a linear layer; all gains start at 1.
     assert all(m.eps == (1e-5 if isinstance(m, nn.BatchNorm1d) else 1e-6) and m.momentum == 0.1 for m in norms)
     assert all((m.weight == 1).all() for m in norms)
     assert [m.num_features for m in G.modules() if isinstance(m, nn.BatchNorm1d)] == [4 * 16], "a norm for each unit"

@@ -81,8 +81,8 @@ def test_bursts():
 
 
 def test_plain_loop(beside):
-    """The authors' loop: before each critic step, on fresh reals and noise, all weights are clipped; then one step of G, against
-    a critic that the last step may have taken out of the box."""
+    """The authors' loop: before each critic step, on fresh reals and noise, all weights are clipped; then one step of
+    G, against a critic that the last step may have taken out of the box."""
     b = beside(
         "wgan-fashion-mnist",
         {"G": {"latent": 6, "width": 4}, "D": {"width": 4}},
@@ -108,8 +108,8 @@ def test_plain_loop(beside):
 
 
 def test_the_first_step_sees_clipped_weights():
-    """RMSProp's second moment starts from gradients of a critic in the box. Its gains begin near 1: their unclipped gradients
-    are so large that the second moment would fade over more than a thousand steps."""
+    """RMSProp's second moment starts from gradients of a critic in the box. Its gains begin near 1: their unclipped
+    gradients are so large that the second moment would fade over more than a thousand steps."""
     torch.manual_seed(0)
     networks = {"G": Spec("dcgan-generator", width=4), "D": Spec("dcgan-discriminator", width=4)}
     shape = {"channels": 1, "resolution": 32}

@@ -32,8 +32,8 @@ class Adversarial(Game):
     ``noise``: ``"fresh"`` in each step, or ``"shared"``: G's step uses the noise of the last D step (LSGAN's code).
     ``reals``: in G's step, where its loss or classes come from reals, those of D's ``"last"`` step or ``"fresh"`` ones.
     ``labels``: where the classes of fakes come from: ``"uniform"`` or the ``"real"`` images' own.
-    ``joined``: D sees reals and fakes in one pass where that changes no score (``"auto"``), or in two (``"never"``): for a D with
-    spectral normalization, which makes a power iteration in each pass.
+    ``joined``: D sees reals and fakes in one pass if that changes no score (``"auto"``), or in two (``"never"``): for a
+    D with spectral normalization, which makes a power iteration in each pass.
     ``clip``: before each D step every weight of D is clipped to [-clip, clip] (WGAN).
     ``adversarial_weight``: factor on G's adversarial loss; at 0 G learns from penalties alone (feature matching).
     ``output_mean``: before the first round G is told the mean image (``G.set_output_mean``), where it then starts (GAN).
@@ -165,8 +165,8 @@ class Adversarial(Game):
         return [{**step, "precompute": fake} for step, fake in zip(steps, fakes.split(batch.size), strict=True)]
 
     def scores(self, x: Tensor, fake: Tensor, batch: Batch, *, fakes_first: bool = False) -> tuple[Tensor, Tensor]:
-        """D's scores of reals and fakes: one pass where that changes nothing, two where D looks across the batch or ``joined`` is
-        "never". ``fakes_first``: of two passes, as in G's step of RGAN's code."""
+        """D's scores of reals and fakes, from one pass, or from two if D looks across the batch or ``joined`` is
+        "never". ``fakes_first``: the order of two passes, as in G's step of RGAN's code."""
         if not self.joined and fakes_first:
             made, real = self.score_fake(fake, batch), self.score(x, batch)
         elif not self.joined:
