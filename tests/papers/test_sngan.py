@@ -207,7 +207,7 @@ def test_plain_loop_of_the_reduced_settings(beside, name, classes):
 
 
 def test_the_published_settings():
-    """Two passes of D in all of them; G's step has 128 samples beside D's 64 (ImageNet: 32 and 16 on each of 4 GPUs)."""
+    """Two passes of D in all of them; G's step has 128 samples beside D's 64 (ImageNet: 32 and 16 on 4 GPUs each)."""
     published = [
         n for n in names() if n.startswith("sngan-") and not n.endswith("small") and n != "sngan-fashion-mnist"
     ]
