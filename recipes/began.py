@@ -8,6 +8,8 @@ Differences from the paper:
   batches of 500,000, as in the reimplementation, from the paper's 1e-4.
 - The reimplementation moves both players at once, on the same fakes; ours move in turn, each on noise of its own, as
   in the paper's formulas.
+- Convolutions of stride 2 pad a row above and a column to the left; the reimplementation's, TensorFlow's "SAME",
+  below and to the right: the mirror image.
 - celeba: the authors' 360,000 faces are not public; these are CelebA's.
 - celeba-128: with the paper's refinements, skip connections and vanishing residuals. Our count is 26.4 million
   parameters, the paper's 17.3.

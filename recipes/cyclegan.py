@@ -6,7 +6,8 @@ of emoji, the two class folders, in alphabetical order, of ``folder:PATH``.
 
 Differences from the paper:
 - The identity term is off, as in the paper's main objective; the authors' code adds it at half the cycle's weight.
-- The authors' last epoch has a rate a little above 0 and steps down once an epoch; ours falls with every batch.
+- The authors' rate steps down once an epoch, ours falls with every batch. How far theirs comes depends on the
+  version: in the code of 2018-10 to 2020-07 the last epoch has a rate a little above 0.
 - emoji: 64x64 drawings, enlarged to the paper's size. The paper's photographs are yours to bring: ``--dataset folder:PATH --images N``,
   where N is 200 times the larger class.
 - emoji-small: 32x32, a quarter of the width, 3 residual blocks, patches of 34 pixels, batch 4; each artist shows another half of

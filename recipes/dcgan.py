@@ -6,13 +6,15 @@ is the one that most others descend from. ``celeba`` and ``mnist`` follow the fi
 reduced settings the second.
 
 Differences from the paper:
-- Theano code: it has no running averages and samples with the batch's statistics; we sample with running
-  averages.
+- Theano code: it has no running averages and no evaluation mode, and samples with the batch's statistics; we sample
+  with running averages.
 - Theano code: each batch of reals serves one player alone, so that those of G's turns go unused. Ours
   consumes images in D's turns only, and the budget is halved to the same number of steps. (With classes,
   G's turn takes its classes from a batch of the data, and both turns consume.)
 - Torch code: G's step uses D's activations from before D's step with D's weights from after it; ours runs
   D anew on the same fakes, as the PyTorch port does.
+- lsun-bedroom: the random crops of 64 pixels come from the image's middle square, 96 pixels wide; the authors' from
+  the whole image, 96 pixels at the shorter side.
 - celeba: the authors' 350,000 face crops are not public; these are CelebA's images.
 - mnist: all 60,000 training images are used; the authors kept 10,000 for validation.
 - Reduced settings: what is sampled is an average of G's weights over time.
@@ -98,7 +100,7 @@ def torch_code(images: int, resolution: int, width: int, data: Data, ema: dict[s
 @setting("lsun-bedroom")
 def lsun():
     "The authors' Torch code on 64x64 bedrooms: 4x4 kernels, width 64, 25 epochs."
-    return torch_code(25 * 3_033_042, 64, 64, Data(load=96), {})  # loaded at 96, cropped to 64
+    return torch_code(25 * 3_033_042, 64, 64, Data(load=96, flip=True), {})  # loaded at 96, cropped to 64
 
 
 def small(batches: int, width: int) -> Recipe:

@@ -11,11 +11,14 @@ G of z (and y) with batch norm, in any game. ``fashion-mnist`` has all but featu
 Differences from the paper:
 - Feature matching compares means over the features (squared differences for digits, absolute ones for images), as in the code;
   the paper sums squares.
-- The scales of D's weights are first set on 500 unlabeled images; the authors take 500 draws from the labeled ones.
+- The scales of D's weights are first set on 500 unlabeled images, those of G's last layer on 500 draws of noise. The
+  authors take a batch of 100 for G; for D, with CIFAR-10, 500 draws from the labeled images (with MNIST, as here,
+  500 of all images).
 - Adam's constant stands beside the root, as everywhere here; the authors' 1e-8 stands inside it, so that ours is its root, 1e-4.
   (With 1e-8 beside the root the digits' G went over to one image.)
 - D is tested with an average of its weights that begins at the weights; theirs begins at 0.
-- Their generators always normalize with the batch's statistics; ours with running averages where we sample.
+- Their generators never leave training mode and always normalize with the batch's statistics; ours with running
+  averages where we sample.
 - cifar10-minibatch: its length is that of cifar10, which our sources do not say of it. It leaves no classifier behind: what its D says of
   an image depends on those beside it.
 - SVHN (as cifar10, with narrower networks) and ImageNet have no setting here.

@@ -8,6 +8,7 @@ Differences from the paper:
 - Logarithms of probabilities come from logits; the authors add 1e-8 inside each logarithm.
 - The bound in the log takes the entropy of a continuous code to be that of U(-1, 1), log 2; the authors' summary takes a
   standard normal's density there and so prints another constant. No gradient depends on it.
+- mnist: all 60,000 training images; the code reads the 55,000 that TensorFlow's reader leaves after its validation set.
 - Q's outputs stand in another order: logits, means, and the spreads that are not used.
 - The paper's other data sets (faces, chairs, SVHN, CelebA) have no setting here: their networks are not in the released code.
 - Reduced settings: half of the maps, but all 1,024 units; with half of those too G came to no images in most runs: D was far

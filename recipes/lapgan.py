@@ -11,6 +11,8 @@ Differences from the paper:
 - Momentum and rate change with every batch, not once an epoch.
 - Crops are at random places; the paper has four of each image. The authors standardize each pixel; ours have one shift and scale for
   all, to mean 0 and deviation 1.
+- The coarsest level has the paper's hidden layers, 1,200 units twice in G and 600 twice in D, all ReLUs; the code's
+  script has by default 8,000 and 1,600, and sigmoids in G's second.
 - Widths of 64 at 14x14 and 128 at 28x28: the paper refers to a listing that we have not seen; the code's default is 64.
 - conditional: the coarsest level begins with the unconditional one's weights, N(0, 0.05^2) and N(0, 0.005^2), where the authors' has
   Torch's; its fakes have random classes.

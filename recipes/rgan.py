@@ -6,7 +6,7 @@ Settings are those of the author's code, with its factor of 1/2 in the average l
 the rate of WGAN-GP and five steps of D. The networks are SNGAN's standard CNN, the last layer of D without spectral normalization.
 
 Differences from the paper:
-- The author's D sees reals and fakes in two passes, with a power iteration in each; ours sees them in one pass, with one.
+- The author's code never leaves training mode: it samples with the statistics of the batch, we with running averages.
 - The author draws each batch from all images anew; ours come in epochs.
 - rals-gp, rahinge-gp: the same penalty on the two losses for which the author gives no such run.
 - The cats are not here: they need a folder of one's own (and DCGAN's networks at width 128, ``--set game.loss=relativistic``).
@@ -41,6 +41,7 @@ def recipe(
                     penalties=(Spec("gradient-penalty", weight=10.0),) if gp else (),
                     n_critic=critic,
                     reals="fresh",
+                    joined="never",  # a power iteration in each of D's two passes
                 ),
                 optimizers={"G": adam, "D": adam},
                 images=images,

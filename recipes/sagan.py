@@ -6,8 +6,9 @@ The networks are those of the authors' code, with attention at 32x32.
 Differences from the paper:
 - Adam's beta2 is the paper's 0.9; the authors' code leaves it at 0.999.
 - 1,000,000 rounds, as in the paper; the authors' script stops at 2,000,000.
-- The vectors u of the power iterations start at N(0, 1), not truncated. D sees reals and fakes in one pass, so that its u
-  moves once a step, as in the authors' code, where the pass on fakes leaves it.
+- The vectors u of the power iterations start at N(0, 1), not truncated. Those of D move twice a round: in D's step,
+  which sees reals and fakes in one pass, and in G's. In the authors' code they move once, in D's pass on reals; its
+  passes on fakes leave them.
 - Which network steps first the authors' code leaves to its framework; here it is G.
 - fashion-mnist, cifar10-small: 32x32 is not in the paper. The networks are SNGAN's at 32 channels with attention at 16x16, batch 32;
   batch norm's running averages move at the usual 0.1; clothes are padded to 32x32.

@@ -6,16 +6,19 @@ Settings are those of the authors' code (sn_cifar10_*.yml, snresnet_32.py) and, 
 with Adam as in its setting C.
 
 Differences from the paper:
-- The authors' D sees reals and fakes in two passes, with a power iteration in each; ours sees them in one pass, with one.
 - cnn: the authors' code has no standard CNN; its weights start at N(0, 0.02^2), as DCGAN's.
-- imagenet: with projection, as in the second paper; the first joins the class to D's features. G's batch is 64, as D's.
+- imagenet: with projection, as in the second paper; the first joins the class to D's features.
 - small, fashion-mnist: the standard CNN at a quarter of the width, batch 32, one D step for each of G, hinge loss; digits and
   clothes are padded to 32x32.
-- Reduced settings: what is sampled is an average of G's weights over time.
+- Reduced settings: D sees reals and fakes in one pass, with one power iteration; the authors' has two passes, with
+  one in each, as in the other settings here. What is sampled is an average of G's weights over time.
 """
 
 from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage
 from zoo.settings import setting
+
+# D sees reals and fakes in two passes, with a power iteration in each.
+RESNETS = Spec("adversarial", loss=Spec("hinge"), order="G-first", n_critic=5, generator_batch=128, joined="never")
 
 
 def resnet(classes: int | str) -> Recipe:
@@ -29,7 +32,7 @@ def resnet(classes: int | str) -> Recipe:
         },
         stages=(
             Stage(
-                game=Spec("adversarial", loss=Spec("hinge"), order="G-first", n_critic=5, generator_batch=128),
+                game=RESNETS,
                 optimizers={"G": adam, "D": adam},
                 images=images,
                 batch=64,
@@ -53,7 +56,9 @@ def cifar10_conditional():
     return resnet(classes="data")
 
 
-def cnn(classes: int | str, width: int, steps: int, batch: int, loss: str, data: Data, ema: dict[str, Ema]) -> Recipe:
+def cnn(
+    classes: int | str, width: int, steps: int, batch: int, loss: str, data: Data, ema: dict[str, Ema], **game: str
+) -> Recipe:
     """The standard CNN, one step of each network a round."""
     adam = Adam(lr=2e-4, betas=(0.5, 0.999))
     return Recipe(
@@ -63,7 +68,7 @@ def cnn(classes: int | str, width: int, steps: int, batch: int, loss: str, data:
         },
         stages=(
             Stage(
-                game=Spec("adversarial", loss=Spec(loss), order="G-first"),
+                game=Spec("adversarial", loss=Spec(loss), order="G-first", **game),
                 optimizers={"G": adam, "D": adam},
                 images=steps * batch,
                 batch=batch,
@@ -78,7 +83,7 @@ def cnn(classes: int | str, width: int, steps: int, batch: int, loss: str, data:
 @setting("cifar10", "cnn")
 def cifar10_cnn():
     "The paper's standard CNN: non-saturating loss, 100,000 generator steps."
-    return cnn(0, 64, 100_000, 64, "non-saturating", Data(dequantize=True), {})
+    return cnn(0, 64, 100_000, 64, "non-saturating", Data(dequantize=True), {}, joined="never")
 
 
 @setting("imagenet")
@@ -93,7 +98,7 @@ def imagenet():
         },
         stages=(
             Stage(
-                game=Spec("adversarial", loss=Spec("hinge"), order="G-first", n_critic=5),
+                game=RESNETS,
                 optimizers={"G": adam, "D": adam},
                 images=images,
                 batch=64,

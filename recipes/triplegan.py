@@ -7,7 +7,8 @@ Differences from the paper:
 - Logarithms of probabilities come from logits.
 - C is tested with an average of its weights that begins at the weights; theirs begins at 0. It moves by .01 for each 100 unlabeled
   images, so by .049 a batch of 500 in the first stage.
-- Their generator always normalizes with the batch's statistics; ours with running averages where we sample.
+- Their generator never leaves training mode and always normalizes with the batch's statistics; ours with running
+  averages where we sample.
 - The rate falls with every batch instead of every epoch.
 - SVHN and CIFAR-10 have no setting here (CIFAR-10's classifier wants whitened images).
 - Reduced settings: C at half of the width, 100 images a batch once G and D play; rates and the weight of G's images go over

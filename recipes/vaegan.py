@@ -8,7 +8,6 @@ Differences from the paper:
 - Losses are means over the batch where the code sums: rate, weights and decay are those of the sums, as far as
   RMSProp tells.
 - Logarithms of probabilities come from logits; the code adds 1e-3 inside each.
-- The gains of batch norms begin at 1; those of the authors' library are drawn from U(0, 1), as far as its stored version tells.
 - Weight decay also reaches biases and norms' gains.
 - The rate falls in straight pieces between the code's values after each sixteenth of the run; there it falls after
   each 250 batches.
@@ -41,6 +40,7 @@ def recipe(
 ) -> Recipe:
     """``batches`` of 64; ``sizes``: of the three networks."""
     images = batches * 64
+    decay = 2 * 1e-5 / 64  # the library adds 2 x decay x weight to the gradient of the sum over 64 images
     play = Stage(
         game=Spec(
             "vaegan",
@@ -50,7 +50,7 @@ def recipe(
             equilibrium=0.68,
             slack=0.35,
         ),
-        optimizers={n: RMSProp(lr=start / 64, alpha=0.9, weight_decay=1e-5 / 64) for n in ("E", "G", "D")},
+        optimizers={n: RMSProp(lr=start / 64, alpha=0.9, weight_decay=decay) for n in ("E", "G", "D")},
         images=images,
         batch=64,
         resolution=resolution,

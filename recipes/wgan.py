@@ -4,8 +4,9 @@ Networks, noise and the bursts of 100 critic steps are those of the authors' cod
 paper. The signs are the paper's (the code has them turned round for both players: the same game).
 
 Differences from the paper:
-- The critic's weights are clipped after each of its steps (the paper's algorithm 1); the code clips before.
-  Batch norm's gains are clipped too, as in the code.
+- The critic's weights are clipped before each of its steps, as in the code, so that the last step of a round stands
+  when G learns; the paper's algorithm 1 clips after. Batch norm's gains are clipped too, as in the code.
+- The code never leaves training mode: it samples with the statistics of the batch, we with running averages.
 - In the code an epoch may end amid the critic's steps; here every round is whole.
 - Reduced settings: a rate of 2e-4, since 5e-5 learns too little in a few thousand steps; bursts of 25, in
   the first 25 rounds only; what is sampled is an average of G's weights over time.

@@ -4,7 +4,8 @@ arXiv 1704.00028. One step of G, skipped in the first round, then five of the cr
 Settings are those of the authors' scripts gan_cifar_resnet.py, gan_cifar.py, gan_mnist.py and gan_64x64.py.
 
 Differences from the paper:
-- The authors sample with the batch's statistics; we sample with batch norm's running averages.
+- The authors' code never leaves training mode: it samples with the batch's statistics, we with batch norm's running
+  averages.
 - cifar10: without classes; the script's supervised mode adds an auxiliary classifier, which is another paper's.
 - lsun-bedroom: the paper's bedrooms; the script reads 64x64 ImageNet.
 - mnist: all 60,000 training images are used; the authors kept 10,000 for validation.

@@ -169,6 +169,35 @@ def test_lazy_turns_sizes_and_draws():
             assert seen[3][3] == seen[1][3]  # the last ones again
 
 
+@game
+class Around(Duel):
+    """D's weights are set to 1 before each step, and noted by the loss and after the step."""
+
+    def turns(self):
+        self.seen = []
+        D = Turn(("D",), self.noted_loss, repeat=2, before=self.reset, after=lambda batch: self.note("after"))
+        return [D, Turn(("G",), self.loss_G, draw=None)]
+
+    def reset(self, batch):
+        assert not torch.is_grad_enabled()
+        for p in self.D.parameters():
+            p.fill_(1.0)
+
+    def note(self, when):
+        self.seen.append((when, {p.mean().item() for p in self.D.parameters()} == {1.0}))
+
+    def noted_loss(self, batch):
+        self.note("loss")
+        return self.loss_D(batch)
+
+
+def test_updates_before_and_after_each_step():
+    """In every repetition of a turn the update before the step is seen by the loss, the one after it sees the step."""
+    opened = session(recipe(Around.spec))
+    play(opened)
+    assert opened.game.seen == [("loss", True), ("after", False)] * 2
+
+
 @pytest.mark.parametrize("order", ["D-first", "G-first", "simultaneous"])
 def test_a_lazy_penalty_has_its_turn_in_every_order(order):
     """The base game: every fourth round, its weight times four."""

@@ -78,7 +78,8 @@ class Turn:
     ``repeat``: times a round, a number or a function of the round's number. ``every``: only in rounds that are a
     multiple of it (lazy regularization). ``batch``: its own size over all processes, where the paper has one.
     ``draw``: ``"fresh"`` reals, the ``"last"`` ones again, or ``None``: it looks at no reals and consumes none.
-    ``after(batch)``: an update of state without gradient, after the step (weight clipping, BEGAN's k_t).
+    ``before(batch)``, ``after(batch)``: updates of state without gradient, before each step (weight clipping) and after
+    it (BEGAN's k_t).
     ``precompute(batch, n)``: before n steps of a repeated turn, without gradient: what each of them finds in its batch, for what
     does not change while its players learn (the fakes of n critic steps from one pass of G).
     """
@@ -89,6 +90,7 @@ class Turn:
     every: int = 1
     batch: int | None = None
     draw: Literal["fresh", "last"] | None = "fresh"
+    before: Callable[[Batch], None] | None = None
     after: Callable[[Batch], None] | None = None
     precompute: Callable[[Batch, int], Sequence[Mapping[str, Any]]] | None = None
 

@@ -13,6 +13,7 @@ from zoo.game import Batch
 from zoo.registry import GAMES, LOSSES, NETWORKS, Spec
 
 MNIST, RGB = {"channels": 1, "resolution": 28}, {"channels": 3, "resolution": 64}
+D_HEAD = {"mlp-discriminator": "l3", "discriminator": "head"}
 
 
 def test_parameter_counts():
@@ -60,9 +61,21 @@ def test_shapes_and_ranges(family):
     code = E(100 * x)
     assert code.shape == (6, 5) and code.abs().max() <= 1
     assert D(x, z).shape == (6,)
+    nn.init.normal_(D.get_submodule(D_HEAD[family + "discriminator"]).weight)  # it starts at 0
     assert (D(x, z) != D(x, z.roll(1, 0))).all(), "D looks at the code"
     assert not any(m.bias is not None for net in (G, D, E) for m in net.modules()
                    if isinstance(m, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)))  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", D_HEAD)
+def test_the_discriminator_starts_undecided(kind):
+    """Its last layer starts at 0: the first losses are log 2, as in the authors' log."""
+    torch.manual_seed(0)
+    D = build(kind, latent=5)
+    x, z = torch.rand(4, *((1, 28, 28) if kind.startswith("mlp") else (3, 64, 64))), torch.rand(4, 5)
+    assert torch.equal(D(x, z), torch.zeros(4))
+    D(x, z).sum().backward()
+    assert D.get_submodule(D_HEAD[kind]).weight.grad.any(), "and leaves it at the first step"
 
 
 @pytest.mark.parametrize(
@@ -73,7 +86,9 @@ def test_initial_deviations(kind):
     torch.manual_seed(0)
     net = build(kind)
     for name, m in net.named_modules():
-        if isinstance(m, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+        if name == D_HEAD.get(kind):
+            assert not m.weight.any()
+        elif isinstance(m, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             scale = 0.5 if name.startswith("codes") else 0.02
             assert m.weight.std().item() == pytest.approx(scale, rel=0.1)
         elif isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)):
@@ -133,6 +148,7 @@ def test_each_pair_teaches_its_own_network():
         n: build(f"mlp-{k}", **sizes) for n, k in {"G": "generator", "E": "encoder", "D": "discriminator"}.items()
     }
     game = GAMES.build(Spec("bigan", loss=Spec("non-saturating", scale=0.5)), networks)
+    nn.init.normal_(game.D.l3.weight)  # at 0, where it starts, it teaches nobody
     batch = Batch(6, generator=torch.Generator().manual_seed(0))
     batch["x"] = torch.rand(6, 1, 28, 28)
     losses = game.losses(batch)

@@ -5,6 +5,7 @@ import torch
 from helpers.play import count, sizes
 from torch import nn
 
+from zoo import settings
 from zoo.registry import NETWORKS, Spec
 
 THEANO_G = Spec("dcgan-generator", kernel=5, width=128, norm="units", eps=1e-8)
@@ -121,6 +122,12 @@ def test_mistakes(name):
 
 def d_loss(D, real, fake, **y):
     return -D(real, **y).sigmoid().log().mean() - (1 - D(fake, **y).sigmoid()).log().mean()
+
+
+def test_bedrooms_are_cropped_and_mirrored():
+    """As in the Torch code: 64 out of 96 pixels at random, half of the images mirrored."""
+    (stage,) = settings.find("dcgan-lsun-bedroom").stages
+    assert (stage.data.load, stage.resolution, stage.data.flip) == (96, 64, True)
 
 
 def test_plain_loop_of_the_torch_code(beside):

@@ -1,11 +1,16 @@
 """LSGAN (arXiv 1611.04076) against its paper and the authors' code."""
 
+import copy
+
 import pytest
 import torch
 from helpers.play import count, sizes
 from torch import nn
 
-from zoo.registry import LOSSES, NETWORKS, Spec
+from zoo import settings
+from zoo.engine.step import Learner
+from zoo.game import Batch
+from zoo.registry import GAMES, LOSSES, NETWORKS, Spec
 
 CHARACTERS = {"channels": 1, "resolution": 28, "classes": 3740}
 SMALL_G = Spec("lsgan-character-generator", latent=100, width=64, embed=0)
@@ -127,6 +132,37 @@ def test_best_response():
     parts = [p[i] * pair.d(D[i], torch.tensor(-1.0)) + q[i] * pair.d(torch.tensor(2.0), D[i]) for i in range(3)]
     (g,) = torch.autograd.grad(sum(parts), D)
     assert g.abs().max() < 1e-6
+
+
+def test_plain_loop_of_the_ring():
+    """Both players move at once, from one forward on the same noise and the old weights."""
+    (stage,) = settings.find("lsgan-ring").stages
+    tanh = {"hidden": (5, 5), "activation": "tanh", "init": "orthogonal", "scale": 1.4, "channels": 2, "resolution": 0}
+    torch.manual_seed(0)
+    networks = {
+        "G": NETWORKS.build(Spec("mlp-generator", latent=3, **tanh)),
+        "D": NETWORKS.build(Spec("mlp-discriminator", **tanh)),
+    }
+    G, D = (copy.deepcopy(networks[n]) for n in "GD")
+    learner = Learner(GAMES.build(stage.game, networks), stage)
+    (turn,) = learner.turns
+    opt_G = torch.optim.Adam(G.parameters(), lr=1e-3, betas=(0.5, 0.999))
+    opt_D = torch.optim.Adam(D.parameters(), lr=1e-4, betas=(0.5, 0.999))
+    for r in range(3):
+        batch = Batch(7, generator=torch.Generator().manual_seed(r))
+        batch["x"] = torch.randn(7, 2)
+        learner.play(turn, batch, r)
+        real, fake = D(batch["x"]), D(G(torch.randn(7, 3, generator=torch.Generator().manual_seed(r))))
+        loss_D = 0.5 * (real - 1).square().mean() + 0.5 * fake.square().mean()
+        loss_G = 0.5 * (fake - 1).square().mean()
+        loss_D.backward(inputs=list(D.parameters()), retain_graph=True)
+        loss_G.backward(inputs=list(G.parameters()))
+        for opt in (opt_D, opt_G):
+            opt.step()
+            opt.zero_grad()
+    for name, mine in ("G", G), ("D", D):
+        for p, q in zip(mine.parameters(), networks[name].parameters(), strict=True):
+            assert torch.allclose(p, q, atol=1e-6), name
 
 
 @pytest.mark.parametrize("name", ["lsgan-lsun-bedroom", "lsgan-mnist"])

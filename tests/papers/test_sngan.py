@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from zoo.settings import find, names
 
 from zoo.registry import LOSSES, NETWORKS, Spec
 
@@ -138,9 +139,9 @@ def test_u_starts_normal():
     assert u.std().item() == pytest.approx(1, abs=0.1)
 
 
-def play(b, rounds, lr, betas, d_steps, loss_D, loss_G, latent, generator_batch, classes=0):
-    """G first on a batch of its own, then D, whose one pass on reals and fakes moves its vectors u once; D's pass in
-    G's step moves them too, as in the authors' code."""
+def play(b, rounds, lr, betas, d_steps, loss_D, loss_G, latent, generator_batch, classes=0, passes=2):
+    """G first on a batch of its own, then D, with a pass on reals and one on fakes as in the authors' code (or one for
+    both, as in the reduced settings). Each pass of D moves its vectors u, that of G's step too."""
     G, D = b.copy("G"), b.copy("D")
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=lr, betas=betas, eps=EPS) for net in (G, D))
 
@@ -159,11 +160,13 @@ def play(b, rounds, lr, betas, d_steps, loss_D, loss_G, latent, generator_batch,
             real = b.real()
             z, y = noise(b.batch)
             fake = G(z, **y).detach()
-            if classes:
-                y = {"y": torch.cat([real["y"], y["y"]])}
-            scores = D(torch.cat([real["x"], fake]), **y)
+            if passes == 2:
+                on_real, on_fake = D(real["x"], **{k: real[k] for k in y}), D(fake, **y)
+            else:
+                both = {"y": torch.cat([real["y"], y["y"]])} if classes else {}
+                on_real, on_fake = D(torch.cat([real["x"], fake]), **both).chunk(2)
             opt_D.zero_grad()
-            loss_D(scores[: b.batch], scores[b.batch :]).backward()
+            loss_D(on_real, on_fake).backward()
             opt_D.step()
     return G, D
 
@@ -190,6 +193,31 @@ def test_plain_loop_of_the_standard_cnn(beside):
     G, D = play(b, lambda r: 2e-4, 2e-4, (0.5, 0.999), 1, lambda r, f: plus(-r).mean() + plus(f).mean(),
                 lambda s: plus(-s).mean(), 6, 6)  # fmt: skip
     b.compare(G=G, D=D)
+    for key, u in D.named_buffers():
+        assert (u - dict(b.session.game.D.named_buffers())[key]).abs().max() < 1e-5, key
+
+
+@pytest.mark.parametrize("name, classes", [("sngan-cifar10-small", 0), ("sngan-cifar10-conditional-small", 10)])
+def test_plain_loop_of_the_reduced_settings(beside, name, classes):
+    """One pass of D on reals and fakes together."""
+    tiny = {"G": {"width": 2, "latent": 6}, "D": {"width": 2}}
+    b = beside(name, tiny, channels=3, size=32, classes=classes, batch=6, eps=EPS)
+    G, D = play(b, lambda r: 2e-4, 2e-4, (0.5, 0.999), 1, hinge_D, lambda s: -s.mean(), 6, 6, classes, passes=1)
+    b.compare(G=G, D=D)
+
+
+def test_the_published_settings():
+    """Two passes of D in all of them; G's step has 128 samples beside D's 64 (ImageNet: 32 and 16 on 4 GPUs each)."""
+    published = [
+        n for n in names() if n.startswith("sngan-") and not n.endswith("small") and n != "sngan-fashion-mnist"
+    ]
+    assert set(published) >= {"sngan-cifar10", "sngan-cifar10-cnn", "sngan-cifar10-conditional", "sngan-imagenet"}
+    for name in published:
+        (stage,) = find(name).stages
+        assert stage.game.kwargs["joined"] == "never"
+        assert stage.batch == 64 and stage.game.kwargs.get("generator_batch", 64) == (
+            64 if name.endswith("cnn") else 128
+        )
 
 
 def test_hinge_at_zero():

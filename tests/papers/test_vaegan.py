@@ -63,7 +63,9 @@ def test_layers():
     assert all(m.kernel_size == (5, 5) for m in convs)
     assert [m.bias is not None for m in convs] == [False] * 6 + [True, True] + [False] * 3
     norms = [m for net in (E, G, D) for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    assert all(m.eps == 1e-6 and m.momentum == 0.1 for m in norms)
+    # A norm's eps is 1e-6 after a convolution, the library's 1e-5 after a linear layer; all gains start at 1.
+    assert all(m.eps == (1e-5 if isinstance(m, nn.BatchNorm1d) else 1e-6) and m.momentum == 0.1 for m in norms)
+    assert all((m.weight == 1).all() for m in norms)
     assert [m.num_features for m in G.modules() if isinstance(m, nn.BatchNorm1d)] == [4 * 16], "a norm for each unit"
     E.eval()
     assert torch.equal(E(x)[0], E(x)[0])
@@ -74,12 +76,15 @@ def test_layers():
 
 
 def test_initial_weights():
+    """Uniform by the inputs' fan; of transposed convolutions by the outputs', as the library counts them."""
     torch.manual_seed(0)
     for n in ("encoder", "decoder", "discriminator"):
         for m in NETWORKS.build(f"vaegan-{n}", defaults=RGB64).modules():
             if isinstance(m, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-                inputs = m.in_features if isinstance(m, nn.Linear) else m.in_channels * 25
-                limit = 1 / math.sqrt(3 * inputs)
+                fan = m.in_features if isinstance(m, nn.Linear) else m.in_channels * 25
+                if isinstance(m, nn.ConvTranspose2d):
+                    fan = m.out_channels * 25
+                limit = 1 / math.sqrt(3 * fan)
                 assert limit * 0.95 < m.weight.abs().max() <= limit
                 assert m.bias is None or not m.bias.any()
 
@@ -185,6 +190,12 @@ def test_rates():
             assert schedule.at(t * epochs * 250 * 64) == pytest.approx(rate, abs=0.01 * 0.025 / 64)
 
 
+def test_weight_decay():
+    """The gradient of a sum over 64 images + 2 decay w, as the library has it; our losses are means."""
+    for found in CELEBA, CIFAR:
+        assert {o.weight_decay for o in found.stages[0].optimizers.values()} == {2 * 1e-5 / 64}
+
+
 def test_mistakes():
     with pytest.raises(ValueError, match=r"networks\.E: .*needs networks E, G and D"):
         GAMES.build("vaegan", {"G": nn.Identity()})
@@ -199,7 +210,8 @@ def test_mistakes():
     [(0.68, 0.35, (3, 3)), (0.72, 0.02, (3, 1)), (0.66, 0.02, (1, 2)), (0.6, 0.02, (0, 3))],
 )
 def test_plain_loop(beside, equilibrium, slack, expected):
-    """All from one forward, then each steps that may: RMSProp by hand."""
+    """All from one forward, then each steps that may: RMSProp by hand, to whose gradients the library adds
+    twice the weights times their decay."""
     b = beside("vaegan-cifar10", TINY, channels=3, size=32, batch=8,
                game={"weight": 0.01, "equilibrium": equilibrium, "slack": slack})  # fmt: skip
     E, G, D = (b.copy(n) for n in "EGD")
@@ -232,7 +244,7 @@ def test_plain_loop(beside, equilibrium, slack, expected):
             for n, grads in found.items():
                 steps[n] += 1
                 for w, g in zip(nets[n].parameters(), grads, strict=True):
-                    g = g + 1e-5 / 64 * w
+                    g = g + 2 * 1e-5 / 64 * w
                     state[w].mul_(0.9).add_(0.1 * g * g)
                     w -= schedule.at(r * 8) * g / (state[w].sqrt() + 1e-8)
     b.compare(**{n: net for n, net in nets.items() if steps[n]})

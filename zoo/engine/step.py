@@ -118,6 +118,9 @@ class Learner:
         self._only(tuple(turn.players))
         for player in turn.players:
             self.optimizers[player].zero_grad(set_to_none=True)
+        if turn.before is not None:
+            with torch.no_grad():
+                turn.before(batch)
         with self._cast():
             value = self._losses[id(turn)](batch)
         losses, gates = self._backward(turn, value)

@@ -55,7 +55,7 @@ class ACGAN(Adversarial):
         D = losses["D"] + self.class_loss(batch, "real", "y") + on_fake
         return {"D": D, "C": D, "G": losses["G"] + on_fake}
 
-    def scores(self, x: Tensor, fake: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def scores(self, x: Tensor, fake: Tensor, batch: Batch, *, fakes_first: bool = False) -> tuple[Tensor, Tensor]:
         """D's scores of reals and fakes, one pass each; what C says is left in ``batch["C/real"]`` and ``batch["C/fake"]``."""
         real, batch["C/real"] = self.judged(x)
         made = self.score_fake(fake, batch)

@@ -32,7 +32,9 @@ class Adversarial(Game):
     ``noise``: ``"fresh"`` in each step, or ``"shared"``: G's step uses the noise of the last D step (LSGAN's code).
     ``reals``: in G's step, where its loss or classes come from reals, those of D's ``"last"`` step or ``"fresh"`` ones.
     ``labels``: where the classes of fakes come from: ``"uniform"`` or the ``"real"`` images' own.
-    ``clip``: after each D step every weight of D is clipped to [-clip, clip] (WGAN).
+    ``joined``: D sees reals and fakes in one pass if that changes no score (``"auto"``), or in two (``"never"``): for a
+    D with spectral normalization, which makes a power iteration in each pass.
+    ``clip``: before each D step every weight of D is clipped to [-clip, clip] (WGAN).
     ``adversarial_weight``: factor on G's adversarial loss; at 0 G learns from penalties alone (feature matching).
     ``output_mean``: before the first round G is told the mean image (``G.set_output_mean``), where it then starts (GAN).
     """
@@ -52,6 +54,7 @@ class Adversarial(Game):
         noise: Literal["fresh", "shared"] = "fresh",
         reals: Literal["last", "fresh"] = "last",
         labels: Literal["uniform", "real"] = "uniform",
+        joined: Literal["auto", "never"] = "auto",
         clip: float | None = None,
         adversarial_weight: float = 1.0,
         output_mean: bool = False,
@@ -65,6 +68,8 @@ class Adversarial(Game):
             raise ValueError(f"game.reals='{reals}': must be last or fresh")
         if labels not in ("uniform", "real"):
             raise ValueError(f"game.labels='{labels}': must be uniform or real")
+        if joined not in ("auto", "never"):
+            raise ValueError(f"game.joined='{joined}': must be auto or never")
         self.pair = LOSSES.build(loss)
         self.penalties = nn.ModuleList(PENALTIES.build(p, defaults={"networks": networks}) for p in penalties)
         for p, spec in zip(self.penalties, penalties, strict=True):
@@ -81,7 +86,7 @@ class Adversarial(Game):
                 f"game.imitate={adversarial_weight}: G would have nothing to learn from; give the game a penalty of G's, such as "
                 f"feature-matching, or leave imitate at 1"
             )
-        self.joined = not mixes_batch(self.D)
+        self.joined = joined == "auto" and not mixes_batch(self.D)
         self.needs = ("x", "y") if self.conditional or self.classes else ("x",)
 
     @property
@@ -90,15 +95,17 @@ class Adversarial(Game):
         return getattr(self.G, "classes", 0)
 
     def turns(self) -> Sequence[Turn]:
-        after = self.clip_weights if self.clip else None
+        before = self.clip_weights if self.clip else None
         lazy = self.lazy_turns()
         if self.order == "simultaneous":
-            return [Turn(("D", "G"), self.loss_both, repeat=self.n_critic, after=after), *lazy]
+            return [Turn(("D", "G"), self.loss_both, repeat=self.n_critic, before=before), *lazy]
         real = self.reals if self.pair.relative or (self.classes and self.labels == "real") else None
         real = self.reals_for_G() or real
         # Between D's steps G stands still: one pass makes their fakes, unless batch statistics or the reals' classes differ.
         alone = not mixes_batch(self.G) and not (self.classes and self.labels == "real")
-        D = Turn(("D",), self.loss_D, repeat=self.n_critic, after=after, precompute=self.precompute if alone else None)
+        D = Turn(
+            ("D",), self.loss_D, repeat=self.n_critic, before=before, precompute=self.precompute if alone else None
+        )
         G = Turn(
             ("G",),
             self.loss_G,
@@ -119,7 +126,7 @@ class Adversarial(Game):
         if not self.adversarial_weight:
             loss = fake.new_zeros(()).float()
         elif self.pair.relative:
-            loss = self.adversarial_weight * self.pair.g(*self.scores(batch["x"], fake, batch))
+            loss = self.adversarial_weight * self.pair.g(*self.scores(batch["x"], fake, batch, fakes_first=True))
         else:
             loss = self.adversarial_weight * self.pair.g(None, self.score_fake(fake, batch))
         return self.with_penalties("G", loss, batch)
@@ -157,9 +164,12 @@ class Adversarial(Game):
         fakes = self.G(whole["z"], y=whole["y_fake"]) if self.classes else self.G(whole["z"])
         return [{**step, "precompute": fake} for step, fake in zip(steps, fakes.split(batch.size), strict=True)]
 
-    def scores(self, x: Tensor, fake: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """D's scores of reals and fakes: one pass where that changes nothing, two where D looks across the batch."""
-        if not self.joined:
+    def scores(self, x: Tensor, fake: Tensor, batch: Batch, *, fakes_first: bool = False) -> tuple[Tensor, Tensor]:
+        """D's scores of reals and fakes, from one pass, or from two if D looks across the batch or ``joined`` is
+        "never". ``fakes_first``: the order of two passes, as in G's step of RGAN's code."""
+        if not self.joined and fakes_first:
+            made, real = self.score_fake(fake, batch), self.score(x, batch)
+        elif not self.joined:
             real, made = self.score(x, batch), self.score_fake(fake, batch)
         else:
             y = {"y": torch.cat([batch["y"], batch["y_fake"]])} if self.conditional else {}

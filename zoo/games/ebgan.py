@@ -55,7 +55,7 @@ class EBGAN(Adversarial):
             batch["features"] = code.flatten(1)
         return -self.distance(self.D.decode(code), fake)
 
-    def scores(self, x: Tensor, fake: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def scores(self, x: Tensor, fake: Tensor, batch: Batch, *, fakes_first: bool = False) -> tuple[Tensor, Tensor]:
         if self.joined:
             real, made = self.score(torch.cat([x, fake]), batch).split([len(x), len(fake)])
         else:

@@ -5,7 +5,7 @@ train_mnist.sh and train_imagenet.sh).
 
 Codes enter D, and enter G anew, as a linear map of z added before a later layer's batch norm; in convolutional layers
 the map gives each channel one number. No biases but batch norm's. Weights N(0, .02^2), the maps into k x k
-convolutional layers N(0, (.02 k^2)^2).
+convolutional layers N(0, (.02 k^2)^2), D's last layer 0.
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ class BiganMlpDiscriminator(nn.Module):
         )
         self.l3, self.n2 = linear(hidden, 1), norm(hidden)
         initialize(self)
+        nn.init.zeros_(self.l3.weight)
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         h = leaky(self.l1(x.flatten(1)))
@@ -157,6 +158,7 @@ class BiganDiscriminator(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm2d(m, EPS) for m in maps[1:])
         self.head = linear(maps[-1] * side * side, 1)
         initialize(self)
+        nn.init.zeros_(self.head.weight)
         into_convolutions(self.codes)
 
     @staticmethod

@@ -4,8 +4,9 @@ compared.
 A. Larsen, S. Sonderby, H. Larochelle, O. Winther, Autoencoding beyond pixels using a learned similarity metric, 2015,
 arXiv 1512.09300 (the authors' code, architectures.py).
 
-5x5 convolutions of stride 2 without biases, batch norm, ReLU. Weights U(-s, s), s = 1/sqrt(3 fan_in); biases 0, gains
-1.
+5x5 convolutions of stride 2 without biases, batch norm, ReLU. Weights U(-s, s), s = 1/sqrt(3 fan), with the fan of the
+inputs, but of the outputs for transposed convolutions: the authors' library (deeppy) counts all but the weights' first
+dimension. Biases start at 0, gains at 1.
 """
 
 from __future__ import annotations
@@ -19,15 +20,14 @@ from torch import Tensor, nn
 from zoo.networks.layers import doublings
 from zoo.registry import NETWORKS
 
-EPS = 1e-6  # of the norms
+EPS = 1e-6  # of the norms after convolutions
+DENSE_EPS = 1e-5  # of those after linear layers: the library's default
 
 
 def initialize(net: nn.Module) -> None:
     for m in net.modules():
         if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            area = math.prod(getattr(m, "kernel_size", ()))
-            inputs = m.in_features if isinstance(m, nn.Linear) else m.in_channels * area
-            scale = 1 / math.sqrt(3 * inputs)
+            scale = 1 / math.sqrt(3 * math.prod(m.weight.shape[1:]))
             nn.init.uniform_(m.weight, -scale, scale)
             if m.bias is not None:
                 nn.init.zeros_(m.bias)
@@ -45,7 +45,7 @@ def up(inputs: int, outputs: int) -> list[nn.Module]:
 
 
 def dense(inputs: int, outputs: int) -> list[nn.Module]:
-    return [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs, EPS), nn.ReLU(inplace=True)]
+    return [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs, DENSE_EPS), nn.ReLU(inplace=True)]
 
 
 @NETWORKS.register("vaegan-encoder")
