@@ -263,10 +263,10 @@ def test_full_disk(home, monkeypatch):
 
 def test_two_processes_prepare_once(home, tmp_path):
     code = (
-        "import zoo.data, sys; from zoo.data import preparing\n"
-        "kept = preparing.write\n"
+        "import zoo.data, sys; from zoo.data import preparation\n"
+        "kept = preparation.write\n"
         "def write(path, *a, **k): open(sys.argv[1], 'a').write(path.stem + ' '); kept(path, *a, **k)\n"
-        "preparing.write = write\n"
+        "preparation.write = write\n"
         "print(zoo.data.prepare('fashion-mnist-10k', split='test'))"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(zoo.data.__file__).parents[2])}

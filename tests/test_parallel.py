@@ -89,18 +89,16 @@ def state(opened: StageRun) -> dict[str, torch.Tensor]:
 
 
 def kept(folder: Path) -> None:
-    """Let every process write its whole state at the end of a run as ``folder/RANK.safetensors``."""
+    """Let every process write its whole state after each round as ``folder/RANK.safetensors``."""
     play_round = StageRun.play_round
 
     def played(self, *args):
         consumed = play_round(self, *args)
-        if self.images >= self.stage.images:
-            save_file(state(self), folder / f"{parallel.rank()}.safetensors")
+        save_file(state(self), folder / f"{parallel.rank()}.safetensors")
         return consumed
 
     StageRun.play_round = played
     train.Clock = Every
-    train.POLL_ROUNDS = 1
 
 
 # The few collectives --------------------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ def main_process_only() -> Iterator[bool]:
         yield False
         while not _store.check([key]):
             time.sleep(WAIT_SECONDS)
+    dist.barrier()  # nobody ends, and takes the store along, before all have read it
 
 
 @contextlib.contextmanager
