@@ -52,8 +52,9 @@ TOLERANCE = 1e-5
 
 # What the base calls a thing -> what the work tree calls it. Renamed tensors, batch keys and recipes go here.
 RECIPE_NAMES: dict[str, str] = {}
-TENSOR_NAMES: list[tuple[str, str]] = []  # regular expression -> replacement, tried on names in checkpoints and games
-BATCH_KEYS: dict[str, str] = {"precompute": "generated"}
+# Regular expression -> replacement, tried on names in checkpoints and games.
+TENSOR_NAMES: list[tuple[str, str]] = [(r"^optim\.", "optimizers.")]
+BATCH_KEYS: dict[str, str] = {"ahead": "precompute", "labelled": "labeled", "labelled_D": "labeled_D"}
 PLAYER_NAMES: dict[str, str] = {}
 
 # The one place that knows where things are in a tree: the first that exists serves.
@@ -82,14 +83,9 @@ def place(name: str) -> Any:
 
 
 def helpers(tree: Path) -> list[Any]:
-    """``small`` and ``stand_in`` from whichever file of the tree's tests defines them."""
-    found = []
-    for name in HELPERS:
-        files = [f for f in sorted((tree / "tests").glob("*.py")) if f"\ndef {name}(" in f.read_text()]
-        if not files:
-            raise ImportError(f"no function {name}() in {tree / 'tests'}; add its new name to HELPERS")
-        found.append(getattr(importlib.import_module(files[0].stem), name))
-    return found
+    """``small`` and ``stand_in`` from the file of the tree's tests that defines them."""
+    module = "helpers.recipes" if (tree / "tests" / "helpers" / "recipes.py").exists() else "test_recipes"
+    return [getattr(importlib.import_module(module), name) for name in HELPERS]
 
 
 # One side -------------------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def state(opened: StageRun) -> dict[str, torch.Tensor]:
     return {k: v.detach().clone().contiguous() for k, v in tensors.items()}
 
 
-def kept(folder: Path) -> None:
+def save_states(folder: Path, poll: int = 1) -> None:
     """Let every process write its whole state after each round as ``folder/RANK.safetensors``."""
     play_round = StageRun.play_round
 
@@ -99,6 +99,7 @@ def kept(folder: Path) -> None:
 
     StageRun.play_round = played
     train.Clock = Every
+    train.POLL_ROUNDS = poll
 
 
 # The few collectives --------------------------------------------------------------------------------------------------
@@ -145,7 +146,7 @@ def test_ranks_are_bit_equal(name, tmp_path):
     source = stand_in(made)
 
     def work(rank):
-        kept(tmp_path)
+        save_states(tmp_path)
         train.train(made, tmp_path / "run", runtime=CPU, dataset=source)
 
     processes(work)
@@ -298,7 +299,7 @@ def test_resume_in_two_processes(tmp_path):
 
         def work(rank):
             (tmp_path / name).mkdir(exist_ok=True)
-            kept(tmp_path / name)
+            save_states(tmp_path / name)
             folder = tmp_path / name / "run"
             if folder.exists() and death is None:
                 train.resume(folder, dataset=source)
@@ -328,7 +329,7 @@ class Gathering(Duel):
 
 def test_one_process_exports_alone(tmp_path):
     def work(rank):
-        kept(tmp_path)
+        save_states(tmp_path)
         train.train(recipe(Gathering.spec), tmp_path / "run", runtime=CPU)
 
     processes(work)
@@ -339,7 +340,7 @@ def test_a_signal_to_one_stops_all(tmp_path):
     """All stop after the same round, and the run goes on from there."""
 
     def work(rank):
-        kept(tmp_path)
+        save_states(tmp_path, poll=8)
 
         def progress(event, **facts):
             if event == "tick" and facts["round"] == 3:
@@ -379,7 +380,7 @@ def test_ranks_that_do_not_write_remember_nothing(tmp_path):
     def work(rank):
         ticks = []
         record = log.Log.record
-        log.Log.record = lambda self, name, value: (ticks.append(name), record(self, name, value))
+        log.Log.record = lambda self, round, name, value: (ticks.append(name), record(self, round, name, value))
         train.train(made, tmp_path / "run", runtime=CPU)
         assert bool(ticks) == (rank == 0)
 
