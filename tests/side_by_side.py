@@ -54,7 +54,7 @@ TOLERANCE = 1e-5
 RECIPE_NAMES: dict[str, str] = {}
 # Regular expression -> replacement, tried on names in checkpoints and games.
 TENSOR_NAMES: list[tuple[str, str]] = [(r"^optim\.", "optimizers.")]
-BATCH_KEYS: dict[str, str] = {"ahead": "precompute", "labelled": "labeled", "labelled_D": "labeled_D"}
+BATCH_KEYS: dict[str, str] = {"ahead": "generated", "labelled": "labeled", "labelled_D": "labeled_D"}
 PLAYER_NAMES: dict[str, str] = {}
 
 # The one place that knows where things are in a tree: the first that exists serves.

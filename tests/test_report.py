@@ -337,7 +337,7 @@ def test_a_run_that_was_killed(run):
 
 
 def test_a_run_that_has_only_begun(tmp_path):
-    RunFolder.create(tmp_path / "run", recipe(), CPU, seed=3, init=None, given=False)
+    RunFolder.create(tmp_path / "run", recipe(), CPU, seed=3, init=None, dataset_object=False)
     page = paged(tmp_path / "run")
     assert "0 of 80 real images" in page.text and "No grid of samples yet" in page.text
     assert "No line of the log yet" in page.text and "there is no checkpoint yet" in page.text

@@ -17,14 +17,15 @@ from torch import Tensor, nn
 from zoo.priors import Prior
 
 Loss = Tensor | Mapping[str, Tensor | tuple[Tensor, Tensor]]
+Draw = Literal["fresh", "last"] | None
 
 
-class Batch(dict):
-    """What one round works on: real data by key (``x``, ``y``, ``a``, ``b``, ...), and whatever one turn leaves for the
-    next (``batch["fake"]``). It lives one round.
+class Batch(dict[str, Any]):
+    """The dict that lives one round: real data by key (``x``, ``y``, ``a``, ``b``, ...), and whatever one turn leaves
+    for the next (``batch["fake"]``).
 
     ``size``: samples of this process in the turn being played. Noise is drawn for all processes' samples together
-    on one generator and sliced by rank, so that the play does not depend on the number of processes.
+    on one generator and sliced by rank, so that no result depends on the number of processes.
     """
 
     def __init__(
@@ -42,12 +43,12 @@ class Batch(dict):
         self.logs: dict[str, Tensor] = {}
 
     def log(self, name: str, value: Tensor) -> None:
-        """Keep a scalar for the log. It stays on the device; the engine reads it once a tick."""
+        """Log a scalar. It stays on the device; the engine reads it once a tick."""
         self.logs[name] = value.detach()
 
-    def draw(self, draw: Callable[[int], Tensor]) -> Tensor:
-        """``draw(n)`` for the n samples of all processes; this process's ``size`` of them come back."""
-        whole = draw(self.size * self.world)
+    def draw(self, sampler: Callable[[int], Tensor]) -> Tensor:
+        """``sampler(n)`` for the n samples of all processes; returns this process's ``size`` of them."""
+        whole = sampler(self.size * self.world)
         return whole if self.world == 1 else whole[self.rank * self.size : (self.rank + 1) * self.size]
 
     def latent(self, prior: Prior) -> Tensor:
@@ -71,17 +72,23 @@ class Batch(dict):
 class Turn:
     """Which players learn from which loss, how often, on what.
 
-    ``players``: dotted paths of submodules (``"G"``, ``"G.levels.2"``). ``loss(batch)`` returns one scalar, which all of
-    the players lower together, or a dict {player: scalar}, each lowered by its own player alone, all from the same
-    old weights (a simultaneous turn). In the dict a value may be ``(scalar, gate)``: where the 0/1 tensor ``gate`` is 0
-    the player skips this step (of several processes with gates of their own most decide).
-    ``repeat``: times a round, a number or a function of the round's number. ``every``: only in rounds that are a
-    multiple of it (lazy regularization). ``batch``: its own size over all processes, where the paper has one.
-    ``draw``: ``"fresh"`` reals, the ``"last"`` ones again, or ``None``: it looks at no reals and consumes none.
-    ``before(batch)``, ``after(batch)``: updates of state without gradient, before each step (weight clipping) and after
-    it (BEGAN's k_t).
-    ``precompute(batch, n)``: before n steps of a repeated turn, without gradient: what each of them finds in its batch, for what
-    does not change while its players learn (the fakes of n critic steps from one pass of G).
+    Args:
+        players: dotted paths of submodules (``"G"``, ``"G.levels.2"``).
+        loss: ``loss(batch)`` returns one scalar, which all of the players minimize together, or a dict {player:
+        scalar},
+            each minimized by its own player alone, all from the same old weights (a simultaneous turn). In the dict a
+            value may be ``(scalar, gate)``: if the 0/1 tensor ``gate`` is 0 the player skips this step (of several
+            processes with gates of their own most decide).
+        repeat: times a round, a number or a function of the round's number.
+        every: only in rounds that are a multiple of it (lazy regularization).
+        batch: its own size over all processes, if the paper has one.
+        draw: ``"fresh"`` reals, the ``"last"`` ones again, or ``None``: it uses no reals and consumes none.
+        before, after: ``before(batch)``, ``after(batch)``: updates of state without gradient, before each step (weight
+            clipping) and after it (BEGAN's k_t).
+        precompute: ``precompute(batch, n)``, before n steps of a repeated turn, without gradient: what each of them
+        gets
+            in its batch, for what does not change while its players learn (the fakes of n critic steps from one pass of
+            G).
     """
 
     players: Sequence[str]
@@ -89,7 +96,7 @@ class Turn:
     repeat: int | Callable[[int], int] = 1
     every: int = 1
     batch: int | None = None
-    draw: Literal["fresh", "last"] | None = "fresh"
+    draw: Draw = "fresh"
     before: Callable[[Batch], None] | None = None
     after: Callable[[Batch], None] | None = None
     precompute: Callable[[Batch, int], Sequence[Mapping[str, Any]]] | None = None
@@ -105,48 +112,51 @@ class Game(nn.Module, abc.ABC):
     """Children: the networks, by the names that the recipe gives them. Buffers: all the game's memory, which must come
     out the same in every process (``parallel.mean`` of a loss, ``parallel.gather`` of the fakes).
 
-    ``takes``: names of the networks that it cannot do without; ValueError where one is missing. ``needs``: keys that the data
-    must yield.
+    ``takes``: names of the networks that it needs; raises ValueError if one is missing. ``needs``: keys that the data
+    must have.
     """
 
     takes: tuple[str, ...] = ()
     needs: tuple[str, ...] = ("x",)
+    G: nn.Module
+    D: nn.Module
 
     def __init__(self, networks: Mapping[str, nn.Module]):
         super().__init__()
         for name in self.takes:
             if name not in networks:
-                kind = type(self).__name__.lower()
-                wanted = " and ".join(filter(None, (", ".join(self.takes[:-1]), self.takes[-1])))
-                raise ValueError(f"networks.{name}: the {kind} game needs networks {wanted}, got {', '.join(networks)}")
+                kind = type(self).__name__
+                names = " and ".join(filter(None, (", ".join(self.takes[:-1]), self.takes[-1])))
+                raise ValueError(f"networks.{name}: the {kind} game needs networks {names}, got {', '.join(networks)}")
         for name, network in networks.items():
             self.add_module(name, network)
 
     @abc.abstractmethod
     def turns(self) -> Sequence[Turn]:
-        """The turns of a round, in order. Asked once a stage."""
+        """The turns of a round, in order. Called once a stage."""
 
     @abc.abstractmethod
     def ships(self) -> dict[str, Any]:
-        """The Model it leaves behind: ``{"kind": "image", "networks": ["G"], "prior": Spec}``, ``{"kind": "autoencoder",
-        "networks": ["G", "E"], "prior": Spec}``, or for a translator
+        """The Model that a run leaves: ``{"kind": "image", "networks": ["G"], "prior": Spec}``, ``{"kind":
+        "autoencoder", "networks": ["G", "E"], "prior": Spec}``, or for a translator
         ``{"kind": "translate", "networks": ["G", "F"], "to": {"b": "G", "a": "F"}}``. Names are children of the game.
-        ``"resolution"``, where its images are not of the size of the stage's."""
+        ``"resolution"``, if its images do not have the size of the stage's."""
 
     def prepare(self, batch: Batch) -> None:
         """Before the first round of the stage, without gradient, in training mode: data-dependent initialization.
-        ``batch`` holds up to 1,024 real images, the same on every process. A G that sets itself from noise (``initialize``)
-        is given 500 draws of the game's prior."""
-        if hasattr(self, "prior") and hasattr(getattr(self, "G", None), "initialize"):
-            self.G.initialize(self.prior(500, batch.generator, batch.device))
+        ``batch`` has up to 1,024 real images, the same in every process. A G with ``initialize`` gets 500 draws of the
+        game's prior."""
+        prior, initialize = getattr(self, "prior", None), getattr(getattr(self, "G", None), "initialize", None)
+        if prior is not None and initialize is not None:
+            initialize(prior(500, batch.generator, batch.device))
 
     def finish(self, draw: Callable[[], Batch]) -> None:
-        """Before export, without gradient, on a copy, in one process alone: standing statistics and the like. ``draw()``
-        gives a batch with reals."""
+        """Before export, without gradient, on a copy, in one process alone: standing statistics and the like.
+        ``draw()`` gives a batch with reals."""
 
     def score(self, x: Tensor, batch: Batch) -> Tensor:
-        """D's raw score of images under the batch's conditions: what penalties differentiate.
-        Games whose discriminator sees more, or that have several, override it."""
+        """D's raw score [N] of images x [N, C, H, W] under the batch's conditions: what penalties differentiate.
+        Games whose discriminator has other inputs, or that have several, override it."""
         return self.D(x, y=batch["y"]) if "y" in batch and self.conditional else self.D(x)
 
     @property
@@ -156,6 +166,7 @@ class Game(nn.Module, abc.ABC):
 
 
 def mixes_batch(network: nn.Module) -> bool:
-    """Whether a layer of the network looks across the batch (batch norm): then real and fake must not share a pass."""
-    across = nn.modules.batchnorm._BatchNorm
-    return any(isinstance(m, across) or getattr(m, "mixes_batch", False) for m in network.modules())
+    """Whether some layer's output for a sample depends on the rest of the batch (batch norm): then real and fake must
+    not share a pass."""
+    norms = nn.modules.batchnorm._BatchNorm
+    return any(isinstance(m, norms) or getattr(m, "mixes_batch", False) for m in network.modules())

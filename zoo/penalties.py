@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,9 @@ class Penalty(nn.Module):
     """``weight * penalty(game, batch)`` is added to the loss of ``player``. ``every``: see the game's turns. ``reals``:
     whether G's turn has to draw real images for it: None, the ``"last"`` ones or ``"fresh"`` ones."""
 
-    player = "D"
-    reals: str | None = None
+    player: str = "D"
+    weight: Tensor
+    reals: Literal["last", "fresh"] | None = None
 
     def __init__(self, weight: float, every: int = 1):
         super().__init__()

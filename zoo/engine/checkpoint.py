@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file with the whole state of a run, written so that no instant leaves a torn one.
+"""Checkpoints: one safetensors file with the whole state of a run; a kill at any instant leaves a whole one.
 
 The file is written beside its target, flushed to the disk and renamed over it; a kill or a full disk leaves the last
 good one. What can be derived is not in it: schedules are functions of the images seen, random numbers of (seed, round).
@@ -28,36 +28,37 @@ from zoo.game import Game
 
 @contextlib.contextmanager
 def disk(run: Path) -> Iterator[None]:
-    """NoSpace, with the way on, where the disk takes no more of a run's files."""
+    """Raises NoSpace, with how to continue, if the disk is full."""
     try:
         yield
     except (OSError, SafetensorError) as error:
-        said = re.search(r"os error (\d+)", str(error))  # safetensors' own exception has the number in its text alone
-        number = error.errno if isinstance(error, OSError) else int(said[1]) if said else None
-        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        match = re.search(r"os error (\d+)", str(error))  # safetensors' own exception has the number only in its text
+        number = error.errno if isinstance(error, OSError) else int(match[1]) if match else None
+        if number is None or number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise NoSpace(
             f"run '{run}': cannot be written ({os.strerror(number).lower()}); its last good checkpoint is whole: "
-            f"free some space, then go on with zoo resume {run}"
+            f"free some space, then continue with zoo resume {run}"
         ) from None
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write tensors and JSON facts as one safetensors file, atomically."""
-    seen: set[int] = set()
+    storages: set[int] = set()
     plain: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         tensor = tensor.detach().cpu().contiguous()
-        if tensor.untyped_storage().data_ptr() in seen:  # a shared parameter is stored under each of its names
+        if tensor.untyped_storage().data_ptr() in storages:  # a shared parameter is stored under each of its names
             tensor = tensor.clone()
-        seen.add(tensor.untyped_storage().data_ptr())
+        storages.add(tensor.untyped_storage().data_ptr())
         plain[name] = tensor
     with beside(path) as partial:
         save_file(plain, partial, metadata={"zoo": json.dumps(facts)})
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and facts of a file written by :func:`save`. ValueError where it is missing, truncated or another's."""
+    """Tensors and facts of a file written by :func:`save`. Raises ValueError if it is missing, truncated or no
+    checkpoint."""
     if not Path(path).is_file():
         raise ValueError(f"checkpoint {path}: no such file; is this the folder of a run?")
     try:

@@ -1,4 +1,4 @@
-"""EMA weights: exponential moving averages of players, what is sampled, scored and shipped."""
+"""EMA weights: exponential moving averages of players, which are sampled, scored and shipped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zoo.recipe import Ema
 
 
 class EmaNetwork:
-    """One network's average. ``halflife`` may be changed by a schedule."""
+    """The EMA of one network. ``halflife`` may be changed by a schedule."""
 
     def __init__(self, network: nn.Module, ema: Ema):
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
@@ -20,27 +20,28 @@ class EmaNetwork:
 
     @torch.no_grad()
     def update(self, network: nn.Module, parts: Iterable[str], images: int, total_images: int) -> None:
-        """After a round that consumed ``images`` real images, ``total_images`` in all. Parameters are averaged; buffers (batch
-        norm's statistics, spectral norm's vectors) are copied: they belong to the newest weights. ``parts``: the submodules
-        that learn ("": the whole). What rests keeps its average, which would become its last weights otherwise."""
+        """After a round that consumed ``images`` real images, ``total_images`` in all. Parameters are averaged;
+        buffers (batch norm's statistics, spectral norm's vectors) are copied: they belong to the newest weights.
+        ``parts``: the submodules that learn ("": the whole). The others keep their averages, which would become their
+        last weights otherwise."""
         halflife = self.halflife if self.rampup is None else min(self.halflife, max(total_images * self.rampup, 1e-8))
         decay = 0.0 if total_images <= self.start else 0.5 ** (images / halflife)
         for part in parts:
             own, new = self.network.get_submodule(part), network.get_submodule(part)
-            mine, theirs = list(own.parameters()), [p.detach() for p in new.parameters()]
-            if mine:
-                torch._foreach_lerp_(mine, theirs, 1.0 - decay)
+            average: list[torch.Tensor] = list(own.parameters())
+            if average:
+                torch._foreach_lerp_(average, [p.detach() for p in new.parameters()], 1.0 - decay)
             for old, buffer in zip(own.buffers(), new.buffers(), strict=True):
                 old.copy_(buffer)
 
 
-class EmaNetworks(dict):
+class EmaNetworks(dict[str, EmaNetwork]):
     """EMA networks by the network's name."""
 
     def __init__(self, networks: Mapping[str, nn.Module], emas: Mapping[str, Ema]):
         super().__init__({name: EmaNetwork(networks[name], ema) for name, ema in emas.items()})
 
-    def update(self, game: nn.Module, players: Iterable[str], images: int, total_images: int) -> None:
+    def update_round(self, game: nn.Module, players: Iterable[str], images: int, total_images: int) -> None:
         """After a round of a stage in which ``players`` (paths in the game) learn."""
         for name, ema_network in self.items():
             parts = [p[len(name) + 1 :] for p in players if f"{p}.".startswith(f"{name}.")]

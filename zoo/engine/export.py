@@ -21,30 +21,32 @@ from zoo.recipe import Recipe, encode
 
 
 def model_of(game: Game, ema_networks: EmaNetworks, spec: Mapping[str, Any]) -> Model:
-    """The Model that the game would leave behind now: the shadows where there are any, the players elsewhere."""
+    """The Model that the game would leave now: of each network the EMA weights if there are any, else its own."""
     networks = {n: ema_networks[n].network if n in ema_networks else game.get_submodule(n) for n in spec["networks"]}
     return build_model(spec, networks)
 
 
 def uses(spec: Mapping[str, Any], path: str | Path) -> list[str]:
-    """The commands that put the weights of a model spec to use, by the model's verb: a translator has one a direction."""
-    where, verb = shlex.quote(str(path)), KINDS[spec["kind"]].verb
+    """The commands that use the weights of a model spec, by the model's verb: a translator has one a direction."""
+    model = KINDS[spec["kind"]]
+    assert isinstance(model, type) and issubclass(model, Model)
+    name, verb = shlex.quote(str(path)), model.verb
     if verb == "translate":
         to = [shlex.quote(str(spec.get("domains", {}).get(d, d))) for d in spec["to"]]
-        return [f"zoo sample {where} --input image.png --to {d} --out translated.png" for d in to]
-    return [f"zoo eval {where}" if verb == "classify" else f"zoo sample {where} -n 16 --out grid.png"]
+        return [f"zoo sample {name} --input image.png --to {d} --out translated.png" for d in to]
+    return [f"zoo eval {name}" if verb == "classify" else f"zoo sample {name} -n 16 --out grid.png"]
 
 
 def finished_model(game: Game, ema_networks: EmaNetworks, spec: Mapping[str, Any], draw: Callable[[], Batch]) -> Model:
-    """The Model as it is shipped. A game with standing statistics finishes a copy, so that training is not touched; one
-    process does it alone."""
+    """The Model as it is shipped. A game with standing statistics finishes a copy, so that training does not change;
+    one process does it alone."""
     if type(game).finish is not Game.finish:
         game = copy.deepcopy(game)
         for name, ema_network in ema_networks.items():
             game.get_submodule(name).load_state_dict(ema_network.network.state_dict())
         with torch.no_grad(), parallel.alone():
             game.finish(draw)
-        ema_networks = {}
+        ema_networks = EmaNetworks({}, {})
     return model_of(game, ema_networks, spec)
 
 
@@ -75,5 +77,5 @@ def export(
     spec = shipped(game, recipe, recipe.stages[stage_index], facts)
     model = finished_model(game, ema_networks, spec, draw)
     networks = {n: model.networks[n] for n in spec["networks"]}
-    said = {**run, "checkpoint": "last"}  # a run never chooses one by its score
-    hub.save_weights(path, networks, card(recipe, facts, spec, said))
+    facts_of_run = {**run, "checkpoint": "last"}  # a run never chooses one by its score
+    hub.save_weights(path, networks, card(recipe, facts, spec, facts_of_run))

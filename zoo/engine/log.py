@@ -35,8 +35,8 @@ class Clock:
 
 
 class RunningMean:
-    """The mean of one scalar since the last tick, summed in float32 on the scalar's device. ``first_bad``: the round and
-    value of the first that is not finite."""
+    """The mean of one scalar since the last tick, summed in float32 on the scalar's device. ``first_bad``: the round
+    and value of the first that is not finite."""
 
     def __init__(self) -> None:
         self.recent: list[tuple[int, Tensor]] = []

@@ -30,15 +30,15 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str | Path, recipe: Recipe, runtime: Runtime, **facts: Any) -> RunFolder:
-        """A new folder. ``facts``: what else a resumed run has to know (seed, init, given). ValueError as in
-        :meth:`check_new`; nothing is left behind where it can't be written."""
+        """A new folder. ``facts``: what else a resumed run needs (seed, init, dataset_object). Raises ValueError as
+        :meth:`check_new`; if writing fails nothing is left."""
         run = cls(path)
         run.check_new()
-        held = {"zoo": __version__, **facts, "runtime": asdict(runtime), "recipe": encode(recipe)}
+        content = {"zoo": __version__, **facts, "runtime": asdict(runtime), "recipe": encode(recipe)}
         run.path.mkdir(parents=True, exist_ok=True)
         remove_partials(run.path)
         try:
-            run._write_text(RECIPE, json.dumps(held, indent=2))
+            run._write_text(RECIPE, json.dumps(content, indent=2))
         except OSError:
             (run.path / RECIPE).unlink(missing_ok=True)
             run.path.rmdir()
@@ -46,11 +46,11 @@ class RunFolder:
         return run
 
     def check_new(self) -> None:
-        """ValueError where a folder stands there already that holds more than a killed writer's leavings."""
+        """Raises ValueError if the folder exists and contains more than the partial files of a killed process."""
         if self.path.exists() and (not self.path.is_dir() or any(p.suffix != ".partial" for p in self.path.iterdir())):
             raise ValueError(
                 f"out='{self.path}': exists already; name another folder with --out, "
-                f"or go on with zoo resume {self.path}"
+                f"or continue with zoo resume {self.path}"
             )
 
     def _write_text(self, name: str, text: str) -> None:
@@ -58,38 +58,39 @@ class RunFolder:
             partial.write_text(text, encoding="utf-8")
 
     def facts(self) -> dict[str, Any]:
-        """What recipe.json holds. ValueError where the folder is no run's."""
+        """The content of recipe.json. Raises ValueError if this is not the folder of a run."""
         try:
             return json.loads((self.path / RECIPE).read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError):
             raise ValueError(f"run '{self.path}': no readable {RECIPE} there; is it the folder of a run?") from None
 
     def runtime(self, **changes: Any) -> Runtime:
-        """What the run was begun with, but for the ``changes`` that are not None."""
+        """The Runtime that the run was started with, with the ``changes`` that are not None."""
         return Runtime(**{**self.facts()["runtime"], **{k: v for k, v in changes.items() if v is not None}})
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """One line of log.jsonl, written at once."""
+        """Append a line to log.jsonl, written at once."""
         with open(self.path / LOG, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def cut_log(self, images: int) -> None:
-        """Drop what was logged after the checkpoint from which a run goes on (and a torn last line)."""
+        """Drop what was logged after the checkpoint from which a run continues (and a torn last line)."""
         if not (self.path / LOG).exists():
             return
-        kept = []
+        lines = []
         for line in (self.path / LOG).read_text(encoding="utf-8").splitlines():
             try:
                 if json.loads(line)["images"] <= images:
-                    kept.append(line + "\n")
+                    lines.append(line + "\n")
             except (json.JSONDecodeError, KeyError):
                 continue
-        self._write_text(LOG, "".join(kept))
+        self._write_text(LOG, "".join(lines))
 
     def record_machine(self, machine: Mapping[str, Any], images: int) -> None:
-        """Say in recipe.json on which machine the run goes on from ``images`` real images, where it is another one."""
-        held = self.facts()
-        machines = held.get("machines", [])
+        """Write into recipe.json on which machine the run continues from ``images`` real images, if it is another
+        one."""
+        content = self.facts()
+        machines = content.get("machines", [])
         if not machines or {k: v for k, v in machines[-1].items() if k != "from_images"} != machine:
-            held["machines"] = [*machines, {"from_images": images, **machine}]
-            self._write_text(RECIPE, json.dumps(held, indent=2))
+            content["machines"] = [*machines, {"from_images": images, **machine}]
+            self._write_text(RECIPE, json.dumps(content, indent=2))

@@ -18,11 +18,15 @@ from zoo.version import __version__
 class Runtime:
     """All that the machine fixes. Beyond rounding no result depends on it.
 
-    ``device``: ``auto`` (cuda, else mps, else cpu) or a torch device. ``precision``: ``fp32`` or ``bf16`` (autocast; penalties
-    and losses sum in float32). ``tf32``: let matrix units round float32 inputs to 10 bits. ``compile``: torch.compile the
-    losses. ``deterministic``: bit-equal repetition on CUDA too. ``layout``: ``channels_last`` or ``contiguous``
-    (on MPS always contiguous: gradients of pooling are wrong there in the other, pytorch issue 175190).
-    ``eval_every``: score the model each time so many real images have been consumed, which leaves the training as it is.
+    Args:
+        device: ``auto`` (cuda, else mps, else cpu) or a torch device.
+        precision: ``fp32`` or ``bf16`` (autocast; penalties and losses sum in float32).
+        tf32: let matrix units round float32 inputs to 10 bits.
+        compile: torch.compile the losses.
+        deterministic: bit-equal repetition on CUDA too.
+        layout: ``channels_last`` or ``contiguous`` (on MPS always contiguous: gradients of pooling are wrong there in
+            the other, pytorch issue 175190).
+        eval_every: score the model each time so many real images have been consumed; training does not change.
     """
 
     device: str = "auto"
@@ -42,7 +46,7 @@ class Runtime:
             raise ValueError(f"eval_every={self.eval_every}: must be at least 1 image")
 
     def prepare_device(self) -> torch.device:
-        """Choose the device and tell torch the rest. ValueError where the device is not there."""
+        """Choose the device and tell torch the rest. Raises ValueError if the device does not exist."""
         name = self.device
         if name == "auto":
             mps = torch.backends.mps.is_available()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+
 from zoo.engine.ema import EmaNetworks
 from zoo.engine.step import Learner
 from zoo.recipe import Schedule
@@ -12,7 +14,7 @@ from zoo.registry import nearest
 
 
 class Schedules:
-    """The schedules of a stage, bound to what they write. ValueError where a target does not exist."""
+    """The schedules of a stage, bound to what they write. Raises ValueError if a target does not exist."""
 
     def __init__(self, schedules: Sequence[Schedule], learner: Learner, ema_networks: EmaNetworks):
         self.bound = [
@@ -22,10 +24,10 @@ class Schedules:
 
     def write(self, images: int) -> None:
         """Set every target to its value after ``images`` real images of the stage."""
-        for i, (schedule, put) in enumerate(self.bound):
+        for i, (schedule, write) in enumerate(self.bound):
             value = schedule.at(images)
             if value != self._last[i]:
-                put(value)
+                write(value)
                 self._last[i] = value
 
 
@@ -34,25 +36,26 @@ def _setters(target: str, learner: Learner, ema_networks: EmaNetworks) -> list[C
     if kind == "game":
         buffers = dict(learner.game.named_buffers())
         if rest not in buffers:
-            raise ValueError(f"schedule target '{target}': the game has no buffer '{rest}'{nearest(rest, buffers)}")
-        return [buffers[rest].fill_]
+            raise ValueError(
+                f"schedule target '{target}': must be a buffer of the game, got '{rest}'{nearest(rest, buffers)}"
+            )
+        buffer = buffers[rest]
+        return [lambda value: _fill(buffer, value)]
     if kind == "ema":
         name, _, field = rest.rpartition(".")
         if name not in ema_networks or field != "halflife":
-            known = [f"ema.{n}.halflife" for n in ema_networks]
-            raise ValueError(
-                f"schedule target '{target}': must be one of {', '.join(known) or '(the recipe has no ema)'}"
-            )
+            targets = ", ".join(f"ema.{n}.halflife" for n in ema_networks)
+            raise ValueError(f"schedule target '{target}': must be one of {targets or '(the recipe has no ema)'}")
         return [lambda value: setattr(ema_networks[name], field, value)]
-    # optimizers.PLAYER.FIELD or optimizers.PLAYER.FIELD.INDEX; a player may hold dots itself
+    # optimizers.PLAYER.FIELD or optimizers.PLAYER.FIELD.INDEX; a player's name may have dots itself
     for player in sorted((*learner.optimizers, "*"), key=len, reverse=True):
         if rest.startswith(player + "."):
-            chosen = list(learner.optimizers.values()) if player == "*" else [learner.optimizers[player]]
+            optimizers = list(learner.optimizers.values()) if player == "*" else [learner.optimizers[player]]
             field, _, index = rest[len(player) + 1 :].partition(".")
-            groups = [g for o in chosen for g in o.param_groups]
+            groups = [g for o in optimizers for g in o.param_groups]
             return [_field(target, g, field, index) for g in groups]
-    known = ", ".join(f"optimizers.{p}." for p in learner.optimizers)
-    raise ValueError(f"schedule target '{target}': must begin with one of {known}")
+    targets = ", ".join(f"optimizers.{p}." for p in learner.optimizers)
+    raise ValueError(f"schedule target '{target}': must begin with one of {targets}")
 
 
 def _field(target: str, group: dict[str, Any], field: str, index: str) -> Callable[[float], None]:
@@ -61,14 +64,19 @@ def _field(target: str, group: dict[str, Any], field: str, index: str) -> Callab
     if field not in numbers:
         raise ValueError(f"schedule target '{target}': this optimizer has no '{field}'{nearest(field, numbers)}")
     pair = group[field] if isinstance(group[field], tuple) else ()
-    known = [str(i) for i in range(len(pair))]
-    if index not in (known or ("",)):
-        wanted = " or ".join(f"{field}.{i}" for i in known) or field
-        raise ValueError(f"schedule target '{target}': must end with {wanted}")
+    indices = [str(i) for i in range(len(pair))]
+    if index not in (indices or ("",)):
+        endings = " or ".join(f"{field}.{i}" for i in indices) or field
+        raise ValueError(f"schedule target '{target}': must end with {endings}")
 
-    def put(value: float) -> None:
+    def write(value: float) -> None:
         if pair:
-            value = tuple(value if str(i) == index else old for i, old in enumerate(group[field]))
-        group[field] = value
+            group[field] = tuple(value if str(i) == index else old for i, old in enumerate(group[field]))
+        else:
+            group[field] = value
 
-    return put
+    return write
+
+
+def _fill(buffer: torch.Tensor, value: float) -> None:
+    buffer.fill_(value)

@@ -25,10 +25,11 @@ from zoo.seeds import seed_for
 
 
 def resolve(recipe: Recipe, facts: Facts) -> Recipe:
-    """The recipe with what the data set fixes filled in: ``channels``, ``resolution`` and ``classes="data"``; and, in heads on
-    the features of D that leave it out, how many ``features`` there are."""
+    """The recipe with what the data set fixes filled in: ``channels``, ``resolution`` and ``classes="data"``; and, in
+    heads on D's features that leave it out, the number of ``features``. Raises ValueError if the recipe is
+    inconsistent, or needs classes that the data set does not have."""
     check(recipe)
-    known = {"channels": facts.channels, "resolution": recipe.stages[-1].resolution}
+    from_data = {"channels": facts.channels, "resolution": recipe.stages[-1].resolution}
 
     def fill(name: str, spec: Spec) -> Spec:
         takes = NETWORKS.parameters(spec.name)
@@ -41,28 +42,30 @@ def resolve(recipe: Recipe, facts: Facts) -> Recipe:
             spec = spec.replace(classes=len(facts.classes))
         # One network may be built around another.
         inside = {k: fill(f"{name}.{k}", v) for k, v in spec.kwargs.items() if isinstance(v, Spec)}
-        spec = spec.replace(**inside, **{k: v for k, v in known.items() if k in takes and k not in spec.kwargs})
+        spec = spec.replace(**inside, **{k: v for k, v in from_data.items() if k in takes and k not in spec.kwargs})
         NETWORKS.check(spec)
         return spec
 
     networks = {name: fill(name, spec) for name, spec in recipe.networks.items()}
     for name, spec in networks.items():
-        wanted = NETWORKS.parameters(spec.name).get("features")
-        if wanted and wanted.default is wanted.empty and "features" not in spec.kwargs:
-            networks[name] = spec.replace(features=count_features(recipe.replace(networks=networks), **known))
+        parameter = NETWORKS.parameters(spec.name).get("features")
+        if parameter and parameter.default is parameter.empty and "features" not in spec.kwargs:
+            networks[name] = spec.replace(features=count_features(recipe.replace(networks=networks), **from_data))
     return recipe.replace(networks=networks)
 
 
 def count_features(recipe: Recipe, channels: int, resolution: int) -> int:
-    """How many numbers ``D.features(x)`` gives an image, found on ``meta``. ValueError where D has no features."""
+    """How many numbers ``D.features(x)`` gives an image, computed on ``meta``. Raises ValueError if D has no
+    features."""
     if "D" not in recipe.networks:
         raise ValueError(f"networks: a head on D's features needs a network D, got {', '.join(recipe.networks)}")
     spec = recipe.networks["D"]
     D = build_networks(recipe.replace(networks={"D": spec}), device="meta")["D"]
-    if not hasattr(D, "features"):
+    features = getattr(D, "features", None)
+    if features is None:
         raise ValueError(f"networks.D: '{spec.name}' has no features for a head; choose another network")
     shape = (channels, resolution, resolution) if resolution else (channels,)
-    return D.features(torch.empty(2, *shape, device="meta")).flatten(1).shape[1]
+    return int(features(torch.empty(2, *shape, device="meta")).flatten(1).shape[1])
 
 
 def build_networks(recipe: Recipe, seed: int = 0, device: str | None = None) -> dict[str, nn.Module]:
@@ -79,40 +82,40 @@ def build_networks(recipe: Recipe, seed: int = 0, device: str | None = None) -> 
 
 
 def build_game(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) -> Game:
-    """The stage's game over the networks. ValueError where it needs what the data do not yield."""
-    # A game that remembers images has to know their shape.
+    """The stage's game of the networks. Raises ValueError if it needs keys that the data set does not have."""
+    # A game that stores images needs their shape.
     defaults = {"channels": facts.channels, "resolution": stage.resolution}
     game = GAMES.build(stage.game, networks, defaults=defaults)
-    have = {name for s in stage.data.streams.values() for name in yields(s, facts).values()}
-    missing = [k for k in game.needs if k not in have]
+    names = {name for s in stage.data.streams.values() for name in yields(s, facts).values()}
+    missing = [k for k in game.needs if k not in names]
     if missing:
         raise ValueError(
-            f"game '{stage.game.name}' needs '{missing[0]}', and '{facts.name}' yields {', '.join(sorted(have))}; "
+            f"game '{stage.game.name}' needs '{missing[0]}', but '{facts.name}' has {', '.join(sorted(names))}; "
             f"choose another data set (zoo list datasets)"
         )
     return game
 
 
 def yields(stream: Stream, facts: Facts) -> dict[str, str]:
-    """What a stream takes from the data set and what it calls it: all keys where it names none."""
+    """The data set's keys that a stream reads, and their names in the batch: all keys if it names none."""
     return dict(stream.keys) or {k: k for k in facts.keys}
 
 
 def check_batches(stage: Stage, turns: Sequence[Turn]) -> None:
-    """ValueError unless the processes can share every batch."""
+    """Raises ValueError unless the processes can share every batch."""
     own = [s.batch for s in stage.data.streams.values() if s.batch]
     for size in (stage.batch, *(t.batch for t in turns if t.batch), *own):
         if size % parallel.world():
-            raise ValueError(f"batch={size}: must be a multiple of the {parallel.world()} processes")
+            raise ValueError(f"batch={size}: must be a multiple of the number of processes, {parallel.world()}")
 
 
 def parameters(networks: Mapping[str, nn.Module]) -> dict[str, int]:
-    """How many parameters each has."""
+    """The number of parameters of each network."""
     return {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
 
 
 def shipped(game: Game, recipe: Recipe, stage: Stage, facts: Facts) -> dict[str, Any]:
-    """The model spec for the Card (plain JSON): what ``zoo.model`` needs to build the Model without any game."""
+    """The model spec for the Card (plain JSON), from which ``zoo.model`` builds the Model without any game."""
 
     def plain(spec: Spec) -> dict[str, Any]:
         return {"name": spec.name, "kwargs": encode(spec.kwargs)}
@@ -177,7 +180,7 @@ class StageRun:
         self.data = open_splits(stage, source, progress)
         self.game = build_game(stage, self.networks, facts).to(device)
         if self.channels_last:
-            self.game.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
+            self.game.to(memory_format=torch.channels_last)
         self.learner = Learner(self.game, stage, device=device, precision=runtime.precision, compile=runtime.compile)
         check_batches(stage, self.learner.turns)
         if ema_networks is None:
@@ -293,7 +296,7 @@ class StageRun:
         self.round += 1
         self.images += consumed
         self.total_images += consumed
-        self.ema_networks.update(self.game, self.learner.players, consumed, self.total_images)
+        self.ema_networks.update_round(self.game, self.learner.players, consumed, self.total_images)
         return consumed
 
     @contextlib.contextmanager

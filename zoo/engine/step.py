@@ -17,51 +17,52 @@ from zoo.registry import nearest
 
 
 def players(game: Game, turns: list[Turn], stage: Stage) -> dict[str, dict[str, nn.Parameter]]:
-    """Each player's parameters by name. ValueError unless every player has exactly one optimizer and no parameter two."""
-    found: dict[str, dict[str, nn.Parameter]] = {}
+    """Each player's parameters by name. Raises ValueError unless every player has one optimizer and no parameter
+    two."""
+    parameters: dict[str, dict[str, nn.Parameter]] = {}
     owner: dict[int, str] = {}
     for player in dict.fromkeys(p for turn in turns for p in turn.players):
         if player not in stage.optimizers:
-            raise ValueError(f"optimizers: player '{player}' has none{nearest(player, stage.optimizers)}")
+            raise ValueError(f"optimizers: player '{player}' must have one{nearest(player, stage.optimizers)}")
         try:
             module = game.get_submodule(player)
         except AttributeError:
             names = [n for n, _ in game.named_children()]
-            raise ValueError(f"player '{player}' is no part of the game{nearest(player, names)}") from None
-        found[player] = dict(module.named_parameters())
-        for name, p in found[player].items():
+            raise ValueError(f"player '{player}' must be a submodule of the game{nearest(player, names)}") from None
+        parameters[player] = dict(module.named_parameters())
+        for name, p in parameters[player].items():
             if owner.setdefault(id(p), player) != player:
                 raise ValueError(f"optimizers: '{owner[id(p)]}' and '{player}' would both learn {player}.{name}")
     for player in stage.optimizers:
-        if player not in found:
-            raise ValueError(f"optimizers.{player}: no turn names this player{nearest(player, found)}")
-    return found
+        if player not in parameters:
+            raise ValueError(f"optimizers.{player}: no turn names this player{nearest(player, parameters)}")
+    return parameters
 
 
 def freeze_idle(game: Game, named: Mapping[str, Any]) -> None:
-    """Training mode for what some turn names; the other networks, and the other parts of a network of which only some
-    parts are named, are frozen, in eval mode."""
+    """Training mode for the players in ``named``. Other networks, and the other parts of a network of which only some
+    parts are players, are frozen, in eval mode."""
     game.train()
-    _rest(game, "", named)
+    _freeze(game, "", named)
 
 
-def _rest(module: nn.Module, path: str, named: Mapping[str, Any]) -> None:
+def _freeze(module: nn.Module, path: str, named: Mapping[str, Any]) -> None:
     for name, child in module.named_children():
         here = path + name
         if here in named:
             continue
         if any(player.startswith(here + ".") for player in named):
-            _rest(child, here + ".", named)
+            _freeze(child, here + ".", named)
         elif any(True for _ in child.parameters()):
             child.eval().requires_grad_(False)
 
 
 def make_optimizer(spec: Adam | SGD | RMSProp, parameters: list[nn.Parameter], device: str, fused: bool) -> Optimizer:
-    """The torch optimizer of a recipe's field; fused where the device has it."""
+    """The torch optimizer of a recipe's field; fused if the device has it."""
     fused = fused and torch.device(device).type in ("cpu", "cuda", "mps")
     if isinstance(spec, Adam):
-        kwargs = dict(betas=tuple(map(float, spec.betas)), eps=spec.eps, weight_decay=spec.weight_decay, fused=fused)
-        return torch.optim.Adam(parameters, lr=spec.lr, **kwargs)
+        betas, decay = (float(spec.betas[0]), float(spec.betas[1])), spec.weight_decay
+        return torch.optim.Adam(parameters, lr=spec.lr, betas=betas, eps=spec.eps, weight_decay=decay, fused=fused)
     if isinstance(spec, SGD):
         return torch.optim.SGD(parameters, lr=spec.lr, momentum=spec.momentum, dampening=spec.dampening, fused=fused)
     return torch.optim.RMSprop(parameters, lr=spec.lr, alpha=spec.alpha, eps=spec.eps, weight_decay=spec.weight_decay)
@@ -135,7 +136,7 @@ class Learner:
 
     @torch.no_grad()
     def precompute(self, turn: Turn, batch: Batch, n: int) -> Sequence[Mapping[str, Any]]:
-        """What the next n steps of the turn find in their batches; nothing where there is nothing to gain."""
+        """What the next n steps of the turn get in their batches; nothing if n is 1 or the turn precomputes nothing."""
         if turn.precompute is None or n == 1:
             return [{}] * n
         with self._cast():
@@ -164,13 +165,13 @@ class Learner:
         named = list(self.players[player].values())
         go = parallel.mean(gate.detach().float().reshape(())) > 0.5
         if self._fused[player]:
-            for p in named:  # torch's fused SGD leaves a new moment undefined where its first step is skipped
+            for p in named:  # torch's fused SGD leaves a new moment undefined if its first step is skipped
                 if optimizer.defaults.get("momentum") and "momentum_buffer" not in optimizer.state[p]:
                     optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
-            # The kernels skip the step, on the device, where found_inf is 1.
-            optimizer.found_inf = 1.0 - go.float()
+            # The kernels skip the step, on the device, if found_inf is 1.
+            optimizer.found_inf = 1.0 - go.float()  # type: ignore[attr-defined]  # an attribute that the kernels look for
             optimizer.step()
-            del optimizer.found_inf
+            delattr(optimizer, "found_inf")
         else:
             before = [(p, p.clone(), {k: v.clone() for k, v in _tensors(optimizer, p)}) for p in named]
             optimizer.step()

@@ -87,7 +87,7 @@ def train(
     open_splits(recipe.stages[0], source, _fetch_progress(tell))
     if main:
         with checkpoint.disk(folder.path):
-            RunFolder.create(out, recipe, runtime, seed=seed, init=init, given=dataset is not None)
+            RunFolder.create(out, recipe, runtime, seed=seed, init=init, dataset_object=dataset is not None)
     parallel.barrier()
     return training_loop(recipe, source, facts, runtime, device, seed, folder, tell, init=init, minutes=minutes)
 
@@ -108,7 +108,7 @@ def resume(
     folder = RunFolder(run)
     facts_of_run = folder.facts()
     recipe, seed, init = decode(facts_of_run["recipe"]), facts_of_run["seed"], facts_of_run["init"]
-    if facts_of_run["given"] and dataset is None:
+    if facts_of_run["dataset_object"] and dataset is None:
         raise ValueError(f"run '{run}': was trained on a data set given as an object; pass it again as dataset=")
     runtime = runtime or folder.runtime()
     path = folder.path / CHECKPOINT
@@ -173,9 +173,19 @@ def training_loop(
             folder.record_machine(machine_of(device), 0 if state is None else state["total_images"])
         for index in range(0 if state is None else state["stage"], len(recipe.stages)):
             # Build the stage: networks and EMA weights of the stage before, optimizers anew
-            carry = {} if run is None else {"networks": run.networks, "ema_networks": run.ema_networks}
             total_images = 0 if run is None else run.total_images
-            run = StageRun(recipe, index, source, facts, runtime, device, seed, progress=_fetch_progress(tell), **carry)
+            run = StageRun(
+                recipe,
+                index,
+                source,
+                facts,
+                runtime,
+                device,
+                seed,
+                networks=None if run is None else run.networks,
+                ema_networks=None if run is None else run.ema_networks,
+                progress=_fetch_progress(tell),
+            )
             run.total_images = total_images
             if tensors is not None and state is not None:
                 check_data(run, state["data"], folder)

@@ -1,1 +1,1 @@
-"""The games: who plays, in which order, for which losses. A paper gets a file only where its play differs."""
+"""The games: turns and losses. A paper gets a file only if its training procedure differs."""

@@ -1,6 +1,6 @@
-"""The base game of two players, G and D, which serves most papers (Goodfellow et al. 2014, algorithm 1).
+"""The game of two players, G and D, which serves most papers (Goodfellow et al. 2014, algorithm 1).
 
-k steps of D, then one of G, each on fresh noise; the recipe names the loss, the penalties, the order and what else
+k steps of D, then one of G, each on fresh noise; the recipe chooses the loss, the penalties, the order and what else
 the paper fixes.
 """
 
@@ -13,7 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from zoo.game import Batch, Game, Turn, mixes_batch
+from zoo.game import Batch, Draw, Game, Turn, mixes_batch
+from zoo.penalties import Penalty
 from zoo.priors import build_prior
 from zoo.registry import GAMES, LOSSES, PENALTIES, Spec
 
@@ -24,22 +25,30 @@ Times = int | Callable[[int], int]
 class Adversarial(Game):
     """G(z[, y]) against D(x[, y]).
 
-    ``loss``: Spec in LOSSES. ``penalties``: Specs in PENALTIES; one with ``every`` > 1 gets a turn of its own, its
-    weight multiplied by ``every`` (lazy regularization), the others join the loss of the player that they name.
-    ``order``: ``"D-first"``, ``"G-first"`` or ``"simultaneous"`` (both from one forward on the same noise and old weights).
-    ``n_critic``: D's steps a round, ``n_generator``: G's, numbers or ``Rounds``.
-    ``generator_batch``: samples in G's step where the paper has its own number (WGAN-GP, SNGAN: 128 beside D's 64).
-    ``noise``: ``"fresh"`` in each step, or ``"shared"``: G's step uses the noise of the last D step (LSGAN's code).
-    ``reals``: in G's step, where its loss or classes come from reals, those of D's ``"last"`` step or ``"fresh"`` ones.
-    ``labels``: where the classes of fakes come from: ``"uniform"`` or the ``"real"`` images' own.
-    ``joined``: D sees reals and fakes in one pass if that changes no score (``"auto"``), or in two (``"never"``): for a
-    D with spectral normalization, which makes a power iteration in each pass.
-    ``clip``: before each D step every weight of D is clipped to [-clip, clip] (WGAN).
-    ``adversarial_weight``: factor on G's adversarial loss; at 0 G learns from penalties alone (feature matching).
-    ``output_mean``: before the first round G is told the mean image (``G.set_output_mean``), where it then starts (GAN).
+    Args:
+        networks: G and D.
+        loss: Spec in LOSSES.
+        penalties: Specs in PENALTIES; one with ``every`` > 1 gets a turn of its own, its weight multiplied by ``every``
+            (lazy regularization), the others join the loss of their player.
+        prior: Spec in PRIORS.
+        order: ``"D-first"``, ``"G-first"`` or ``"simultaneous"`` (both from one forward on the same noise and old
+            weights).
+        n_critic, n_generator: D's and G's steps a round, numbers or ``Rounds``.
+        generator_batch: samples in G's step if the paper has its own number (WGAN-GP, SNGAN: 128 beside D's 64).
+        noise: ``"fresh"`` in each step, or ``"shared"``: G's step uses the noise of the last D step (LSGAN's code).
+        reals: in G's step, if its loss or classes come from reals, those of D's ``"last"`` step or ``"fresh"`` ones.
+        labels: the classes of fakes: ``"uniform"``, or those of the ``"real"`` images.
+        joined: D gets reals and fakes in one pass if that changes no score (``"auto"``), or in two (``"never"``): for a
+            D with spectral normalization, which makes a power iteration in each pass.
+        clip: before each D step every weight of D is clipped to [-clip, clip] (WGAN).
+        adversarial_weight: factor on G's adversarial loss; at 0 G learns from penalties alone (feature matching).
+        output_mean: before the first round G is set to start at the mean image (``G.set_output_mean``; GAN).
+
+    Batch keys: reads ``x`` and, if G or D takes classes, ``y``; writes ``z``, ``y_fake``, ``fake``.
     """
 
-    takes = ("G", "D")
+    takes: tuple[str, ...] = ("G", "D")
+    penalties: Sequence[Penalty]
 
     def __init__(
         self,
@@ -60,38 +69,40 @@ class Adversarial(Game):
         output_mean: bool = False,
     ):
         super().__init__(networks)
-        if order not in ("D-first", "G-first", "simultaneous"):
-            raise ValueError(f"game.order='{order}': must be D-first, G-first or simultaneous")
-        if noise not in ("fresh", "shared"):
-            raise ValueError(f"game.noise='{noise}': must be fresh or shared")
-        if reals not in ("last", "fresh"):
-            raise ValueError(f"game.reals='{reals}': must be last or fresh")
-        if labels not in ("uniform", "real"):
-            raise ValueError(f"game.labels='{labels}': must be uniform or real")
-        if joined not in ("auto", "never"):
-            raise ValueError(f"game.joined='{joined}': must be auto or never")
+        for key, value, choices in (
+            ("order", order, ("D-first", "G-first", "simultaneous")),
+            ("noise", noise, ("fresh", "shared")),
+            ("reals", reals, ("last", "fresh")),
+            ("labels", labels, ("uniform", "real")),
+            ("joined", joined, ("auto", "never")),
+        ):
+            if value not in choices:
+                raise ValueError(f"game.{key}='{value}': must be {', '.join(choices[:-1])} or {choices[-1]}")
         self.pair = LOSSES.build(loss)
-        self.penalties = nn.ModuleList(PENALTIES.build(p, defaults={"networks": networks}) for p in penalties)
-        for p, spec in zip(self.penalties, penalties, strict=True):
+        parts = [PENALTIES.build(p, defaults={"networks": networks}) for p in penalties]
+        self.penalties = nn.ModuleList(parts)  # type: ignore[assignment]  # a ModuleList of penalties
+        for p, spec in zip(parts, penalties, strict=True):
             if p.player not in ("G", "D"):
-                raise ValueError(
-                    f"game.penalties: {spec.name} of '{p.player}', which has no loss of its own; take G or D"
-                )
+                raise ValueError(f"game.penalties: {spec.name} must be a penalty of G or D, got one of '{p.player}'")
         self.prior_spec, self.prior = prior, build_prior(prior, self.G)
         self.order, self.n_critic, self.n_generator = order, n_critic, n_generator
         self.generator_batch, self.noise, self.labels, self.clip = generator_batch, noise, labels, clip
         self.reals, self.adversarial_weight, self.output_mean = reals, adversarial_weight, output_mean
         if not adversarial_weight and not any(p.player == "G" and p.every == 1 for p in self.penalties):
             raise ValueError(
-                f"game.imitate={adversarial_weight}: G would have nothing to learn from; give the game a penalty of G's, such as "
-                f"feature-matching, or leave imitate at 1"
+                f"game.adversarial_weight={adversarial_weight}: G would have no loss; give the game a penalty of G's, "
+                f"such as feature-matching, or leave adversarial_weight at 1"
+            )
+        if output_mean and not hasattr(self.G, "set_output_mean"):
+            raise ValueError(
+                f"game.output_mean=true: {type(self.G).__name__} has no set_output_mean; leave it at false"
             )
         self.joined = joined == "auto" and not mixes_batch(self.D)
         self.needs = ("x", "y") if self.conditional or self.classes else ("x",)
 
     @property
     def classes(self) -> int:
-        """Number of classes that G takes, 0 where it takes none."""
+        """Number of classes that G takes, 0 if it takes none."""
         return getattr(self.G, "classes", 0)
 
     def turns(self) -> Sequence[Turn]:
@@ -99,9 +110,10 @@ class Adversarial(Game):
         lazy = self.lazy_turns()
         if self.order == "simultaneous":
             return [Turn(("D", "G"), self.loss_both, repeat=self.n_critic, before=before), *lazy]
-        real = self.reals if self.pair.relative or (self.classes and self.labels == "real") else None
+        real: Draw = self.reals if self.pair.relative or (self.classes and self.labels == "real") else None
         real = self.reals_for_G() or real
-        # Between D's steps G stands still: one pass makes their fakes, unless batch statistics or the reals' classes differ.
+        # Between D's steps G does not change: one pass generates their fakes, unless batch statistics or the reals'
+        # classes differ.
         alone = not mixes_batch(self.G) and not (self.classes and self.labels == "real")
         D = Turn(
             ("D",), self.loss_D, repeat=self.n_critic, before=before, precompute=self.precompute if alone else None
@@ -115,7 +127,7 @@ class Adversarial(Game):
         )
         return [G, D, *lazy] if self.order == "G-first" else [D, G, *lazy]
 
-    # What a turn lowers ---------------------------------------------------------------------------------------------
+    # What a turn minimizes ------------------------------------------------------------------------------------------
 
     def loss_D(self, batch: Batch) -> Tensor:
         real, fake = self.scores(batch["x"], self.fakes(batch).detach(), batch)
@@ -139,17 +151,18 @@ class Adversarial(Game):
     # Their parts ----------------------------------------------------------------------------------------------------
 
     def fakes(self, batch: Batch, again: bool = False) -> Tensor:
-        """G's images on fresh noise (or, ``again``, on the noise of the step before), left in ``batch["fake"]``."""
-        made = batch.pop("precompute", None)
-        if made is None:
+        """G's images [N, C, H, W] on fresh noise (or, ``again``, on the noise of the step before), left in
+        ``batch["fake"]``."""
+        fake: Tensor | None = batch.pop("generated", None)
+        if fake is None:
             if not again or "z" not in batch or len(batch["z"]) != batch.size:
                 self.draw(batch)
-            made = self.G(batch["z"], y=batch["y_fake"]) if self.classes else self.G(batch["z"])
-        batch["fake"] = made
-        return made
+            fake = self.G(batch["z"], y=batch["y_fake"]) if self.classes else self.G(batch["z"])
+        batch["fake"] = fake
+        return fake
 
     def draw(self, batch: Batch) -> None:
-        """What G starts from: noise, and the fakes' classes where it takes classes."""
+        """G's inputs: noise, and the fakes' classes if it takes classes."""
         batch["z"] = batch.latent(self.prior)
         if self.classes:
             batch["y_fake"] = batch["y"] if self.labels == "real" else batch.randint(self.classes)
@@ -162,21 +175,21 @@ class Adversarial(Game):
             steps.append({k: batch[k] for k in ("z", "y_fake") if k in batch})
         whole = {k: torch.cat([step[k] for step in steps]) for k in steps[0]}
         fakes = self.G(whole["z"], y=whole["y_fake"]) if self.classes else self.G(whole["z"])
-        return [{**step, "precompute": fake} for step, fake in zip(steps, fakes.split(batch.size), strict=True)]
+        return [{**step, "generated": fake} for step, fake in zip(steps, fakes.split(batch.size), strict=True)]
 
     def scores(self, x: Tensor, fake: Tensor, batch: Batch, *, fakes_first: bool = False) -> tuple[Tensor, Tensor]:
-        """D's scores of reals and fakes, from one pass, or from two if D looks across the batch or ``joined`` is
-        "never". ``fakes_first``: the order of two passes, as in G's step of RGAN's code."""
+        """D's scores of real and fake images, [N] each, from one pass, or from two if D mixes the batch or ``joined``
+        is "never". ``fakes_first``: the order of two passes, as in G's step of RGAN's code."""
         if not self.joined and fakes_first:
-            made, real = self.score_fake(fake, batch), self.score(x, batch)
+            on_fake, on_real = self.score_fake(fake, batch), self.score(x, batch)
         elif not self.joined:
-            real, made = self.score(x, batch), self.score_fake(fake, batch)
+            on_real, on_fake = self.score(x, batch), self.score_fake(fake, batch)
         else:
             y = {"y": torch.cat([batch["y"], batch["y_fake"]])} if self.conditional else {}
-            real, made = self.D(torch.cat([x, fake]), **y).split([len(x), len(fake)])
-        batch.log("D/real", real.float().mean())
-        batch.log("D/fake", made.float().mean())
-        return real, made
+            on_real, on_fake = self.D(torch.cat([x, fake]), **y).split([len(x), len(fake)])
+        batch.log("D/real", on_real.float().mean())
+        batch.log("D/fake", on_fake.float().mean())
+        return on_real, on_fake
 
     def score_fake(self, fake: Tensor, batch: Batch) -> Tensor:
         return self.D(fake, y=batch["y_fake"]) if self.conditional else self.D(fake)
@@ -193,34 +206,38 @@ class Adversarial(Game):
         """Turns of the penalties that are due in some rounds only."""
         return [Turn((p.player,), self.lazy(p), every=p.every, draw="last") for p in self.penalties if p.every > 1]
 
-    def reals_for_G(self) -> str | None:
-        """Which reals a penalty of G's looks at, if any does."""
+    def reals_for_G(self) -> Draw:
+        """Which reals a penalty of G's needs, if any does."""
         return next((p.reals for p in self.penalties if p.player == "G" and p.reals), None)
 
-    def lazy(self, penalty: nn.Module) -> Callable[[Batch], Tensor]:
+    def lazy(self, penalty: Penalty) -> Callable[[Batch], Tensor]:
         return lambda batch: penalty.weight * penalty.every * penalty(self, batch)
 
     # State ----------------------------------------------------------------------------------------------------------
 
     def clip_weights(self, batch: Batch) -> None:
-        """Every parameter of D into the box, batch norm's gains too, as the authors' code does."""
+        """Clip every parameter of D, batch norm's gains too, as the authors' code does."""
+        assert self.clip is not None
         for p in self.D.parameters():
             p.clamp_(-self.clip, self.clip)
 
     def prepare(self, batch: Batch) -> None:
-        """GAN's output bias: G starts at the mean image. A D that sets itself from images (``initialize``) is given 500."""
-        if self.output_mean:
-            self.G.set_output_mean(batch["x"].mean(0))
+        """GAN's output bias: G starts at the mean image. A D with ``initialize`` gets 500 real images."""
+        set_output_mean = getattr(self.G, "set_output_mean", None)
+        if self.output_mean and set_output_mean is not None:
+            set_output_mean(batch["x"].mean(0))
         super().prepare(batch)
-        if hasattr(self.D, "initialize"):
-            self.D.initialize(batch["x"][:500])
+        initialize = getattr(self.D, "initialize", None)
+        if initialize is not None:
+            initialize(batch["x"][:500])
 
     def ships(self) -> dict[str, Any]:
         return {"kind": "image", "networks": ["G"], "prior": self.prior_spec}
 
 
 def with_head(turns: Sequence[Turn], head: str) -> list[Turn]:
-    """The turns, with a head on D's features that learns where D does, save in a penalty's own turn, which does not ask it."""
+    """The turns, with a head on D's features that learns when D does, except in a penalty's own turn, which does not
+    use it."""
 
     def players(turn: Turn) -> tuple[str, ...]:
         return tuple(q for p in turn.players for q in ((p, head) if p == "D" else (p,)))
@@ -229,8 +246,9 @@ def with_head(turns: Sequence[Turn], head: str) -> list[Turn]:
 
 
 def check_head(game: Adversarial) -> None:
-    """ValueError where G would learn from penalties alone: what a head says of the fakes comes with D's score of them."""
+    """Raises ValueError if G would learn from penalties alone: a head's loss of the fakes comes with D's score of
+    them."""
     if not game.adversarial_weight:
         raise ValueError(
-            f"game.imitate={game.adversarial_weight}: G must hear D's score for the head to see its images; leave it at 1"
+            f"game.adversarial_weight={game.adversarial_weight}: must not be 0 in a game with a head; leave it at 1"
         )

@@ -1,7 +1,7 @@
-"""Boundary equilibrium: two energies, held at a ratio by a controller.
+"""BEGAN: an energy-based GAN that keeps the energies of real and fake images at a ratio.
 
 D. Berthelot, T. Schumm, L. Metz, BEGAN: Boundary Equilibrium Generative Adversarial Networks, 2017, arXiv 1703.10717,
-section 3.4: with L an image's mean absolute reconstruction error, D lowers L(x) - k L(G(z)), G lowers L(G(z')) on
+section 3.4: with L an image's mean absolute reconstruction error, D minimizes L(x) - k L(G(z)), G minimizes L(G(z')) on
 noise of its own, and k moves by ``rate`` (gamma L(x) - L(G(z'))) within [0, 1].
 """
 
@@ -22,10 +22,18 @@ from zoo.registry import GAMES, Spec
 class BEGAN(EBGAN):
     """G(z) against D, an autoencoder; one step of D, then one of G.
 
-    ``gamma``: the ratio of the energy of fakes to that of reals that is kept up, in [0, 1]; low values ask for likeness, high
-    ones for diversity. ``rate``: how fast ``k`` follows (the paper's lambda_k). The log holds ``k`` and ``convergence``, the paper's
-    measure M = L(x) + |gamma L(x) - L(G(z'))|. ``penalties`` as in the adversarial game.
+    Args:
+        networks: G and D.
+        gamma: the ratio of the energy of fakes to that of reals, in [0, 1]; low values give images that look more
+            alike, high ones more diverse images.
+        rate: of the controller of ``k`` (the paper's lambda_k).
+        prior, penalties: as :class:`~zoo.games.adversarial.Adversarial`.
+
+    Batch keys: reads ``x``; writes ``z``, ``fake``, ``real_energy``, ``fake_energy``. The log holds ``k`` and
+    ``convergence``, the paper's measure M = L(x) + |gamma L(x) - L(G(z'))|.
     """
+
+    k: Tensor
 
     def __init__(
         self,
@@ -42,7 +50,7 @@ class BEGAN(EBGAN):
         self.register_buffer("k", torch.zeros(()))
 
     def turns(self) -> Sequence[Turn]:
-        G = Turn(("G",), self.loss_G, draw=self.reals_for_G(), after=self.control)
+        G = Turn(("G",), self.loss_G, draw=self.reals_for_G(), after=self.update_k)
         return [Turn(("D",), self.loss_D), G, *self.lazy_turns()]
 
     def loss_D(self, batch: Batch) -> Tensor:
@@ -55,7 +63,7 @@ class BEGAN(EBGAN):
         batch["fake_energy"] = energy.detach()
         return self.with_penalties("G", energy.mean(), batch)
 
-    def control(self, batch: Batch) -> None:
+    def update_k(self, batch: Batch) -> None:
         """The step of k, and the measure of convergence."""
         real, fake = (parallel.mean(batch[name].mean()) for name in ("real_energy", "fake_energy"))
         error = self.gamma * real - fake

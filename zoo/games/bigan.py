@@ -1,4 +1,4 @@
-"""A GAN with an encoder, judged on pairs: D tells (x, E(x)) from (G(z), z).
+"""BiGAN: a GAN with an encoder; D tells the pairs (x, E(x)) from (G(z), z).
 
 J. Donahue, P. Krahenbuhl, T. Darrell, Adversarial Feature Learning, 2016, arXiv 1605.09782. As in the authors' code
 all three move at once, from one forward.
@@ -21,11 +21,13 @@ from zoo.registry import GAMES, LOSSES, Spec
 class BiGAN(Game):
     """G(z) and E(x) against D(x, z).
 
-    ``loss``: Spec in LOSSES. D lowers its d(real, fake), where (x, E(x)) is the real pair; E and G lower the same with the pairs
-    swapped, both terms of it: E's gradient is that of its own pair, and G's of the other.
+    ``loss``: Spec in LOSSES. D minimizes its d(real, fake), with (x, E(x)) as the real pair; E and G minimize the same
+    with the pairs swapped, both terms of it: E's gradient is that of its own pair, and G's of the other. Batch keys:
+    reads ``x``.
     """
 
     takes = ("G", "E", "D")
+    E: nn.Module
 
     def __init__(
         self,
@@ -41,19 +43,20 @@ class BiGAN(Game):
     def turns(self) -> Sequence[Turn]:
         return [Turn(("D", "G", "E"), self.losses)]
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, batch: Batch) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
         x, z = batch["x"], batch.latent(self.prior)
-        real, fake = self.judge((x, self.E(x)), (self.G(z), z))
+        real, fake = self.pair_scores((x, self.E(x)), (self.G(z), z))
         batch.log("D/real", real.float().mean())
         batch.log("D/fake", fake.float().mean())
         swapped = self.pair.d(fake, real)
         return {"D": self.pair.d(real, fake), "G": swapped, "E": swapped}
 
-    def judge(self, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """D's scores of both kinds of pairs: one pass where that changes nothing."""
+    def pair_scores(self, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """D's scores [N] of both kinds of pairs: from one pass if that changes no score."""
         if not self.joined:
             return self.D(*real), self.D(*fake)
-        return self.D(*(torch.cat(parts) for parts in zip(real, fake, strict=True))).chunk(2)
+        on_real, on_fake = self.D(*(torch.cat(parts) for parts in zip(real, fake, strict=True))).chunk(2)
+        return on_real, on_fake
 
     def ships(self) -> dict[str, Any]:
         return {"kind": "autoencoder", "networks": ["G", "E"], "prior": self.prior_spec}

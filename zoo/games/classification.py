@@ -1,7 +1,7 @@
-"""A classifier alone: what semi-supervised models begin with, or are compared with.
+"""A classifier alone: the first stage of semi-supervised models, or what they are compared with.
 
-The two terms on unlabeled images are those of C. Li, K. Xu, J. Zhu, B. Zhang, Triple Generative Adversarial Nets, 2017, arXiv
-1703.02291, in the authors' code: sure of each image, and of all classes equally often.
+The two terms on unlabeled images are those of C. Li, K. Xu, J. Zhu, B. Zhang, Triple Generative Adversarial Nets, 2017,
+arXiv 1703.02291, in the authors' code: a low entropy of each prediction, and all classes equally often.
 """
 
 from __future__ import annotations
@@ -14,12 +14,20 @@ from torch import Tensor, nn
 
 from zoo import parallel
 from zoo.game import Batch, Game, Turn
+from zoo.networks.interfaces import Classifier
 from zoo.registry import GAMES
 
 
-def classifier_loss(C: nn.Module, batch: Batch, unlabeled: Tensor | None, weights: Mapping[str, float]) -> Tensor:
-    """Cross-entropy on the ``labeled`` images, and as weighted: ``entropy`` of each prediction on the unlabeled ones, whose
-    logits are given, ``balance``, the cross-entropy of their mean from the uniform, ``decay``, the squares of C's head."""
+def classifier_loss(C: Classifier, batch: Batch, unlabeled: Tensor | None, weights: Mapping[str, float]) -> Tensor:
+    """The loss of a classifier, a scalar in float32.
+
+    Args:
+        C: the classifier.
+        batch: ``labeled`` images and their classes ``y``, for the cross-entropy.
+        unlabeled: logits [N, classes] of unlabeled images, or None.
+        weights: of the ``entropy`` of each prediction on the unlabeled images, of the ``balance`` (the cross-entropy of
+            their mean from the uniform), and of the ``decay`` (the squares of the weights of C's head).
+    """
     logits = C.logits(batch["labeled"]).float()
     batch.log("C/labeled-error", (logits.argmax(1) != batch["y"]).float().mean())
     loss = F.cross_entropy(logits, batch["y"])
@@ -35,31 +43,34 @@ def classifier_loss(C: nn.Module, batch: Batch, unlabeled: Tensor | None, weight
 
 @GAMES.register("classification")
 class Classification(Game):
-    """C alone, on ``labeled`` images and their classes ``y``; with ``entropy`` or ``balance`` on unlabeled ones ``x`` too.
-    Other networks rest."""
+    """C alone, on ``labeled`` images and their classes ``y``; with ``entropy`` or ``balance`` on unlabeled ones ``x``
+    too. Other networks stay as they are. The arguments are weights as in :func:`classifier_loss`."""
 
     takes = ("C",)
+    C: Classifier
 
     def __init__(
         self, networks: Mapping[str, nn.Module], entropy: float = 0.0, balance: float = 0.0, decay: float = 0.0
     ):
         super().__init__(networks)
         if not hasattr(self.C, "logits"):
-            raise ValueError(f"networks.C: classification needs a classifier, which {type(self.C).__name__} is not")
+            raise ValueError(f"networks.C: must be a classifier with logits(x), got {type(self.C).__name__}")
         self.weights = {"entropy": entropy, "balance": balance, "decay": decay}
-        self.looks = bool(entropy or balance)
-        self.needs = ("labeled", "y", "x") if self.looks else ("labeled", "y")
+        self.uses_unlabeled = bool(entropy or balance)
+        self.needs = ("labeled", "y", "x") if self.uses_unlabeled else ("labeled", "y")
 
     def turns(self) -> Sequence[Turn]:
         return [Turn(("C",), self.loss_C)]
 
     def loss_C(self, batch: Batch) -> Tensor:
-        return classifier_loss(self.C, batch, self.C.logits(batch["x"]) if self.looks else None, self.weights)
+        unlabeled = self.C.logits(batch["x"]) if self.uses_unlabeled else None
+        return classifier_loss(self.C, batch, unlabeled, self.weights)
 
     def prepare(self, batch: Batch) -> None:
-        """A classifier that sets itself from data (``initialize``) is given 500 labeled images."""
-        if hasattr(self.C, "initialize"):
-            self.C.initialize(batch["labeled"][:500])
+        """A classifier with data-dependent initialization (``initialize``) gets 500 labeled images."""
+        initialize = getattr(self.C, "initialize", None)
+        if initialize is not None:
+            initialize(batch["labeled"][:500])
 
     def ships(self) -> dict[str, Any]:
         return {"kind": "classify", "networks": ["C"], "classifier": "C"}

@@ -1,8 +1,8 @@
-"""Two coupled GANs on two domains that are never shown in pairs.
+"""CoGAN: two coupled GANs on two domains, without pairs.
 
-M.-Y. Liu, O. Tuzel, Coupled Generative Adversarial Networks, 2016, arXiv 1606.07536, equation 5. In each round one step of both
-discriminators, then one of both generators on fresh noise. What the domains share is inside the networks; both players' losses
-are means over the samples of both domains together, as in the authors' code: half of the paper's sum.
+M.-Y. Liu, O. Tuzel, Coupled Generative Adversarial Networks, 2016, arXiv 1606.07536, equation 5. In each round one step
+of both discriminators, then one of both generators on fresh noise. What the domains share is inside the networks; both
+players' losses are means over the samples of both domains together, as in the authors' code: half of the paper's sum.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from zoo.registry import GAMES, LOSSES, Spec
 class CoGAN(Game):
     """G(z) -> (a, b), two images of one z; D(a, b) -> scores of a's images, then of b's.
 
-    ``loss``: Spec in LOSSES. ``prior``: of z. ``domains``: what a and b are called.
+    ``loss``: Spec in LOSSES. ``prior``: of z. ``domains``: the names of a and b. Batch keys: reads ``a``, ``b``.
     """
 
     takes = ("G", "D")
@@ -58,7 +58,8 @@ class CoGAN(Game):
         return self.pair.g(None, self.D(*fakes))
 
     def scores(self, batch: Batch, fakes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """D's scores of the reals and of the fakes of both domains, [2 N] each: one pass where that changes nothing."""
+        """D's scores of the reals and of the fakes of both domains, [2 N] each: from one pass if that changes no
+        score."""
         reals = (batch["a"], batch["b"])
         if self.joined:
             a, b = self.D(*(torch.cat(two) for two in zip(reals, fakes, strict=True))).chunk(2)

@@ -1,9 +1,11 @@
-"""Two-way translation between unpaired domains, a and b.
+"""CycleGAN: translation in both directions between two domains, a and b, without pairs.
 
-J.-Y. Zhu, T. Park, P. Isola, A. Efros, Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks, 2017,
-arXiv 1703.10593. The order is that of the authors' PyTorch code: one step of both generators on a joint loss, then one of both
-discriminators, whose fakes come from a pool of earlier ones. Where we differ: with several processes the pool is one and the
-same on all of them and serves the joined batch, so that the play does not depend on their number.
+J.-Y. Zhu, T. Park, P. Isola, A. Efros, Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks,
+2017, arXiv 1703.10593. The order is that of the authors' PyTorch code: one step of both generators on a joint loss,
+then one of both discriminators, whose fakes come from a pool of earlier ones.
+
+Differences from the paper: several processes have one pool, the same on all of them, for the whole batch, so that
+nothing depends on their number.
 """
 
 from __future__ import annotations
@@ -20,9 +22,13 @@ from zoo.registry import GAMES
 
 
 class ImagePool(nn.Module):
-    """The last ``size`` fakes (Shrivastava et al. 2017, section 2.3). While it is not full it keeps and returns what it is
-    given; then it returns, with probability 1/2, a random one it holds and keeps the new one in its place, else the new one.
+    """The last ``size`` fakes (Shrivastava et al. 2017, section 2.3). While the pool is not full it stores and returns
+    every fake; then it returns, with probability 1/2, a random stored one and stores the new one in its place, else the
+    new one.
     """
+
+    images: Tensor
+    filled: Tensor
 
     def __init__(self, size: int, channels: int, resolution: int):
         super().__init__()
@@ -31,39 +37,47 @@ class ImagePool(nn.Module):
         self.register_buffer("filled", torch.zeros(1, dtype=torch.int64))
 
     def forward(self, fakes: Tensor, batch: Batch) -> Tensor:
-        """fakes [N, C, H, W], without gradient -> as many to show to D. Two numbers are drawn for each, whatever the state."""
+        """fakes [N, C, H, W], without gradient -> [N, C, H, W] for D. Two numbers are drawn for each in any state."""
         if not self.size:
             return fakes
-        every = parallel.gather(
-            fakes.detach().to(self.images.dtype)
-        )  # [N * world, ...]: the pools of all processes agree
-        keep = torch.rand(len(every), generator=batch.generator, device=batch.device) < 0.5
-        slots = torch.randint(self.size, (len(every),), generator=batch.generator, device=batch.device)
-        shown = []
-        for i in range(len(every)):  # one after the other: a later one may meet an earlier one in the pool
-            new, filling = every[i : i + 1], self.filled < self.size
+        whole = parallel.gather(fakes.detach().to(self.images.dtype))  # [N * world, C, H, W]: the same pool everywhere
+        keep = torch.rand(len(whole), generator=batch.generator, device=batch.device) < 0.5
+        slots = torch.randint(self.size, (len(whole),), generator=batch.generator, device=batch.device)
+        output = []
+        for i in range(len(whole)):  # one after the other: a later one may meet an earlier one in the pool
+            new, filling = whole[i : i + 1], self.filled < self.size
             slot = torch.where(filling, self.filled, slots[i : i + 1])
             old = self.images.index_select(0, slot)
             swap = filling | keep[i]
-            shown.append(torch.where(keep[i] & ~filling, old, new))
+            output.append(torch.where(keep[i] & ~filling, old, new))
             self.images.index_copy_(0, slot, torch.where(swap, new, old))
             self.filled.add_(filling)
         mine = slice(batch.rank * len(fakes), (batch.rank + 1) * len(fakes))
-        return torch.cat(shown)[mine]
+        return torch.cat(output)[mine]
 
 
 @GAMES.register("cyclegan")
 class CycleGAN(Game):
-    """G: a -> b and F: b -> a against D_b and D_a, which score maps of patches; least squares, cycle and identity in L1.
+    """G: a -> b and F: b -> a against D_b and D_a, which score maps of patches; least squares, cycle and identity in
+    L1.
 
-    ``cycle``: weight of ||F(G(a)) - a|| + ||G(F(b)) - b|| (the paper's lambda). ``identity``: of ||G(b) - b|| + ||F(a) - a||,
-    relative to ``cycle``: 0 in the paper's main objective, 0.5 where colors shall stay and by default in the authors' code.
-    ``pool``: fakes that each discriminator remembers; 0 shows it the latest. ``domains``: what a and b are called.
-    ``channels``, ``resolution``: of the images, for the pool.
+    Args:
+        networks: G, F, D_a and D_b.
+        channels, resolution: of the images, for the pools.
+        cycle: weight of ||F(G(a)) - a|| + ||G(F(b)) - b|| (the paper's lambda).
+        identity: weight of ||G(b) - b|| + ||F(a) - a||, relative to ``cycle``: 0 in the paper's main objective, 0.5 if
+            colors should stay and by default in the authors' code.
+        pool: fakes in each discriminator's pool; with 0 it gets the latest.
+        domains: the names of a and b.
+
+    Batch keys: reads ``a``, ``b``; writes ``fake_a``, ``fake_b``.
     """
 
     takes = ("G", "F", "D_a", "D_b")
     needs = ("a", "b")
+    F: nn.Module
+    D_a: nn.Module
+    D_b: nn.Module
 
     def __init__(
         self,
@@ -111,7 +125,7 @@ class CycleGAN(Game):
         return self.loss_D(self.D_a, batch["a"], fake_a) + self.loss_D(self.D_b, batch["b"], fake_b)
 
     def loss_D(self, D: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-        """Half the sum, as in the paper: D learns at half the generators' pace (Adam, though, hides a factor)."""
+        """Half the sum, as in the paper: D learns at half the generators' rate (Adam, though, takes out a factor)."""
         if mixes_batch(D):
             on_real, on_fake = D(real), D(fake)
         else:

@@ -1,5 +1,4 @@
-"""The game of two players in which D is an autoencoder: an image's energy is the distance to its reconstruction, its score
-the energy's negative.
+"""EBGAN: D is an autoencoder; an image's energy is the distance to its reconstruction, its score the energy's negative.
 
 J. Zhao, M. Mathieu, Y. LeCun, Energy-based Generative Adversarial Network, 2016, arXiv 1609.03126, section 2. One
 step of D, then one of G on fresh noise.
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from zoo.game import Batch
 from zoo.games.adversarial import Adversarial
+from zoo.networks.interfaces import AutoencoderDiscriminator
 from zoo.registry import GAMES, Spec
 
 DISTANCES = {
@@ -24,12 +24,18 @@ DISTANCES = {
 
 @GAMES.register("ebgan")
 class EBGAN(Adversarial):
-    """G(z) against D, which returns a reconstruction: energy(x) = distance(D(x), x) >= 0, [N], low where x looks real. Losses and
-    penalties are given score(x) = -energy(x), high there as any D's, but never above 0 (least squares wants targets there).
+    """G(z) against D, which returns a reconstruction: energy(x) = distance(D(x), x) >= 0, [N], low if x looks real.
 
-    ``distance``: ``"euclidean"`` (the norm over all values) or ``"absolute"`` (their mean absolute difference). ``loss`` and
-    ``penalties`` as in the adversarial game.
+    Losses and penalties get score(x) = -energy(x), high for real images as any D's, but never above 0 (least squares
+    needs targets to match).
+
+    Args:
+        networks: G and D; D needs ``encode`` and ``decode``.
+        loss, penalties, prior: as :class:`~zoo.games.adversarial.Adversarial`.
+        distance: ``"euclidean"`` (the norm over all values) or ``"absolute"`` (their mean absolute difference).
     """
+
+    D: AutoencoderDiscriminator
 
     def __init__(
         self,
@@ -45,11 +51,11 @@ class EBGAN(Adversarial):
         self.distance = DISTANCES[distance]
 
     def score(self, x: Tensor, batch: Batch) -> Tensor:
-        """[N]; x has its say on both sides of the distance."""
+        """[N, C, H, W] -> [N]. Both sides of the distance depend on x."""
         return -self.distance(self.D(x), x)
 
     def score_fake(self, fake: Tensor, batch: Batch) -> Tensor:
-        """As ``score``, and the codes of the fakes are left to the penalties."""
+        """As ``score``; the codes of the fakes are left to the penalties in ``batch["features"]``."""
         code = self.D.encode(fake)
         if self.penalties:
             batch["features"] = code.flatten(1)
@@ -57,9 +63,9 @@ class EBGAN(Adversarial):
 
     def scores(self, x: Tensor, fake: Tensor, batch: Batch, *, fakes_first: bool = False) -> tuple[Tensor, Tensor]:
         if self.joined:
-            real, made = self.score(torch.cat([x, fake]), batch).split([len(x), len(fake)])
+            on_real, on_fake = self.score(torch.cat([x, fake]), batch).split([len(x), len(fake)])
         else:
-            real, made = self.score(x, batch), self.score(fake, batch)
-        batch.log("D/real", real.mean())
-        batch.log("D/fake", made.mean())
-        return real, made
+            on_real, on_fake = self.score(x, batch), self.score(fake, batch)
+        batch.log("D/real", on_real.mean())
+        batch.log("D/fake", on_fake.mean())
+        return on_real, on_fake

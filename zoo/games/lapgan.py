@@ -1,35 +1,55 @@
-"""One level of a Laplacian pyramid: what a coarser image lacks, from noise and that image.
+"""LAPGAN: one level of a Laplacian pyramid, which generates from noise and a coarser image what that image lacks.
 
-E. Denton, S. Chintala, A. Szlam, R. Fergus, Deep Generative Image Models using a Laplacian Pyramid of Adversarial Networks, 2015, arXiv
-1506.05751, section 2.2. A stage plays one level: its G and D learn on coarser images made of real ones, alone; the other levels rest.
-Only sampling goes through all levels. The order is that of the authors' code: one step of D, then one of G on fresh noise and on the coarser
-forms of other images.
+E. Denton, S. Chintala, A. Szlam, R. Fergus, Deep Generative Image Models using a Laplacian Pyramid of Adversarial
+Networks, 2015, arXiv 1506.05751, section 2.2. A stage trains one level: its G and D learn from coarser versions of real
+images, alone; the other levels are frozen. Only sampling goes through all levels. The order is that of the authors'
+code: one step of D, then one of G on fresh noise and on the coarser versions of other images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from zoo.game import Batch, Game, Turn
+from zoo.networks.interfaces import Pyramid
 from zoo.networks.lapgan import enlarged, pyramid
 from zoo.priors import Prior
 from zoo.registry import GAMES, LOSSES, PRIORS, Spec
 
 
+class Fakes(NamedTuple):
+    """G's images ``h`` [N, C, H, W] of a level, the enlarged coarser images ``l`` they start from (None at level 0),
+    and their classes ``y`` [N]."""
+
+    h: Tensor
+    l: Tensor | None
+    y: Tensor | None
+
+
 @GAMES.register("lapgan")
 class LAPGAN(Game):
-    """``G.levels[level](z, l, y)`` -> h against ``D.levels[level](h, l, y)``; level 0 has no l and makes whole images.
+    """``G.levels[level](z, l, y)`` -> h against ``D.levels[level](h, l, y)``; level 0 has no l and generates whole
+    images.
 
-    Data: ``x``, real images at the finest size; from level 1 on also ``c``, other ones, whose coarser forms G starts from (a second
-    stream, so that a fake's image is not among the reals beside it). With classes ``y`` and, of c, ``y_c``; level 0 draws those of
-    its fakes. ``loss``: Spec in LOSSES. ``prior``: of the noise, its size is the level's. ``generator_batch``: samples in G's step.
+    Args:
+        networks: G and D, with as many levels of the same sizes.
+        level: which one learns, 0 for the coarsest.
+        loss: Spec in LOSSES.
+        prior: of the noise, whose size is the level's.
+        generator_batch: samples in G's step.
+
+    Batch keys: reads ``x``, real images at the finest size; from level 1 on also ``c``, other ones, whose coarser
+    versions G starts from (a second stream, so that a fake's image is not among the reals beside it). With classes
+    ``y`` and, of c, ``y_c``; level 0 draws those of its fakes.
     """
 
     takes = ("G", "D")
+    G: Pyramid
+    D: Pyramid
 
     def __init__(
         self,
@@ -48,9 +68,9 @@ class LAPGAN(Game):
         self.level, self.pair, self.prior_spec = level, LOSSES.build(loss), prior
         self.prior: Prior = PRIORS.build(prior.replace(dim=self.G.noise[level]))
         self.generator_batch = generator_batch
-        given = ("x", "c") if level else ("x",)
+        images = ("x", "c") if level else ("x",)
         classes = {"x": "y", "c": "y_c"}
-        self.needs = (*given, *(classes[k] for k in given)) if self.conditional else given
+        self.needs = (*images, *(classes[k] for k in images)) if self.conditional else images
 
     def turns(self) -> Sequence[Turn]:
         return [
@@ -72,37 +92,38 @@ class LAPGAN(Game):
         l = enlarged(coarse, image.shape[-1])
         return image - l, l
 
-    def fakes(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """h of G on fresh noise, the l it starts from, and its classes."""
+    def fakes(self, batch: Batch) -> Fakes:
+        """G's images on fresh noise."""
         z = batch.latent(self.prior)
         l = self.split(batch["c"])[1] if self.level else None
         y = None
         if self.conditional:
             y = batch["y_c"] if self.level else batch.randint(self.G.classes)
-        return self.G.levels[self.level](z, l, y), l, y
+        return Fakes(self.G.levels[self.level](z, l, y), l, y)
 
-    def scores(self, batch: Batch, made: Tensor, other: Tensor | None, y_made: Tensor | None) -> tuple[Tensor, Tensor]:
-        """D's scores of reals and of what ``fakes`` returns, from one pass."""
+    def scores(self, batch: Batch, fakes: Fakes) -> tuple[Tensor, Tensor]:
+        """D's scores [N] of real images and of fakes, from one pass."""
         h, l = self.split(batch["x"])
-        coarse = None if l is None else torch.cat([l, other])
-        classes = torch.cat([batch["y"], y_made]) if self.conditional else None
-        real, fake = self.D.levels[self.level](torch.cat([h, made]), coarse, classes).chunk(2)
+        coarse = None if l is None or fakes.l is None else torch.cat([l, fakes.l])
+        classes = None if fakes.y is None else torch.cat([batch["y"], fakes.y])
+        real, fake = self.D.levels[self.level](torch.cat([h, fakes.h]), coarse, classes).chunk(2)
         batch.log("D/real", real.float().mean())
         batch.log("D/fake", fake.float().mean())
         return real, fake
 
     def loss_D(self, batch: Batch) -> Tensor:
-        made, *told = self.fakes(batch)
-        return self.pair.d(*self.scores(batch, made.detach(), *told))
+        fakes = self.fakes(batch)
+        return self.pair.d(*self.scores(batch, fakes._replace(h=fakes.h.detach())))
 
     def loss_G(self, batch: Batch) -> Tensor:
         fakes = self.fakes(batch)
         if self.pair.relative:
-            return self.pair.g(*self.scores(batch, *fakes))
+            return self.pair.g(*self.scores(batch, fakes))
         return self.pair.g(None, self.D.levels[self.level](*fakes))
 
     def ships(self) -> dict[str, Any]:
-        """The generator as far as it has been trained: noise for the levels up to this one, images of this one's size."""
+        """The generator as far as it has been trained: noise for the levels up to this one, images of this one's
+        size."""
         noise = self.G.noise[: self.level + 1]
         return {
             "kind": "image",

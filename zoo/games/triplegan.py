@@ -1,7 +1,8 @@
-"""Three players: G makes images of classes, C gives images classes, D tells true pairs from both.
+"""Triple-GAN: G generates images of classes, C classifies images, D tells true pairs of image and class from both.
 
-C. Li, K. Xu, J. Zhu, B. Zhang, Triple Generative Adversarial Nets, 2017, arXiv 1703.02291, equation 4 and algorithm 1, in the
-order and with the losses of the authors' code: D, G, C once a batch; G and C lower -log D where the paper has log(1 - D).
+C. Li, K. Xu, J. Zhu, B. Zhang, Triple Generative Adversarial Nets, 2017, arXiv 1703.02291, equation 4 and algorithm 1,
+in the order and with the losses of the authors' code: D, G, C once a batch; G and C minimize -log D, the paper log(1 -
+D).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch.nn.functional import softplus
 
 from zoo.game import Batch, Game, Turn
 from zoo.games.classification import classifier_loss
+from zoo.networks.interfaces import ClassGenerator, Classifier
 from zoo.penalties import untracked
 from zoo.priors import build_prior
 from zoo.registry import GAMES, Spec
@@ -23,17 +25,28 @@ from zoo.registry import GAMES, Spec
 
 @GAMES.register("triplegan")
 class TripleGAN(Game):
-    """G(z, y), C(x), D(x, y), on unlabeled images ``x``, on others ``own`` for D's true pairs, on ``labeled`` ones with
-    classes ``y`` for C and ``labeled_D`` with ``y_D`` for D.
+    """G(z, y), C(x), D(x, y).
 
-    D holds as true: D's labeled pairs and ``own`` with the classes that C finds likeliest; as made, with weight 1 - ``alpha``,
-    G's, and with ``alpha``, x with C's likeliest. ``adversarial``: weight of C's part in that, which goes back through the
-    probability that C gives to the class it chose. ``pseudo``: weight of C's cross-entropy on G's images, a buffer for a schedule.
-    ``entropy``, ``balance``, ``decay``: see ``classifier_loss``. Classes of fakes: all in turn, as many of each as can be.
+    D's real pairs are its labeled images with their classes, and the unlabeled images ``own`` with C's most likely
+    classes; its fake pairs are, with weight 1 - ``alpha``, G's, and with ``alpha``, the images ``x`` with C's most
+    likely classes. Classes of G's images: all in turn, as many of each as possible.
+
+    Args:
+        networks: G, D and C.
+        prior: Spec of G's noise.
+        alpha: weight of C's pairs among the fake ones.
+        adversarial: weight of C's adversarial loss, whose gradient goes through the probability of C's choice.
+        pseudo: weight of C's cross-entropy on G's images, a buffer for a schedule.
+        entropy, balance, decay: see :func:`~zoo.games.classification.classifier_loss`.
+
+    Batch keys: reads ``x``, ``own``, ``labeled`` and ``y`` for C, ``labeled_D`` and ``y_D`` for D.
     """
 
     takes = ("G", "D", "C")
     needs = ("x", "own", "labeled", "y", "labeled_D", "y_D")
+    G: ClassGenerator
+    C: Classifier
+    pseudo: Tensor
 
     def __init__(
         self,
@@ -63,12 +76,13 @@ class TripleGAN(Game):
         with torch.no_grad():
             own, x = (self.C.logits(batch[k]).argmax(1) for k in ("own", "x"))
             fake, y = self.fakes(batch)
-        true = self.D(torch.cat([batch["own"], batch["labeled_D"]]), y=torch.cat([own, batch["y_D"]])).float()
-        made, named = self.D(fake, y=y).float(), self.D(batch["x"], y=x).float()
-        for name, score in (("real", true), ("fake", made), ("named", named)):
+        images, classes = torch.cat([batch["own"], batch["labeled_D"]]), torch.cat([own, batch["y_D"]])
+        real = self.D(images, y=classes).float()
+        on_G, on_C = self.D(fake, y=y).float(), self.D(batch["x"], y=x).float()
+        for name, score in (("real", real), ("fake", on_G), ("classified", on_C)):
             batch.log(f"D/{name}", score.mean())
-        on_made = (1 - self.alpha) * softplus(made).mean() + self.alpha * softplus(named).mean()
-        return softplus(-true).mean() + on_made
+        on_fake = (1 - self.alpha) * softplus(on_G).mean() + self.alpha * softplus(on_C).mean()
+        return softplus(-real).mean() + on_fake
 
     def loss_G(self, batch: Batch) -> Tensor:
         fake, y = self.fakes(batch)
@@ -76,16 +90,17 @@ class TripleGAN(Game):
 
     def loss_C(self, batch: Batch) -> Tensor:
         unlabeled = self.C.logits(batch["x"])
-        sure, chosen = unlabeled.float().softmax(1).max(1)
-        fooled = sure * softplus(-self.D(batch["x"], y=chosen).float())
-        loss = classifier_loss(self.C, batch, unlabeled, self.weights) + self.adversarial * self.alpha * fooled.mean()
+        probability, choice = unlabeled.float().softmax(1).max(1)
+        adversarial = probability * softplus(-self.D(batch["x"], y=choice).float())
+        loss = classifier_loss(self.C, batch, unlabeled, self.weights)
+        loss = loss + self.adversarial * self.alpha * adversarial.mean()
         fake, y = self.fakes(batch)
         with untracked(self.C):  # the running averages that C is tested with are of reals
-            named = self.C.logits(fake)
-        return loss + self.pseudo * F.cross_entropy(named.float(), y)
+            logits = self.C.logits(fake)
+        return loss + self.pseudo * F.cross_entropy(logits.float(), y)
 
     def fakes(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """G's images on fresh noise, and their classes."""
+        """G's images [N, C, H, W] on fresh noise, and their classes [N]."""
         y = batch.draw(lambda n: torch.arange(n, device=batch.device) % self.G.classes)
         return self.G(batch.latent(self.prior), y=y), y
 

@@ -1,9 +1,9 @@
-"""A variational autoencoder whose decoder is a GAN's generator, compared in the discriminator's eyes: three players, one
-turn.
+"""VAE/GAN: a variational autoencoder whose decoder is a GAN's generator and whose reconstructions are compared in D's
+features: three players, one turn.
 
 A. Larsen, S. Sonderby, H. Larochelle, O. Winther, Autoencoding beyond pixels using a learned similarity metric, 2015,
-arXiv 1512.09300, as in the authors' code (model/aegan.py): reconstructions are not shown to the adversarial loss, and a
-player that is too far ahead waits.
+arXiv 1512.09300, as in the authors' code (model/aegan.py): the adversarial loss sees no reconstructions, and a
+player that is too far in front skips its step.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from zoo.game import Batch, Game, Turn
+from zoo.networks.interfaces import SimilarityDiscriminator
 from zoo.priors import build_prior
 from zoo.registry import GAMES, LOSSES, Spec
 
@@ -26,16 +27,26 @@ class VAEGAN(Game):
 
     From one forward, with z ~ E(x), z_p from the prior, S = D.similarity, and ``loss``, a Spec in LOSSES::
 
-        E lowers  KL(E(x) | N(0, 1)) + recon,    recon = 1/2 |S(x) - S(G(z))|^2
-        G lowers  weight recon + (1 - weight) loss.g(D(x), D(G(z_p)))
-        D lowers  loss.d(D(x), D(G(z_p)))
+        E minimizes  KL(E(x) | N(0, 1)) + recon,    recon = 1/2 |S(x) - S(G(z))|^2
+        G minimizes  weight recon + (1 - weight) loss.g(D(x), D(G(z_p)))
+        D minimizes  loss.d(D(x), D(G(z_p)))
 
-    summed over features and codes, means over the batch. So E gets no adversarial gradient and D none of the reconstruction.
-    ``equilibrium``, ``slack``: with c D's two cross-entropies, of reals from 1 and of fakes from 0, D waits where either c is
-    below their difference, G where either is above their sum; where both would wait, both learn.
+    summed over features and codes, means over the batch. So E gets no adversarial gradient and D none of the
+    reconstruction.
+
+    Args:
+        networks: E, G and D. Raises ValueError if D has no ``similarity``.
+        loss, prior: Specs of the adversarial loss and of z_p.
+        weight: of the reconstruction in G's loss, in [0, 1].
+        equilibrium, slack: with c D's two cross-entropies, of reals from 1 and of fakes from 0, D skips its step if
+            either c is below their difference, G if either is above their sum; if both would skip, both learn.
+
+    Batch keys: reads ``x``. The log holds ``kl``, ``recon`` and both cross-entropies, in nats.
     """
 
     takes = ("E", "G", "D")
+    E: nn.Module
+    D: SimilarityDiscriminator
 
     def __init__(
         self,
@@ -51,7 +62,7 @@ class VAEGAN(Game):
             raise ValueError(f"game.weight={weight}: must be from 0 to 1")
         if not hasattr(self.D, "similarity"):
             raise ValueError(
-                f"networks.D: {type(self.D).__name__} has no similarity(x) to compare images in, which autoencoding needs"
+                f"networks.D: must have similarity(x), in which images are compared, got {type(self.D).__name__}"
             )
         self.pair = LOSSES.build(loss)
         self.prior_spec, self.prior = prior, build_prior(prior, self.G)
@@ -62,12 +73,12 @@ class VAEGAN(Game):
 
     def losses(self, batch: Batch) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
         x = batch["x"]
-        mean, logvar = (v.float() for v in self.E(x))
+        mean, logvar = (v.float() for v in self.E(x))  # [N, latent] each
         z = mean + (0.5 * logvar).exp() * batch.randn(mean.shape[1])
         kl = -0.5 * (1 + logvar - mean.square() - logvar.exp()).sum(1).mean()
-        # Both images in one pass, here and below, as in the code: D's norms see them together.
-        ours, theirs = self.D.similarity(torch.cat([x, self.G(z)])).float().chunk(2)
-        recon = 0.5 * (ours - theirs).square().flatten(1).sum(1).mean()
+        # Both images in one pass, here and below, as in the code: D's batch statistics are of both.
+        of_real, of_reconstruction = self.D.similarity(torch.cat([x, self.G(z)])).float().chunk(2)
+        recon = 0.5 * (of_real - of_reconstruction).square().flatten(1).sum(1).mean()
         real, fake = self.D(torch.cat([x, self.G(batch.latent(self.prior))])).float().chunk(2)
         on_real, on_fake = softplus(-real).mean(), softplus(fake).mean()
         D, G = self.gates(on_real, on_fake)

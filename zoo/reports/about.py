@@ -73,7 +73,7 @@ def costs(run: Run) -> tuple[dict[str, int], list[Any]]:
         with random.fork_rng(devices=[]):
             made = recipes.decode(run.recipe)
             counts = parameters(build_networks(made, device="meta"))
-            if made.dataset in DATASETS.names() and not run.facts.get("given"):
+            if made.dataset in DATASETS.names() and not run.facts.get("dataset_object"):
                 stages = describe(made)["stages"]
     except Exception:  # own parts that are not installed here, or of another version of the zoo, fail as they like
         pass
@@ -124,7 +124,7 @@ def commands(run: Run) -> list[Any]:
     if run.seen < run.budget:
         begun = "" if (run.path / CHECKPOINT).exists() else " (from the start: there is no checkpoint yet)"
         made.append(tag("p", f"Go on{begun}:"))
-        given = run.facts.get("given")
+        given = run.facts.get("dataset_object")
         made.append(tag("pre", f"zoo.resume({str(run.path)!r}, dataset=...)" if given else f"zoo resume {path}"))
         if given:
             told = "It was trained on a data set given as an object: resume it in Python, with the same."
