@@ -34,7 +34,7 @@ def scores(name: str) -> dict:
     if model.verb != "translate":
         raise ValueError(f"name={name}: a translator is wanted, this model can {model.verb}")
     train, test = domains("train", model.resolution), domains("test", model.resolution)
-    found = {"recipe": model.card["name"], "sha256": find(name).weights.get("sha256"), "pairs": len(test[0])}
+    found = {"recipe": model.card["name"], "tensors": find(name).weights.get("tensors"), "pairs": len(test[0])}
     for to, (source, target) in {"b": (0, 1), "a": (1, 0)}.items():
         shift = (train[target].mean((0, 2, 3)) - train[source].mean((0, 2, 3)))[:, None, None]
         made = {

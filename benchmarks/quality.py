@@ -232,8 +232,8 @@ def unworthy(row: Line, lines: list[Line]) -> list[str]:
 def moved(row: Line, now: Line) -> list[str]:
     """Which scores of a committed line, and what they depend on, are not what they are now, a line each."""
     who = f"{row['what']} {row['to']}".strip()
-    was, is_ = (r["protocol"]["weights"]["sha256"] for r in (row, now))
-    wrong = [] if was == is_ else [f"{who}: the committed line is of another file ({was}) than the shipped one ({is_})"]
+    was, is_ = (r["protocol"]["weights"]["tensors"] for r in (row, now))
+    wrong = [] if was == is_ else [f"{who}: the committed line is of other weights ({was}) than is shipped ({is_})"]
     for key in sorted({*row["protocol"], *now["protocol"]} - {"weights", "versions", "device"}):
         was, is_ = (r["protocol"].get(key) for r in (row, now))
         if was != is_:

@@ -29,7 +29,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from zoo import hub
 from zoo.data import open_data
-from zoo.files import beside
+from zoo.files import beside, tensor_hash
 from zoo.metrics import feature_networks
 from zoo.metrics.feature_networks.network import FeatureNetwork, read, write
 from zoo.model import Model
@@ -307,7 +307,7 @@ def weights(pair: list[FeatureNetwork]) -> dict[str, dict]:
     """The shipped weights of the feature networks' data set: name -> which file, and by each of the feature networks the distances of SETS sets of its
     samples (of a translator, which draws nothing, of one) to the training split."""
     dataset, found = pair[0].facts["dataset"], {}
-    for name, entry in hub.index().items():
+    for name in hub.index():
         model = hub.load(name)
         if model.card["dataset"]["name"] == dataset:
             resolution = None if pair[0].facts["fit"] == "pad" else model.resolution
@@ -317,7 +317,7 @@ def weights(pair: list[FeatureNetwork]) -> dict[str, dict]:
                 x = made(model, dataset, k)
                 for distances, feature_network, known in zip(by, pair, real, strict=True):
                     distances.append(distance(known, features(feature_network, x)))
-            found[name] = {"sha256": entry["sha256"][:16], "by": by}
+            found[name] = {"tensors": tensor_hash(hub.find(name))[:16], "by": by}
     return found
 
 

@@ -5,7 +5,7 @@
     python tests/side_by_side.py BASE --weights      # the shipped files: the same tensors, the same samples?
 
 Each side runs in processes of its own, on one thread, with its own tree on ``sys.path``; the base is unpacked into a
-temporary folder. Both train every recipe for three rounds of every stage from one seed, with the suite's small networks.
+temporary folder. Both train every recipe for three rounds of every stage from one seed, with the small networks of the suite.
 What is compared, recipe by recipe:
 
 - *initial*: all weights and buffers before the first round;
@@ -110,7 +110,7 @@ class Recorder:
     """What one side does with one recipe. It stands between the engine and every game: ``Game.turns`` hands out turns
     whose losses pass through :meth:`turn`, and torch calls :meth:`step` before every optimizer's step.
 
-    ``folder``: turns' states and rows are written there by the base, and read there by the work tree. ``task``: ``"bits"``,
+    ``folder``: the base writes the states and rows of turns there, and the work tree reads them. ``task``: ``"bits"``,
     ``"rows"`` (also hand over the rows of real data) or ``"gradients"`` (also hand over all that a turn begins with).
     """
 

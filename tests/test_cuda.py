@@ -10,7 +10,7 @@ import torch
 from helpers.play import CPU, Every, Killed, kill_at, log_of, play, same, session
 from test_compile import KINDS
 from test_layouts import first_round, same_round
-from test_recipes import NAMES, small, stand_in
+from test_recipes import every_stage, small, stand_in
 from test_resume import short
 
 import zoo
@@ -29,19 +29,19 @@ def flags():
     torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_plays_as_on_the_cpu(name):
+@every_stage
+def test_plays_as_on_the_cpu(name, stage):
     """In both layouts."""
     for layout in ("contiguous", "channels_last"):
         runtime = Runtime(device="cuda", deterministic=True, tf32=False, layout=layout)
-        same_round(first_round(name, CPU), first_round(name, runtime))
+        same_round(first_round(name, CPU, stage), first_round(name, runtime, stage))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_no_round_waits_for_the_device(name):
+@every_stage
+def test_no_round_waits_for_the_device(name, stage):
     """CUDA itself refuses every synchronizing call while two rounds are played."""
     made = small(name)
-    opened = session(made, stand_in(made), runtime=Runtime(device="cuda"))
+    opened = session(made, stand_in(made, stage), stage=stage, runtime=Runtime(device="cuda"))
     opened.play_round()  # libraries choose their kernels in the first
     torch.cuda.set_sync_debug_mode("error")
     seen = []

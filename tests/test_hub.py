@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 import zoo
 from zoo import hub
+from zoo.files import tensor_hash
 
 SPECS = {"images": image_spec, "classes": class_spec, "points": point_spec}
 
@@ -261,3 +262,30 @@ def test_loading_needs_no_games_and_no_engine(tmp_path):
     )
     done = process("-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_hash_of_tensors_is_theirs_alone(tmp_path):
+    """Another Card leaves it as it is; another value, type, name or shape does not."""
+    saved = model(class_spec())
+    path = tmp_path / "weights.safetensors"
+    hub.save_weights(path, saved.networks, saved.card)
+    first, file = tensor_hash(path), hub.sha256(path)
+    hub.save_weights(path, saved.networks, {**saved.card, "seconds": 1})
+    assert tensor_hash(path) == first and hub.sha256(path) != file
+    tensors = {f"{n}.{k}": v for n, network in saved.networks.items() for k, v in network.state_dict().items()}
+    name, value = next((k, v) for k, v in tensors.items() if v.dim() > 1)
+    changed = value.clone()
+    changed[0, 0] += 1e-6
+    others = [{name: changed}, {name: value.half()}, {name: value.flatten()}]
+    hashes = {first, *(hash_of({**tensors, **other}, path) for other in others)}
+    hashes.add(hash_of({k.replace(name, "other"): v for k, v in tensors.items()}, path))
+    assert hash_of(tensors, path) == first and len(hashes) == 5
+    for content in (b"", path.read_bytes()[:-1], b"\0" * 100):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="truncated or no safetensors file"):
+            tensor_hash(path)
+
+
+def hash_of(tensors, path) -> str:
+    save_file({k: v.contiguous() for k, v in tensors.items()}, path)
+    return tensor_hash(path)

@@ -13,9 +13,9 @@ import time
 import pytest
 import torch
 from helpers.play import CPU, Every, Killed, kill_at, log_of, recipe, same
-from test_recipes import small, stand_in
+from test_recipes import NAMES, small, stand_in
 
-from zoo import hub
+from zoo import hub, settings
 from zoo.engine import checkpoint, train
 from zoo.engine.dry_run import dry_run
 from zoo.engine.run_folder import CHECKPOINT, LOG, RECIPE, SAMPLES, WEIGHTS, RunFolder
@@ -28,12 +28,26 @@ ROUNDS = 6
 
 
 def short(name: str) -> Recipe:
-    """A recipe reduced to small networks and ``ROUNDS`` rounds; its schedules shrink with it."""
+    """A recipe reduced to small networks and ``ROUNDS`` rounds a stage; its schedules shrink with them."""
     from zoo.data import facts
 
-    made = small(name)
-    planned = dry_run(resolve(made, facts(made.dataset)), facts(made.dataset))
-    return made.rescaled(int(ROUNDS * planned[0]["images_a_round"]))
+    recipe = small(name)
+    planned = dry_run(resolve(recipe, facts(recipe.dataset)), facts(recipe.dataset))
+    stages = (
+        recipe.replace(stages=(s,)).rescaled(int(ROUNDS * p["images_a_round"])).stages[0]
+        for s, p in zip(recipe.stages, planned, strict=True)
+    )
+    return recipe.replace(stages=tuple(stages))
+
+
+def one_of_each_game() -> list[tuple[str, int]]:
+    """For each game one recipe that plays it, if there is one of several stages that, and each of its stages."""
+    chosen: dict[str, str] = {}
+    order = sorted(NAMES, key=lambda n: (-len(settings.find(n).stages), not settings.find(n).ema, "small" not in n))
+    for name in order:
+        for stage in settings.find(name).stages:
+            chosen.setdefault(stage.game.name, name)
+    return [(name, i) for name in sorted(set(chosen.values())) for i in range(len(settings.find(name).stages))]
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
@@ -41,14 +55,25 @@ def short(name: str) -> Recipe:
     "name", ["dcgan-fashion-mnist", "wgan-gp-cifar10-small", "sagan-cifar10-small", "cyclegan-emoji-small"]
 )
 def test_resumed_equals_unbroken(name, layout, tmp_path, monkeypatch):
+    resumed_equals_unbroken(name, 0, Runtime(device="cpu", layout=layout), tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(("name", "stage"), one_of_each_game())
+def test_every_stage_and_game_is_resumed(name, stage, tmp_path, monkeypatch):
+    resumed_equals_unbroken(name, stage, CPU, tmp_path, monkeypatch)
+
+
+def resumed_equals_unbroken(name: str, stage: int, runtime: Runtime, tmp_path, monkeypatch) -> None:
     """Weights, moments, averages, memory and log: after the checkpoint one more round is played and lost."""
     monkeypatch.setattr(train, "Clock", Every)
-    made, runtime = short(name), Runtime(device="cpu", layout=layout)
-    source = stand_in(made)
-    train.train(made, tmp_path / "whole", runtime=runtime, dataset=source)
+    recipe = short(name)
+    source = stand_in(recipe)
+    train.train(recipe, tmp_path / "whole", runtime=runtime, dataset=source)
     with pytest.raises(Killed):
-        train.train(made, tmp_path / "cut", runtime=runtime, dataset=source, progress=kill_at(Every.save + 1))
-    assert checkpoint.load(tmp_path / "cut" / CHECKPOINT)[1]["round"] == Every.save
+        progress = kill_at(Every.save + 1, stage)
+        train.train(recipe, tmp_path / "cut", runtime=runtime, dataset=source, progress=progress)
+    where = checkpoint.load(tmp_path / "cut" / CHECKPOINT)[1]
+    assert (where["stage"], where["round"]) == (stage, Every.save)
     torch.manual_seed(12345)  # nothing depends on what the process did before
     train.resume(tmp_path / "cut", dataset=source)
     whole, facts = checkpoint.load(tmp_path / "whole" / CHECKPOINT)
@@ -56,6 +81,7 @@ def test_resumed_equals_unbroken(name, layout, tmp_path, monkeypatch):
     assert any(k.startswith("optimizers.") for k in whole) and any(k.startswith("ema.") for k in whole)
     assert same(whole, cut)
     assert {**facts, "seconds": 0} == {**again, "seconds": 0} and facts["round"] >= ROUNDS
+    assert facts["stage"] == len(recipe.stages) - 1
     assert log_of(tmp_path / "whole") == log_of(tmp_path / "cut")
     for tensors in (whole, cut):
         assert all(torch.isfinite(t).all() for t in tensors.values())

@@ -1,10 +1,14 @@
-"""Files that are whole or not there: written beside their target, flushed to the disk, renamed over it. No torch here."""
+"""Files that are whole or not there: written beside their target, flushed to the disk, renamed over it; and what tensors a
+file holds. No torch here."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,3 +48,25 @@ def remove_partials(folder: str | Path) -> None:
     """Remove what writers that were killed left beside their targets."""
     for partial in list(Path(folder).rglob(".*.partial")):
         shutil.rmtree(partial)
+
+
+def tensor_hash(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of the tensors in a safetensors file (names, types, shapes, bytes), in hexadecimal: what a file computes,
+    whatever its header says of it. ValueError if it is no such file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        try:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            for name, entry in sorted(header.items()):
+                first, end = entry["data_offsets"]
+                digest.update(json.dumps([name, entry["dtype"], entry["shape"]]).encode())
+                file.seek(8 + length + first)
+                content = file.read(end - first)
+                if len(content) != end - first:
+                    raise ValueError("cut short")
+                digest.update(content)
+        except (ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError, struct.error) as error:
+            raise ValueError(f"file '{path}': truncated or no safetensors file ({error})") from None
+    return digest.hexdigest()

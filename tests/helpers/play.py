@@ -189,12 +189,16 @@ class Killed(BaseException):
     """What stands for a kill inside the test's own process."""
 
 
-def kill_at(round: int):
-    """A progress callback that dies at the tick of a round, in the middle of whatever the run was doing."""
+def kill_at(round: int, stage: int = 0):
+    """A progress callback that dies at the tick of a round of a stage, in the middle of whatever the run was doing."""
+    left = stage
 
     def progress(event: str, **facts: Any) -> None:
+        nonlocal left
         if event == "tick" and facts["round"] == round:
-            raise Killed
+            if not left:
+                raise Killed
+            left -= 1
 
     return progress
 

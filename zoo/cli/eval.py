@@ -88,8 +88,8 @@ def rows(found: dict[str, Any]) -> list[dict[str, Any]]:
 def protocol(said: dict[str, Any]) -> str:
     """What the scores depend on, in a line."""
     parts = (
-        [f"checkpoint {said['weights']['checkpoint']} ({said['weights']['sha256']})"]
-        if "sha256" in said["weights"]
+        [f"checkpoint {said['weights']['checkpoint']} ({said['weights']['tensors']})"]
+        if "tensors" in said["weights"]
         else []
     )
     if "generated" in said:

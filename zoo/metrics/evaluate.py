@@ -222,11 +222,7 @@ class ScoreInputs:
         rows = None if self.translation is None else self.translation.target
         images = self._real_images(self.split, rows, pad=not self.network.pads)
         statistics, content = reference(self.network, images, self.progress)
-        self.used["reference"] = {
-            "images": statistics.count,
-            "content": content[:16],
-            "statistics": statistics.digest(),
-        }
+        self.used["reference"] = {"images": statistics.count, "content": content[:16]}
         return statistics
 
     @functools.cached_property

@@ -64,13 +64,6 @@ class FeatureStatistics:
     predictions: Predictions | None = None
     holdout: dict[Any, Any] = field(default_factory=dict, repr=False)
 
-    def digest(self) -> str:
-        """SHA-256 of the statistics themselves, the first 16 hexadecimal digits."""
-        found = hashlib.sha256()
-        for tensor in (self.mean, self.cov, self.features):
-            found.update(tensor.contiguous().numpy())
-        return found.hexdigest()[:16]
-
 
 def compute(
     network: Features, images: Images, progress: Progress | None = None, what: str = "images"
@@ -109,7 +102,7 @@ def compute(
 def reference(network: Features, images: Images, progress: Progress | None = None) -> tuple[FeatureStatistics, str]:
     """As :func:`see` for real images, from the cache where it has them; and the SHA-256 of their bytes."""
     content = images.content()
-    # Neither device nor torch's version: other kernels move a distance by 1e-6 of itself, and the digest tells whose these are.
+    # Neither device nor torch's version: other kernels move a distance by 1e-6 of itself.
     path = place("seen", content, network.hash, network.resize, images.count, KEEP)
     found = recall(path)
     if found is None:
