@@ -5,7 +5,8 @@
     python tests/side_by_side.py BASE --weights      # the shipped files: the same tensors, the same samples?
 
 Each side runs in processes of its own, on one thread, with its own tree on ``sys.path``; the base is unpacked into a
-temporary folder. Both train every recipe for three rounds of every stage from one seed, with the small networks of the suite.
+temporary folder. Both train every recipe for three rounds of every stage from one seed, with the small networks of the
+suite.
 What is compared, recipe by recipe:
 
 - *initial*: all weights and buffers before the first round;

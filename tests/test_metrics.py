@@ -391,7 +391,7 @@ def kept() -> set[Path]:
     return set((seen.home() / "references").glob("*"))
 
 
-def same(a: seen.FeatureStatistics, b: seen.FeatureStatistics) -> bool:
+def equal_statistics(a: seen.FeatureStatistics, b: seen.FeatureStatistics) -> bool:
     """Bit for bit."""
     return all(torch.equal(getattr(a, k), getattr(b, k)) for k in ("mean", "cov", "features"))
 
@@ -403,17 +403,17 @@ def test_the_cache_is_keyed_by_content(network):
     calls = []
     network.look = lambda x, look=network.look: calls.append(len(x)) or look(x)
     again, same_content = seen.reference(network, images.from_data(data(x.clone())))
-    assert not calls and same_content == content and same(again, first)
+    assert not calls and same_content == content and equal_statistics(again, first)
     x[7, 1, 3, 3] += 1  # the set bears the same name and says the same hash
     other, changed = seen.reference(network, images.from_data(data(x)))
-    assert calls and changed != content and not same(other, first) and len(kept()) == 2
+    assert calls and changed != content and not equal_statistics(other, first) and len(kept()) == 2
     network.hash = "another"
     seen.reference(network, images.from_data(data(x)))
     assert len(kept()) == 3
     path.write_bytes(path.read_bytes()[:100])  # damaged: made again
     x[7, 1, 3, 3] -= 1
     network.hash = feature_networks.load("tiny").hash
-    assert same(seen.reference(network, images.from_data(data(x)))[0], first)
+    assert equal_statistics(seen.reference(network, images.from_data(data(x)))[0], first)
 
 
 def test_interrupted_and_repeated():
