@@ -15,7 +15,6 @@ beat is made again too.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import statistics
@@ -23,6 +22,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import click
 import rows
 import torch
 from torch import Tensor, nn
@@ -296,28 +296,28 @@ def check(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(wrong))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="shipped weights, with --baselines data sets; by default all")
-    parser.add_argument("--baselines", action="store_true", help="what stands beside them, instead of themselves")
-    parser.add_argument("--check", action="store_true")
-    arguments = parser.parse_args(argv)
-    if arguments.check and arguments.baselines:
-        parser.error(
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.argument("names", nargs=-1)
+@click.option("--baselines", is_flag=True, help="Score the baselines beside the weights, instead of the weights.")
+@click.option("--check", "checking", is_flag=True, help="Exit with 1 if the committed scores do not hold.")
+def command(names: tuple[str, ...], baselines: bool, checking: bool) -> int:
+    """Score NAMES, shipped weights (with --baselines: data sets), by default all of them, into results/quality.jsonl."""
+    if checking and baselines:
+        raise click.UsageError(
             "--baselines --check: the baselines that matter are checked with the weights; leave --baselines out"
         )
-    if arguments.check:
-        wrong = check(arguments.names or zoo.list_weights())
+    if checking:
+        wrong = check(names or zoo.list_weights())
         print("\n".join(wrong) or "quality: the committed scores hold")
         return int(bool(wrong))
-    known = sorted({r["dataset"] for r in rows.read("learned")}) if arguments.baselines else zoo.list_weights()
-    for name in arguments.names or known:
-        command = f"python benchmarks/quality.py {'--baselines ' if arguments.baselines else ''}{name}"
-        for row in (baselines_of if arguments.baselines else lines_of)(name):
-            rows.write("quality", row | rows.facts(command, 0), ("kind", "dataset", "what", "to"))
+    known = sorted({r["dataset"] for r in rows.read("runs")}) if baselines else zoo.list_weights()
+    for name in names or known:
+        shell = f"python benchmarks/quality.py {'--baselines ' if baselines else ''}{name}"
+        for row in (baselines_of if baselines else lines_of)(name):
+            rows.write("quality", row | rows.facts(shell, 0), ("kind", "dataset", "what", "to"))
             print(f"{row['dataset']}: {row['what']} {row['to']} {json.dumps(row['scores'])}", flush=True)
     return 0
 
 
 if __name__ == "__main__":
-    rows.run(main)
+    raise SystemExit(rows.run(command))

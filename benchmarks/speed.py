@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py                  # everything, into results/speed.jsonl
     python benchmarks/speed.py --only overhead  # one part: overhead, memory, layers, exact, start
-    python benchmarks/speed.py --check          # do the committed results hold what must hold?
+    python benchmarks/speed.py --check          # do the committed results hold?
 
 *overhead*: the engine against a plain loop (below) over the same networks and the same arithmetic: folded resampling,
 channels_last, fused Adam, D frozen while G learns. *memory*: their peaks, each in a process of its own, the engine with
@@ -17,7 +17,6 @@ one thread, which other work on the machine hardly moves. Images are those that 
 
 from __future__ import annotations
 
-import argparse
 import copy
 import dataclasses
 import json
@@ -27,9 +26,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import click
 import rows
 import torch
 import torch.nn.functional as F
@@ -288,7 +288,7 @@ def exact(model: str) -> dict:
     return {"what": "exact", **shown(recipe, model), **difference(recipe, Engine(recipe, data).networks(), data)}
 
 
-def alone(side: str, model: str, rounds: int = 20) -> float:
+def peak_memory(side: str, model: str, rounds: int = 20) -> float:
     """Peak resident memory of this process, in MiB, after training ``rounds`` rounds of 64."""
     recipe = setting(model, 64)
     data = pictures(recipe)
@@ -361,39 +361,40 @@ def check(lines: list[dict]) -> list[str]:
     return wrong
 
 
-def main() -> None:
-    parts = {
-        "overhead": lambda: (overhead(*o) for o in OVERHEAD),
-        "memory": lambda: map(memory, MEMORY),
-        "layers": lambda: map(faster, LAYERS),
-        "exact": lambda: map(exact, LAYERS),
-        "start": start,
-    }
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=list(parts), default=list(parts))
-    parser.add_argument("--check", action="store_true")
-    parser.add_argument("--alone", choices=("engine", "plain"), help=argparse.SUPPRESS)
-    parser.add_argument("--model", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+PARTS: dict[str, Callable[[], Iterable[dict]]] = {
+    "overhead": lambda: (overhead(*o) for o in OVERHEAD),
+    "memory": lambda: map(memory, MEMORY),
+    "layers": lambda: map(faster, LAYERS),
+    "exact": lambda: map(exact, LAYERS),
+    "start": start,
+}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.option("--only", multiple=True, default=[*PARTS], type=click.Choice([*PARTS]), help="Parts; default: all.")
+@click.option("--check", "checking", is_flag=True, help="Exit with 1 if the committed results do not hold.")
+@click.option("--alone", type=click.Choice(["engine", "plain"]), hidden=True)
+@click.option("--model", hidden=True)
+def command(only: tuple[str, ...], checking: bool, alone: str | None, model: str) -> int:
+    """Measure the engine beside a plain loop, on one thread, into results/speed.jsonl."""
     torch.set_num_threads(1)
-    if arguments.check:
+    if checking:
         wrong = check(rows.read("speed"))
-        print("\n".join(wrong) or "speed: all that must hold holds")
-        sys.exit(bool(wrong))
-    if arguments.alone:
-        print(alone(arguments.alone, arguments.model))
-        return
-    for part in arguments.only:
+        print("\n".join(wrong) or "speed: the committed results hold")
+        return int(bool(wrong))
+    if alone:
+        print(peak_memory(alone, model))
+        return 0
+    for part in only:
         began = time.monotonic()
-        for row in parts[part]():
+        for row in PARTS[part]():
             print(json.dumps(row), flush=True)
-            row |= {
-                "seconds": round(time.monotonic() - began, 1),
-                **rows.facts(f"python benchmarks/speed.py --only {part}", 0),
-            }
-            rows.write("speed", row, ("what", "recipe", "batch", "width"))
+            seconds = {"seconds": round(time.monotonic() - began, 1)}
+            facts = rows.facts(f"python benchmarks/speed.py --only {part}", 0)
+            rows.write("speed", row | seconds | facts, ("what", "recipe", "batch", "width"))
             began = time.monotonic()
+    return 0
 
 
 if __name__ == "__main__":
-    rows.run(main)
+    raise SystemExit(rows.run(command))
