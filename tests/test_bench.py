@@ -33,12 +33,13 @@ def benchmark(monkeypatch):
 
 @pytest.fixture
 def quality(benchmark, monkeypatch):
-    """The benchmark, with few samples and few scores."""
+    """The benchmark with few samples and few scores; ``quality.run(*arguments)`` is its exit status."""
     quality = benchmark("quality")
     monkeypatch.setattr(quality, "COUNT", 1000)
     monkeypatch.setattr(quality, "SETS", 3)
     monkeypatch.setattr(quality, "USUAL", ("fd", "recall"))
     monkeypatch.setattr(quality, "GENERATED", ("fd", "recall", "near-copies"))
+    quality.run = lambda *arguments: quality.rows.run(quality.command, arguments)
     return quality
 
 
@@ -57,30 +58,30 @@ def test_changed_weights_turn_the_check_red(quality, tmp_path, monkeypatch, caps
     (shipped / "index.json").write_text(json.dumps({name: entry}))
     monkeypatch.setattr(hub, "SHIPPED", shipped)
     monkeypatch.setattr(quality.rows, "RESULTS", tmp_path / "results")
-    assert quality.main([name]) == 0
+    assert quality.run(name) == 0
     (row,) = quality.rows.read("quality")
-    assert quality.main(["--check"]) == 1
+    assert quality.run("--check") == 1
     assert "'mixture of 100 local Gaussians' has no line on fashion-mnist" in capsys.readouterr().out
     (bar,) = quality.bars("fashion-mnist")
     known = {**row, "what": "mixture of 100 local Gaussians", "kind": "baseline"}
     known["scores"] = dict.fromkeys(row["scores"], 100.0)
     quality.rows.write("quality", known, ("kind", "dataset", "what", "to"))
-    assert quality.main(["--check"]) == 1
+    assert quality.run("--check") == 1
     assert "the committed line has 100.0" in capsys.readouterr().out
     known["scores"] |= bar["scores"]
     quality.rows.write("quality", known, ("kind", "dataset", "what", "to"))
-    assert quality.main(["--check"]) == 0
+    assert quality.run("--check") == 0
 
     changed = quality.disturbed(name, 0.2)
     hub.save_weights(shipped / file.name, changed.networks, changed.card, half=True)
     found = {**entry, "sha256": hub.sha256(shipped / file.name)}
     (shipped / "index.json").write_text(json.dumps({name: found}))
     capsys.readouterr()
-    assert quality.main(["--check"]) == 1
+    assert quality.run("--check") == 1
     said = capsys.readouterr().out
     assert "of another file" in said and "fd-fashion-mnist is" in said
 
-    measured = {**known["protocol"], "features_hash": "of another feature network"}
+    measured = {**known["protocol"], "features_hash": "of another network"}
     assert quality.other_feature_networks(
         row, [{**known, "protocol": measured}]
     ) and not quality.other_feature_networks(row, [known])
@@ -139,10 +140,10 @@ def test_what_may_not_be_shipped(quality):
 
 
 def test_a_changed_result_turns_the_tables_red(benchmark, tmp_path, monkeypatch, capsys):
-    table = benchmark("table")
-    results = shutil.copytree(table.rows.RESULTS, tmp_path / "results")
-    monkeypatch.setattr(table.rows, "RESULTS", results)
-    assert table.main(["--check"]) == 0
+    render = benchmark("render")
+    results = shutil.copytree(render.rows.RESULTS, tmp_path / "results")
+    monkeypatch.setattr(render.rows, "RESULTS", results)
+    assert render.rows.run(render.command, ["--check"]) == 0
     text = (results / "quality.jsonl").read_text()
     (value,) = {
         str(r["scores"]["fd-fashion-mnist"])
@@ -150,15 +151,16 @@ def test_a_changed_result_turns_the_tables_red(benchmark, tmp_path, monkeypatch,
         if r["what"] == "dcgan-fashion-mnist"
     }
     (results / "quality.jsonl").write_text(text.replace(value, "9.5"))
-    assert table.main(["--check"]) == 1
-    assert "out of date: README.md" in capsys.readouterr().out
+    assert render.rows.run(render.command, ["--check"]) == 1
+    out = capsys.readouterr().out
+    assert "out of date: README.md" in out and "out of date: docs/results.md" in out
 
 
 def test_two_runs_of_one_seed_are_compared_whole(benchmark):
-    same = benchmark("spread").same
+    equal = benchmark("measure").equal
     a = {"game.G.weight": torch.ones(2), "optimizer.G.step": torch.ones(())}
-    assert same(a, {k: v.clone() for k, v in a.items()})
-    assert not same(a, {**a, "optimizer.G.step": torch.zeros(())}) and not same(a, {"game.G.weight": torch.ones(2)})
+    assert equal(a, {k: v.clone() for k, v in a.items()})
+    assert not equal(a, {**a, "optimizer.G.step": torch.zeros(())}) and not equal(a, {"game.G.weight": torch.ones(2)})
 
 
 def test_lines_of_a_changed_setting_say_so(benchmark):
@@ -172,7 +174,7 @@ def test_steps_are_those_that_were_played(benchmark):
     """WGAN's bursts of critic steps among them: ten rounds hold one step of G each, and 10 * 100 of the critic."""
     recipe = resolve(settings.find("wgan-lsun-bedroom-mlp"), facts("lsun-bedroom"))
     networks = build_networks(recipe, device="meta")
-    ((critic, steps), (_, generator)) = benchmark("learned").played(recipe, networks, 0, 10)[0]
+    ((critic, steps), (_, generator)) = benchmark("measure").played(recipe, networks, 0, 10)[0]
     assert critic["players"] == ["D"] and (steps, generator) == (1000, 10)
 
 
@@ -208,17 +210,15 @@ def test_bench_runs_the_checkouts_own(monkeypatch):
 
 
 def test_the_page_shows_the_help_that_the_command_shows(benchmark, monkeypatch, shell):
-    pages = benchmark("pages")
-
-    made = pages.command_page()
+    page = benchmark("render").command_page()
     monkeypatch.setenv("COLUMNS", "112")  # two of margin
     for verb in ("train", "resume"):
-        assert "\n".join(line.rstrip() for line in shell(verb, "-h").out.strip().splitlines()) in made
+        assert "\n".join(line.rstrip() for line in shell(verb, "-h").out.strip().splitlines()) in page
 
 
 def trained() -> dict[str, dict]:
     """The committed lines of trained recipes, of each that of seed 0."""
-    lines = map(json.loads, (ROOT / "benchmarks/results/learned.jsonl").open())
+    lines = map(json.loads, (ROOT / "benchmarks/results/runs.jsonl").open())
     return {row["recipe"]: row for row in lines if not row["seed"]}
 
 
@@ -234,15 +234,15 @@ def test_runs_beat_a_gaussian_in_ten_principal_components(benchmark):
     """Every committed line of a generator, of whatever seed: who does not has learned nothing that a covariance does not know."""
     rows = benchmark("rows")
     known = {r["dataset"]: rows.distance(r["scores"]) for r in rows.read("quality") if r["what"] == Gaussian.name}
-    runs = [r for r in rows.read("learned") if "" in r["end"]]
+    runs = [r for r in rows.read("runs") if "" in r["end"]]
     assert {r["dataset"] for r in runs} == set(known)
     assert not [(r["recipe"], r["seed"]) for r in runs if rows.distance(r["end"][""]) >= known[r["dataset"]]]
 
 
-def test_rulers_are_sane_and_of_the_files_that_ship(benchmark):
-    """Every committed answer is yes, and given for these feature networks and these weights."""
+def test_feature_networks_are_sane_and_of_the_files_that_ship(benchmark):
+    """Every committed answer is yes, and is of these networks and these weights."""
     rows, shipped = benchmark("rows"), hub.index()
-    lines = {r["feature network"]: r for r in rows.read("feature networks")}
+    lines = {r["features"]: r for r in rows.read("features")}
     assert set(lines) == set(feature_networks.names())
     for name, r in lines.items():
         assert all(r["sane"].values()) and {"blur", "noise", "dropped", "accuracy"} <= set(r["sane"]), (name, r["sane"])
@@ -256,11 +256,12 @@ def test_rulers_are_sane_and_of_the_files_that_ship(benchmark):
     assert all(r["same_weights"] for r in rows.read("spread"))
 
 
-def test_files_are_told_apart_where_no_sets_overlap(benchmark):
-    order, distinguishable = benchmark("feature networks").order, benchmark("feature networks").distinguishable
+def test_files_are_ranked_if_no_sets_overlap(benchmark):
+    features = benchmark("features")
+    order, rankings = features.order, features.rankings
     assert [order([1, 2], b) for b in ([3, 4], [2, 3], [0, 0.5])] == [-1, 0, 1]
     files = {n: {"by": by} for n, by in {"a": [[1, 2], [1, 2]], "b": [[3, 4], [1, 3]], "c": [[5, 6], [0, 0.5]]}.items()}
-    assert distinguishable(files) == {"alike": 0, "opposite": 2, "one": 1, "neither": 0}
+    assert rankings(files) == {"alike": 0, "opposite": 2, "one": 1, "neither": 0}
 
 
 def test_no_line_is_of_changed_files(benchmark):
@@ -272,30 +273,30 @@ def test_no_line_is_of_changed_files(benchmark):
         ], path
 
 
-def test_what_models_say_is_what_they_must(benchmark):
+def test_classifiers_codes_and_encoders_reach_their_bounds(benchmark):
     """From labels, codes and encoders: at least 30 % fewer errors than the same classifier on the labels alone; 1.5 nat, and 70 % of
     MNIST's digits by the code; 5 points over a random encoder; 85 % of the pixels of coupled digits, more than of two GANs."""
-    table, rows = benchmark("table"), benchmark("rows")
-    label_scores, seen = rows.read("meaning"), set()
-    for r in label_scores:
+    render, rows = benchmark("render"), benchmark("rows")
+    lines, models = rows.read("classifiers"), set()
+    for r in lines:
         if "error" in r["scores"] and r["verb"] != "classify":
-            alone = table.alone(r, label_scores)
+            alone = render.alone(r, lines)
             assert r["scores"]["error"] <= 0.7 * alone["scores"]["error"], r["recipe"]
-            seen.add(r["model"])
+            models.add(r["model"])
         if "information" in r["scores"]:
             assert r["scores"]["information"] > 1.5, r["recipe"]
             assert r["dataset"] != "mnist" or r["scores"]["code-accuracy"] >= 0.7, (r["recipe"], r["seed"])
-            seen.add(r["model"])
+            models.add(r["model"])
     for r in rows.read("encoders"):
         more = (
             5 if "-fashion-mnist" in r["recipe"] else 0
         )  # of digits a random code says too much to leave room for 5 points
         for score, value in r["code"]["trained"].items():
             assert value > r["code"]["random"][score] + more, (r["recipe"], score)
-        seen.add(r["recipe"].split("-")[0])
+        models.add(r["recipe"].split("-")[0])
     pairs = {r["recipe"]: r["agreement"] for r in rows.read("coupled")}
     assert pairs["cogan-mnist-small"] >= max(0.85, pairs["cogan-mnist-uncoupled-small"] + 0.03)
-    assert seen == {"improved-gan", "triplegan", "infogan", "bigan", "vaegan"}
+    assert models == {"improved-gan", "triplegan", "infogan", "bigan", "vaegan"}
 
 
 def test_shipped_weights_that_are_compared_cost_the_same():
