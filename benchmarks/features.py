@@ -1,13 +1,13 @@
 """The zoo's own feature networks, trained and checked, and the data set that ships in the wheel.
 
-    python benchmarks/features.py train cifar10  # zoo/metrics/feature networks/cifar10.safetensors, results/features-cifar10.jsonl
+    python benchmarks/features.py train cifar10  # the weights beside zoo.metrics, results/features-cifar10.jsonl
     python benchmarks/features.py check          # results/features.jsonl
     python benchmarks/features.py embedded       # zoo/data/fashion-mnist-10k.safetensors
 
 The order and the augmentation of an epoch are a function of seed and epoch, so a stopped training goes on from its last
 whole epoch (``--runs FOLDER``) as if it had not stopped. The test split is read after the last epoch only, through the
-file as it is stored. No epoch was chosen by it; but CIFAR-10's training was lengthened once, from 12 epochs that reached
-89.74 %.
+file as it is stored. No epoch was chosen by it; but CIFAR-10's training was lengthened once, from 12 epochs that
+reached 89.74 %.
 """
 
 from __future__ import annotations
@@ -45,11 +45,14 @@ from zoo.registry import NETWORKS, Spec
 
 @dataclass(frozen=True)
 class Training:
-    """How a feature network is trained: SGD with Nesterov momentum 0.9, the learning rate up to ``lr`` over the first fifth and
-    down to 0 (linear), weight decay on matrices, label smoothing, random shifts, flips and cutout.
+    """How a feature network is trained.
 
-    ``fit``: see ``Feature network.fit``. ``heads``: question -> label of the data set. ``border``: what shifts bring in: a gray
-    level, or None for the mirrored image. ``crop``: the side of the images of the first ``crop_epochs``, parts of the whole.
+    SGD with Nesterov momentum 0.9, the learning rate up to ``lr`` over the first fifth and down to 0 (linear), weight
+    decay on matrices, label smoothing, random shifts, flips and cutout.
+
+    ``fit``: see ``Feature network.fit``. ``heads``: question -> label of the data set. ``border``: the gray level that shifts
+    bring in, or None for the mirrored image. ``crop``: the side of the images of the first ``crop_epochs``, parts of
+    the whole.
     """
 
     dataset: str
@@ -73,8 +76,8 @@ class Training:
 
 FASHION = Training("fashion-mnist", "pad", epochs=9, crop=28, crop_epochs=6)
 CIFAR10 = Training("cifar10", "resize", widths=(32, 128, 128), epochs=17, shift=4, border=None, crop=28, crop_epochs=12)
-EMOJI = Training("emoji", "resize", {"category": "y", "style": "style"}, resolution=64, widths=(16, 32, 64, 128), epochs=16,
-                 batch=128, shift=4, border=255, cutout=12, crop=56, crop_epochs=11)  # fmt: skip
+EMOJI = Training("emoji", "resize", {"category": "y", "style": "style"}, resolution=64, widths=(16, 32, 64, 128),
+                 epochs=16, batch=128, shift=4, border=255, cutout=12, crop=56, crop_epochs=11)  # fmt: skip
 TRAININGS = {
     "fashion-mnist": FASHION,
     "cifar10": CIFAR10,
@@ -103,7 +106,7 @@ def whiten(stem: nn.Conv2d, x: Tensor) -> None:
 
 
 def augment(x: Tensor, training: Training, side: int, generator: torch.Generator) -> Tensor:
-    """x uint8 [n, C, R, R] -> [n, C, side, side] in [-1, 1]: each shifted, flipped, and with a square cut out, in its own way."""
+    """x uint8 [n, C, R, R] -> [n, C, side, side] in [-1, 1]: shifted, flipped and cut out, each image at random."""
     n, spare = len(x), training.resolution - side
     border = max(0, training.shift - spare // 2)  # cropping shifts by itself
     how = {"mode": "reflect"} if training.border is None else {"value": float(training.border)}
@@ -352,7 +355,7 @@ def order(a: list[float], b: list[float]) -> int:
 
 
 def rankings(scores: Mapping[str, dict]) -> dict[str, int]:
-    """Counts of the pairs of files: ranked alike by both networks, the opposite way, by one of them only, by neither."""
+    """Pairs of files: ranked alike by both networks, the opposite way, by one of them only, by neither."""
     counts = {"alike": 0, "opposite": 0, "one": 0, "neither": 0}
     for a, b in itertools.combinations(scores.values(), 2):
         first, second = (order(a["by"][k], b["by"][k]) for k in range(2))

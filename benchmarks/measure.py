@@ -291,7 +291,7 @@ def random_encoder(recipe: Recipe, seed: int, name: str, x: Tensor) -> nn.Module
 
 
 def reconstruction(model: Model, x: Tensor) -> dict[str, float]:
-    """The mean distance ||x - G(E(x))|| of images in the networks' range, and that to another image's reconstruction."""
+    """The mean distance ||x - G(E(x))|| of images in the networks' range, and to another image's reconstruction."""
     again = torch.cat([model.generator(z) for z in encode(model.encoder, x).split(CHUNK)])
     others = {"own": x, "other": x.roll(1, 0)}
     return {k: round((v - again).flatten(1).norm(dim=1).mean().item(), 4) for k, v in others.items()}
@@ -432,7 +432,7 @@ def equal(first: Mapping[str, Tensor], again: Mapping[str, Tensor]) -> bool:
 
 
 def spread_line(name: str, images: int) -> Line:
-    """Short runs of one recipe from three seeds, and one of them twice: the distance of each seed, mean and deviation."""
+    """Short runs of one recipe from three seeds, and one of them twice: distances, their mean and deviation."""
     with tempfile.TemporaryDirectory() as folder:
         runs = {}
         for seed, copy in ((0, ""), *((s, "") for s in SEEDS[1:]), (0, "again")):

@@ -4,12 +4,12 @@
     python benchmarks/modes.py --data ring --loss hinge --seed 1      # one of them
     python benchmarks/modes.py --check                                # do the committed results hold?
 
-The same networks, optimizer and 7,000 steps of G for all: three ReLU layers of 128 hidden units for G and for D, Adam,
-batches of 128, one step of D for one of G, a learning rate that is constant for half of the run and then falls to 0, and
-EMA weights of G with a short halflife, which are sampled. A loss adds only its penalty, clipping or spectral
-normalization. The last has two steps of D for one of G, and so twice the images: with one step this D learned too slowly
-in one seed of three. 10,000 samples are drawn; a mode counts if 80 of them (a fifth of a fair share on the grid) lie
-within 3 standard deviations of it. Of the true distribution 0.989 lie within 3 standard deviations.
+The same networks, optimizer and 7,000 steps of G for all: three ReLU layers of 128 hidden units for G and for D,
+Adam, batches of 128, one step of D for one of G, a learning rate that is constant for half of the run and then falls
+to 0, and EMA weights of G with a short halflife, which are sampled. A loss adds only its penalty, clipping or spectral
+normalization. The last has two steps of D for one of G, and so twice the images: with one step this D learned too
+slowly in one seed of three. 10,000 samples are drawn; a mode counts if 80 of them (a fifth of a fair share on the grid)
+lie within 3 standard deviations of it. Of the true distribution 0.989 lie within 3 standard deviations.
 """
 
 from __future__ import annotations

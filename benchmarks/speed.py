@@ -5,14 +5,14 @@
     python benchmarks/speed.py --check          # do the committed results hold?
 
 *overhead*: the engine against a plain loop (below) over the same networks and the same arithmetic: folded resampling,
-channels_last, fused Adam, D frozen while G learns. *memory*: their peaks, each in a process of its own, the engine with
-its whole run (log, grids, checkpoints, exported weights). *layers*: the engine against the same loop over networks as most
-public code has them: a convolution after nearest x2 and before pooling, shortcuts on the large image, contiguous layout,
-D's weight gradients computed in G's step and thrown away. *exact*: how far those networks' outputs and gradients are from
-ours. *start*: ``zoo list`` and ``import zoo``.
+channels_last, fused Adam, D frozen in G's step. *memory*: their peaks, each in a process of its own, the engine with
+its whole run (log, grids, checkpoints, exported weights). *layers*: the engine against the same loop over networks as
+most public code has them: a convolution after nearest x2 and before pooling, shortcuts on the large image, contiguous
+layout, D's weight gradients computed in G's step and discarded. *exact*: how far those networks' outputs and gradients
+are from ours. *start*: ``zoo list`` and ``import zoo``.
 
-Both sides of a ratio take turns, a round each, and the ratio is the median over these pairs. Time is the processor's on
-one thread, which other work on the machine hardly moves. Images are those that D sees, as in every log.
+Both sides of a ratio alternate, a round each, and the ratio is the median over these pairs. Time is CPU time on one
+thread, which other work on the machine hardly changes. Images are real images, as in every log.
 """
 
 from __future__ import annotations
@@ -144,8 +144,10 @@ class Unfolded(layers.Conv2d):
 
 
 def unfolded(network: nn.Module) -> nn.Module:
-    """A twin with the same weights and buffers, in contiguous layout. The first shortcut of a discriminator pools the image
-    before its 1x1 convolution in public code, too."""
+    """A twin with the same weights and buffers, in contiguous layout.
+
+    The first shortcut of a discriminator pools the image before its 1x1 convolution in public code, too.
+    """
     twin = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     for module in twin.modules():
         if isinstance(module, layers.Conv2d) and (module.kernel_size != (1, 1) or module.in_channels > 4):
@@ -154,9 +156,12 @@ def unfolded(network: nn.Module) -> nn.Module:
 
 
 def difference(recipe: Recipe, networks: dict[str, nn.Module], data: Tensor) -> dict[str, float]:
-    """Relative differences (in norm) between folded and unfolded networks, the largest of both players: of G's images and D's
-    scores and, in float64, of the losses' gradients (``difference``); of the gradients in float32 (``float32``), beside
-    what float32 alone does to the unfolded networks' (``rounding``): it changes the sides of some ReLUs."""
+    """Relative differences (in norm) between folded and unfolded networks, the largest of both players.
+
+    ``difference``: of G's images and D's scores and, in float64, of the losses' gradients. ``float32``: of the
+    gradients in float32. ``rounding``: of the unfolded networks' gradients in float32 and in float64, for comparison:
+    rounding changes the sign of the input of some ReLUs.
+    """
     outputs, gradients = [], {}
     for make, layout in ((copy.deepcopy, torch.channels_last), (unfolded, torch.contiguous_format)):
         for dtype in (torch.float32, torch.float64):
@@ -187,7 +192,7 @@ def difference(recipe: Recipe, networks: dict[str, nn.Module], data: Tensor) -> 
 
 
 def setting(name: str, batch: int | None = None, width: int | None = None) -> Recipe:
-    """A recipe of the registry, with another batch or width where they are given."""
+    """A recipe of the registry, with another batch or width if they are not None."""
     recipe = settings.find(name)
     networks = dict(recipe.networks)
     if width:

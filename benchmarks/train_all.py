@@ -72,7 +72,7 @@ class Job:
 
 
 def select(patterns: Sequence[str]) -> list[str]:
-    """The recipes that match any of the patterns, in the order of the registry. Raises ValueError if a pattern matches none."""
+    """The recipes that match any of the patterns, by name. Raises ValueError if a pattern matches none."""
     known = settings.names()
     for pattern in patterns:
         if not fnmatch.filter(known, pattern):

@@ -233,7 +233,7 @@ def test_shipped_weights_are_what_their_recipes_make():
 
 
 def test_runs_beat_a_gaussian_in_ten_principal_components(benchmark):
-    """Every committed line of a generator, of whatever seed: who does not has learned nothing that a covariance does not know."""
+    """Every committed line of a generator, of any seed: a run that does not has learned no more than a covariance."""
     rows = benchmark("rows")
     known = {r["dataset"]: rows.distance(r["scores"]) for r in rows.read("quality") if r["what"] == Gaussian.name}
     runs = [r for r in rows.read("runs") if "" in r["end"]]
@@ -276,8 +276,8 @@ def test_no_line_is_of_changed_files(benchmark):
 
 
 def test_classifiers_codes_and_encoders_reach_their_bounds(benchmark):
-    """From labels, codes and encoders: at least 30 % fewer errors than the same classifier on the labels alone; 1.5 nat, and 70 % of
-    MNIST's digits by the code; 5 points over a random encoder; 85 % of the pixels of coupled digits, more than of two GANs."""
+    """At least 30 % fewer errors than the same classifier on the labels alone; 1.5 nat, and 70 % of MNIST's digits by
+    the code; 5 points over a random encoder; 85 % of the pixels of coupled digits, more than of two GANs."""
     render, rows = benchmark("render"), benchmark("rows")
     lines, models = rows.read("classifiers"), set()
     for r in lines:

@@ -1,4 +1,4 @@
-"""README in both languages, the pages of docs/ and the files about the project agree with each other and with the code."""
+"""README in both languages, the pages of docs/ and the other files about the project agree with each other."""
 
 import json
 import re

@@ -28,7 +28,8 @@ KINDS = {
 def command(kind: str, check: bool, more: tuple[str, ...]) -> None:
     """Run a benchmark of the repository, from within a checkout of it; results go to benchmarks/results/.
 
-    Further options go to the benchmark: `zoo bench modes --loss hinge --seed 1`; python benchmarks/KIND.py --help lists them.
+    Further options go to the benchmark: `zoo bench modes --loss hinge --seed 1`. python benchmarks/KIND.py --help lists
+    them.
     """
     script = checkout() / "benchmarks" / f"{kind}.py"
     done = subprocess.run([sys.executable, str(script), *(["--check"] if check else []), *more])
@@ -36,7 +37,7 @@ def command(kind: str, check: bool, more: tuple[str, ...]) -> None:
 
 
 def checkout() -> Path:
-    """The repository's folder: the current one, one above it, or the one that contains zoo. Raises ValueError if none is."""
+    """The repository: the current folder, one above it, or the one that contains zoo. Raises ValueError if none is."""
     here = Path(os.path.abspath("."))
     for folder in (here, *here.parents, Path(__file__).resolve().parents[2]):
         if (folder / "benchmarks" / "rows.py").is_file() and (folder / "zoo" / "registry.py").is_file():
