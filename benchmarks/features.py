@@ -50,7 +50,7 @@ class Training:
     SGD with Nesterov momentum 0.9, the learning rate up to ``lr`` over the first fifth and down to 0 (linear), weight
     decay on matrices, label smoothing, random shifts, flips and cutout.
 
-    ``fit``: see ``Feature network.fit``. ``heads``: question -> label of the data set. ``border``: the gray level that shifts
+    ``fit``: how images are fitted to the network. ``heads``: question -> label of the data set. ``border``: the gray level that shifts
     bring in, or None for the mirrored image. ``crop``: the side of the images of the first ``crop_epochs``, parts of
     the whole.
     """
@@ -173,7 +173,7 @@ def images_and_labels(training: Training) -> tuple[Tensor, dict[str, Tensor]]:
     """All training images, uint8 [N, C, R, R] with the network's black border, and the labels of each head."""
     data = open_data(training.dataset)
     border = (training.resolution - data.facts.resolution) // 2
-    x = F.pad(data.arrays["x"], (border,) * 4)  # black, as Feature network.fit pads
+    x = F.pad(data.arrays["x"], (border,) * 4)  # black, as the network pads
     return x, {head: data.labels(key) for head, key in training.heads.items()}
 
 

@@ -75,35 +75,35 @@ def recipe(dataset: str, loss: str, rounds: int = ROUNDS) -> Recipe:
 
 def measure(dataset: str, loss: str, seed: int, rounds: int = ROUNDS) -> dict:
     """Train once; the result line."""
-    made = recipe(dataset, loss, rounds)
+    setting = recipe(dataset, loss, rounds)
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
-        run = train(made, Path(folder) / "run", seed=seed, runtime=Runtime(device="cpu"))
+        run = train(setting, Path(folder) / "run", seed=seed, runtime=Runtime(device="cpu"))
         seconds = time.monotonic() - began
         model = zoo.load(run)
-        if model.card["images"] < made.images:
+        if model.card["images"] < setting.images:
             raise SystemExit("stopped; nothing is written of this run")
         x = model.sample(SAMPLES, seed=0, chunk=1000)
-    found, share = open_data(dataset).count_modes(x, at_least=SAMPLES // 125)
+    modes, share = open_data(dataset).count_modes(x, at_least=SAMPLES // 125)
     command = f"python benchmarks/modes.py --data {dataset} --loss '{loss}' --seed {seed}"
-    numbers = {"dataset": dataset, "loss": loss, "seed": seed, "modes": found, "share": round(share, 4)}
-    return {**numbers, "images": made.images, "seconds": round(seconds, 1), **rows.facts(command, seed)}
+    numbers = {"dataset": dataset, "loss": loss, "seed": seed, "modes": modes, "share": round(share, 4)}
+    return {**numbers, "images": setting.images, "seconds": round(seconds, 1), **rows.facts(command, seed)}
 
 
 def worst(lines: list[dict]) -> dict[tuple[str, str], tuple[int, float, int]]:
     """(set, loss) -> the fewest modes and the smallest share of any seed, and how many seeds there are."""
-    found: dict[tuple[str, str], list[dict]] = {}
+    groups: dict[tuple[str, str], list[dict]] = {}
     for line in lines:
-        found.setdefault((line["dataset"], line["loss"]), []).append(line)
-    return {k: (min(r["modes"] for r in v), min(r["share"] for r in v), len(v)) for k, v in found.items()}
+        groups.setdefault((line["dataset"], line["loss"]), []).append(line)
+    return {k: (min(r["modes"] for r in v), min(r["share"] for r in v), len(v)) for k, v in groups.items()}
 
 
 def check(lines: list[dict]) -> list[str]:
     """What does not hold of the results, a line each."""
-    holdout, wrong = worst(lines), []
+    results, wrong = worst(lines), []
     for dataset, (modes, share) in AT_LEAST.items():
         for loss in MUST:
-            got = holdout.get((dataset, loss))
+            got = results.get((dataset, loss))
             if got is None or got[2] < len(SEEDS) or got[0] < modes or got[1] < share:
                 wrong.append(f"{dataset}, {loss}: {got}, wanted {modes} modes and a share of {share} from 3 seeds")
     return wrong

@@ -402,30 +402,28 @@ def codes(r: Line, lines: Sequence[Line]) -> Cells:
 
 def conditional(r: Line, lines: Sequence[Line]) -> Cells:
     network = r["features"]
+    score = next(k for k in r["scores"] if k.endswith(f"-{network['name']}"))
     return {
-        "class agreement": share(r, f"recognized-{network['name']}"),
+        "class agreement": share(r, score),
         "of real test images": f"{network['accuracy']:.2%}",
         "feature network": f"`{network['name']}`",
     }
 
 
-CLASSIFIERS: dict[str, tuple[str, Callable[[Line, Sequence[Line]], Cells]]] = {  # score -> title and cells of its table
-    "error": ("Classifiers", errors),
-    "information": ("Codes", codes),
-    "class_accuracy": ("Class agreement", conditional),
-}
-
-
 def classifiers() -> str:
     """Error of classifiers, information of codes, agreement of images with the requested class."""
     lines, parts = rows.read("classifiers"), []
-    for score, (heading, cells) in CLASSIFIERS.items():
+    tables: tuple[tuple[str, list[Line], Callable[[Line, Sequence[Line]], Cells]], ...] = (
+        ("Classifiers", [r for r in lines if "error" in r["scores"]], errors),
+        ("Codes", [r for r in lines if "information" in r["scores"]], codes),
+        ("Class agreement", [r for r in lines if r["features"]], conditional),
+    )
+    for heading, chosen, cells in tables:
         body = []
-        for r in lines:
-            if any(k.split("-")[0] == score for k in r["scores"]):
-                name = f"[{r['recipe']}](models/{r['model']}.md) ({log_link(rows.label(r), '../')})"
-                cost = {"images": count(r["images"]), "minutes": rows.minutes(r)}
-                body.append({"": name, "data set": r["dataset"], "seed": r["seed"], **cells(r, lines), **cost})
+        for r in chosen:
+            name = f"[{r['recipe']}](models/{r['model']}.md) ({log_link(rows.label(r), '../')})"
+            cost = {"images": count(r["images"]), "minutes": rows.minutes(r)}
+            body.append({"": name, "data set": r["dataset"], "seed": r["seed"], **cells(r, lines), **cost})
         if body:
             parts.append(f"**{heading}**\n\n{columns(body)}")
     return "\n\n".join([*parts, provenance(lines)]) if parts else NOTHING

@@ -169,8 +169,8 @@ def difference(recipe: Recipe, networks: dict[str, nn.Module], data: Tensor) -> 
             torch.manual_seed(0)
             x, z = loop.reals(8).to(dtype), torch.randn(8, loop.G.latent).to(dtype)
             for loss, network in ((loop.loss_D(x, z), loop.D), (loop.loss_G(z), loop.G)):
-                found = torch.autograd.grad(loss, list(network.parameters()))
-                gradients.setdefault((make, dtype), []).append(torch.cat([g.reshape(-1).double() for g in found]))
+                grads = torch.autograd.grad(loss, list(network.parameters()))
+                gradients.setdefault((make, dtype), []).append(torch.cat([g.reshape(-1).double() for g in grads]))
             if dtype == torch.float32:  # last: a forward pass moves what spectral and batch norm remember
                 with torch.no_grad():
                     outputs.append([loop.G(z), loop.D(x)])
@@ -244,14 +244,14 @@ def rate(side: Engine | Plain) -> float:
 def compare(engine: Engine, other: Plain, pairs: int) -> dict:
     """Both in turns. Their median rates, and the median of the pairs' ratios."""
     engine.round(), other.round()  # the first ones allocate
-    found = []
+    rates = []
     for i in range(pairs):
         if i % 2:  # neither side is always the first
-            found.append((rate(engine), rate(other)))
+            rates.append((rate(engine), rate(other)))
         else:
-            found.append((rate(other), rate(engine))[::-1])
-    mine, theirs = (statistics.median(v) for v in zip(*found, strict=True))
-    ratio = statistics.median(a / b for a, b in found)
+            rates.append((rate(other), rate(engine))[::-1])
+    mine, theirs = (statistics.median(v) for v in zip(*rates, strict=True))
+    ratio = statistics.median(a / b for a, b in rates)
     return {"images_per_second": round(mine, 1), "other": round(theirs, 1), "ratio": round(ratio, 3)}
 
 
@@ -313,15 +313,15 @@ def memory(model: str) -> dict:
         command = [sys.executable, __file__, "--alone", side, "--model", model]
         return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
-    found = [(peak("engine"), peak("plain")) for _ in range(3)]
-    mine, theirs = (statistics.median(v) for v in zip(*found, strict=True))
+    peaks = [(peak("engine"), peak("plain")) for _ in range(3)]
+    mine, theirs = (statistics.median(v) for v in zip(*peaks, strict=True))
     numbers = {"mib": round(mine), "other_mib": round(theirs), "ratio": round(mine / theirs, 3)}
     return {"what": "memory", **shown(setting(model, 64), model), **numbers}
 
 
 def start() -> list[dict]:
     """Processor seconds of a process that does this, the least of ten."""
-    found = []
+    lines = []
     for name, code in {
         "python -c pass": "pass",
         "import zoo": "import zoo, sys; assert 'torch' not in sys.modules",
@@ -333,10 +333,10 @@ def start() -> list[dict]:
             subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=rows.ROOT)
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        found.append(
+        lines.append(
             {"what": "start", "recipe": name, "batch": 0, "width": "", "seconds_to_start": round(min(times), 3)}
         )
-    return found
+    return lines
 
 
 MUST = {"dcgan-cifar10-small": 0.97, "sngan-cifar10-small": 0.97}
