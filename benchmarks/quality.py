@@ -1,21 +1,20 @@
-"""Scores of the shipped weights, beside trivial baselines scored by the same feature network.
+"""Scores of the shipped weights, beside baselines scored by the same feature network.
 
     python benchmarks/quality.py                       # every shipped file, into results/quality.jsonl
     python benchmarks/quality.py sngan-fashion-mnist   # one of them
-    python benchmarks/quality.py --check               # score them again: has one moved, is one too bad to ship?
-    python benchmarks/quality.py --baselines           # what a score is worth, on each data set that a run was trained on
+    python benchmarks/quality.py --check               # score them again: has one changed, is one too bad to ship?
+    python benchmarks/quality.py --baselines           # baselines on each data set that a run was trained on
     python benchmarks/quality.py --baselines mnist     # on one of them
 
-``--check`` draws the same 10,000 samples (a translator: all held-out pairs) again: exit status 1 where a file's content, a
-score or what it depends on is not the committed one's. A score may differ by its noise, which is in its line: three times its
-standard deviation over eight disjoint sets of 10,000 samples (near-copies: three times its standard error; a translator, which
-draws nothing: a thousandth of the score), of a share of images at least two of them. The distance of the baselines that weights must
-beat is made again too.
+``--check`` draws the same 10,000 samples (a translator: all held-out pairs) again: exit status 1 if a file's content, a
+score or what it depends on differs from the committed line. A score may differ by its noise, which is in the line:
+three standard deviations over eight disjoint sets of 10,000 samples (near-copies: three standard errors; a translator,
+which draws nothing: a thousandth of the score), and for a share of images by at least two of them. The distances of the
+baselines that weights must beat are computed again too.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import statistics
@@ -23,6 +22,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import click
 import rows
 import torch
 from torch import Tensor, nn
@@ -48,12 +48,12 @@ def rounded(found: dict[str, float]) -> dict[str, float]:
 
 
 def ways(model: Model) -> Iterable[str]:
-    """The directions of a translator; one without a name for all else."""
+    """The directions of a translator; for other models one without a name."""
     return [model.domains.get(d, d) for d in model.to_network] if model.verb == "translate" else [""]
 
 
 def score(what: Any, to: str = "", seed: int = 0, **how: Any) -> dict[str, Any]:
-    """A line's scores, and all that they depend on."""
+    """A line's scores, and the protocol that they depend on."""
     chosen = {"metrics": TRANSLATED, "to": to} if to else {"metrics": GENERATED, "n": COUNT, "seed": seed}
     found = zoo.evaluate(what, **{**chosen, **how})
     return {
@@ -82,7 +82,10 @@ def disturbed(name: str, by: float) -> Model:
 
 
 def noise_of(row: Line, others: list[dict[str, float]], errors: dict[str, float]) -> dict[str, float]:
-    """By how much each score of a line may differ. ``others``: scores of other sets of samples, ``errors``: standard errors."""
+    """By how much each score of a line may differ.
+
+    ``others``: scores of other sets of samples; ``errors``: standard errors.
+    """
     found = {}
     for key, value in row["scores"].items():
         draw = [scores[key] for scores in others if key in scores]
@@ -95,8 +98,10 @@ def noise_of(row: Line, others: list[dict[str, float]], errors: dict[str, float]
 
 
 def lines_of(name: str, anew: bool = True) -> Iterable[Line]:
-    """The lines of shipped weights, one for each direction. ``anew``: with the noise of each score, and with what the same
-    weights score when they are ``disturbed``."""
+    """The lines of shipped weights, one for each direction.
+
+    ``anew``: with the noise of each score, and with the scores of the same weights when they are ``disturbed``.
+    """
     for to in ways(zoo.load(name)):
         row = {"what": name, "kind": "weights", **score(name, to)}
         if anew:
@@ -111,7 +116,7 @@ def lines_of(name: str, anew: bool = True) -> Iterable[Line]:
 
 
 class Drawn(nn.Module):
-    """A translator that shows one of some images [N, C, H, W] in [-1, 1], whatever it is given: which one, its sum says."""
+    """A translator that returns one of some images [N, C, H, W] in [-1, 1], chosen by the sum of its input."""
 
     def __init__(self, images: Tensor):
         super().__init__()
@@ -133,8 +138,11 @@ class Shift(nn.Module):
 
 
 def trivial_translators(name: str) -> Iterable[tuple[str, Model]]:
-    """Translators of the same domains that know nothing: one leaves images as they are, one shifts their mean color, one
-    shows real images of the other domain, from the training images, that have nothing to do with what it was given."""
+    """Translators of the same domains that know nothing.
+
+    One leaves images as they are, one shifts their mean color, one returns real images of the other domain, from the
+    training images, whatever its input is.
+    """
     model = zoo.load(name)
 
     def color(source: Tensor, target: Tensor) -> Tensor:
@@ -166,13 +174,15 @@ def trained_on(name: str) -> str:
 
 
 def translator(dataset: str) -> str | None:
-    """The weights shipped for a data set that translate; None where there are none."""
+    """The weights shipped for a data set that translate; None if there are none."""
     return next((n for n in zoo.list_weights() if trained_on(n) == dataset and zoo.load(n).verb == "translate"), None)
 
 
 def baselines_of(dataset: str, only: Sequence[str] = (), **how: Any) -> Iterable[Line]:
-    """What stands beside the models trained on a data set; where weights shipped for it translate, beside those. ``only``: these
-    of them; ``how``: see ``score``."""
+    """The baselines of a data set: translators if weights shipped for it translate, else generators.
+
+    ``only``: these of them; ``how``: see ``score``.
+    """
     name = translator(dataset)
     if name is not None:
         for known, model in trivial_translators(name):
@@ -191,7 +201,7 @@ def baselines_of(dataset: str, only: Sequence[str] = (), **how: Any) -> Iterable
 
 
 def bars(dataset: str) -> Iterable[Line]:
-    """The distances of those that a data set's shipped weights must beat, made again."""
+    """The distances that a data set's shipped weights must beat, computed again."""
     return baselines_of(dataset, BARS["translate" if translator(dataset) else "sample"], metrics=("fd",))
 
 
@@ -199,9 +209,12 @@ def bars(dataset: str) -> Iterable[Line]:
 
 
 def unworthy(row: Line, lines: list[Line]) -> list[str]:
-    """What keeps weights from being shipped, a line each (design: below the mixture of 100 local Gaussians, recall at least
-    0.3, near-copies at most 1 %; a translator: nearer to the pairs, and to the other domain, than translators that know
-    nothing). Weights with noise in them must score worse."""
+    """What keeps weights from being shipped, a line each.
+
+    Images must be nearer than the mixture of 100 local Gaussians, with a recall of at least 0.3 and near-copies of at
+    most 1 %; a translator must be nearer to the pairs, and to the other domain, than translators that know nothing.
+    Weights with noise in them must score worse.
+    """
     beside = {r["what"]: r["scores"] for r in lines if (r["to"], r["dataset"]) == (row["to"], row["dataset"])}
     found, who, wrong = row["scores"], f"{row['what']} {row['to']}".strip(), []
     values = [*found.values(), *row["noise"].values(), *row["disturbed"].values()]
@@ -296,28 +309,28 @@ def check(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(wrong))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="shipped weights, with --baselines data sets; by default all")
-    parser.add_argument("--baselines", action="store_true", help="what stands beside them, instead of themselves")
-    parser.add_argument("--check", action="store_true")
-    arguments = parser.parse_args(argv)
-    if arguments.check and arguments.baselines:
-        parser.error(
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.argument("names", nargs=-1)
+@click.option("--baselines", is_flag=True, help="Score the baselines beside the weights, instead of the weights.")
+@click.option("--check", "checking", is_flag=True, help="Exit with 1 if the committed scores do not hold.")
+def command(names: tuple[str, ...], baselines: bool, checking: bool) -> int:
+    """Score NAMES, shipped weights (with --baselines: data sets), by default all, into results/quality.jsonl."""
+    if checking and baselines:
+        raise click.UsageError(
             "--baselines --check: the baselines that matter are checked with the weights; leave --baselines out"
         )
-    if arguments.check:
-        wrong = check(arguments.names or zoo.list_weights())
+    if checking:
+        wrong = check(names or zoo.list_weights())
         print("\n".join(wrong) or "quality: the committed scores hold")
         return int(bool(wrong))
-    known = sorted({r["dataset"] for r in rows.read("learned")}) if arguments.baselines else zoo.list_weights()
-    for name in arguments.names or known:
-        command = f"python benchmarks/quality.py {'--baselines ' if arguments.baselines else ''}{name}"
-        for row in (baselines_of if arguments.baselines else lines_of)(name):
-            rows.write("quality", row | rows.facts(command, 0), ("kind", "dataset", "what", "to"))
+    known = sorted({r["dataset"] for r in rows.read("runs")}) if baselines else zoo.list_weights()
+    for name in names or known:
+        shell = f"python benchmarks/quality.py {'--baselines ' if baselines else ''}{name}"
+        for row in (baselines_of if baselines else lines_of)(name):
+            rows.write("quality", row | rows.facts(shell, 0), ("kind", "dataset", "what", "to"))
             print(f"{row['dataset']}: {row['what']} {row['to']} {json.dumps(row['scores'])}", flush=True)
     return 0
 
 
 if __name__ == "__main__":
-    rows.run(main)
+    raise SystemExit(rows.run(command))

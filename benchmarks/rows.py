@@ -1,15 +1,16 @@
-"""Result lines: what every benchmark writes beside its numbers, and where."""
+"""Result lines: what every benchmark writes beside its numbers, and where. The seven scripts share this file."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import click
 
 from zoo import settings
 
@@ -17,18 +18,27 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """A benchmark's ``main`` from a shell: a user's mistake is one line and exit status 2."""
+def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
+    """Run a benchmark's command; the exit status. A user's mistake is one line on stderr and status 2."""
     try:
-        status = main()
+        status = command.main(arguments, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        return 0
+    except click.ClickException as error:
+        message, status = error.format_message(), error.exit_code
     except (ValueError, OSError) as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        status = 2
-    sys.exit(status)
+        message, status = str(error), 2
+    except click.Abort:
+        message, status = "interrupted", 130
+    else:
+        return int(status or 0)
+    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
+    return status
 
 
 def commit() -> str:
-    """The commit that is measured, with "-dirty" where files differ from it (result lines and tables apart); "unknown" where
+    """The commit that is measured, with "-dirty" if files differ from it (result lines and tables apart); "unknown" if
     the files are no checkout of their own, as in a source archive."""
 
     def git(*arguments: str) -> str:
@@ -53,7 +63,7 @@ def machine() -> str:
 
 
 def facts(command: str, seed: int) -> dict[str, Any]:
-    """What every line says of how it came about."""
+    """How a line came about: the same keys in every results file."""
     import torch
 
     from zoo.version import __version__
@@ -63,24 +73,24 @@ def facts(command: str, seed: int) -> dict[str, Any]:
 
 
 def training(recipe: Any, seed: int) -> str:
-    """The command that trains a recipe again; with its budget, where that is not the one that its name has."""
-
+    """The command that trains a recipe again; with its budget, if that is not the one that its name has."""
     variant = f" --variant {recipe.variant}" if recipe.variant else ""
     images = "" if recipe.images == settings.find(recipe.name).images else f" --images {recipe.images}"
     return f"zoo train {recipe.model} --dataset {recipe.dataset}{variant}{images} --seed {seed}"
 
 
-def trained_on(holdout: Mapping[str, Any]) -> str:
-    """The machines of a run, from what its folder's recipe.json holds: accelerator or processor, threads, torch's version."""
-    said = []
-    for m in holdout["machines"]:
+def trained_on(settings: Mapping[str, Any]) -> str:
+    """The machines of a run, from its folder's recipe.json: accelerator or processor, threads, torch's version."""
+    machines = []
+    for m in settings["machines"]:
         threads = f"{m['processor']}, {m['threads']} thread{'s' if m['threads'] > 1 else ''}"
-        said.append(f"{threads if m['device'] == 'cpu' else m['device']}, torch {m['versions']['torch']}")
-    return ", then ".join(dict.fromkeys(said))
+        machines.append(f"{threads if m['device'] == 'cpu' else m['device']}, torch {m['versions']['torch']}")
+    return ", then ".join(dict.fromkeys(machines))
 
 
 JOINED = {  # commits of lines that were later joined with others into one, beaf6d755e
-    "069aea2479", "113a23a684", "20e52f1373", "353c694e4d", "7c1dab7d49", "8b0c4a1eca", "aa1b83e657", "b6c3ad7", "de562b1ef1",
+    "069aea2479", "113a23a684", "20e52f1373", "353c694e4d", "7c1dab7d49",
+    "8b0c4a1eca", "aa1b83e657", "b6c3ad7", "de562b1ef1",
 }  # fmt: skip
 
 
@@ -90,54 +100,31 @@ def outdated(row: Mapping[str, Any]) -> bool:
 
 
 def label(row: Mapping[str, Any]) -> str:
-    """The name of a run's log and grid: its recipe's, with the seed where that is not 0."""
+    """The name of a run's log and grid: its recipe's, with the seed if that is not 0."""
     return row["recipe"] + (f"-seed-{row['seed']}" if row["seed"] else "")
 
 
 def minutes(row: Mapping[str, Any]) -> str:
-    """How long a run took, and on what: "27 (AMD EPYC)". A line that does not say was trained where it was scored."""
+    """How long a run took, and on what: "27 (AMD EPYC)". A line without ``trained_on`` was trained on its machine."""
     machine = row.get("trained_on", row["machine"])
     return f"{row['seconds'] / 60:.0f} ({machine.split(',')[0]})"
 
 
 def read(name: str) -> list[dict[str, Any]]:
-    """The lines of ``results/NAME.jsonl``; none where there is no such file."""
+    """The lines of ``results/NAME.jsonl``; none if there is no such file."""
     path = RESULTS / f"{name}.jsonl"
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def write(name: str, row: Mapping[str, Any], keys: Sequence[str]) -> None:
     """Put a line into ``results/NAME.jsonl``, in place of the one that agrees with it in ``keys``; sorted by them."""
-    kept = [r for r in read(name) if any(r[k] != row[k] for k in keys)]
-    rows = sorted([*kept, row], key=lambda r: [str(r[k]) for k in keys])
+    others = [r for r in read(name) if any(r[k] != row[k] for k in keys)]
+    rows = sorted([*others, row], key=lambda r: [str(r[k]) for k in keys])
     RESULTS.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(r) + "\n" for r in rows)
     (RESULTS / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
 
 def distance(scores: Mapping[str, float]) -> float:
-    """The Frechet distance among scores, whichever feature network's."""
+    """The Frechet distance among scores, by whichever feature network."""
     return next(v for k, v in scores.items() if k.startswith("fd-"))
-
-
-def checking(doc: str, argv: Sequence[str] | None = None) -> bool:
-    """Whether a script that writes files was only asked to ``--check`` them, its one option."""
-    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
-    parser.add_argument(
-        "--check", action="store_true", help="only say which files are out of date; exit status 1 if any"
-    )
-    return parser.parse_args(argv).check
-
-
-def settle(made: Mapping[Path, str], check: bool, gone: Sequence[Path] = ()) -> int:
-    """Write the generated files ``made`` where they differ and remove those that are ``gone``; with ``check`` only say
-    which. The exit status: 1 where something was out of date and is left so."""
-    stale = [*gone, *(p for p, text in made.items() if not p.exists() or p.read_text(encoding="utf-8") != text)]
-    for path in stale:
-        print(f"{'out of date' if check else 'written' if path in made else 'removed'}: {path.relative_to(ROOT)}")
-        if not check and path in made:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(made[path], encoding="utf-8")
-        elif not check:
-            path.unlink()
-    return int(check and bool(stale))

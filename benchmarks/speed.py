@@ -2,22 +2,21 @@
 
     python benchmarks/speed.py                  # everything, into results/speed.jsonl
     python benchmarks/speed.py --only overhead  # one part: overhead, memory, layers, exact, start
-    python benchmarks/speed.py --check          # do the committed results hold what must hold?
+    python benchmarks/speed.py --check          # do the committed results hold?
 
 *overhead*: the engine against a plain loop (below) over the same networks and the same arithmetic: folded resampling,
-channels_last, fused Adam, D frozen while G learns. *memory*: their peaks, each in a process of its own, the engine with
-its whole run (log, grids, checkpoints, exported weights). *layers*: the engine against the same loop over networks as most
-public code has them: a convolution after nearest x2 and before pooling, shortcuts on the large image, contiguous layout,
-D's weight gradients computed in G's step and thrown away. *exact*: how far those networks' outputs and gradients are from
-ours. *start*: ``zoo list`` and ``import zoo``.
+channels_last, fused Adam, D frozen in G's step. *memory*: their peaks, each in a process of its own, the engine with
+its whole run (log, grids, checkpoints, exported weights). *layers*: the engine against the same loop over networks as
+most public code has them: a convolution after nearest x2 and before pooling, shortcuts on the large image, contiguous
+layout, D's weight gradients computed in G's step and discarded. *exact*: how far those networks' outputs and gradients
+are from ours. *start*: ``zoo list`` and ``import zoo``.
 
-Both sides of a ratio take turns, a round each, and the ratio is the median over these pairs. Time is the processor's on
-one thread, which other work on the machine hardly moves. Images are those that D sees, as in every log.
+Both sides of a ratio alternate, a round each, and the ratio is the median over these pairs. Time is CPU time on one
+thread, which other work on the machine hardly changes. Images are real images, as in every log.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import dataclasses
 import json
@@ -27,9 +26,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import click
 import rows
 import torch
 import torch.nn.functional as F
@@ -144,8 +144,10 @@ class Unfolded(layers.Conv2d):
 
 
 def unfolded(network: nn.Module) -> nn.Module:
-    """A twin with the same weights and buffers, in contiguous layout. The first shortcut of a discriminator pools the image
-    before its 1x1 convolution in public code, too."""
+    """A twin with the same weights and buffers, in contiguous layout.
+
+    The first shortcut of a discriminator pools the image before its 1x1 convolution in public code, too.
+    """
     twin = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     for module in twin.modules():
         if isinstance(module, layers.Conv2d) and (module.kernel_size != (1, 1) or module.in_channels > 4):
@@ -154,9 +156,12 @@ def unfolded(network: nn.Module) -> nn.Module:
 
 
 def difference(recipe: Recipe, networks: dict[str, nn.Module], data: Tensor) -> dict[str, float]:
-    """Relative differences (in norm) between folded and unfolded networks, the largest of both players: of G's images and D's
-    scores and, in float64, of the losses' gradients (``difference``); of the gradients in float32 (``float32``), beside
-    what float32 alone does to the unfolded networks' (``rounding``): it changes the sides of some ReLUs."""
+    """Relative differences (in norm) between folded and unfolded networks, the largest of both players.
+
+    ``difference``: of G's images and D's scores and, in float64, of the losses' gradients. ``float32``: of the
+    gradients in float32. ``rounding``: of the unfolded networks' gradients in float32 and in float64, for comparison:
+    rounding changes the sign of the input of some ReLUs.
+    """
     outputs, gradients = [], {}
     for make, layout in ((copy.deepcopy, torch.channels_last), (unfolded, torch.contiguous_format)):
         for dtype in (torch.float32, torch.float64):
@@ -164,8 +169,8 @@ def difference(recipe: Recipe, networks: dict[str, nn.Module], data: Tensor) -> 
             torch.manual_seed(0)
             x, z = loop.reals(8).to(dtype), torch.randn(8, loop.G.latent).to(dtype)
             for loss, network in ((loop.loss_D(x, z), loop.D), (loop.loss_G(z), loop.G)):
-                found = torch.autograd.grad(loss, list(network.parameters()))
-                gradients.setdefault((make, dtype), []).append(torch.cat([g.reshape(-1).double() for g in found]))
+                grads = torch.autograd.grad(loss, list(network.parameters()))
+                gradients.setdefault((make, dtype), []).append(torch.cat([g.reshape(-1).double() for g in grads]))
             if dtype == torch.float32:  # last: a forward pass moves what spectral and batch norm remember
                 with torch.no_grad():
                     outputs.append([loop.G(z), loop.D(x)])
@@ -187,7 +192,7 @@ def difference(recipe: Recipe, networks: dict[str, nn.Module], data: Tensor) -> 
 
 
 def setting(name: str, batch: int | None = None, width: int | None = None) -> Recipe:
-    """A recipe of the registry, with another batch or width where they are given."""
+    """A recipe of the registry, with another batch or width if they are not None."""
     recipe = settings.find(name)
     networks = dict(recipe.networks)
     if width:
@@ -239,14 +244,14 @@ def rate(side: Engine | Plain) -> float:
 def compare(engine: Engine, other: Plain, pairs: int) -> dict:
     """Both in turns. Their median rates, and the median of the pairs' ratios."""
     engine.round(), other.round()  # the first ones allocate
-    found = []
+    rates = []
     for i in range(pairs):
         if i % 2:  # neither side is always the first
-            found.append((rate(engine), rate(other)))
+            rates.append((rate(engine), rate(other)))
         else:
-            found.append((rate(other), rate(engine))[::-1])
-    mine, theirs = (statistics.median(v) for v in zip(*found, strict=True))
-    ratio = statistics.median(a / b for a, b in found)
+            rates.append((rate(other), rate(engine))[::-1])
+    mine, theirs = (statistics.median(v) for v in zip(*rates, strict=True))
+    ratio = statistics.median(a / b for a, b in rates)
     return {"images_per_second": round(mine, 1), "other": round(theirs, 1), "ratio": round(ratio, 3)}
 
 
@@ -288,7 +293,7 @@ def exact(model: str) -> dict:
     return {"what": "exact", **shown(recipe, model), **difference(recipe, Engine(recipe, data).networks(), data)}
 
 
-def alone(side: str, model: str, rounds: int = 20) -> float:
+def peak_memory(side: str, model: str, rounds: int = 20) -> float:
     """Peak resident memory of this process, in MiB, after training ``rounds`` rounds of 64."""
     recipe = setting(model, 64)
     data = pictures(recipe)
@@ -308,15 +313,15 @@ def memory(model: str) -> dict:
         command = [sys.executable, __file__, "--alone", side, "--model", model]
         return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
-    found = [(peak("engine"), peak("plain")) for _ in range(3)]
-    mine, theirs = (statistics.median(v) for v in zip(*found, strict=True))
+    peaks = [(peak("engine"), peak("plain")) for _ in range(3)]
+    mine, theirs = (statistics.median(v) for v in zip(*peaks, strict=True))
     numbers = {"mib": round(mine), "other_mib": round(theirs), "ratio": round(mine / theirs, 3)}
     return {"what": "memory", **shown(setting(model, 64), model), **numbers}
 
 
 def start() -> list[dict]:
     """Processor seconds of a process that does this, the least of ten."""
-    found = []
+    lines = []
     for name, code in {
         "python -c pass": "pass",
         "import zoo": "import zoo, sys; assert 'torch' not in sys.modules",
@@ -328,10 +333,10 @@ def start() -> list[dict]:
             subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=rows.ROOT)
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        found.append(
+        lines.append(
             {"what": "start", "recipe": name, "batch": 0, "width": "", "seconds_to_start": round(min(times), 3)}
         )
-    return found
+    return lines
 
 
 MUST = {"dcgan-cifar10-small": 0.97, "sngan-cifar10-small": 0.97}
@@ -361,39 +366,40 @@ def check(lines: list[dict]) -> list[str]:
     return wrong
 
 
-def main() -> None:
-    parts = {
-        "overhead": lambda: (overhead(*o) for o in OVERHEAD),
-        "memory": lambda: map(memory, MEMORY),
-        "layers": lambda: map(faster, LAYERS),
-        "exact": lambda: map(exact, LAYERS),
-        "start": start,
-    }
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=list(parts), default=list(parts))
-    parser.add_argument("--check", action="store_true")
-    parser.add_argument("--alone", choices=("engine", "plain"), help=argparse.SUPPRESS)
-    parser.add_argument("--model", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+PARTS: dict[str, Callable[[], Iterable[dict]]] = {
+    "overhead": lambda: (overhead(*o) for o in OVERHEAD),
+    "memory": lambda: map(memory, MEMORY),
+    "layers": lambda: map(faster, LAYERS),
+    "exact": lambda: map(exact, LAYERS),
+    "start": start,
+}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.option("--only", multiple=True, default=[*PARTS], type=click.Choice([*PARTS]), help="Parts; default: all.")
+@click.option("--check", "checking", is_flag=True, help="Exit with 1 if the committed results do not hold.")
+@click.option("--alone", type=click.Choice(["engine", "plain"]), hidden=True)
+@click.option("--model", hidden=True)
+def command(only: tuple[str, ...], checking: bool, alone: str | None, model: str) -> int:
+    """Measure the engine beside a plain loop, on one thread, into results/speed.jsonl."""
     torch.set_num_threads(1)
-    if arguments.check:
+    if checking:
         wrong = check(rows.read("speed"))
-        print("\n".join(wrong) or "speed: all that must hold holds")
-        sys.exit(bool(wrong))
-    if arguments.alone:
-        print(alone(arguments.alone, arguments.model))
-        return
-    for part in arguments.only:
+        print("\n".join(wrong) or "speed: the committed results hold")
+        return int(bool(wrong))
+    if alone:
+        print(peak_memory(alone, model))
+        return 0
+    for part in only:
         began = time.monotonic()
-        for row in parts[part]():
+        for row in PARTS[part]():
             print(json.dumps(row), flush=True)
-            row |= {
-                "seconds": round(time.monotonic() - began, 1),
-                **rows.facts(f"python benchmarks/speed.py --only {part}", 0),
-            }
-            rows.write("speed", row, ("what", "recipe", "batch", "width"))
+            seconds = {"seconds": round(time.monotonic() - began, 1)}
+            facts = rows.facts(f"python benchmarks/speed.py --only {part}", 0)
+            rows.write("speed", row | seconds | facts, ("what", "recipe", "batch", "width"))
             began = time.monotonic()
+    return 0
 
 
 if __name__ == "__main__":
-    rows.run(main)
+    raise SystemExit(rows.run(command))

@@ -3,6 +3,7 @@
 import importlib
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import torch
 
 from zoo import hub, settings
 from zoo.data import facts
+from zoo.engine import checkpoint
 from zoo.engine.stage import build_networks, resolve
 from zoo.files import tensor_hash
-from zoo.metrics import feature_networks
-from zoo.metrics import statistics
+from zoo.metrics import feature_networks, statistics
 from zoo.metrics.baselines import Gaussian
 from zoo.metrics.features import Features
 from zoo.recipe import decode
@@ -36,12 +37,13 @@ def benchmark(monkeypatch):
 
 @pytest.fixture
 def quality(benchmark, monkeypatch):
-    """The benchmark, with few samples and few scores."""
+    """The benchmark with few samples and few scores; ``quality.run(*arguments)`` is its exit status."""
     quality = benchmark("quality")
     monkeypatch.setattr(quality, "COUNT", 1000)
     monkeypatch.setattr(quality, "SETS", 3)
     monkeypatch.setattr(quality, "USUAL", ("fd", "recall"))
     monkeypatch.setattr(quality, "GENERATED", ("fd", "recall", "near-copies"))
+    quality.run = lambda *arguments: quality.rows.run(quality.command, arguments)
     return quality
 
 
@@ -61,19 +63,19 @@ def test_changed_weights_turn_the_check_red(quality, tmp_path, monkeypatch, caps
     (shipped / "index.json").write_text(json.dumps({name: entry}))
     monkeypatch.setattr(hub, "SHIPPED", shipped)
     monkeypatch.setattr(quality.rows, "RESULTS", tmp_path / "results")
-    assert quality.main([name]) == 0
+    assert quality.run(name) == 0
     (row,) = quality.rows.read("quality")
-    assert quality.main(["--check"]) == 1
+    assert quality.run("--check") == 1
     assert "'mixture of 100 local Gaussians' has no line on fashion-mnist" in capsys.readouterr().out
     (bar,) = quality.bars("fashion-mnist")
     known = {**row, "what": "mixture of 100 local Gaussians", "kind": "baseline"}
     known["scores"] = dict.fromkeys(row["scores"], 100.0)
     quality.rows.write("quality", known, ("kind", "dataset", "what", "to"))
-    assert quality.main(["--check"]) == 1
+    assert quality.run("--check") == 1
     assert "the committed line has 100.0" in capsys.readouterr().out
     known["scores"] |= bar["scores"]
     quality.rows.write("quality", known, ("kind", "dataset", "what", "to"))
-    assert quality.main(["--check"]) == 0
+    assert quality.run("--check") == 0
 
     def ship(model, card):
         hub.save_weights(shipped / file.name, model.networks, card, half=True)
@@ -92,14 +94,14 @@ def test_changed_weights_turn_the_check_red(quality, tmp_path, monkeypatch, caps
 
         elsewhere.setattr(Features, "__call__", lambda self, x: tuple(map(near, look(self, x))))
         elsewhere.setattr(statistics, "recall", lambda path: {k: near(v) for k, v in recall(path).items()})
-        assert quality.main(["--check"]) == 0, capsys.readouterr().out
+        assert quality.run("--check") == 0, capsys.readouterr().out
 
     ship(quality.disturbed(name, 0.2), model.card)
-    assert quality.main(["--check"]) == 1
+    assert quality.run("--check") == 1
     said = capsys.readouterr().out
     assert "of other weights" in said and "fd-fashion-mnist is" in said
 
-    measured = {**known["protocol"], "features_hash": "of another feature network"}
+    measured = {**known["protocol"], "features_hash": "of another network"}
     assert quality.other_feature_networks(
         row, [{**known, "protocol": measured}]
     ) and not quality.other_feature_networks(row, [known])
@@ -158,10 +160,10 @@ def test_what_may_not_be_shipped(quality):
 
 
 def test_a_changed_result_turns_the_tables_red(benchmark, tmp_path, monkeypatch, capsys):
-    table = benchmark("table")
-    results = shutil.copytree(table.rows.RESULTS, tmp_path / "results")
-    monkeypatch.setattr(table.rows, "RESULTS", results)
-    assert table.main(["--check"]) == 0
+    render = benchmark("render")
+    results = shutil.copytree(render.rows.RESULTS, tmp_path / "results")
+    monkeypatch.setattr(render.rows, "RESULTS", results)
+    assert render.rows.run(render.command, ["--check"]) == 0
     text = (results / "quality.jsonl").read_text()
     (value,) = {
         str(r["scores"]["fd-fashion-mnist"])
@@ -169,15 +171,16 @@ def test_a_changed_result_turns_the_tables_red(benchmark, tmp_path, monkeypatch,
         if r["what"] == "dcgan-fashion-mnist"
     }
     (results / "quality.jsonl").write_text(text.replace(value, "9.5"))
-    assert table.main(["--check"]) == 1
-    assert "out of date: README.md" in capsys.readouterr().out
+    assert render.rows.run(render.command, ["--check"]) == 1
+    out = capsys.readouterr().out
+    assert "out of date: README.md" in out and "out of date: docs/results.md" in out
 
 
 def test_two_runs_of_one_seed_are_compared_whole(benchmark):
-    same = benchmark("spread").same
+    equal = benchmark("measure").equal
     a = {"game.G.weight": torch.ones(2), "optimizer.G.step": torch.ones(())}
-    assert same(a, {k: v.clone() for k, v in a.items()})
-    assert not same(a, {**a, "optimizer.G.step": torch.zeros(())}) and not same(a, {"game.G.weight": torch.ones(2)})
+    assert equal(a, {k: v.clone() for k, v in a.items()})
+    assert not equal(a, {**a, "optimizer.G.step": torch.zeros(())}) and not equal(a, {"game.G.weight": torch.ones(2)})
 
 
 def test_lines_of_a_changed_setting_say_so(benchmark):
@@ -191,7 +194,7 @@ def test_steps_are_those_that_were_played(benchmark):
     """WGAN's bursts of critic steps among them: ten rounds hold one step of G each, and 10 * 100 of the critic."""
     recipe = resolve(settings.find("wgan-lsun-bedroom-mlp"), facts("lsun-bedroom"))
     networks = build_networks(recipe, device="meta")
-    ((critic, steps), (_, generator)) = benchmark("learned").played(recipe, networks, 0, 10)[0]
+    ((critic, steps), (_, generator)) = benchmark("measure").played(recipe, networks, 0, 10)[0]
     assert critic["players"] == ["D"] and (steps, generator) == (1000, 10)
 
 
@@ -227,17 +230,15 @@ def test_bench_runs_the_checkouts_own(monkeypatch):
 
 
 def test_the_page_shows_the_help_that_the_command_shows(benchmark, monkeypatch, shell):
-    pages = benchmark("pages")
-
-    made = pages.command_page()
+    page = benchmark("render").command_page()
     monkeypatch.setenv("COLUMNS", "112")  # two of margin
     for verb in ("train", "resume"):
-        assert "\n".join(line.rstrip() for line in shell(verb, "-h").out.strip().splitlines()) in made
+        assert "\n".join(line.rstrip() for line in shell(verb, "-h").out.strip().splitlines()) in page
 
 
 def trained() -> dict[str, dict]:
     """The committed lines of trained recipes, of each that of seed 0."""
-    lines = map(json.loads, (ROOT / "benchmarks/results/learned.jsonl").open())
+    lines = map(json.loads, (ROOT / "benchmarks/results/runs.jsonl").open())
     return {row["recipe"]: row for row in lines if not row["seed"]}
 
 
@@ -250,18 +251,18 @@ def test_shipped_weights_are_what_their_recipes_make():
 
 
 def test_runs_beat_a_gaussian_in_ten_principal_components(benchmark):
-    """Every committed line of a generator, of whatever seed: who does not has learned nothing that a covariance does not know."""
+    """Every committed line of a generator, of any seed: a run that does not has learned no more than a covariance."""
     rows = benchmark("rows")
     known = {r["dataset"]: rows.distance(r["scores"]) for r in rows.read("quality") if r["what"] == Gaussian.name}
-    runs = [r for r in rows.read("learned") if "" in r["end"]]
+    runs = [r for r in rows.read("runs") if "" in r["end"]]
     assert {r["dataset"] for r in runs} == set(known)
     assert not [(r["recipe"], r["seed"]) for r in runs if rows.distance(r["end"][""]) >= known[r["dataset"]]]
 
 
-def test_rulers_are_sane_and_of_the_files_that_ship(benchmark):
-    """Every committed answer is yes, and given for these feature networks and these weights."""
+def test_feature_networks_are_sane_and_of_the_files_that_ship(benchmark):
+    """Every committed answer is yes, and is of these networks and these weights."""
     rows, shipped = benchmark("rows"), hub.index()
-    lines = {r["feature network"]: r for r in rows.read("feature networks")}
+    lines = {r["features"]: r for r in rows.read("features")}
     assert set(lines) == set(feature_networks.names())
     for name, r in lines.items():
         assert all(r["sane"].values()) and {"blur", "noise", "dropped", "accuracy"} <= set(r["sane"]), (name, r["sane"])
@@ -275,11 +276,12 @@ def test_rulers_are_sane_and_of_the_files_that_ship(benchmark):
     assert all(r["same_weights"] for r in rows.read("spread"))
 
 
-def test_files_are_told_apart_where_no_sets_overlap(benchmark):
-    order, distinguishable = benchmark("feature networks").order, benchmark("feature networks").distinguishable
+def test_files_are_ranked_if_no_sets_overlap(benchmark):
+    features = benchmark("features")
+    order, rankings = features.order, features.rankings
     assert [order([1, 2], b) for b in ([3, 4], [2, 3], [0, 0.5])] == [-1, 0, 1]
     files = {n: {"by": by} for n, by in {"a": [[1, 2], [1, 2]], "b": [[3, 4], [1, 3]], "c": [[5, 6], [0, 0.5]]}.items()}
-    assert distinguishable(files) == {"alike": 0, "opposite": 2, "one": 1, "neither": 0}
+    assert rankings(files) == {"alike": 0, "opposite": 2, "one": 1, "neither": 0}
 
 
 def test_no_line_is_of_changed_files(benchmark):
@@ -291,33 +293,75 @@ def test_no_line_is_of_changed_files(benchmark):
         ], path
 
 
-def test_what_models_say_is_what_they_must(benchmark):
-    """From labels, codes and encoders: at least 30 % fewer errors than the same classifier on the labels alone; 1.5 nat, and 70 % of
-    MNIST's digits by the code; 5 points over a random encoder; 85 % of the pixels of coupled digits, more than of two GANs."""
-    table, rows = benchmark("table"), benchmark("rows")
-    label_scores, seen = rows.read("meaning"), set()
-    for r in label_scores:
+def test_classifiers_codes_and_encoders_reach_their_bounds(benchmark):
+    """At least 30 % fewer errors than the same classifier on the labels alone; 1.5 nat, and 70 % of MNIST's digits by
+    the code; 5 points over a random encoder; 85 % of the pixels of coupled digits, more than of two GANs."""
+    render, rows = benchmark("render"), benchmark("rows")
+    lines, models = rows.read("classifiers"), set()
+    for r in lines:
         if "error" in r["scores"] and r["verb"] != "classify":
-            alone = table.alone(r, label_scores)
+            alone = render.alone(r, lines)
             assert r["scores"]["error"] <= 0.7 * alone["scores"]["error"], r["recipe"]
-            seen.add(r["model"])
+            models.add(r["model"])
         if "information" in r["scores"]:
             assert r["scores"]["information"] > 1.5, r["recipe"]
             assert r["dataset"] != "mnist" or r["scores"]["code-accuracy"] >= 0.7, (r["recipe"], r["seed"])
-            seen.add(r["model"])
+            models.add(r["model"])
     for r in rows.read("encoders"):
         more = (
             5 if "-fashion-mnist" in r["recipe"] else 0
         )  # of digits a random code says too much to leave room for 5 points
         for score, value in r["code"]["trained"].items():
             assert value > r["code"]["random"][score] + more, (r["recipe"], score)
-        seen.add(r["recipe"].split("-")[0])
+        models.add(r["recipe"].split("-")[0])
     pairs = {r["recipe"]: r["agreement"] for r in rows.read("coupled")}
     assert pairs["cogan-mnist-small"] >= max(0.85, pairs["cogan-mnist-uncoupled-small"] + 0.03)
-    assert seen == {"improved-gan", "triplegan", "infogan", "bigan", "vaegan"}
+    assert models == {"improved-gan", "triplegan", "infogan", "bigan", "vaegan"}
 
 
 def test_shipped_weights_that_are_compared_cost_the_same():
     """What was spent, not what was planned."""
     work = {name: trained()[name]["multiply_adds"] for name in hub.index() if name.endswith("-fashion-mnist")}
     assert len(work) > 2 and max(work.values()) < 1.01 * min(work.values()), work
+
+
+def test_many_recipes_are_trained_and_resumed_in_one_folder(benchmark, monkeypatch, tmp_path, capsys):
+    """Started, resumed and left out if finished; an unknown recipe is one line."""
+    train_all = benchmark("train_all")
+    calls = []
+
+    def run(command, env, **_):
+        """In place of a process: it trains half of the budget, then the rest."""
+        arguments = command[command.index("zoo") + 1 :]
+        calls.append(arguments)
+        assert env["OMP_NUM_THREADS"] == "1"
+        folder = Path(arguments[1] if arguments[0] == "resume" else arguments[arguments.index("--out") + 1])
+        folder.mkdir(exist_ok=True)
+        (folder / "recipe.json").write_text("{}")
+        seen = 100 if arguments[0] == "resume" else 50
+        checkpoint.save(folder / "checkpoint.safetensors", {"w": torch.zeros(1)}, {"seen": seen})
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(train_all.subprocess, "run", run)
+    common = ["gan-mnist*", "--out", str(tmp_path), "--images", "100", "--processes", "2"]
+    assert train_all.select(["gan-mnist*"]) == ["gan-mnist", "gan-mnist-small"]
+    for verb, count in ("train", 2), ("resume", 2), ("", 0):
+        calls.clear()
+        assert train_all.rows.run(train_all.command, common) == 0
+        assert [c[0] for c in calls] == [verb] * count
+    assert "2 of 2 runs are finished" in capsys.readouterr().out
+    assert train_all.rows.run(train_all.command, [*common, "--seed", "1", "--status"]) == 0
+    assert "gan-mnist-seed1: 0 of 100 images" in capsys.readouterr().out
+    assert train_all.rows.run(train_all.command, ["nothing-*", "--out", str(tmp_path)]) == 2
+    assert "no recipe matches 'nothing-*'" in capsys.readouterr().err
+
+
+def test_a_failed_run_is_reported(benchmark, tmp_path):
+    """A real process, whose folder is not empty."""
+    train_all = benchmark("train_all")
+    job = train_all.Job("gan-mnist-small", 0, 100, tmp_path)
+    job.run.mkdir()
+    (job.run / "something").write_text("in the way")
+    arguments = ["gan-mnist-small", "--out", str(tmp_path), "--images", "100"]
+    assert train_all.rows.run(train_all.command, arguments) == 1
+    assert "is not empty" in (tmp_path / "gan-mnist-small-seed0.txt").read_text()

@@ -1,7 +1,6 @@
 """The benchmarks of encoders and of coupled generators, on tiny networks."""
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import pytest
@@ -39,17 +38,16 @@ def trained(name: str, run: Path, sizes: dict) -> Path:
 
 def test_encoders(results, tmp_path, monkeypatch):
     """From a run to its line and the table: classifiers on both layers of three encoders, distances of reconstructions."""
-    import encoders
-    import table
+    import measure
+    import render
 
     run = trained("bigan-mnist-small", tmp_path / "run", {n: {"hidden": 12, "latent": 3} for n in "GED"})
     model, generator = zoo.load(run), torch.Generator().manual_seed(0)
     for p in model.parameters():  # after so few rounds all images would have one reconstruction
         p.data.copy_(0.5 * torch.randn(p.shape, generator=generator))
     monkeypatch.setattr(zoo, "load", lambda what: model)
-    monkeypatch.setattr(sys, "argv", ["encoders.py", str(run), "--images", "60"])
-    encoders.main()
-    (row,) = encoders.rows.read("encoders")
+    assert measure.rows.run(measure.command, ["encoders", str(run), "--images", "60"]) == 0
+    (row,) = measure.rows.read("encoders")
     assert (row["recipe"], row["images"], row["train"], row["test"]) == ("bigan-fashion-mnist-10k-small", 16, 60, 60)
     assert (row["code"]["size"], row["features"]["size"]) == (3, 12)
     for layer in ("code", "features"):
@@ -60,7 +58,7 @@ def test_encoders(results, tmp_path, monkeypatch):
     for key, other in ("own", x), ("other", x.roll(1, 0)):
         expected = (other - again).flatten(1).norm(dim=1).mean().item()
         assert row["reconstruction"][key] == pytest.approx(expected, abs=1e-3)
-    lines = [line for line in table.encoders().splitlines() if "`bigan" in line]
+    lines = [line for line in render.encoders().splitlines() if "`bigan" in line]
     assert [line.count("|") for line in lines] == [11, 11]
     assert "| code, 3 |" in lines[0] and f"| {row['reconstruction']['own']:.2f} |" in lines[0]
     assert "| last hidden layer, 12 |" in lines[1] and lines[1].endswith("|  |  |")
@@ -68,64 +66,63 @@ def test_encoders(results, tmp_path, monkeypatch):
 
 def test_what_encoders_are_given(results):
     """Images as training prepares them; an encoder as initialized, whose norms have seen them."""
-    import encoders
+    import measure
 
     found = settings.find("vaegan-fashion-mnist").replace(dataset="fashion-mnist-10k")
-    x, y = encoders.images(found, "train", 20)
+    x, y = measure.prepared(found, "train", 20)
     held = open_data("fashion-mnist-10k").arrays
     assert x.shape == (20, 1, 32, 32) and torch.equal(y, held["y"][:20].long())
     torch.testing.assert_close(x[:, :, 2:30, 2:30], held["x"][:20] / 127.5 - 1)
     assert (x[:, :, :2] == -1).all() and (x[..., 30:] == -1).all()
-    one, other = (encoders.random_encoder(found, seed, "E", x) for seed in (0, 1))
+    one, other = (measure.random_encoder(found, seed, "E", x) for seed in (0, 1))
     conv, norm = one.layers[0], one.layers[1]
     torch.testing.assert_close(norm.running_mean, conv(x).mean((0, 2, 3)))
     assert not one.training and not torch.equal(conv.weight, other.layers[0].weight)
 
 
 def test_the_classifiers_of_features(results):
-    import encoders
+    import measure
 
     generator = torch.Generator().manual_seed(0)
     y = torch.arange(300) % 3
     centers = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
     x = centers[y] + 0.3 * torch.randn(300, 2, generator=generator)
-    for classify in (encoders.nearest, encoders.linear):
+    for classify in (measure.nearest, measure.linear):
         assert torch.equal(classify(x[:150], y[:150], x[150:]), y[150:])
     rings = x / x.norm(dim=1, keepdim=True) * (1 + (torch.arange(300) % 2))[:, None]  # no line parts two rings
     halves = torch.arange(300) % 2
     lines, near = (
         (f(rings[:150], halves[:150], rings[150:]) == halves[150:]).float().mean()
-        for f in (encoders.linear, encoders.nearest)
+        for f in (measure.linear, measure.nearest)
     )
     assert near > 0.95 > 0.8 > lines
     wide = torch.randn(200, 6, generator=generator) * torch.tensor([1.0, 5.0, 1.0, 1.0, 3.0, 1.0])
-    axes = encoders.components(wide, 2)(wide)
+    axes = measure.components(wide, 2)(wide)
     torch.testing.assert_close(axes.var(0), torch.linalg.eigvalsh(torch.cov(wide.T))[-2:])
 
 
 def test_coupled(results, tmp_path, monkeypatch):
     """The agreement of a run, and the table that sets it beside that of two GANs which share nothing."""
-    import coupled
-    import table
+    import measure
+    import render
 
-    monkeypatch.setattr(coupled, "PAIRS", 20)
+    monkeypatch.setattr(measure, "PAIRS", 20)
     for variant in ("small", "uncoupled-small"):
         found = settings.find("cogan", "mnist", variant)
         run = trained(found.name, tmp_path / variant, {"G": {"widths": (6, 5, 4, 3)}, "D": {}})
-        monkeypatch.setattr(sys, "argv", ["coupled.py", str(run)])
-        coupled.main()
-    one, other = coupled.rows.read("coupled")
+        assert measure.rows.run(measure.command, ["coupled", str(run)]) == 0
+    one, other = measure.rows.read("coupled")
     assert one["pairs"] == 20 and one["domains"] == ["plain", "edges"] and 0 < one["agreement"] < 1
     assert zoo.evaluate(run, ["agreement"], n=20)["scores"]["agreement"] == pytest.approx(other["agreement"], abs=1e-4)
-    (line,) = (line for line in table.encoders().splitlines() if "`cogan" in line)
+    (line,) = (line for line in render.encoders().splitlines() if "`cogan" in line)
     cells = [f"{r['agreement']:.4f} ± {r['error']:.4f}" for r in (one, other)]
     assert line == f"| `{one['recipe']}` | plain and edges | {cells[0]} | {cells[1]} |  |  |"
 
 
 def test_no_results_yet(results):
-    import table
+    import render
 
-    assert table.encoders() == "No results yet."
+    assert render.encoders() == "No results yet."
     results.mkdir()
     (results / "encoders.jsonl").touch()
-    assert table.encoders() == "No results yet."
+    assert render.encoders() == "No results yet."

@@ -17,7 +17,7 @@ from zoo.metrics.feature_networks.network import FeatureNetwork, read, write
 from zoo.registry import NETWORKS, Spec
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-import feature_networks as bench
+import features as bench
 
 NAMES = feature_networks.names()
 # What each must reach on the test split; second networks serve a comparison only.
@@ -66,11 +66,18 @@ def test_shipped(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_log_is_of_this_file(name):
-    *epochs, end = bench.rows.read(f"feature networks-{name}")
+    *epochs, end = bench.rows.read(f"features-{name}")
     facts = feature_networks.facts(name)
     assert [line["epoch"] for line in epochs] == list(range(1, facts["training"]["epochs"] + 1))
     assert epochs[-1]["images"] == facts["images"]
-    assert end == {**facts, "split": "test", "bytes": end["bytes"], "hash": feature_networks.load(name).hash}
+    command = f"python benchmarks/features.py train {name}"  # the files have the script's former name
+    assert end == {
+        **facts,
+        "command": command,
+        "split": "test",
+        "bytes": end["bytes"],
+        "hash": feature_networks.load(name).hash,
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -230,7 +237,7 @@ def test_training_resumes_exactly(small, tmp_path, monkeypatch):
 
 def test_a_run_is_not_mixed_with_another(small, tmp_path):
     bench.train("one", tmp_path / "runs", small)
-    with pytest.raises(SystemExit, match="other settings"):
+    with pytest.raises(ValueError, match="other settings"):
         bench.train("one", tmp_path / "runs", replace(small, seed=3))
 
 

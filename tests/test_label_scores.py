@@ -1,4 +1,4 @@
-"""The benchmark of what models say about images."""
+"""The benchmark of classifiers, codes and class agreement."""
 
 from pathlib import Path
 
@@ -17,32 +17,32 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
-def said(monkeypatch, tmp_path):
-    """Lines of short runs on stand-in images, by recipe, and the table's module that reads them."""
+def measured(monkeypatch, tmp_path):
+    """Lines of short runs on stand-in images, by recipe, and the module that renders them."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import label_scores
-    import table
+    import measure
+    import render
 
-    monkeypatch.setattr(label_scores.rows, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(measure.rows, "RESULTS", tmp_path / "results")
     evaluate = zoo.evaluate
 
     def line(name: str) -> dict:
         recipe = small(name)
         source = stand_in(recipe)
         monkeypatch.setattr(zoo, "evaluate", lambda run, chosen: evaluate(run, chosen, dataset=source, n=20))
-        monkeypatch.setattr(label_scores, "open_data", lambda dataset, split: source)
+        monkeypatch.setattr(measure, "open_data", lambda dataset, split: source)
         short = recipe.rescaled(8 * len(recipe.stages))
         train.train(short, tmp_path / name, runtime=Runtime(device="cpu"), dataset=source)
-        row = label_scores.line(tmp_path / name, "a1b2c3")
-        label_scores.rows.write("meaning", row, ("recipe",))
+        row = measure.classifier_line(tmp_path / name, "a1b2c3")
+        measure.rows.write("classifiers", row, ("recipe",))
         return row
 
-    return line, table
+    return line, render
 
 
-def test_a_model_is_scored_by_what_it_can(said):
-    line, table = said
-    assert table.label_scores() == "No results yet."
+def test_a_model_is_scored_by_what_it_can(measured):
+    line, render = measured
+    assert render.classifiers() == "No results yet."
     for name, scores in [
         ("triplegan-mnist-supervised", {"error"}),
         ("triplegan-mnist-small", {"error", "recognized-mnist"}),
@@ -51,12 +51,12 @@ def test_a_model_is_scored_by_what_it_can(said):
     ]:
         row = line(name)
         assert row["scores"].keys() == scores and row["commit"] == "a1b2c3" and row["recipe"] == name
-        assert (row["feature network"] is not None) == ("recognized-mnist" in scores)
-    text = table.label_scores()
+        assert (row["features"] is not None) == ("recognized-mnist" in scores)
+    text = render.classifiers()
     for title, *names in [
         ("Classifiers", "triplegan-mnist-small", "triplegan-mnist-supervised"),
         ("Codes", "infogan-mnist-small"),
-        ("Classes that were asked for", "acgan-mnist-small", "triplegan-mnist-small"),
+        ("Class agreement", "acgan-mnist-small", "triplegan-mnist-small"),
     ]:
         part = text.split(f"**{title}**")[1].split("**")[0]
         assert [line.split("](")[0][3:] for line in part.splitlines() if line.startswith("| [")] == names
@@ -64,14 +64,14 @@ def test_a_model_is_scored_by_what_it_can(said):
         line("dcgan-fashion-mnist")
 
 
-def test_what_a_semi_supervised_error_stands_beside(said, monkeypatch):
+def test_what_a_semi_supervised_error_stands_beside(measured, monkeypatch):
     """The same classifier on the same labels alone, and the paper's figure on that data set."""
-    _, table = said
+    _, render = measured
     base = {"classifier": {"name": "c", "kwargs": {"width": 16}}, "labels": 100, "seed": 0, "dataset": "mnist"}
     base |= {"model": "triplegan", "errors": {}}
     semi = {**base, "verb": "sample", "scores": {"error": 0.02}}
     twin = {**base, "verb": "classify", "scores": {"error": 0.08}}
-    cells = table.errors(semi, [semi, twin])
+    cells = render.errors(semi, [semi, twin])
     assert (
         list(cells.values())[1:5] == ["2.00%", "8.00%", "75%", "0.91 ± 0.58"] and "100 labels" in cells["its protocol"]
     )
@@ -82,9 +82,9 @@ def test_what_a_semi_supervised_error_stands_beside(said, monkeypatch):
         {"dataset": "cifar10"},
         {"verb": "sample"},
     ):
-        assert table.alone(semi, [{**twin, **other}]) is None
-    assert table.alone(twin, [semi, twin]) is None
-    assert table.errors({**semi, "dataset": "cifar10"}, [])["the paper's test error, %"] == ""
+        assert render.alone(semi, [{**twin, **other}]) is None
+    assert render.alone(twin, [semi, twin]) is None
+    assert render.errors({**semi, "dataset": "cifar10"}, [])["the paper's test error, %"] == ""
 
 
 @pytest.mark.parametrize("model", ["improved-gan", "triplegan"])
@@ -105,7 +105,7 @@ def test_the_runs_to_be_compared_have_the_same_classifier(model):
 def test_the_reduced_command_of_a_page(monkeypatch):
     """The small variant, whatever stands behind it in the recipe file."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import pages
+    import render
 
-    made = pages.page("triplegan", {n: e for n, e in settings.RECIPES.items() if e["model"] == "triplegan"}, [])
-    assert "--variant small\n```" in made and "--variant supervised" not in made
+    page = render.page("triplegan", {n: e for n, e in settings.RECIPES.items() if e["model"] == "triplegan"}, [])
+    assert "--variant small\n```" in page and "--variant supervised" not in page

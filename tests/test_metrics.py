@@ -572,14 +572,14 @@ def test_near_copies(monkeypatch):
 def test_what_near_copies_finds_among_real_images(monkeypatch):
     """The claims of docs/metrics.md, on fewer images."""
     monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
-    monkeypatch.delitem(sys.modules, "copies", raising=False)
-    import copies as benchmark
+    monkeypatch.delitem(sys.modules, "measure", raising=False)
+    import measure as benchmark
 
     x = open_data("fashion-mnist-10k").arrays["x"]
     sets = {"train": data(x[:5000]), "test": data(x[5000:7000])}
     monkeypatch.setattr(benchmark, "open_data", lambda name, split="train": sets[split])
     monkeypatch.setattr(benchmark, "JUDGED", 100)
-    flagged = benchmark.ladder("fashion-mnist")
+    flagged = benchmark.flagged("fashion-mnist")
     assert flagged["copied"] == flagged["mirrored"] == flagged["half the contrast"] == 1
     for kind in ("noise 0.05", "blur 0.7 px", "shift 1 px", "shift 1 px both ways", "mirrored, shift 1 px, noise 0.05"):
         assert flagged[kind] >= 0.9, kind

@@ -1,6 +1,6 @@
 """The command ``zoo``: a file a verb. No torch until a verb needs it, so that ``zoo list`` answers at once.
 
-Exit status: 0; 2 for a mistake of the user's, told in one line; 1 for a failure; 130 where interrupted. A traceback
+Exit status: 0; 2 for a mistake of the user's, explained in one line; 1 for a failure; 130 if interrupted. A traceback
 appears only with ``--debug``.
 """
 
@@ -41,7 +41,7 @@ class Verbs(click.Group):
 @click.version_option(__version__, prog_name="zoo")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error (at any place).")
 def cli() -> None:
-    """Every GAN of the paper timeline: train it, sample it, take its weights along."""
+    """GANs from their papers: train them, sample them, score them, export their weights."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -64,7 +64,10 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def explain(error: Exception) -> int:
-    """One line for an error, and its exit status."""
+    """One line for an error, and its exit status. A group of commands without a command prints its help."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message())
+        return 0
     if isinstance(error, click.ClickException):
         return say(error.format_message(), error.exit_code)
     if isinstance(error, ValueError):

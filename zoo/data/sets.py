@@ -166,7 +166,7 @@ def cifar10() -> ImageSet:
 
 
 def _embedded_rows(path: Path, split: str) -> Rows:
-    """A split of the embedded file: LZMA bytes and labels (see benchmarks/make_embedded.py)."""
+    """A split of the embedded file: LZMA bytes and labels (see benchmarks/features.py embedded)."""
     import lzma
 
     import numpy as np

@@ -8,7 +8,7 @@ generator of the true distribution scores about 1 %, by the data's own near-dupl
 
 Copies are seldom exact, so a distance is the smallest over the mirror image and shifts by a pixel, and images are compared
 shrunk to 9x9, which drops what noise and blur change most, and without their brightness and contrast.
-``benchmarks/copies.py`` measures what that finds.
+``benchmarks/measure.py copies`` measures which copies that flags.
 """
 
 from __future__ import annotations

@@ -1,0 +1,465 @@
+"""The zoo's own feature networks, trained and checked, and the data set that ships in the wheel.
+
+    python benchmarks/features.py train cifar10  # the weights beside zoo.metrics, results/features-cifar10.jsonl
+    python benchmarks/features.py check          # results/features.jsonl
+    python benchmarks/features.py embedded       # zoo/data/fashion-mnist-10k.safetensors
+
+The order and the augmentation of an epoch are a function of seed and epoch, so a stopped training goes on from its last
+whole epoch (``--runs FOLDER``) as if it had not stopped. The test split is read after the last epoch only, through the
+file as it is stored. No epoch was chosen by it; but CIFAR-10's training was lengthened once, from 12 epochs that
+reached 89.74 %.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import lzma
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import click
+import numpy as np
+import rows
+import torch
+import torch.nn.functional as F
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torchvision.transforms.functional import gaussian_blur
+
+import zoo.data
+from zoo import hub
+from zoo.data import open_data
+from zoo.files import beside, tensor_hash
+from zoo.metrics import feature_networks
+from zoo.metrics.feature_networks.network import FeatureNetwork, read, write
+from zoo.model import Model
+from zoo.registry import NETWORKS, Spec
+
+# Training -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a feature network is trained.
+
+    SGD with Nesterov momentum 0.9, the learning rate up to ``lr`` over the first fifth and down to 0 (linear), weight
+    decay on matrices, label smoothing, random shifts, flips and cutout.
+
+    ``fit``: how images are fitted to the network. ``heads``: question -> label of the data set. ``border``: the gray level that shifts
+    bring in, or None for the mirrored image. ``crop``: the side of the images of the first ``crop_epochs``, parts of
+    the whole.
+    """
+
+    dataset: str
+    fit: str
+    heads: Mapping[str, str] = field(default_factory=lambda: {"class": "y"})
+    seed: int = 0
+    resolution: int = 32
+    widths: tuple[int, ...] = (32, 64, 128)
+    epochs: int = 8
+    batch: int = 256
+    lr: float = 0.25
+    decay: float = 5e-4
+    smoothing: float = 0.1
+    shift: int = 2
+    border: int | None = 0
+    flip: bool = True
+    cutout: int = 8
+    crop: int = 32
+    crop_epochs: int = 0
+
+
+FASHION = Training("fashion-mnist", "pad", epochs=9, crop=28, crop_epochs=6)
+CIFAR10 = Training("cifar10", "resize", widths=(32, 128, 128), epochs=17, shift=4, border=None, crop=28, crop_epochs=12)
+EMOJI = Training("emoji", "resize", {"category": "y", "style": "style"}, resolution=64, widths=(16, 32, 64, 128),
+                 epochs=16, batch=128, shift=4, border=255, cutout=12, crop=56, crop_epochs=11)  # fmt: skip
+TRAININGS = {
+    "fashion-mnist": FASHION,
+    "cifar10": CIFAR10,
+    "mnist": Training("mnist", "pad", widths=(24, 48, 96), epochs=4, flip=False, cutout=0, crop=28, crop_epochs=3),
+    "emoji": EMOJI,
+    "fashion-mnist-b": replace(FASHION, seed=1, widths=(24, 48, 96), epochs=2, crop_epochs=1),
+    "cifar10-b": replace(CIFAR10, seed=1, widths=(32, 64, 128), epochs=4, crop_epochs=3),
+    "emoji-b": replace(EMOJI, seed=1, epochs=6, crop_epochs=4),
+}
+
+
+def spec(training: Training, channels: int, heads: Mapping[str, int]) -> Spec:
+    return Spec("classifier", channels=channels, resolution=training.resolution, heads=dict(heads), stem=8 * channels,
+                widths=list(training.widths))  # fmt: skip
+
+
+@torch.no_grad()
+def whiten(stem: nn.Conv2d, x: Tensor) -> None:
+    """Set the stem to the whitened principal directions of 2x2 patches of ``x`` [N, C, H, W], each with both signs."""
+    patches = F.unfold(x, 2).transpose(1, 2).flatten(0, 1)  # [N * positions, 4C]
+    values, vectors = torch.linalg.eigh(torch.cov(patches.T))
+    kernels = (vectors / (values + 1e-3).sqrt()).T
+    kernels = torch.cat([kernels, -kernels])
+    stem.weight.copy_(kernels.view_as(stem.weight))
+    stem.bias.copy_(-kernels @ patches.mean(0))
+
+
+def augment(x: Tensor, training: Training, side: int, generator: torch.Generator) -> Tensor:
+    """x uint8 [n, C, R, R] -> [n, C, side, side] in [-1, 1]: shifted, flipped and cut out, each image at random."""
+    n, spare = len(x), training.resolution - side
+    border = max(0, training.shift - spare // 2)  # cropping shifts by itself
+    how = {"mode": "reflect"} if training.border is None else {"value": float(training.border)}
+    x = F.pad(x.float(), (border,) * 4, **how)
+    corner = torch.randint(2 * border + spare + 1, (2, n, 1), generator=generator)
+    down, across = corner + torch.arange(side)  # each [n, side]
+    if training.flip:
+        across = torch.where(torch.rand(n, 1, generator=generator) < 0.5, across.flip(1), across)
+    x = x[torch.arange(n)[:, None, None], :, down[:, :, None], across[:, None, :]]  # [n, side, side, C]
+    if training.cutout:
+        off = torch.arange(side) - torch.randint(1 - training.cutout, side, (2, n, 1), generator=generator)
+        down, across = (off >= 0) & (off < training.cutout)
+        x.masked_fill_((down[:, :, None] & across[:, None, :])[..., None], 127.5)
+    return x.permute(0, 3, 1, 2).div_(127.5).sub_(1)  # channels_last
+
+
+def rate(training: Training, done: float) -> float:
+    """The learning rate after the part ``done`` of training."""
+    return training.lr * min(done / 0.2, (1 - done) / 0.8)
+
+
+class Run:
+    """The folder of a training: log and state, so that it goes on from its last whole epoch."""
+
+    def __init__(self, folder: Path, name: str, training: Training):
+        self.log, self.state, self.about = folder / "log.jsonl", folder / "state.safetensors", folder / "about.json"
+        settings = json.loads(json.dumps(asdict(training)))
+        if self.about.exists() and json.loads(self.about.read_text())["training"] != settings:
+            raise ValueError(
+                f"{folder}: contains a run of {name} with other settings; name another folder, or remove it"
+            )
+        if not self.about.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            facts = rows.facts(f"python benchmarks/features.py train {name}", training.seed)
+            self.about.write_text(json.dumps({"training": settings, **facts}))
+        self.facts = json.loads(self.about.read_text())
+
+    def restore(self, network: nn.Module, optimizer: torch.optim.SGD) -> list[dict]:
+        """The lines of the epochs that are done; network and momentum are restored."""
+        if not self.state.exists():
+            return []
+        state = load_file(self.state)
+        network.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
+        for name, p in network.named_parameters():
+            if f"momentum.{name}" in state:
+                optimizer.state[p]["momentum_buffer"] = state[f"momentum.{name}"].to(
+                    memory_format=torch.preserve_format
+                )
+        lines = [json.loads(line) for line in self.log.read_text().splitlines()]
+        return lines[: int(state["epochs"])]
+
+    def save(self, network: nn.Module, optimizer: torch.optim.SGD, lines: list[dict]) -> None:
+        with beside(self.log) as partial:
+            partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        tensors = {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}
+        for name, p in network.named_parameters():
+            if p in optimizer.state:
+                tensors[f"momentum.{name}"] = optimizer.state[p]["momentum_buffer"].contiguous()
+        with beside(self.state) as partial:
+            save_file({**tensors, "epochs": torch.tensor(len(lines))}, partial)
+
+
+def images_and_labels(training: Training) -> tuple[Tensor, dict[str, Tensor]]:
+    """All training images, uint8 [N, C, R, R] with the network's black border, and the labels of each head."""
+    data = open_data(training.dataset)
+    border = (training.resolution - data.facts.resolution) // 2
+    x = F.pad(data.arrays["x"], (border,) * 4)  # black, as the network pads
+    return x, {head: data.labels(key) for head, key in training.heads.items()}
+
+
+def initial(training: Training, x: Tensor, made: Spec) -> tuple[nn.Module, torch.optim.SGD]:
+    """The network before its first step, with its whitened stem that does not learn, and the optimizer."""
+    torch.manual_seed(training.seed)
+    network = NETWORKS.build(made).to(memory_format=torch.channels_last).train()
+    whiten(network.stem, x[torch.randperm(len(x))[:2000]].float() / 127.5 - 1)
+    network.stem.requires_grad_(False)
+    learn = [p for p in network.parameters() if p.requires_grad]
+    groups = [{"params": [p for p in learn if p.dim() > 1], "weight_decay": training.decay},
+              {"params": [p for p in learn if p.dim() == 1]}]  # fmt: skip
+    return network, torch.optim.SGD(groups, lr=training.lr, momentum=0.9, nesterov=True)
+
+
+def train_epoch(network: nn.Module, optimizer: torch.optim.SGD, x: Tensor, labels: Mapping[str, Tensor],
+                training: Training, epoch: int) -> dict:  # fmt: skip
+    """One epoch of whole batches; its line of the log."""
+    started = time.perf_counter()
+    count = len(x) // training.batch * training.batch
+    generator = torch.Generator().manual_seed(1000 * training.seed + epoch)
+    side = training.crop if epoch < training.crop_epochs else training.resolution
+    total, right = torch.zeros(()), {head: torch.zeros(()) for head in labels}
+    order = torch.randperm(len(x), generator=generator)[:count].split(training.batch)
+    for step, chosen in enumerate(order):
+        for group in optimizer.param_groups:
+            group["lr"] = rate(training, (epoch + step / len(order)) / training.epochs)
+        logits = network(augment(x[chosen], training, side, generator))
+        truth = {head: y[chosen] for head, y in labels.items()}
+        losses = [F.cross_entropy(logits[h], y, label_smoothing=training.smoothing) for h, y in truth.items()]
+        loss = torch.stack(losses).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.detach()
+        for head, y in truth.items():
+            right[head] += (logits[head].argmax(1) == y).sum()
+    return {
+        "epoch": epoch + 1,
+        "images": count * (epoch + 1),
+        "side": side,
+        "loss": round(float(total) / len(order), 4),
+        "train_accuracy": {head: round(float(n) / count, 4) for head, n in right.items()},
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def train(name: str, runs: Path, training: Training) -> None:
+    """Train the feature network ``name``, write its file and its log, and score the file on the test split."""
+    x, labels = images_and_labels(training)
+    run = Run(runs / name, name, training)
+    made = spec(training, x.shape[1], {head: int(y.max()) + 1 for head, y in labels.items()})
+    network, optimizer = initial(training, x, made)
+    lines = run.restore(network, optimizer)
+    for epoch in range(len(lines), training.epochs):
+        lines.append(train_epoch(network, optimizer, x, labels, training, epoch))
+        run.save(network, optimizer, lines)
+        print(json.dumps(lines[-1]), flush=True)
+
+    network.half().float()  # as the file will hold it
+    facts = {
+        "dataset": training.dataset,
+        "license": open_data(training.dataset).facts.license,
+        "fit": training.fit,
+        "images": len(x) // training.batch * training.batch * training.epochs,
+        "seconds": round(sum(line["seconds"] for line in lines)),
+        **run.facts,
+    }
+    facts["accuracy"] = accuracy(FeatureNetwork(network, name, facts), training.heads)
+    path = feature_networks.SHIPPED / f"{name}.safetensors"
+    write(path, network, made, facts)
+    stored = read(path)
+    end = {
+        "accuracy": accuracy(stored, training.heads),
+        "split": "test",
+        "bytes": path.stat().st_size,
+        "hash": stored.hash,
+    }
+    lines = [*lines, {**end, **facts}]
+    (rows.RESULTS / f"features-{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    print(json.dumps(end))
+
+
+def accuracy(network: FeatureNetwork, heads: Mapping[str, str], count: int | None = None) -> dict[str, float]:
+    """The accuracy of each head on the (first ``count`` images of the) test split."""
+    data = open_data(network.facts["dataset"], split="test")
+    x = data.arrays["x"][:count]
+    logits = [network.logits(part.float() / 255) for part in x.split(500)]
+    answers = {head: torch.cat([part[head] for part in logits]).argmax(1) for head in heads}
+    return {
+        head: round(float((answers[head] == data.labels(key)[:count]).double().mean()), 4)
+        for head, key in heads.items()
+    }
+
+
+# Checking -----------------------------------------------------------------------------------------------------------
+
+COUNT = 10_000  # images a set, at most
+BLUR = (0.5, 1.0, 2.0)  # standard deviations in pixels
+NOISE = (0.05, 0.1, 0.2)  # standard deviations, of a range of 1
+DROPPED = (1, 3, 5)  # classes left out, the last ones first
+
+
+def features(network: FeatureNetwork, x: Tensor) -> Tensor:
+    """Images [N, C, H, W], uint8 or floating in [0, 1] -> float64 [N, dim]."""
+    scale = 1 if x.is_floating_point() else 255
+    return torch.cat([network.features(part.float() / scale) for part in x.split(250)]).double()
+
+
+def distance(real: Tensor, other: Tensor) -> float:
+    """The Frechet distance of two sets of features, by torch-fidelity's arithmetic, in float64."""
+    a, b = fid_features_to_statistics(real), fid_features_to_statistics(other)
+    return round(next(iter(fid_statistics_to_metric(a, b, verbose=False).values())), 4)
+
+
+def shuffled(dataset: str, split: str, resolution: int | None = None) -> tuple[Tensor, Tensor]:
+    """At most COUNT images and their classes, in a fixed random order, since some sets are sorted."""
+    data = open_data(dataset, resolution, split)
+    rows_ = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:COUNT]
+    return data.arrays["x"][rows_], data.labels("y")[rows_]
+
+
+def ladders(network: FeatureNetwork) -> dict:
+    """Distances to the training split: of the test split, and of the test split degraded more and more."""
+    dataset = network.facts["dataset"]
+    real = features(network, shuffled(dataset, "train")[0])
+    x, y = shuffled(dataset, "test")
+    test, x = features(network, x), x.float() / 255
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    present = y.unique()
+    fewer = {n: test[torch.isin(y, present[:-n])] for n in DROPPED}
+    least = min(map(len, fewer.values()))  # the distance depends on the count, so one count for all
+    return {
+        "images": {"train": len(real), "test": len(test), "dropped": least},
+        "test": distance(real, test),
+        "blur": {str(s): distance(real, features(network, gaussian_blur(x, [13, 13], [s, s]))) for s in BLUR},
+        "noise": {str(s): distance(real, features(network, (x + s * noise).clamp(0, 1))) for s in NOISE},
+        "dropped": {"0": distance(real, test[:least]), **{str(n): distance(real, f[:least]) for n, f in fewer.items()}},
+    }
+
+
+SETS = 5  # of samples, by which files are compared
+
+
+def outputs(model: Model, dataset: str, k: int) -> Tensor:
+    """A model's k-th COUNT samples, or the test split translated both ways, float [N, C, H, W] in [0, 1]."""
+    if model.verb == "sample":
+        return torch.cat(list(model.iter_samples(COUNT, seed=k * COUNT, chunk=100)))
+    data = open_data(dataset, model.resolution, "test")
+    x, domain = data.arrays["x"].float() / 255, data.labels("domain")
+    return torch.cat([model.translate(x[domain == source], to) for source, to in enumerate("ba")])
+
+
+def weights(pair: list[FeatureNetwork]) -> dict[str, dict]:
+    """The shipped weights of a data set by both of its feature networks: name -> file's hash, distances to the training
+    split by each network.
+
+    A distance for each of SETS sets of samples; for a translator, which draws nothing, one.
+    """
+    dataset, scores = pair[0].facts["dataset"], {}
+    for name in hub.index():
+        model = hub.load(name)
+        if model.card["dataset"]["name"] != dataset:
+            continue
+        resolution = None if pair[0].facts["fit"] == "pad" else model.resolution
+        real = [features(network, shuffled(dataset, "train", resolution)[0]) for network in pair]
+        by: list[list[float]] = [[] for _ in pair]
+        for k in range(SETS if model.verb == "sample" else 1):
+            x = outputs(model, dataset, k)
+            for distances, network, known in zip(by, pair, real, strict=True):
+                distances.append(distance(known, features(network, x)))
+        scores[name] = {"tensors": tensor_hash(hub.find(name))[:16], "by": by}
+    return scores
+
+
+def order(a: list[float], b: list[float]) -> int:
+    """-1 if every distance of a is smaller than every one of b, 1 if every one is larger, 0 if they overlap."""
+    return (max(b) < min(a)) - (max(a) < min(b))
+
+
+def rankings(scores: Mapping[str, dict]) -> dict[str, int]:
+    """Pairs of files: ranked alike by both networks, the opposite way, by one of them only, by neither."""
+    counts = {"alike": 0, "opposite": 0, "one": 0, "neither": 0}
+    for a, b in itertools.combinations(scores.values(), 2):
+        first, second = (order(a["by"][k], b["by"][k]) for k in range(2))
+        agreement = "alike" if first * second > 0 else "opposite" if first * second < 0 else ""
+        counts[agreement or ("one" if first or second else "neither")] += 1
+    return counts
+
+
+def guess(name: str) -> dict[str, float]:
+    """The accuracy of always predicting the test split's most frequent class, by head."""
+    data = open_data(TRAININGS[name].dataset, split="test")
+    return {h: round(float(data.labels(k).bincount().max()) / len(data), 4) for h, k in TRAININGS[name].heads.items()}
+
+
+def grows(values: list[float]) -> bool:
+    return all(a < b for a, b in itertools.pairwise(values))
+
+
+def check_line(name: str) -> dict:
+    """The result line of one feature network: accuracy, distances, and ``sane``: whether they are as they must be.
+
+    Distances must grow with blur, noise and the number of classes left out; the accuracy must be the file's; and if
+    there is a second network of the data set (``-b``), it must not rank two shipped files the opposite way.
+    """
+    network = feature_networks.load(name)
+    line = ladders(network)
+    sane = {key: grows([line["test"], *line[key].values()]) for key in ("blur", "noise")}
+    right = accuracy(network, TRAININGS[name].heads)
+    sane["accuracy"] = all(abs(right[head] - stated) < 0.002 for head, stated in network.facts["accuracy"].items())
+    sane["dropped"] = grows(list(line["dropped"].values()))
+    pair = [network, *(feature_networks.load(n) for n in feature_networks.names() if n == f"{name}-b")]
+    if len(pair) > 1:
+        line["weights"] = scores = weights(pair)
+        if len(scores) > 1:  # one file has no ranking
+            line["pairs"] = rankings(scores)
+            sane["ranking"] = line["pairs"]["opposite"] == 0 and line["pairs"]["alike"] > 0
+        sane["reals_far_under"] = all(2 * line["test"] < min(w["by"][0]) for w in scores.values())
+    return {"features": name, "hash": network.hash, "accuracy": right, "guess": guess(name), **line, "sane": sane}
+
+
+# The embedded data set ------------------------------------------------------------------------------------------------
+
+EMBEDDED = Path(zoo.data.__file__).parent / "fashion-mnist-10k.safetensors"
+
+
+def embed(path: Path) -> None:
+    """Write the data set that ships in the wheel.
+
+    The first 1,000 images of each class of Fashion-MNIST's train split and the first 100 of each class of its test
+    split, in the order of the originals. safetensors does not compress, so the pixels are LZMA bytes, a uint8 tensor a
+    split (LZMA: 3.8 MB; zlib and PNG: 4.4 MB), and the labels are uint8.
+    """
+    arrays = {}
+    for split, each in (("train", 1000), ("test", 100)):
+        data = open_data("fashion-mnist", split=split)
+        y = data.arrays["y"].numpy()
+        chosen = np.sort(np.concatenate([np.flatnonzero(y == k)[:each] for k in range(10)]))
+        images = data.arrays["x"].numpy()[chosen, 0]  # [n, 28, 28]
+        arrays[f"{split}.x.xz"] = np.frombuffer(lzma.compress(images.tobytes(), preset=9), np.uint8)
+        arrays[f"{split}.y"] = y[chosen].astype(np.uint8)
+    save_arrays(arrays, path, metadata={"license": "MIT", "from": "Fashion-MNIST (Xiao, Rasul, Vollgraf 2017)"})
+    path.chmod(0o644)  # safetensors writes for the owner only
+    print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
+
+
+# Commands -------------------------------------------------------------------------------------------------------------
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+def command() -> None:
+    """Train and check the zoo's own feature networks; write the embedded data set."""
+
+
+@command.command("train")
+@click.argument("name", type=click.Choice([*TRAININGS]))
+@click.option("--seed", type=int, help="By default the one of the shipped file.")
+@click.option(
+    "--runs", type=click.Path(path_type=Path), default=Path("runs/features"), help="For unfinished trainings."
+)
+def train_command(name: str, seed: int | None, runs: Path) -> None:
+    """Train one feature network and write its file and results/features-NAME.jsonl."""
+    training = TRAININGS[name]
+    train(name, runs, training if seed is None else replace(training, seed=seed))
+
+
+@command.command("check")
+@click.argument("names", nargs=-1)
+def check_command(names: tuple[str, ...]) -> int:
+    """Check NAMES (by default all feature networks) into results/features.jsonl; exit status 1 if one is not sane."""
+    names, bad = names or tuple(feature_networks.names()), []
+    for name in names:
+        row = check_line(name)
+        rows.write("features", {**row, **rows.facts("python benchmarks/features.py check", 0)}, ("features",))
+        print(json.dumps(row), flush=True)
+        bad += [f"{name}: {key}" for key, good in row["sane"].items() if not good]
+    print("not sane: " + ", ".join(bad) if bad else f"{len(names)} feature networks are sane")
+    return int(bool(bad))
+
+
+@command.command("embedded")
+def embedded_command() -> None:
+    """Write zoo/data/fashion-mnist-10k.safetensors from Fashion-MNIST."""
+    embed(EMBEDDED)
+
+
+if __name__ == "__main__":
+    raise SystemExit(rows.run(command))

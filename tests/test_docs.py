@@ -1,0 +1,137 @@
+"""README in both languages, the pages of docs/ and the other files about the project agree with each other."""
+
+import json
+import re
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from zoo import settings
+from zoo.version import __version__
+
+ROOT = Path(__file__).resolve().parents[1]
+README, CHINESE = (ROOT / name for name in ("README.md", "README.zh-CN.md"))
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def without_code(text: str) -> str:
+    """A page without its code blocks and inline code, in which brackets are no links."""
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them: lower case, no punctuation, hyphens for spaces."""
+    text = re.sub(r"^```.*?^```", "", read(path), flags=re.DOTALL | re.MULTILINE)
+    names = set()
+    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        letters = (c for c in heading.strip().lower() if c in " -_" or unicodedata.category(c)[0] in "LN")
+        names.add("".join(letters).replace(" ", "-"))
+    return names
+
+
+def broken_links(path: Path) -> list[str]:
+    """The relative links of a page whose file or anchor does not exist."""
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", without_code(read(path))):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    return broken
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_resolve(path):
+    assert broken_links(path) == []
+
+
+def test_a_broken_link_is_noticed(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# One heading\n\n[a](page.md#one-heading) [b](#two) [c](no.md) `[d](no.md)` [e](https://no.no/x)\n"
+    )
+    assert broken_links(page) == ["#two", "no.md"]
+
+
+def test_every_page_is_reached_from_readme():
+    reached, todo = set(), [README]
+    while todo:
+        page = todo.pop()
+        if page not in reached:
+            reached.add(page)
+            links = re.findall(r"\]\(([^)#\s:]+\.md)", without_code(read(page)))
+            todo += [(page.parent / link).resolve() for link in links]
+    assert set(PAGES) <= reached
+
+
+def blocks(text: str) -> list[str]:
+    """Code blocks without the remarks behind their lines."""
+    all_blocks = re.findall(r"^```.*?^```", text, re.DOTALL | re.MULTILINE)
+    return [re.sub(r" +# .*$", "", block, flags=re.MULTILINE) for block in all_blocks]
+
+
+def models_table(text: str) -> list[str]:
+    between = text.split("<!-- models:begin -->")[1].split("<!-- models:end -->")[0]
+    return [line for line in between.splitlines() if line.startswith("|")]
+
+
+def test_both_readmes_hold_the_same_commands_table_and_links():
+    english, chinese = read(README), read(CHINESE)
+    assert blocks(english) == blocks(chinese) and len(blocks(english)) >= 4
+    assert re.findall(r"<!-- command: \w+ -->", english) == re.findall(r"<!-- command: \w+ -->", chinese)
+    assert models_table(english) == models_table(chinese)
+    links = [set(re.findall(r"\]\(([^)\s]+)\)", text)) for text in (english, chinese)]
+    assert links[0] - {CHINESE.name} == links[1] - {README.name}
+    assert CHINESE.name in links[0] and README.name in links[1]
+    heads = [re.findall(r"^(#+) ", text, re.MULTILINE) for text in (english, chinese)]
+    assert heads[0] == heads[1]
+
+
+def test_readme_is_short_and_names_all_models():
+    text = read(README)
+    assert len(text.splitlines()) <= 100
+    rows = models_table(text)[2:]
+    assert {row.split("](docs/models/")[1].split(".md")[0] for row in rows} == set(settings.models())
+
+
+def test_planned_papers_have_no_recipe_yet():
+    """A line leaves planned.jsonl when its recipe arrives; the pages name those that remain."""
+    planned = [json.loads(line) for line in read(ROOT / "benchmarks" / "planned.jsonl").splitlines()]
+    assert not {p["model"] for p in planned} & set(settings.models())
+    for page in (README, CHINESE, ROOT / "docs" / "timeline.md"):
+        assert all(p["paper"] in read(page) for p in planned), page
+
+
+def test_pythons_lines_in_readme_run(monkeypatch):
+    """The block as it stands, with fewer samples."""
+    import zoo
+
+    evaluate = zoo.evaluate
+    (code,) = re.findall(r"^```python\n(.*?)^```", read(README), re.DOTALL | re.MULTILINE)
+    assert len([line for line in code.splitlines() if line]) <= 5
+    monkeypatch.setattr(
+        zoo, "evaluate", lambda model, metrics: evaluate(model, metrics, dataset="fashion-mnist-10k", n=50)
+    )
+    names: dict = {}
+    exec(code.replace("sngan-cifar10-small", "dcgan-fashion-mnist"), names)
+    assert names["images"].shape == (16, 1, 32, 32) and names["scores"]["fd-fashion-mnist"] > 0
+
+
+def test_the_version_is_the_same_everywhere():
+    assert f"\nversion: {__version__}\n" in read(ROOT / "CITATION.cff")
+    assert f"## [{__version__}]" in read(ROOT / "CHANGELOG.md") and "## [Unreleased]" in read(ROOT / "CHANGELOG.md")
+
+
+def test_the_bare_command_prints_its_help(shell):
+    """With exit status 0, as a whole and for a group of commands."""
+    for arguments in [], ["data"]:
+        result = shell(*arguments)
+        assert result.status == 0 and result.err == "" and result.out == shell(*arguments, "--help").out
+    assert "  train    Train a model" in shell().out
