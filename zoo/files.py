@@ -50,6 +50,12 @@ def remove_partials(folder: str | Path) -> None:
         shutil.rmtree(partial)
 
 
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def tensor_hash(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of the tensors in a safetensors file (names, types, shapes, bytes), in hexadecimal: what a file computes,
     whatever its header says of it. ValueError if it is no such file."""
