@@ -730,7 +730,7 @@ def test_samples_are_recognized(monkeypatch):
     parts = iter(logits.split(7))
     look.look = lambda x: (torch.randn(len(x), FEATURES), next(parts))
     monkeypatch.setattr(features, "find", lambda *a, **k: look)
-    found = zoo.evaluate(made, ["class_accuracy"], dataset=lively(20, 1, 8), n=7, features="fashion-mnist")
+    found = zoo.evaluate(made, ["class-accuracy"], dataset=lively(20, 1, 8), n=7, features="fashion-mnist")
     assert found["scores"] == {"recognized-fashion-mnist": pytest.approx(5 / 7)}
     assert found["protocol"]["classes"] == "each of the 3 in turn"
     assert found["errors"]["recognized-fashion-mnist"] == pytest.approx((10 / 49 / 7) ** 0.5)
@@ -746,7 +746,7 @@ def test_what_the_usual_scores_are(halves):
         desk = evaluate.ScoreInputs(
             image_source.find(made), lively(20, 1, 8), None, "fashion-mnist", 7, 0, None, None, "cpu", None
         )
-        assert ("class_accuracy" in desk.choose(None)[0]) == known
+        assert ("class-accuracy" in desk.choose(None)[0]) == known
     plain = image_source.find(model(image_spec()))
     assert [m for m in evaluate.LABEL_METRICS if not evaluate.lacking(plain, m)] == []
     alone = [m for m in METRICS if "made" not in METRICS.parameters(m)]
@@ -777,7 +777,7 @@ def test_a_new_score_is_one_function(monkeypatch):
         ({"metrics": []}, "metrics: the list is empty"),
         ({"metrics": ["psnr"]}, "metrics=psnr: there are no pairs here"),
         ({"metrics": ["error"]}, "metrics=error: it is a score of a model that classifies, and 'Stub' is none"),
-        ({"metrics": ["class_accuracy"]}, "it is a score of a class-conditional model"),
+        ({"metrics": ["class-accuracy"]}, "it is a score of a class-conditional model"),
         ({"metrics": ["near-copies"]}, "near-copies: tensor has train; it needs training images and held-out ones"),
         ({"split": "test"}, "split=test: tensor has train"),
         ({"features": "tony"}, "features='tony': no such feature network; did you mean tiny"),

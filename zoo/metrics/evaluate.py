@@ -34,7 +34,7 @@ from zoo.version import __version__
 
 USUAL = ("fd", "kid", "is", "precision", "recall", "density", "coverage")
 USUAL_PAIRED = ("psnr", "ssim", "lpips")
-LABEL_METRICS = ("error", "information", "code-accuracy", "class_accuracy")
+LABEL_METRICS = ("error", "information", "code-accuracy", "class-accuracy")
 ENOUGH = 10_000  # images of a test split that is large enough to be the reference
 
 
@@ -175,7 +175,7 @@ class ScoreInputs:
         if self.images.count < SPLITS and "is" in chosen:
             chosen.remove("is")
             notes.append(f"{self.images.count} images: no Inception-type score, which needs {SPLITS}")
-        chosen += [m for m in meant if m != "class_accuracy" or self._same_classes]
+        chosen += [m for m in meant if m != "class-accuracy" or self._same_classes]
         notes += (
             [] if self.network.classifies else [f"{self.network.name} predicts no classes: no Inception-type score"]
         )

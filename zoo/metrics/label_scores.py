@@ -84,7 +84,7 @@ def class_accuracy(likeliest: Tensor | None, y: Tensor) -> tuple[float, float]:
     class that each is taken for, [n]; ``y``: the one asked for. ValueError where the feature network predicts no classes."""
     if likeliest is None:
         raise ValueError(
-            "metrics=recognized: this feature network predicts no classes; choose another, or leave it out"
+            "metrics=class-accuracy: this feature network predicts no classes; choose another, or leave it out"
         )
     return share(likeliest == y)
 

@@ -175,7 +175,7 @@ def code_accuracy(recognizer: Any, labeled: tuple[Images, Tensor]) -> float:
     return label_scores.code_accuracy(recognizer, *labeled)["accuracy"]
 
 
-@METRICS.register("class_accuracy")
+@METRICS.register("class-accuracy")
 def class_accuracy(fake: FeatureStatistics, asked: Tensor) -> tuple[float, float]:
     """The share of generated images that the feature network takes for the class that was asked for (AC-GAN, arXiv
     1610.09585). In [0, 1], higher is better; of real images it is the network's accuracy."""
