@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch._inductor.config
 from helpers.play import moved, play, recipe, session, weights
-from test_recipes import small, stand_in
+from helpers.recipes import small, stand_in
 
 from zoo.engine.runtime import Runtime
 from zoo.registry import Spec

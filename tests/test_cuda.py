@@ -8,9 +8,9 @@ import dataclasses
 import pytest
 import torch
 from helpers.play import CPU, Every, Killed, kill_at, log_of, play, same, session
+from helpers.recipes import every_stage, small, stand_in
 from test_compile import KINDS
 from test_layouts import first_round, same_round
-from test_recipes import every_stage, small, stand_in
 from test_resume import short
 
 import zoo

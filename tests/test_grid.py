@@ -14,7 +14,7 @@ import inspect
 
 import pytest
 import torch
-from test_recipes import NAMES, small
+from helpers.recipes import NAMES, small
 from torch import nn
 
 from zoo import settings

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_recipes import small, stand_in
+from helpers.recipes import small, stand_in
 
 import zoo
 from zoo import settings

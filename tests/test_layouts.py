@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 from helpers.play import CPU, play, session, weights
-from test_recipes import every_stage, small, stand_in
+from helpers.recipes import every_stage, small, stand_in
 from torch.overrides import TorchFunctionMode
 
 from zoo.engine.runtime import Runtime

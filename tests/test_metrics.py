@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.play import Every, Killed, kill_at, log_of, same
+from helpers.recipes import small, stand_in
 from helpers.tiny import class_spec, image_spec, model, point_spec, process, translate_spec, weights
 from PIL import Image
-from test_recipes import small, stand_in
 
 import zoo
 from zoo.cli.eval import Bar

@@ -24,8 +24,8 @@ from helpers.play import (
     session,
     weights,
 )
+from helpers.recipes import small, stand_in
 from safetensors.torch import load_file, save_file
-from test_recipes import small, stand_in
 from torch import nn
 
 from zoo import parallel

@@ -13,7 +13,7 @@ import time
 import pytest
 import torch
 from helpers.play import CPU, Every, Killed, kill_at, log_of, recipe, same
-from test_recipes import NAMES, small, stand_in
+from helpers.recipes import NAMES, small, stand_in
 
 from zoo import hub, settings
 from zoo.engine import checkpoint, train

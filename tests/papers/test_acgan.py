@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from helpers.play import moved, session, sizes, weights
-from test_recipes import small, stand_in
+from helpers.recipes import small, stand_in
 from torch import nn
 
 from zoo import settings

@@ -1,0 +1,95 @@
+"""The recipes of the registry with small networks, and images to train them on. Only widths, batches and budgets are
+reduced: turns, losses, penalties, optimizers, schedules and data are the recipe's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from zoo import settings
+from zoo.data import ImageData, open_data
+from zoo.data import facts as facts_of
+from zoo.recipe import Recipe, Rounds, Stage
+from zoo.registry import NETWORKS, Spec
+
+NAMES = settings.names()
+STAGES = [(name, i) for name in NAMES for i in range(len(settings.find(name).stages))]
+STEPS = 2  # of a player in a round, at most
+SIZES = {"width": 8, "widths": 8, "hidden": 16, "units": 16, "maps": 8, "embed": 8, "blocks": 1}
+
+every_recipe = pytest.mark.parametrize("name", NAMES)
+every_stage = pytest.mark.parametrize(("name", "stage"), STAGES, ids=[f"{n}-{i + 1}" if i else n for n, i in STAGES])
+
+
+def at_most(value: Any, limit: int) -> Any:
+    """A number, or all numbers of a sequence, cut to a limit; anything else as it is."""
+    if isinstance(value, (tuple, list)):
+        return tuple(at_most(v, limit) for v in value)
+    return min(value, limit) if type(value) is int else value
+
+
+def small_network(spec: Spec) -> Spec:
+    """The same network with few channels: the arguments that are sizes, given or by default."""
+    parameters = NETWORKS.parameters(spec.name)
+    sizes = {k: spec.kwargs.get(k, parameters[k].default) for k in SIZES if k in parameters}
+    inner = {k: small_network(v) for k, v in spec.kwargs.items() if isinstance(v, Spec)}
+    return spec.replace(**inner, **{k: at_most(v, SIZES[k]) for k, v in sizes.items()})
+
+
+def fewer(times: int | Callable[[int], int]) -> Any:
+    """Fewer steps of the same kind: bursts of 3 instead of bursts of 100."""
+    if not isinstance(times, Rounds):
+        return at_most(times, STEPS)
+    bursts = {
+        k: (getattr(times, k)[0], at_most(getattr(times, k)[1], STEPS + 1))
+        for k in ("first", "every")
+        if getattr(times, k)
+    }
+    return dataclasses.replace(times, base=at_most(times.base, STEPS), **bursts)
+
+
+def small(name: str, batch: int = 4) -> Recipe:
+    """A recipe with small networks and batches and few steps a round."""
+    recipe = settings.find(name)
+
+    def reduce(stage: Stage) -> Stage:
+        kwargs = stage.game.kwargs
+        sizes = {k: at_most(v, batch) for k, v in kwargs.items() if k.endswith("batch")}
+        times = {k: fewer(v) for k, v in kwargs.items() if k.startswith("n_")}
+        classes = len(facts_of(recipe.dataset).classes)
+        streams = {
+            n: dataclasses.replace(s, batch=s.batch and min(s.batch, batch), balanced=s.balanced and classes)
+            for n, s in stage.data.streams.items()
+        }
+        data = dataclasses.replace(stage.data, streams=streams)
+        game = stage.game.replace(**sizes, **times)
+        return dataclasses.replace(stage, batch=min(stage.batch, batch), data=data, game=game)
+
+    networks = {n: small_network(spec) for n, spec in recipe.networks.items()}
+    return recipe.replace(networks=networks, stages=tuple(map(reduce, recipe.stages)))
+
+
+@functools.cache
+def garments() -> ImageData:
+    """The embedded set: real images that need no network."""
+    return open_data("fashion-mnist-10k")
+
+
+def stand_in(recipe: Recipe, stage: int = 0) -> ImageData:
+    """Real images with the facts of the recipe's data set, of the size that a stage reads: nothing is fetched. Points
+    come from the set itself."""
+    facts, data = facts_of(recipe.dataset), recipe.stages[stage].data
+    resolution = recipe.stages[stage].resolution
+    if not resolution:
+        return open_data(recipe.dataset)
+    side = facts.resolution if data.pad else data.load or resolution
+    count = 24
+    x = garments().arrays["x"][:count].float()
+    x = torch.nn.functional.interpolate(x, (side, side)).round().byte().expand(-1, facts.channels, -1, -1).contiguous()
+    labels = {k: torch.arange(count) % (len(facts.classes) if k == "y" else 2) for k in facts.keys}
+    return ImageData(dataclasses.replace(facts, resolution=side), {**labels, "x": x}, "stand-in")
