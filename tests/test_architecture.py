@@ -1,4 +1,4 @@
-"""The laws of the house, kept by reading its source."""
+"""The laws of the architecture, checked by reading the source."""
 
 import ast
 import subprocess
@@ -20,8 +20,8 @@ for path in (ROOT / "zoo").rglob("*.py"):
     FILES[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 
-# The floor of each module or package; a file imports from floors below its own and from its own folder. `zoo.cli` and the
-# package itself, which hand on what others made, stand above all.
+# The floor of each module or package; a file imports from floors below its own and from its own folder. `zoo.cli` and
+# the package itself, which hand on what others made, stand above all.
 FLOORS = {
     "zoo.version": 0,
     "zoo.files": 1,
@@ -60,23 +60,23 @@ def room(module: str) -> str:
 
 def imports(tree: ast.Module) -> set[str]:
     """The zoo's modules that a tree imports, at any depth, save those for type checkers alone."""
-    found = set()
+    modules = set()
 
     def visit(node):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             return
         if isinstance(node, ast.Import):
-            found.update(a.name for a in node.names)
+            modules.update(a.name for a in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports name their module in full"
             for a in node.names:
                 full = f"{node.module}.{a.name}"
-                found.add(full if full in FILES else node.module)
+                modules.add(full if full in FILES else node.module)
         for child in ast.iter_child_nodes(node):
             visit(child)
 
     visit(tree)
-    return {m for m in found if m == "zoo" or m.startswith("zoo.")}
+    return {m for m in modules if m == "zoo" or m.startswith("zoo.")}
 
 
 def literals(tree: ast.AST) -> list[str]:
@@ -102,12 +102,13 @@ def inside(prefix: str) -> list[str]:
     return sorted(name for name in FILES if name == prefix or name.startswith(prefix + "."))
 
 
-def test_all_modules_are_known():
+def test_all_modules_have_a_floor():
     assert {room(name) for name in FILES} <= set(FLOORS)
     assert {name for name in FILES if room(name) == "zoo"} == {"zoo"}, "a new module needs a floor"
 
 
-# 1. No registered name in the engine, no `if` over a model's name ------------------------------------------------------
+# 1. No registered name in the engine, no `if` over a model's name
+# ------------------------------------------------------
 
 
 def registered() -> set[str]:
@@ -124,12 +125,12 @@ def test_the_engine_knows_no_names(name):
 
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_no_branch_on_a_models_name(name):
-    known = set(settings.models()) | set(settings.names())
+    models = set(settings.models()) | set(settings.names())
     for node in ast.walk(TREES[name]):
         tests = [node.test] if isinstance(node, (ast.If, ast.IfExp, ast.While)) else []
         tests += [node.subject, *(case.pattern for case in node.cases)] if isinstance(node, ast.Match) else []
         for test in tests:
-            assert not known & set(literals(test)), ast.unparse(test)
+            assert not models & set(literals(test)), ast.unparse(test)
 
 
 # 2. Imports point down ------------------------------------------------------------------------------------------------
@@ -155,13 +156,13 @@ def rooms() -> dict[str, set[str]]:
 
 
 def reaches(start: str, end: str) -> bool:
-    graph, seen, todo = rooms(), set(), [start]
+    graph, done, todo = rooms(), set(), [start]
     while todo:
         at = todo.pop()
         if at == end:
             return True
-        if at not in seen:
-            seen.add(at)
+        if at not in done:
+            done.add(at)
             todo += graph.get(at, set()) - {at}
     return False
 
@@ -262,11 +263,11 @@ def test_no_pickle(name):
 # 8. A checkout is as an installation ----------------------------------------------------------------------------------
 
 
-def test_recipes_are_found_in_a_checkout():
+def test_recipes_import_in_a_checkout():
     code = "import zoo.recipes, zoo.recipes.dcgan; print(zoo.recipes.__path__[0], zoo.recipes.dcgan.__name__)"
     env = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
-    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd="/", env=env)
-    assert said.stdout.split() == [str(ROOT / "recipes"), "zoo.recipes.dcgan"]
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd="/", env=env)
+    assert result.stdout.split() == [str(ROOT / "recipes"), "zoo.recipes.dcgan"]
 
 
 def test_what_is_packaged_is_what_is_there():
@@ -280,11 +281,12 @@ def test_what_is_packaged_is_what_is_there():
     assert listed == there
 
 
-# And what the pages promise --------------------------------------------------------------------------------------------
+# And what the pages promise
+# --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
-def test_nothing_is_left_undone(name):
+def test_no_unfinished_code(name):
     source = FILES[name].read_text(encoding="utf-8")
     for word in ("TODO", "FIXME", "XXX", "NotImplementedError"):
         assert word not in source

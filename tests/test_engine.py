@@ -1,4 +1,4 @@
-"""The engine on small games of the tests' own: who learns, when, from what, and what is kept."""
+"""The engine on small games of the tests' own: who learns, when, from what, and what is saved."""
 
 import dataclasses
 import math
@@ -130,12 +130,12 @@ class Lazy(Duel):
 
     def __init__(self, networks):
         super().__init__(networks)
-        self.seen = []
+        self.calls = []
 
     def turns(self):
         def turn(player, label, **kwargs):
             def loss(batch):
-                self.seen.append((label, batch.size, len(batch["x"]), batch["x"].sum().item()))
+                self.calls.append((label, batch.size, len(batch["x"]), batch["x"].sum().item()))
                 z = batch.latent(self.prior)
                 assert len(z) == batch.size
                 return getattr(self, player)(z).square().mean()
@@ -154,19 +154,19 @@ def test_lazy_turns_sizes_and_draws():
     opened = session(recipe(Lazy.spec))
     rounds = []
     for _ in range(5):
-        opened.game.seen.clear()
+        opened.game.calls.clear()
         before = opened.total_images
         play(opened)
-        rounds.append((list(opened.game.seen), opened.total_images - before))
-    for i, (seen, consumed) in enumerate(rounds):
-        labels = [s[0] for s in seen]
+        rounds.append((list(opened.game.calls), opened.total_images - before))
+    for i, (calls, consumed) in enumerate(rounds):
+        labels = [s[0] for s in calls]
         assert labels == ["D", "D", "own", *(["lazy"] if i % 4 == 0 else []), "other"]
         assert consumed == 8 + 8 + 4  # draw="last" and draw=None consume nothing
-        assert [s[1:3] for s in seen if s[0] == "own"] == [(12, 8)]  # its own size beside the last reals
-        assert [s[1:3] for s in seen if s[0] == "other"] == [(4, 4)]
-        assert seen[0][3] != seen[1][3]  # fresh reals in each repetition
+        assert [s[1:3] for s in calls if s[0] == "own"] == [(12, 8)]  # its own size beside the last reals
+        assert [s[1:3] for s in calls if s[0] == "other"] == [(4, 4)]
+        assert calls[0][3] != calls[1][3]  # fresh reals in each repetition
         if i % 4 == 0:
-            assert seen[3][3] == seen[1][3]  # the last ones again
+            assert calls[3][3] == calls[1][3]  # the last ones again
 
 
 @game
@@ -174,7 +174,7 @@ class Around(Duel):
     """D's weights are set to 1 before each step, and noted by the loss and after the step."""
 
     def turns(self):
-        self.seen = []
+        self.calls = []
         D = Turn(("D",), self.noted_loss, repeat=2, before=self.reset, after=lambda batch: self.note("after"))
         return [D, Turn(("G",), self.loss_G, draw=None)]
 
@@ -184,7 +184,7 @@ class Around(Duel):
             p.fill_(1.0)
 
     def note(self, when):
-        self.seen.append((when, {p.mean().item() for p in self.D.parameters()} == {1.0}))
+        self.calls.append((when, {p.mean().item() for p in self.D.parameters()} == {1.0}))
 
     def noted_loss(self, batch):
         self.note("loss")
@@ -195,7 +195,7 @@ def test_updates_before_and_after_each_step():
     """In every repetition of a turn the update before the step is seen by the loss, the one after it sees the step."""
     opened = session(recipe(Around.spec))
     play(opened)
-    assert opened.game.seen == [("loss", True), ("after", False)] * 2
+    assert opened.game.calls == [("loss", True), ("after", False)] * 2
 
 
 @pytest.mark.parametrize("order", ["D-first", "G-first", "simultaneous"])
@@ -218,16 +218,16 @@ def test_fakes_of_a_repeated_turn_come_from_one_pass(norm, passes):
     """G stands still while D learns: its steps' fakes in passes of eight, and on the same noise as one at a time;
     where G looks across the batch each step has a pass of its own."""
     spec = Spec("adversarial", n_critic=11, generator_batch=2, order="G-first", noise="fresh")
-    made = recipe(spec, networks={"G": G.replace(norm=norm), "D": D})
-    precompute, alone = session(made), session(made)
+    tested = recipe(spec, networks={"G": G.replace(norm=norm), "D": D})
+    precompute, alone = session(tested), session(tested)
     alone.learner.turns[1] = dataclasses.replace(alone.learner.turns[1], precompute=None)
     alone.learner._losses[id(alone.learner.turns[1])] = alone.game.loss_D
-    seen = []
+    passes_of_G = []
     precompute.game.G.register_forward_hook(
-        lambda module, given, made: seen.append((len(given[0]), made.requires_grad))
+        lambda module, inputs, output: passes_of_G.append((len(inputs[0]), output.requires_grad))
     )
     play(precompute), play(alone)
-    assert seen == [(n, i == 0) for i, n in enumerate(passes)]
+    assert passes_of_G == [(n, i == 0) for i, n in enumerate(passes)]
     for key, value in weights(precompute.game).items():
         torch.testing.assert_close(value, weights(alone.game)[key], rtol=1e-5, atol=1e-6)
 
@@ -249,9 +249,9 @@ def test_a_game_that_looks_at_no_reals_is_refused():
         def turns(self):
             return [Turn(("G",), self.loss_G, draw=None)]
 
-    made = recipe(Blind.spec, "G")
+    blind = recipe(Blind.spec, "G")
     with pytest.raises(ValueError, match="consume no real images"):
-        describe(made)
+        describe(blind)
 
 
 def test_multiply_adds_of_a_round():
@@ -310,15 +310,15 @@ class Levels(nn.Module):
 
 
 def test_nested_player():
-    """ "G.levels.1" learns; the rest of G, which no turn names, is frozen and at rest."""
+    """ "G.levels.1" learns; the rest of G, which no turn names, is frozen, in eval mode."""
 
     @game
     class Nested(Duel):
         def turns(self):
             return [Turn(("D",), self.loss_D), Turn(("G.levels.1",), self.loss_G, draw=None)]
 
-    made = recipe(Nested.spec, "D G.levels.1", Adam(lr=0.1), networks={"G": Spec("test-levels"), "D": D})
-    opened = session(made)
+    nested = recipe(Nested.spec, "D G.levels.1", Adam(lr=0.1), networks={"G": Spec("test-levels"), "D": D})
+    opened = session(nested)
     before = weights(opened.game)
     play(opened, 2)
     changed = {k for k, v in opened.game.state_dict().items() if not torch.equal(v, before[k])}
@@ -344,17 +344,21 @@ def test_one_optimizer_a_parameter():
         def turns(self):
             return [*super().turns(), Turn(("E",), self.loss_G, draw=None)]
 
-    made = recipe(Tied.spec, "G D E", networks={"G": G, "D": D, "E": E})
+    tied = recipe(Tied.spec, "G D E", networks={"G": G, "D": D, "E": E})
     with pytest.raises(ValueError, match=r"'G' and 'E' would both learn E\.last\.weight"):
-        session(made)
+        session(tied)
 
 
 @pytest.mark.parametrize(
-    ("players", "said"),
-    [("G", "player 'D' has none"), ("G D Q", "optimizers.Q: no turn names"), ("G D G.first", "optimizers.G.first")],
+    ("players", "message"),
+    [
+        ("G", "player 'D' must have one"),
+        ("G D Q", "optimizers.Q: no turn names"),
+        ("G D G.first", "optimizers.G.first"),
+    ],
 )
-def test_players_and_optimizers_must_agree(players, said):
-    with pytest.raises(ValueError, match=said):
+def test_players_and_optimizers_must_agree(players, message):
+    with pytest.raises(ValueError, match=message):
         session(recipe(players=players))
 
 
@@ -364,7 +368,7 @@ def test_player_that_is_no_part_of_the_game():
         def turns(self):
             return [Turn(("D",), self.loss_D), Turn(("H",), self.loss_G)]
 
-    with pytest.raises(ValueError, match="player 'H' is no part of the game"):
+    with pytest.raises(ValueError, match="player 'H' must be a submodule of the game"):
         session(recipe(Astray.spec, "D H"))
 
 
@@ -399,11 +403,11 @@ class Gated(Duel):
 )
 def test_gates(optimizer, fused, layout):
     """A closed gate leaves weights and moments untouched, in the first step too; an open one changes nothing else."""
-    made = image_recipe(Gated.spec, optimizer=optimizer)
+    gated = image_recipe(Gated.spec, optimizer=optimizer)
     runtime = Runtime(device="cpu", layout=layout)
 
     def opened():
-        one = session(made, images(), runtime=runtime)
+        one = session(gated, images(), runtime=runtime)
         one.learner = Learner(one.game, one.stage, fused=fused)
         return one
 
@@ -424,7 +428,7 @@ def test_gates(optimizer, fused, layout):
             play(gated)
             after = state(gated)
             assert same(before, after) == (gate == 0)
-    # What D did in between, G must not have seen: compare G's own steps under equal D.
+    # What D did in between, must not matter to G: compare G's own steps under equal D.
     free.game.load_state_dict(gated.game.state_dict())
     free.game.gate.fill_(1.0)
     free.learner = Learner(free.game, free.stage, fused=fused)
@@ -476,10 +480,10 @@ class Remembering(Duel):
 def test_game_memory_goes_through_checkpoints(tmp_path, monkeypatch):
     """Buffers are saved and restored: a killed run goes on as if nothing had happened; prepare is not played again."""
     monkeypatch.setattr(train, "Clock", Every)
-    made = recipe(Remembering.spec, optimizer=Adam(lr=0.01))
-    train.train(made, tmp_path / "whole", runtime=CPU)
+    tested = recipe(Remembering.spec, optimizer=Adam(lr=0.01))
+    train.train(tested, tmp_path / "whole", runtime=CPU)
     with pytest.raises(Killed):
-        train.train(made, tmp_path / "cut", runtime=CPU, progress=kill_at(5))
+        train.train(tested, tmp_path / "cut", runtime=CPU, progress=kill_at(5))
     monkeypatch.setattr(Remembering, "prepare", lambda self, batch: pytest.fail("prepared twice"))
     train.resume(tmp_path / "cut")
     whole, facts = checkpoint.load(tmp_path / "whole" / CHECKPOINT)
@@ -508,7 +512,7 @@ class Sized(Duel):
             self.G.layers[-1].bias.fill_(0.25)
 
 
-def test_averages_begin_where_prepare_left_the_players():
+def test_averages_begin_as_the_prepared_players():
     opened = session(image_recipe(Sized.spec, ema={"G": Ema(halflife=1e9)}), images())
     assert (opened.ema_networks["G"].network.layers[-1].bias == 0.25).all()
 
@@ -536,8 +540,8 @@ def test_finish_touches_the_export_alone(tmp_path, ema, monkeypatch):
     shipped, untouched = (hub.load(r).G for r in runs.values())
     assert (shipped.last.bias > 90).all()
     assert torch.equal(shipped.first.weight, untouched.first.weight)
-    kept = plain["ema.G.last.bias" if ema else "game.G.last.bias"]
-    assert torch.equal(untouched.last.bias, kept)
+    shipped_bias = plain["ema.G.last.bias" if ema else "game.G.last.bias"]
+    assert torch.equal(untouched.last.bias, shipped_bias)
 
 
 # Stages ---------------------------------------------------------------------------------------------------------------
@@ -576,13 +580,13 @@ def stages() -> Recipe:
 def test_stages_and_resolutions(tmp_path, monkeypatch):
     """Networks persist, optimizers start anew, an idle network is frozen and at rest, averages go on."""
     source = images(side=16).arrays["x"]
-    seen = []
+    states = []
     build, save = train.StageRun.__init__, train.save
 
     def built(self, *args, **kwargs):
         build(self, *args, **kwargs)
         assert all(not o.state for o in self.learner.optimizers.values())
-        seen.append(("before", self.index, weights(self.game), weights(self.ema_networks["G"].network)))
+        states.append(("before", self.index, weights(self.game), weights(self.ema_networks["G"].network)))
         assert self.game.training and self.game.D.training
         idle = self.index == 1
         assert self.game.G.training != idle
@@ -595,22 +599,23 @@ def test_stages_and_resolutions(tmp_path, monkeypatch):
             return
         steps = {int(s["step"]) for o in run.learner.optimizers.values() for s in o.state.values()}
         assert steps == {3}
-        seen.append(("after", run.index, weights(run.game), weights(run.ema_networks["G"].network)))
+        states.append(("after", run.index, weights(run.game), weights(run.ema_networks["G"].network)))
 
     monkeypatch.setattr(train.StageRun, "__init__", built)
     monkeypatch.setattr(train, "save", saved)
     train.train(stages(), tmp_path / "run", runtime=CPU, dataset=source)
-    assert [s[:2] for s in seen] == [(w, i) for i in range(3) for w in ("before", "after")]
-    for (_, _, ended, average), (_, _, begun, carried) in zip(seen[1::2], seen[2::2], strict=False):
-        assert same(ended, begun) and same(average, carried)
-    for i, (begun, ended) in enumerate(zip(seen[::2], seen[1::2], strict=True)):
-        names = {k.split(".")[0] for k in begun[2] if not torch.equal(begun[2][k], ended[2][k])}
+    assert [s[:2] for s in states] == [(w, i) for i in range(3) for w in ("before", "after")]
+    for (_, _, end, average), (_, _, start, carried) in zip(states[1::2], states[2::2], strict=False):
+        assert same(end, start) and same(average, carried)
+    for i, (start, end) in enumerate(zip(states[::2], states[1::2], strict=True)):
+        names = {k.split(".")[0] for k in start[2] if not torch.equal(start[2][k], end[2][k])}
         assert names == ({"D"} if i == 1 else {"D", "G"})
-        assert same(begun[3], ended[3]) == (i == 1)  # an idle network keeps its average
+        assert same(start[3], end[3]) == (i == 1)  # an idle network keeps its average
 
 
 def test_resume_in_a_later_stage(tmp_path, monkeypatch):
-    """Killed in any stage, at its end too, a run goes on bit for bit; a schedule of an earlier stage leaves nothing behind."""
+    """Killed in any stage, at its end too, a run goes on bit for bit; a schedule of an earlier stage leaves nothing
+    behind."""
     monkeypatch.setattr(train, "Clock", Every)
     source = images(side=16).arrays["x"]
     train.train(stages(), tmp_path / "whole", runtime=CPU, dataset=source)
@@ -630,20 +635,21 @@ def test_resume_in_a_later_stage(tmp_path, monkeypatch):
         assert log_of(tmp_path / "whole") == log_of(tmp_path / f"cut{death}")
 
 
-def test_images_rescales_stages_and_ramps():
-    made = stages().rescaled(36)
-    assert [s.images for s in made.stages] == [12, 12, 12]
-    assert made.stages[0].schedules[0].points == ((0, 10.0), (12, 1000.0))
-    assert made.ema == stages().ema  # a half-life is no budget
+def test_images_rescales_stages_and_schedules():
+    rescaled = stages().rescaled(36)
+    assert [s.images for s in rescaled.stages] == [12, 12, 12]
+    assert rescaled.stages[0].schedules[0].points == ((0, 10.0), (12, 1000.0))
+    assert rescaled.ema == stages().ema  # a half-life is no budget
     assert [s.images for s in stages().rescaled(1).stages] == [1, 1, 1]
     with pytest.raises(ValueError, match="images=0: must be at least 1"):
         stages().rescaled(0)
 
 
-# Schedules ----------------------------------------------------------------------------------------------------------------
+# Schedules
+# ----------------------------------------------------------------------------------------------------------------
 
 
-def test_ramp_shapes():
+def test_schedule_shapes():
     def at(shape, images):
         return Schedule("optimizers.G.lr", ((100, 1.0), (200, 4.0), (300, 2.0)), shape).at(images)
 
@@ -664,12 +670,12 @@ class Weighted(Duel):
         self.penalty.register_buffer("weight", torch.tensor(7.0))
 
 
-def test_ramp_targets():
+def test_schedule_targets():
     """Fields of optimizers, one of a pair, all players, buffers, the averages: written before each round."""
     points = ((0, 0.1), (80, 0.9))
     targets = ("optimizers.G.lr", "optimizers.D.betas.0", "game.penalty.weight", "ema.G.halflife", "optimizers.*.eps")
-    made = recipe(Weighted.spec, optimizer=Adam(lr=0.5), schedules=tuple(Schedule(t, points) for t in targets))
-    opened = session(made.replace(ema={"G": Ema(halflife=5)}))
+    weighted = recipe(Weighted.spec, optimizer=Adam(lr=0.5), schedules=tuple(Schedule(t, points) for t in targets))
+    opened = session(weighted.replace(ema={"G": Ema(halflife=5)}))
     play(opened, 5)  # the last of them began after 32 images
     G, D = (opened.learner.optimizers[p].param_groups[0] for p in "GD")
     value = 0.1 + 0.8 * 32 / 80
@@ -680,7 +686,7 @@ def test_ramp_targets():
     assert opened.ema_networks["G"].halflife == pytest.approx(value)
 
 
-def test_ramp_changes_the_step():
+def test_schedule_changes_the_step():
     still = session(recipe(schedules=(Schedule("optimizers.D.lr", ((0, 0.0), (8, 0.0), (9, 0.1)), "steps"),)))
     before = weights(still.game)
     play(still)
@@ -689,7 +695,7 @@ def test_ramp_changes_the_step():
     assert moved(before, still.game) == {"G", "D"}
 
 
-def test_ramp_of_a_nested_player():
+def test_schedule_of_a_nested_player():
     @game
     class Part(Duel):
         def turns(self):
@@ -701,7 +707,7 @@ def test_ramp_of_a_nested_player():
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "message"),
     [
         ("optimizers.E.lr", "must begin with one of optimizers.D., optimizers.G."),
         ("optimizers.D.rate", "no 'rate'"),
@@ -710,15 +716,15 @@ def test_ramp_of_a_nested_player():
         ("optimizers.D.betas.2", "betas.2"),
         ("optimizers.D.betas.first", "betas.first"),
         ("optimizers.D.lr.0", "lr.0"),
-        ("game.weight", "no buffer 'weight'"),
+        ("game.weight", "must be a buffer of the game, got 'weight'"),
         ("ema.G.decay", "ema.G.halflife"),
         ("lr", "must begin with optimizers., game. or ema."),
     ],
 )
-def test_ramp_mistakes_are_found_before_any_work(target, said, tmp_path):
-    made = recipe(optimizer=Adam(lr=0.1), schedules=(Schedule(target, ((0, 1.0),)),), ema={"G": Ema(halflife=5)})
-    with pytest.raises(ValueError, match=said):
-        train.train(made, tmp_path / "run", runtime=CPU)
+def test_schedule_mistakes_are_errors_before_any_work(target, message, tmp_path):
+    tested = recipe(optimizer=Adam(lr=0.1), schedules=(Schedule(target, ((0, 1.0),)),), ema={"G": Ema(halflife=5)})
+    with pytest.raises(ValueError, match=message):
+        train.train(tested, tmp_path / "run", runtime=CPU)
     assert not (tmp_path / "run").exists()
 
 
@@ -726,17 +732,17 @@ def test_ramp_mistakes_are_found_before_any_work(target, said, tmp_path):
 
 
 def network(value: float, norm: bool = True) -> nn.Module:
-    made = NETWORKS.build(Spec("test-mlp", norm=norm))
-    for p in made.parameters():
+    network = NETWORKS.build(Spec("test-mlp", norm=norm))
+    for p in network.parameters():
         nn.init.constant_(p, value)
-    return made
+    return network
 
 
 def average_of(ema: Ema, *updates: tuple[int, int]) -> float:
-    """The average of a network that is 0 at first and then 1, after updates (images, seen)."""
+    """The average of a network that is 0 at first and then 1, after updates (images, total_images)."""
     ema_network, player = EmaNetwork(network(0.0), ema), network(1.0)
-    for consumed, seen in updates:
-        ema_network.update(player, [""], consumed, seen)
+    for consumed, total_images in updates:
+        ema_network.update(player, [""], consumed, total_images)
     values = {round(p.mean().item(), 6) for p in ema_network.network.parameters()}
     assert len(values) == 1
     return values.pop()
@@ -754,8 +760,8 @@ def test_average():
 
 def test_average_copies_buffers():
     """Batch norm's statistics belong to the newest weights."""
-    made = recipe(networks={"G": Spec("test-mlp", norm=True), "D": D}, ema={"G": Ema(halflife=1e9)})
-    opened = session(made)
+    tested = recipe(networks={"G": Spec("test-mlp", norm=True), "D": D}, ema={"G": Ema(halflife=1e9)})
+    opened = session(tested)
     play(opened, 3)
     ema_network, player = opened.ema_networks["G"].network, opened.game.G
     assert not ema_network.training and player.training
@@ -800,8 +806,8 @@ def test_nan_stops_the_run(tmp_path, monkeypatch, value):
     monkeypatch.setattr(Breaking, "value", value)
     with pytest.raises(RuntimeError) as caught:
         train.train(recipe(Breaking.spec), tmp_path / "run", runtime=CPU)
-    said = str(caught.value)
-    assert "round 5 of stage 1" in said and "player D" in said and str(tmp_path / "run" / CHECKPOINT) in said
+    message = str(caught.value)
+    assert "round 5 of stage 1" in message and "player D" in message and str(tmp_path / "run" / CHECKPOINT) in message
     tensors, facts = checkpoint.load(tmp_path / "run" / CHECKPOINT)
     assert facts["round"] == 3
     assert all(torch.isfinite(t).all() for t in tensors.values())
@@ -838,10 +844,10 @@ def test_collapse_is_warned_of(tmp_path, monkeypatch):
         def shrink(self, batch):
             self.G.last.weight.zero_()
 
-    told = []
+    events = []
     for name, spec in (("collapsed", Collapsing.spec), ("fine", Duel.spec)):
-        train.train(recipe(spec), tmp_path / name, runtime=CPU, progress=lambda event, **f: told.append((event, f)))
-        warnings = [f["text"] for event, f in told if event == "warning"]
+        train.train(recipe(spec), tmp_path / name, runtime=CPU, progress=lambda event, **f: events.append((event, f)))
+        warnings = [f["text"] for event, f in events if event == "warning"]
         assert len(warnings) == 1 and "collapse" in warnings[0] and "80 images" in warnings[0]
 
 
@@ -889,19 +895,20 @@ def test_out_of_memory_advises(tmp_path, most, size, advice):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_finish_the_round(tmp_path, number, monkeypatch):
-    """The round is finished, the checkpoint written, and how to go on is said; the old handlers come back."""
+    """The round is finished, the checkpoint written, and the command that continues is printed; the old handlers come
+    back."""
     monkeypatch.setattr(train, "Clock", Every)
-    held = signal.getsignal(number)
-    told = []
+    handler = signal.getsignal(number)
+    events = []
 
     def progress(event, **facts):
-        told.append((event, facts))
+        events.append((event, facts))
         if event == "tick" and facts["round"] == 4:
             os.kill(os.getpid(), number)
 
     run = train.train(recipe(), tmp_path / "run", runtime=CPU, progress=progress)
-    assert signal.getsignal(number) == held
-    event, facts = told[-1]
+    assert signal.getsignal(number) == handler
+    event, facts = events[-1]
     assert event == "done" and facts["stopped_by"] == signal.Signals(number).name
     assert facts["resume"] == f"zoo resume {run}"
     assert checkpoint.load(run / CHECKPOINT)[1]["round"] == facts["images"] // 8 == 5
@@ -912,9 +919,9 @@ def test_signals_finish_the_round(tmp_path, number, monkeypatch):
 
 
 def test_minutes_stop_early(tmp_path):
-    told = []
-    run = train.train(recipe(), tmp_path / "run", runtime=CPU, minutes=0, progress=lambda e, **f: told.append((e, f)))
-    assert told[-1][1]["stopped_by"] == "minutes" and told[-1][1]["images"] == 8
+    events = []
+    run = train.train(recipe(), tmp_path / "run", runtime=CPU, minutes=0, progress=lambda e, **f: events.append((e, f)))
+    assert events[-1][1]["stopped_by"] == "minutes" and events[-1][1]["images"] == 8
     assert checkpoint.load(run / CHECKPOINT)[1]["round"] == 1
 
 
@@ -939,9 +946,9 @@ def test_init_begins_from_other_weights(tmp_path):
             if event == "tick":
                 raise Killed
 
-        made = recipe(Prepared.spec, ema={"G": Ema(halflife=10)})
+        prepared = recipe(Prepared.spec, ema={"G": Ema(halflife=10)})
         with pytest.raises(Killed):
-            train.train(made, tmp_path / name, runtime=CPU, init=init, minutes=0, progress=progress)
+            train.train(prepared, tmp_path / name, runtime=CPU, init=init, minutes=0, progress=progress)
         beginnings[name] = checkpoint.load(tmp_path / name / CHECKPOINT)[0]
         assert checkpoint.load(tmp_path / name / CHECKPOINT)[1]["round"] == 0
         return beginnings[name]
@@ -991,11 +998,11 @@ def test_needs_of_the_game_and_keys_of_the_data():
     class Classes(Duel):
         needs = ("x", "y")
 
-    with pytest.raises(ValueError, match="needs 'y', and 'ring' yields x"):
+    with pytest.raises(ValueError, match="needs 'y', but 'ring' has x"):
         describe(recipe(Classes.spec))
     describe(image_recipe(Classes.spec, resolution=28).replace(dataset="fashion-mnist-10k"))
     renamed = Data(streams={"data": Stream(keys={"x": "x"})})  # y is left out
-    with pytest.raises(ValueError, match="needs 'y', and 'fashion-mnist-10k' yields x"):
+    with pytest.raises(ValueError, match="needs 'y', but 'fashion-mnist-10k' has x"):
         describe(image_recipe(Classes.spec, resolution=28, data=renamed).replace(dataset="fashion-mnist-10k"))
 
 
@@ -1040,7 +1047,7 @@ def test_order_of_the_data():
     @game
     class Looking(Duel):
         def loss_D(self, batch):
-            self.looked += batch["x"][:, 0, 0, 0].tolist()
+            self.values += batch["x"][:, 0, 0, 0].tolist()
             return super().loss_D(batch)
 
     x = torch.arange(16, dtype=torch.uint8)[:, None, None, None].expand(16, 3, 8, 8).contiguous()
@@ -1048,9 +1055,9 @@ def test_order_of_the_data():
     def look(seed, rounds, start=0):
         opened = session(image_recipe(Looking.spec, data=Data(range=(0.0, 255.0))), x, seed=seed)
         opened.loaders["data"].position = start
-        opened.game.looked = []
+        opened.game.values = []
         play(opened, rounds)
-        return opened.game.looked
+        return opened.game.values
 
     whole = look(0, 4)
     first, second = whole[:16], whole[16:]
@@ -1059,7 +1066,7 @@ def test_order_of_the_data():
     assert look(0, 2, start=16) == second
 
 
-def test_noise_is_drawn_for_all_processes_and_sliced():
+def test_noise_is_for_all_processes_and_sliced():
     def noise(rank, world):
         generator = torch.Generator().manual_seed(3)
         batch = Batch(8 // world, generator=generator, rank=rank, world=world)

@@ -67,7 +67,7 @@ def idle(recipe: Recipe, players: set[str]) -> set[str]:
     return {k for k in names if not any(k.startswith(p + ".") for p in players)}
 
 
-def test_that_test_can_fail_for_a_stage_left_out():
+def test_idle_weights_are_detected():
     recipe = settings.find("lapgan-cifar10")
     assert idle(recipe, {p for stage in recipe.stages[:-1] for p in stage.optimizers})
 
@@ -120,7 +120,7 @@ def to_cuda(module: torch.nn.Module, mode) -> torch.nn.Module:
 
 
 @every_stage
-def test_nothing_is_left_on_the_cpu(name, stage, monkeypatch):
+def test_everything_is_on_the_device(name, stage, monkeypatch):
     """Every loss and every update of state on fake tensors of a CUDA device. A gradient inside a penalty becomes a pass
     forward: there is no autograd for a missing device."""
     from torch._subclasses.fake_tensor import FakeTensorMode

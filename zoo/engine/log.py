@@ -71,8 +71,8 @@ class RunningMean:
 class Log:
     """Running means of scalars, on the device between ticks; once a tick a line of log.jsonl and an event for ``tell``.
 
-    ``players``: each player's parameters by name, checked for NaN. ``total``: the run's budget in images. ``images``,
-    ``seconds``: where the run was when this process took it up. ``deadline``: of :func:`time.monotonic`.
+    ``players``: each player's parameters by name, checked for NaN. ``total``: the run's budget in images. ``images``:
+    what it had consumed when this process started. ``deadline``: a time of :func:`time.monotonic`.
     """
 
     def __init__(

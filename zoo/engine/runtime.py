@@ -72,22 +72,22 @@ class Runtime:
 
 
 def versions() -> dict[str, str]:
-    """Of what computes the numbers."""
+    """Versions of what computes the numbers."""
     return {"zoo": __version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def processor() -> str:
     """The processor in words."""
-    known = Path("/proc/cpuinfo")
-    if known.is_file():
-        named = [line.partition(":")[2].strip() for line in known.read_text().splitlines() if "model name" in line]
-        if named:
-            return named[0]
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        if models:
+            return models[0]
     return platform.processor() or platform.machine()
 
 
 def machine_of(device: torch.device) -> dict[str, Any]:
-    """The machine that a run is made on, in words; nothing that names its owner."""
+    """The machine of a run, in words; nothing that names its owner."""
     return {
         "system": f"{platform.system()} {platform.release()}",
         "processor": processor(),

@@ -301,8 +301,8 @@ class StageRun:
 
     @contextlib.contextmanager
     def extra_batches(self) -> Iterator[Callable[[], Batch]]:
-        """A function that draws batches of reals that are no part of the training: afterwards the loaders continue
-        from where they were. (Noise begins anew with each round.)"""
+        """A function that draws batches of reals that are no part of the training: afterwards the loaders are
+        at their old positions. (Noise begins anew with each round.)"""
         positions = {name: loader.position for name, loader in self.loaders.items()}
         batch = Batch(self.stage.batch // parallel.world(), device=self.device, generator=self.noise)
 
@@ -318,5 +318,5 @@ class StageRun:
 
     @property
     def clock(self) -> dict[str, int]:
-        """Where the run is, as every line of the log and every checkpoint says it."""
+        """Images, round and stage, as in every line of the log."""
         return {"images": self.total_images, "round": self.round, "stage": self.index}
