@@ -8,24 +8,19 @@ processes.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from zoo.data.store import ImageData
 from zoo.data.views import VIEWS
+from zoo.seeds import seed_for
 
 if TYPE_CHECKING:
     import torch
 
 # Sets up to this size live on the device; on CUDA sets up to a quarter of its free memory.
 RESIDENT_BYTES = 4 << 30
-
-
-def mix(*parts: Any) -> int:
-    """A seed in [0, 2**63) from numbers and strings: every part changes all of it."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little") >> 1
 
 
 class Loader:
@@ -112,7 +107,7 @@ class Loader:
         batch = self._feed.take(start, size)
         if self.data.facts.resolution and "x" in self.keys:
             if generator is None and (self.crop or self.flip or self.dequantize):
-                generator = torch.Generator(self.device).manual_seed(mix(self.seed, "augment", self.position))
+                generator = torch.Generator(self.device).manual_seed(seed_for(self.seed, "augment", self.position))
             batch["x"] = self._finish(batch["x"], generator)
         self.position += size * self.world
         return {name: batch[key] for key, name in self.keys.items()}
@@ -166,7 +161,7 @@ class Order:
         import torch
 
         if epoch not in self._epochs:
-            generator = torch.Generator().manual_seed(mix(self.seed, epoch))
+            generator = torch.Generator().manual_seed(seed_for(self.seed, "epoch", epoch))
             rows = self.rows[torch.randperm(len(self.rows), generator=generator)]
             if self.device.type == "cuda":
                 rows = rows.pin_memory()
@@ -238,7 +233,9 @@ def _feed(
     if len(rows) == 0:
         raise ValueError(f"{data.facts.name} has no images with {dict(where or {})} in part {part}")
     # Streams that see different rows must not go in step: unpaired domains would come in pairs.
-    seed = mix(loader.seed, sorted((where or {}).items()), part) if where or part != (0, 1) else loader.seed
+    seed = loader.seed
+    if where or part != (0, 1):
+        seed = seed_for(seed, "rows", repr(sorted((where or {}).items())), *part)
     limit = RESIDENT_BYTES
     if loader.device.type == "cuda":
         limit = torch.cuda.mem_get_info(loader.device)[0] // 4

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 from zoo.data.facts import Facts
 from zoo.data.folder import options
 from zoo.data.images import square, to_array, to_pil
-from zoo.data.loader import Loader, mix
+from zoo.data.loader import Loader
 from zoo.data.store import ImageData
+from zoo.seeds import seed_for
 
 if TYPE_CHECKING:
     import torch
@@ -115,7 +116,7 @@ class ShardFeed:
 
     def raw(self, start: int) -> Iterator[dict[str, bytes]]:
         """Samples without end: a pass over the shards after the other, shuffled in a buffer."""
-        rng = random.Random(mix(self.loader.seed, self.loader.rank, start))
+        rng = random.Random(seed_for(self.loader.seed, "shards", self.loader.rank, start))
         buffer: list[dict[str, bytes]] = []
         while True:
             urls = rng.sample(self.urls, len(self.urls))

@@ -9,15 +9,17 @@ Goodfellow et al. (2014, arXiv:1406.2661). Points are generated in blocks, each 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zoo.data.facts import Facts
-from zoo.data.loader import Loader, mix, pieces
+from zoo.data.loader import Loader, pieces
 from zoo.data.store import ImageData
 from zoo.registry import DATASETS
+from zoo.seeds import seed_for
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +48,8 @@ class ToyData(ImageData):
     def __init__(self, toy: ToySet, split: str):
         import torch
 
-        super().__init__(toy.facts, {}, f"{mix(toy.facts.name, toy.centers, toy.std, split):016x}")
+        content = repr((toy.facts.name, toy.centers, toy.std, split))
+        super().__init__(toy.facts, {}, hashlib.sha256(content.encode()).hexdigest())
         self.modes, self.std, self.split = torch.tensor(toy.centers), toy.std, split
 
     def __len__(self) -> int:
@@ -56,7 +59,7 @@ class ToyData(ImageData):
         """Block ``number`` of the points that belong to ``seed``: float32 [65536, D]."""
         import torch
 
-        generator = torch.Generator().manual_seed(mix(seed, self.split, number))
+        generator = torch.Generator().manual_seed(seed_for(seed, "points", self.split, number))
         which = torch.randint(len(self.modes), (BLOCK,), generator=generator)
         return self.modes[which] + self.std * torch.randn(BLOCK, self.modes.shape[1], generator=generator)
 
@@ -88,7 +91,7 @@ class ToyData(ImageData):
         """How the loader gets its points. Parts of an endless set are streams of their own."""
         if where:
             raise ValueError(f"where {dict(where)}: {self.facts.name} has no labels")
-        return ToyFeed(self, mix(loader.seed, part) if part != (0, 1) else loader.seed, loader.device)
+        return ToyFeed(self, seed_for(loader.seed, "part", *part) if part != (0, 1) else loader.seed, loader.device)
 
 
 class ToyFeed:
