@@ -39,10 +39,10 @@ def test_compiled_to_machine_code(monkeypatch):
     """All of compilation once: a step of D with the gradient penalty, whose loss contains a gradient."""
     monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)
     torch._dynamo.reset()
-    penalized = recipe(Spec("adversarial", loss=Spec("wasserstein"), penalties=(Spec("gradient-penalty"),)))
+    with_penalty = recipe(Spec("adversarial", loss=Spec("wasserstein"), penalties=(Spec("gradient-penalty"),)))
     results = []
     for compile in (False, True):
-        run = session(penalized, runtime=Runtime(device="cpu", compile=compile))
+        run = session(with_penalty, runtime=Runtime(device="cpu", compile=compile))
         run.seed_round()
         batch = run.new_batch()
         run.draw(batch)
@@ -60,13 +60,13 @@ def test_bf16(name):
     losses = []
     play_turn, expected = bf16.learner.play, play(fp32, 1)
 
-    def checked_turn(turn, batch, round):
+    def check_turn(turn, batch, round):
         values = play_turn(turn, batch, round)
         losses.extend(values.values())
         assert all(v.dtype == torch.float32 for k, v in batch.logs.items() if k.startswith("penalty"))
         return values
 
-    bf16.learner.play = checked_turn
+    bf16.learner.play = check_turn
     scalars = play(bf16, 1)
     assert losses and all(v.dtype == torch.float32 and torch.isfinite(v) for v in losses)
     assert all(p.dtype == torch.float32 for p in bf16.game.parameters())

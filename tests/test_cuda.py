@@ -67,7 +67,7 @@ def test_synchronizing_calls_raise():
         "cyclegan-emoji-small",
     ],
 )
-def test_resumed_equals_unbroken(name, layout, tmp_path, monkeypatch):
+def test_resume_equals_unbroken_run(name, layout, tmp_path, monkeypatch):
     """As on the CPU, with deterministic kernels."""
     monkeypatch.setattr(train, "Clock", Every)
     recipe, runtime = short(small(name)), Runtime(device="cuda", layout=layout, deterministic=True)

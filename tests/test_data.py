@@ -35,6 +35,7 @@ from zoo.data import (
     store,
 )
 from zoo.data import sets as image_sets
+from zoo.data.images import to_array, to_pil
 from zoo.data.preparation import prepare_set
 from zoo.registry import DATASETS
 
@@ -141,8 +142,8 @@ def test_another_resolution_comes_from_the_prepared_file(embedded):
     assert store.read_header(path)[1]["source"] == "prepared"
     small, large = store.open_file(path).arrays, open_data("fashion-mnist-10k", split="test").arrays
     assert small["x"].shape == (1000, 1, 14, 14) and torch.equal(small["y"], large["y"])
-    pooled = torch.nn.functional.avg_pool2d(large["x"].float(), 2)
-    assert (small["x"].float() - pooled).abs().mean() < 10
+    average = torch.nn.functional.avg_pool2d(large["x"].float(), 2)
+    assert (small["x"].float() - average).abs().mean() < 10
 
 
 def test_list_and_verify_prepared_files(embedded):
@@ -282,6 +283,30 @@ def test_captions_labels_and_vectors(home):
     data = store.open_file(path)
     assert data.captions == texts and data.arrays["attr"].tolist() == [[0, 2], [1, 2], [2, 2], [3, 2]]
     assert Loader(data, seed=0).next(3)["caption"].shape == (3, 13)
+
+
+# One image.
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P", "RGB", "L"])
+def test_transparent_images_are_composited_over_white(mode, channels):
+    """Half transparent black is gray; a transparent color of a palette or of RGB is white."""
+    if mode in ("RGBA", "LA"):
+        picture = Image.new(mode, (4, 4), 0)
+        picture.putalpha(128)
+        expected = 127
+    elif mode == "PA":
+        picture = Image.new("P", (4, 4), 0).convert("PA")
+        picture.putalpha(0)
+        expected = 255
+    else:
+        picture = Image.new(mode, (4, 4), 0)
+        picture.info["transparency"] = (0, 0, 0) if mode == "RGB" else 0
+        expected = 255
+    x = to_array(to_pil(picture, channels))
+    assert x.shape == (channels, 4, 4) and x.dtype == np.uint8
+    assert abs(x.astype(int) - expected).max() <= 1
 
 
 # Sources: package mirrors, with fake clients on the PATH.

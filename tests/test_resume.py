@@ -44,7 +44,7 @@ def one_recipe_of_each_game() -> list[tuple[str, int]]:
 @pytest.mark.parametrize(
     "name", ["dcgan-fashion-mnist", "wgan-gp-cifar10-small", "sagan-cifar10-small", "cyclegan-emoji-small"]
 )
-def test_resumed_equals_unbroken(name, layout, tmp_path, monkeypatch):
+def test_resume_equals_unbroken_run(name, layout, tmp_path, monkeypatch):
     check_resume(name, 0, Runtime(device="cpu", layout=layout), tmp_path, monkeypatch)
 
 
