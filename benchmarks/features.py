@@ -76,7 +76,7 @@ class Training:
 
 FASHION = Training("fashion-mnist", "pad", epochs=9, crop=28, crop_epochs=6)
 CIFAR10 = Training("cifar10", "resize", widths=(32, 128, 128), epochs=17, shift=4, border=None, crop=28, crop_epochs=12)
-EMOJI = Training("emoji", "resize", {"category": "y", "style": "style"}, resolution=64, widths=(16, 32, 64, 128),
+EMOJI = Training("emoji", "resize", {"category": "y", "style": "domain"}, resolution=64, widths=(16, 32, 64, 128),
                  epochs=16, batch=128, shift=4, border=255, cutout=12, crop=56, crop_epochs=11)  # fmt: skip
 TRAININGS = {
     "fashion-mnist": FASHION,

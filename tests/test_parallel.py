@@ -1,4 +1,4 @@
-"""Several real processes that talk through gloo, as torchrun starts them."""
+"""Several real processes that communicate with gloo, as torchrun starts them."""
 
 import os
 import signal
@@ -38,11 +38,19 @@ from zoo.registry import GAMES, NETWORKS, Spec
 
 
 def processes(work, count: int = 2, local: int | None = None, expect: tuple = ()) -> None:
-    """Run ``work(rank)`` in ``count`` processes of one group, ``local`` of them on a machine. AssertionError with what they
-    said where one fails; ``expect``: exit statuses by rank, where they are not all 0."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Run ``work(rank)`` in ``count`` processes of one group.
+
+    Args:
+        work: called in every process.
+        count: of processes.
+        local: processes for each simulated machine; by default all.
+        expect: exit statuses by rank, if they are not all 0.
+
+    Raises AssertionError with the processes' tracebacks if a status differs.
+    """
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
     local, children = local or count, []
     for rank in range(count):
         read, write = os.pipe()
@@ -51,8 +59,8 @@ def processes(work, count: int = 2, local: int | None = None, expect: tuple = ()
             status = 1
             try:
                 torch.set_num_threads(1)
-                where = {"RANK": rank, "LOCAL_RANK": rank % local, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": local}
-                os.environ.update({k: str(v) for k, v in where.items()}, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+                group = {"RANK": rank, "LOCAL_RANK": rank % local, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": local}
+                os.environ.update({k: str(v) for k, v in group.items()}, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
                 work(rank)
                 status = 0
             except BaseException:
@@ -61,43 +69,44 @@ def processes(work, count: int = 2, local: int | None = None, expect: tuple = ()
                 os._exit(status)
         os.close(write)
         children.append((pid, read))
-    statuses, said = [], []
-    until = time.monotonic() + 240
+    statuses, tracebacks = [], []
+    deadline = time.monotonic() + 240
     for pid, read in children:
-        while not (done := os.waitpid(pid, os.WNOHANG))[0]:
-            if time.monotonic() > until:
+        while not (status := os.waitpid(pid, os.WNOHANG))[0]:
+            if time.monotonic() > deadline:
                 os.kill(pid, signal.SIGKILL)
             time.sleep(0.01)
-        statuses.append(os.waitstatus_to_exitcode(done[1]))
+        statuses.append(os.waitstatus_to_exitcode(status[1]))
         with os.fdopen(read) as file:
-            said.append(file.read())
-    assert tuple(statuses) == (expect or (0,) * count), "\n".join(said)
+            tracebacks.append(file.read())
+    assert tuple(statuses) == (expect or (0,) * count), "\n".join(tracebacks)
 
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Forked processes have one, and bits may depend on their number."""
+    """Forked processes have one thread, and bits may depend on the number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
 
-def state(opened: StageRun) -> dict[str, torch.Tensor]:
-    tensors = checkpoint.collect(opened.game, opened.learner, opened.ema_networks)
+def state(run: StageRun) -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint, copied."""
+    tensors = checkpoint.collect(run.game, run.learner, run.ema_networks)
     return {k: v.detach().clone().contiguous() for k, v in tensors.items()}
 
 
 def save_states(folder: Path, poll: int = 1) -> None:
-    """Let every process write its whole state after each round as ``folder/RANK.safetensors``."""
+    """Make every process write its state after each round as ``folder/RANK.safetensors``."""
     play_round = StageRun.play_round
 
-    def played(self, *args):
-        consumed = play_round(self, *args)
+    def play_and_save(self, *args):
+        images = play_round(self, *args)
         save_file(state(self), folder / f"{parallel.rank()}.safetensors")
-        return consumed
+        return images
 
-    StageRun.play_round = played
+    StageRun.play_round = play_and_save
     train.Clock = Every
     train.POLL_ROUNDS = poll
 
@@ -119,11 +128,11 @@ def test_collectives():
         module.to(memory_format=torch.channels_last)
         parallel.broadcast(module)
         assert module.weight.tolist() == [1.0] * 3 and bool(module.flag)
-        laid = torch.arange(24.0).reshape(1, 2, 3, 4).contiguous(memory_format=torch.channels_last) + rank
-        parallel.mean_in_place([laid, mine])
-        assert torch.equal(laid, torch.arange(24.0).reshape(1, 2, 3, 4) + 0.5)
-        assert laid.is_contiguous(memory_format=torch.channels_last) and mine.tolist() == [1.5, 0.0]
-        with parallel.alone():  # of use where the other process has something else to do
+        images = torch.arange(24.0).reshape(1, 2, 3, 4).contiguous(memory_format=torch.channels_last) + rank
+        parallel.mean_in_place([images, mine])
+        assert torch.equal(images, torch.arange(24.0).reshape(1, 2, 3, 4) + 0.5)
+        assert images.is_contiguous(memory_format=torch.channels_last) and mine.tolist() == [1.5, 0.0]
+        with parallel.alone():  # for work that the other process does not do
             assert (parallel.rank(), parallel.world()) == (0, 1)
             if rank == 0:
                 parallel.barrier()
@@ -140,14 +149,15 @@ def test_collectives():
 
 @pytest.mark.parametrize("name", ["dcgan-fashion-mnist", "cyclegan-emoji-small"])
 def test_ranks_are_bit_equal(name, tmp_path):
-    """After training with batch norm, dropout, averages and pools, every process holds the same bits, statistics included."""
-    made = small(name)
-    made = made.replace(ema={**made.ema, "G": Ema(halflife=10)}).rescaled(4 * made.stages[0].batch)
-    source = stand_in(made)
+    """After training with batch norm, dropout, EMA and image pools, every process has the same bits, batch statistics
+    too."""
+    recipe = small(name)
+    recipe = recipe.replace(ema={**recipe.ema, "G": Ema(halflife=10)}).rescaled(4 * recipe.stages[0].batch)
+    source = stand_in(recipe)
 
     def work(rank):
         save_states(tmp_path)
-        train.train(made, tmp_path / "run", runtime=CPU, dataset=source)
+        train.train(recipe, tmp_path / "run", runtime=CPU, dataset=source)
 
     processes(work)
     first, second = (load_file(tmp_path / f"{r}.safetensors") for r in range(2))
@@ -157,8 +167,8 @@ def test_ranks_are_bit_equal(name, tmp_path):
 
 
 @game
-class Undecided(Duel):
-    """Each process would decide otherwise on its gate, and draws dropout of its own."""
+class GateByRank(Duel):
+    """The gate differs between processes, and so does dropout."""
 
     def turns(self):
         return [Turn(("D", "G"), self.both)]
@@ -171,17 +181,18 @@ class Undecided(Duel):
 
 def test_processes_agree_on_a_gate(tmp_path):
     def work(rank):
-        opened = group(lambda: session(recipe(Undecided.spec, optimizer=Adam(lr=0.01))))
-        play(opened, 3)
-        save_file(state(opened), tmp_path / f"{rank}.safetensors")
+        run = in_group(lambda: session(recipe(GateByRank.spec, optimizer=Adam(lr=0.01))))
+        play(run, 3)
+        save_file(state(run), tmp_path / f"{rank}.safetensors")
 
     processes(work)
     assert same(*(load_file(tmp_path / f"{r}.safetensors") for r in range(2)))
 
 
-def group(make):
+def in_group(build):
+    """Join the group, then call ``build``."""
     parallel.start("cpu")
-    return make()
+    return build()
 
 
 class Linear(nn.Module):
@@ -197,11 +208,11 @@ class Linear(nn.Module):
 
 
 def test_classes_are_balanced_over_all_processes(tmp_path):
-    """The mean prediction is that of the joined batch, and so are its gradients."""
+    """The mean prediction is that of the joint batch, and so are its gradients."""
     torch.manual_seed(1)
     x, labeled, y = 3 * torch.randn(8, 4), torch.randn(4, 4), torch.tensor([0, 1, 2, 0])
 
-    def learned(rank, world):
+    def loss_and_gradients(rank, world):
         game = GAMES.build(Spec("classification", entropy=0.3, balance=0.3, decay=1e-2), {"C": Linear()})
         batch = Batch(8 // world)
         batch.update(x=x.chunk(world)[rank], labeled=labeled.chunk(world)[rank], y=y.chunk(world)[rank])
@@ -211,50 +222,50 @@ def test_classes_are_balanced_over_all_processes(tmp_path):
 
     def work(rank):
         parallel.start("cpu")
-        save_file(dict(zip("lwb", learned(rank, 2), strict=True)), tmp_path / f"{rank}.safetensors")
+        save_file(dict(zip("lwb", loss_and_gradients(rank, 2), strict=True)), tmp_path / f"{rank}.safetensors")
 
     processes(work)
-    found = load_file(tmp_path / "0.safetensors")
-    for key, value in zip("lwb", learned(0, 1), strict=True):
-        torch.testing.assert_close(found[key], value)
+    values = load_file(tmp_path / "0.safetensors")
+    for key, value in zip("lwb", loss_and_gradients(0, 1), strict=True):
+        torch.testing.assert_close(values[key], value)
 
 
 @pytest.mark.parametrize("name", ["duel", "relative", "matching", "wgan-gp-mnist", "dragan-mnist"])
 def test_two_processes_learn_as_one(name, tmp_path):
-    """Nets without batch statistics: the gradients of two processes are those of one with the joined batch, to 1e-6, and so
-    are the weights after three rounds."""
+    """Networks without batch statistics: the gradients of two processes are those of one with the joint batch, to 1e-6,
+    and so are the weights after three rounds."""
 
-    def opened():
+    def stage_run():
         if name == "duel":
             return session(image_recipe(ema={"G": Ema(halflife=10)}), images())
-        if name == "relative":  # to a mean over the batch
+        if name == "relative":  # relative to a mean over the batch
             return session(image_recipe(Spec("adversarial", loss=Spec("relativistic"))), images())
         if name == "matching":  # means over the batch
             networks = {"G": Spec("test-mlp"), "D": Spec("mlp-discriminator", hidden=(8,))}
             return session(recipe(Spec("adversarial", penalties=(Spec("feature-matching"),)), networks=networks))
-        made = small(name)
-        return session(made, stand_in(made))
+        reduced = small(name)
+        return session(reduced, stand_in(reduced))
 
-    def trained(one):
-        found = {}
-        one.seed_round()
-        batch = one.new_batch()
-        one.draw(batch)
-        for turn in one.learner.turns:
-            batch.size = one.stage.batch // parallel.world()
-            one.learner.play(turn, batch, 0)
+    def gradients_and_state(run):
+        gradients = {}
+        run.seed_round()
+        batch = run.new_batch()
+        run.draw(batch)
+        for turn in run.learner.turns:
+            batch.size = run.stage.batch // parallel.world()
+            run.learner.play(turn, batch, 0)
             for player in turn.players:
-                named = one.learner.players[player].items()
-                found.update({f"gradient.{player}.{k}": p.grad.clone().contiguous() for k, p in named})
-        play(one, 3)
-        return {**found, **state(one)}
+                parameters = run.learner.players[player].items()
+                gradients.update({f"gradient.{player}.{k}": p.grad.clone().contiguous() for k, p in parameters})
+        play(run, 3)
+        return {**gradients, **state(run)}
 
     def work(rank):
-        save_file(trained(group(opened)), tmp_path / f"{rank}.safetensors")
+        save_file(gradients_and_state(in_group(stage_run)), tmp_path / f"{rank}.safetensors")
 
     processes(work)
     first, second = (load_file(tmp_path / f"{r}.safetensors") for r in range(2))
-    alone = trained(opened())
+    alone = gradients_and_state(stage_run())
     assert same(first, second)
     gradients = [k for k in alone if k.startswith("gradient")]
     assert gradients and all(alone[k].abs().max() > 0 for k in gradients if "weight" in k)
@@ -264,47 +275,48 @@ def test_two_processes_learn_as_one(name, tmp_path):
 
 
 def test_shards_are_disjoint_for_two_nodes_of_two(tmp_path):
-    """Four processes, two to a machine: together they see each image once an epoch, in the order of one process."""
+    """Four processes, two for each machine: together they read each image once an epoch, in the order of one
+    process."""
     x = torch.arange(16, dtype=torch.uint8)[:, None, None, None].expand(16, 3, 8, 8).contiguous()
-    made = image_recipe()
+    recipe = image_recipe()
 
-    def look(opened, rounds=4):
-        batch, seen = opened.new_batch(), []
+    def rows(run, rounds=4):
+        batch, numbers = run.new_batch(), []
         for _ in range(rounds):
-            opened.draw(batch)
-            seen.append(((batch["x"][:, 0, 0, 0] + 1) * 127.5).round())
-        return torch.stack(seen)
+            run.draw(batch)
+            numbers.append(((batch["x"][:, 0, 0, 0] + 1) * 127.5).round())
+        return torch.stack(numbers)  # [rounds, batch]
 
     def work(rank):
         assert parallel.local_rank() == rank % 2
-        save_file({"seen": look(group(lambda: session(made, x)))}, tmp_path / f"{rank}.safetensors")
+        save_file({"rows": rows(in_group(lambda: session(recipe, x)))}, tmp_path / f"{rank}.safetensors")
 
     processes(work, 4, local=2)
-    parts = [load_file(tmp_path / f"{r}.safetensors")["seen"] for r in range(4)]
-    joined = torch.cat(parts, dim=1)  # [rounds, batch]
-    assert torch.equal(joined, look(session(made, x)))
-    for epoch in joined.reshape(2, 16):
+    parts = [load_file(tmp_path / f"{r}.safetensors")["rows"] for r in range(4)]
+    joint = torch.cat(parts, dim=1)  # [rounds, batch]
+    assert torch.equal(joint, rows(session(recipe, x)))
+    for epoch in joint.reshape(2, 16):
         assert sorted(epoch.tolist()) == list(range(16))
 
 
 def test_resume_in_two_processes(tmp_path):
-    """One process dies amid the run; both are started again and end as two that were never killed."""
-    made = small("cyclegan-emoji-small").rescaled(6 * 4)
-    source = stand_in(made)
+    """One process is killed during the run; both are started again and end as two that were never killed."""
+    recipe = small("cyclegan-emoji-small").rescaled(6 * 4)
+    source = stand_in(recipe)
 
-    def run(name, death=None):
-        def die(event, **facts):
-            if event == "tick" and facts["round"] == death:
+    def run(name, kill_round=None):
+        def progress(event, **facts):
+            if event == "tick" and facts["round"] == kill_round:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         def work(rank):
             (tmp_path / name).mkdir(exist_ok=True)
             save_states(tmp_path / name)
             folder = tmp_path / name / "run"
-            if folder.exists() and death is None:
+            if folder.exists() and kill_round is None:
                 train.resume(folder, dataset=source)
             else:
-                train.train(made, folder, runtime=CPU, dataset=source, progress=die)
+                train.train(recipe, folder, runtime=CPU, dataset=source, progress=progress)
 
         return work
 
@@ -321,7 +333,7 @@ def test_resume_in_two_processes(tmp_path):
 
 @game
 class Gathering(Duel):
-    """Its ``finish`` holds a collective: the process that exports must not wait for the others."""
+    """Its ``finish`` contains a collective: the process that exports must not wait for the others."""
 
     def finish(self, draw):
         self.G.last.bias.copy_(parallel.mean(draw()["x"]).mean(0))
@@ -336,8 +348,8 @@ def test_one_process_exports_alone(tmp_path):
     assert same(*(load_file(tmp_path / f"{r}.safetensors") for r in range(2)))
 
 
-def test_a_signal_to_one_stops_all(tmp_path):
-    """All stop after the same round, and the run goes on from there."""
+def test_signal_to_one_process_stops_all(tmp_path):
+    """All stop after the same round."""
 
     def work(rank):
         save_states(tmp_path, poll=8)
@@ -355,13 +367,13 @@ def test_a_signal_to_one_stops_all(tmp_path):
     assert checkpoint.load(tmp_path / "run" / CHECKPOINT)[1]["round"] == train.POLL_ROUNDS
 
 
-def test_a_batch_that_the_processes_cannot_share(tmp_path):
-    """Told before any work, for a turn's own batch too."""
+def test_batch_must_be_a_multiple_of_the_processes(tmp_path):
+    """The error comes before any work, for a turn's own batch too."""
 
     def work(rank):
-        for made, said in ((recipe(batch=9), "batch=9"), (recipe(Odd.spec), "batch=7")):
-            with pytest.raises(ValueError, match=f"{said}: must be a multiple of the 2 processes"):
-                train.train(made, tmp_path / "run", runtime=CPU)
+        for odd, option in ((recipe(batch=9), "batch=9"), (recipe(Odd.spec), "batch=7")):
+            with pytest.raises(ValueError, match=f"{option}: must be a multiple of the 2 processes"):
+                train.train(odd, tmp_path / "run", runtime=CPU)
 
     processes(work)
     assert not (tmp_path / "run").exists()
@@ -373,16 +385,16 @@ class Odd(Duel):
         return [Turn(("D",), self.loss_D), Turn(("G",), self.loss_G, draw=None, batch=7)]
 
 
-def test_ranks_that_do_not_write_remember_nothing(tmp_path):
-    """Only the first process logs: the others must not pile up what they never write."""
-    made = recipe(images=8 * 30)
+def test_only_rank_0_records_scalars(tmp_path):
+    """The other processes never write a log, so they must not collect scalars for it."""
+    long = recipe(images=8 * 30)
 
     def work(rank):
-        ticks = []
+        names = []
         record = log.Log.record
-        log.Log.record = lambda self, round, name, value: (ticks.append(name), record(self, round, name, value))
-        train.train(made, tmp_path / "run", runtime=CPU)
-        assert bool(ticks) == (rank == 0)
+        log.Log.record = lambda self, round, name, value: (names.append(name), record(self, round, name, value))
+        train.train(long, tmp_path / "run", runtime=CPU)
+        assert bool(names) == (rank == 0)
 
     processes(work)
 
@@ -401,15 +413,15 @@ class Drift(nn.Module):
         return self.layer(z)
 
 
-def test_processes_begin_alike(tmp_path):
-    made = recipe(networks={"G": Spec("test-drift"), "D": Spec("test-mlp", outputs=1)}, ema={"G": Ema(halflife=5)})
+def test_processes_start_with_the_same_weights(tmp_path):
+    drift = recipe(networks={"G": Spec("test-drift"), "D": Spec("test-mlp", outputs=1)}, ema={"G": Ema(halflife=5)})
 
     def work(rank):
-        opened = group(lambda: session(made))
-        before = weights(opened.game)
-        play(opened, 2)
-        assert moved(before, opened.game) == {"G", "D"}
-        save_file(state(opened), tmp_path / f"{rank}.safetensors")
+        run = in_group(lambda: session(drift))
+        before = weights(run.game)
+        play(run, 2)
+        assert moved(before, run.game) == {"G", "D"}
+        save_file(state(run), tmp_path / f"{rank}.safetensors")
 
     processes(work)
     assert same(*(load_file(tmp_path / f"{r}.safetensors") for r in range(2)))

@@ -133,7 +133,7 @@ class WithGrids(Every):
     """A grid every second round too."""
 
     def due(self, what):
-        return super().due(what) or (what == "grid" and self.asked[what] % 2 == 0)
+        return super().due(what) or (what == "grid" and self.calls[what] % 2 == 0)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,9 @@
-"""Training 2n images equals n + kill + resume n, bit for bit; and no instant of a kill, nor a full disk, leaves a torn file."""
+"""Training 2n images equals n + kill + resume n, bit for bit; a kill at any moment or a full disk leaves no incomplete
+file."""
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import random
@@ -14,105 +16,93 @@ import pytest
 import torch
 from helpers.play import CPU, Every, Killed, kill_at, log_of, recipe, same
 from helpers.recipes import NAMES, small, stand_in
+from helpers.rounds import ROUNDS, short
 
 from zoo import hub, settings
 from zoo.engine import checkpoint, train
-from zoo.engine.dry_run import dry_run
 from zoo.engine.run_folder import CHECKPOINT, LOG, RECIPE, SAMPLES, WEIGHTS, RunFolder
 from zoo.engine.runtime import Runtime
-from zoo.engine.stage import resolve
 from zoo.files import beside, remove_partials
 from zoo.recipe import Adam, Ema, Recipe
 
-ROUNDS = 6
 
+def one_recipe_of_each_game() -> list[tuple[str, int]]:
+    """Each stage of one recipe of each game; of several stages, with EMA and small, if there is such a one."""
 
-def short(name: str) -> Recipe:
-    """A recipe reduced to small networks and ``ROUNDS`` rounds a stage; its schedules shrink with them."""
-    from zoo.data import facts
+    def preference(name: str) -> tuple[int, bool, bool]:
+        recipe = settings.find(name)
+        return -len(recipe.stages), not recipe.ema, "small" not in name
 
-    recipe = small(name)
-    planned = dry_run(resolve(recipe, facts(recipe.dataset)), facts(recipe.dataset))
-    stages = (
-        recipe.replace(stages=(s,)).rescaled(int(ROUNDS * p["images_a_round"])).stages[0]
-        for s, p in zip(recipe.stages, planned, strict=True)
-    )
-    return recipe.replace(stages=tuple(stages))
-
-
-def one_of_each_game() -> list[tuple[str, int]]:
-    """For each game one recipe that plays it, if there is one of several stages that, and each of its stages."""
-    chosen: dict[str, str] = {}
-    order = sorted(NAMES, key=lambda n: (-len(settings.find(n).stages), not settings.find(n).ema, "small" not in n))
-    for name in order:
+    names: dict[str, str] = {}
+    for name in sorted(NAMES, key=preference):
         for stage in settings.find(name).stages:
-            chosen.setdefault(stage.game.name, name)
-    return [(name, i) for name in sorted(set(chosen.values())) for i in range(len(settings.find(name).stages))]
+            names.setdefault(stage.game.name, name)
+    return [(name, i) for name in sorted(set(names.values())) for i in range(len(settings.find(name).stages))]
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize(
     "name", ["dcgan-fashion-mnist", "wgan-gp-cifar10-small", "sagan-cifar10-small", "cyclegan-emoji-small"]
 )
-def test_resumed_equals_unbroken(name, layout, tmp_path, monkeypatch):
-    resumed_equals_unbroken(name, 0, Runtime(device="cpu", layout=layout), tmp_path, monkeypatch)
+def test_resume_equals_unbroken_run(name, layout, tmp_path, monkeypatch):
+    check_resume(name, 0, Runtime(device="cpu", layout=layout), tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize(("name", "stage"), one_of_each_game())
-def test_every_stage_and_game_is_resumed(name, stage, tmp_path, monkeypatch):
-    resumed_equals_unbroken(name, stage, CPU, tmp_path, monkeypatch)
+@pytest.mark.parametrize(("name", "stage"), one_recipe_of_each_game())
+def test_every_stage_and_game_resumes(name, stage, tmp_path, monkeypatch):
+    check_resume(name, stage, CPU, tmp_path, monkeypatch)
 
 
-def resumed_equals_unbroken(name: str, stage: int, runtime: Runtime, tmp_path, monkeypatch) -> None:
-    """Weights, moments, averages, memory and log: after the checkpoint one more round is played and lost."""
+def check_resume(name: str, stage: int, runtime: Runtime, tmp_path, monkeypatch) -> None:
+    """Weights, moments, EMA, buffers and log: one more round is played after the checkpoint and lost."""
     monkeypatch.setattr(train, "Clock", Every)
-    recipe = short(name)
+    recipe = short(small(name))
     source = stand_in(recipe)
     train.train(recipe, tmp_path / "whole", runtime=runtime, dataset=source)
     with pytest.raises(Killed):
         progress = kill_at(Every.save + 1, stage)
         train.train(recipe, tmp_path / "cut", runtime=runtime, dataset=source, progress=progress)
-    where = checkpoint.load(tmp_path / "cut" / CHECKPOINT)[1]
-    assert (where["stage"], where["round"]) == (stage, Every.save)
+    facts = checkpoint.load(tmp_path / "cut" / CHECKPOINT)[1]
+    assert (facts["stage"], facts["round"]) == (stage, Every.save)
     torch.manual_seed(12345)  # nothing depends on what the process did before
     train.resume(tmp_path / "cut", dataset=source)
-    whole, facts = checkpoint.load(tmp_path / "whole" / CHECKPOINT)
-    cut, again = checkpoint.load(tmp_path / "cut" / CHECKPOINT)
-    assert any(k.startswith("optimizers.") for k in whole) and any(k.startswith("ema.") for k in whole)
+    whole, whole_facts = checkpoint.load(tmp_path / "whole" / CHECKPOINT)
+    cut, cut_facts = checkpoint.load(tmp_path / "cut" / CHECKPOINT)
+    assert any(k.startswith("optimizers.") for k in whole)
+    assert any(k.startswith("ema.") for k in whole) == bool(recipe.ema)
     assert same(whole, cut)
-    assert {**facts, "seconds": 0} == {**again, "seconds": 0} and facts["round"] >= ROUNDS
-    assert facts["stage"] == len(recipe.stages) - 1
+    assert {**whole_facts, "seconds": 0} == {**cut_facts, "seconds": 0}
+    assert whole_facts["round"] >= ROUNDS and whole_facts["stage"] == len(recipe.stages) - 1
     assert log_of(tmp_path / "whole") == log_of(tmp_path / "cut")
-    for tensors in (whole, cut):
-        assert all(torch.isfinite(t).all() for t in tensors.values())
+    assert all(torch.isfinite(t).all() for t in whole.values())
 
 
-def test_a_restored_moment_has_its_parameters_layout(tmp_path):
-    """What the equality above rests on where fused kernels pair elements by storage order."""
-    made, runtime = short("dcgan-fashion-mnist"), Runtime(device="cpu", layout="channels_last")
-    source = stand_in(made)
-    run = train.train(made, tmp_path / "run", runtime=runtime, dataset=source)
-    seen = []
+def test_restored_moments_have_the_parameters_layout(tmp_path):
+    """The equality above depends on it, as fused kernels pair elements by storage order."""
+    recipe, runtime = short(small("dcgan-fashion-mnist")), Runtime(device="cpu", layout="channels_last")
+    source = stand_in(recipe)
+    run = train.train(recipe, tmp_path / "run", runtime=runtime, dataset=source)
+    channels_last = []
     save = train.save
 
-    def looked(run, *args):
+    def check_and_save(run, *args):
         for optimizer in run.learner.optimizers.values():
             for p, state in optimizer.state.items():
                 if p.dim() == 4:
                     assert state["exp_avg"].stride() == p.stride()
-                    seen.append(p.is_contiguous(memory_format=torch.channels_last))
+                    channels_last.append(p.is_contiguous(memory_format=torch.channels_last))
         save(run, *args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "save", looked)
+        patch.setattr(train, "save", check_and_save)
         train.resume(run, dataset=source)
-    assert seen and all(seen)
+    assert channels_last and all(channels_last)
 
 
-def test_resume_of_other_images_is_refused(tmp_path):
-    made = short("dcgan-fashion-mnist")
-    source = stand_in(made)
-    run = train.train(made, tmp_path / "run", runtime=CPU, dataset=source)
+def test_resume_with_other_images_fails(tmp_path):
+    recipe = short(small("dcgan-fashion-mnist"))
+    source = stand_in(recipe)
+    run = train.train(recipe, tmp_path / "run", runtime=CPU, dataset=source)
     source.hash = "other"
     with pytest.raises(ValueError, match=r"run '.*run': the images of 'fashion-mnist' \(train\) are not those"):
         train.resume(run, dataset=source)
@@ -122,19 +112,15 @@ def test_resume_of_other_images_is_refused(tmp_path):
 
 
 def tiny() -> Recipe:
-    """Rounds of a millisecond, on points; with averages, moments and batch norm's buffers."""
+    """Rounds of a millisecond, on points; with EMA, moments and the buffers of batch norm."""
     from zoo.registry import Spec
 
     networks = {"G": Spec("test-mlp", norm=True), "D": Spec("test-mlp", outputs=1)}
     return recipe(optimizer=Adam(lr=0.01), networks=networks, ema={"G": Ema(halflife=50)}, images=30 * 8)
 
 
-class Often(Every):
-    save = 3
-
-
 def in_child(work) -> int:
-    """Run ``work`` in a forked process; its pid."""
+    """Run ``work`` in a forked process. Returns its pid."""
     pid = os.fork()
     if pid:
         return pid
@@ -143,19 +129,19 @@ def in_child(work) -> int:
         os.dup2(null, 1)
         os.dup2(null, 2)
         torch.set_num_threads(1)
-        train.Clock = Often
+        train.Clock = Every
         work()
         os._exit(0)
     except BaseException:
         os._exit(1)
 
 
-def kill(work, folder, when: float, writing: bool) -> bool:
-    """Start ``work`` in a process and kill -9 it ``when`` seconds later; with ``writing``, at the first moment from then on
-    at which a checkpoint is being written. Whether it died of it."""
+def kill(work, folder, seconds: float, writing: bool) -> bool:
+    """Start ``work`` in a process and kill -9 it after ``seconds``; with ``writing``, at the first moment after that at
+    which it writes a checkpoint. Returns False if it ended before."""
     pid = in_child(work)
-    until = time.monotonic() + when
-    while time.monotonic() < until:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
         time.sleep(0.0005)
     partial = folder / f".{CHECKPOINT}.{pid}.partial"
     while writing and not partial.exists():
@@ -165,10 +151,10 @@ def kill(work, folder, when: float, writing: bool) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 
 
-def check_whole(folder) -> None:
-    """Whatever stands in the folder under its own name can be read."""
-    reads = {CHECKPOINT: checkpoint.load, WEIGHTS: hub.load, RECIPE: lambda path: json.loads(path.read_text())}
-    for name, read in reads.items():
+def check_files(folder) -> None:
+    """Every file in the folder under its final name can be read."""
+    readers = {CHECKPOINT: checkpoint.load, WEIGHTS: hub.load, RECIPE: lambda path: json.loads(path.read_text())}
+    for name, read in readers.items():
         if (folder / name).exists():
             read(folder / name)
     from PIL import Image
@@ -186,80 +172,81 @@ def start_or_resume(folder) -> None:
 
 @pytest.fixture
 def one_thread():
-    """A forked process must not wait for threads that it has not inherited; bits may depend on their number."""
+    """A forked process must not wait for threads that it has not inherited; bits may depend on the number of
+    threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
 
-def test_kill_at_random_instants(tmp_path, monkeypatch, one_thread):
-    """kill -9 at 50 random instants, at least 15 of them inside the writing of a checkpoint: what is there can be read, and
+def test_kill_at_random_moments(tmp_path, monkeypatch, one_thread):
+    """kill -9 at 50 random moments, at least 15 of them while a checkpoint is written: all files can be read, and
     each run, killed up to eight times, ends as the unbroken one."""
-    monkeypatch.setattr(train, "Clock", Often)
-    train.train(tiny(), tmp_path / "first", runtime=CPU)  # what is loaded once is not to be timed
-    began = time.monotonic()
+    monkeypatch.setattr(train, "Clock", Every)
+    train.train(tiny(), tmp_path / "first", runtime=CPU)  # modules that are loaded once do not count
+    start = time.monotonic()
     train.train(tiny(), tmp_path / "whole", runtime=CPU)
-    longest = time.monotonic() - began
+    longest = time.monotonic() - start
     whole, log = checkpoint.load(tmp_path / "whole" / CHECKPOINT)[0], log_of(tmp_path / "whole")
-    draw, kills, inside, runs = random.Random(0), 0, 0, 0
-    while kills < 50 or inside < 15:
-        folder, runs, survived = tmp_path / f"run{runs}", runs + 1, 0
-        while survived < 8 and kill(lambda: start_or_resume(folder), folder, draw.uniform(0, longest), kills % 2 == 0):  # noqa: B023
-            kills, survived = kills + 1, survived + 1
-            inside += any(folder.glob(f".{CHECKPOINT}.*"))
-            check_whole(folder)
+    rng, kills, kills_writing, runs = random.Random(0), 0, 0, 0
+    while kills < 50 or kills_writing < 15:
+        folder, runs, kills_of_run = tmp_path / f"run{runs}", runs + 1, 0
+        work = functools.partial(start_or_resume, folder)
+        while kills_of_run < 8 and kill(work, folder, rng.uniform(0, longest), kills % 2 == 0):
+            kills, kills_of_run = kills + 1, kills_of_run + 1
+            kills_writing += any(folder.glob(f".{CHECKPOINT}.*"))
+            check_files(folder)
         start_or_resume(folder)
         assert same(whole, checkpoint.load(folder / CHECKPOINT)[0])
         assert log_of(folder) == log
-        assert not list(folder.rglob(".*")), "left by writers that were killed"
+        assert not list(folder.rglob(".*")), "temporary files of killed processes"
 
 
-def test_what_a_writer_leaves_beside_its_file_is_swept(tmp_path):
-    """safetensors writes a file of its own beside the one that it was given; killed, it leaves it."""
-    left = tmp_path / "left"
+def test_temporary_files_of_a_killed_writer_are_removed(tmp_path):
+    """safetensors writes a temporary file of its own beside its target, which stays if it is killed."""
+    ready = tmp_path / "ready"
 
     def writes():
         with beside(tmp_path / "file") as partial:
             partial.with_name(".tmpAbC").write_bytes(b"half")
-            left.touch()
+            ready.touch()
             time.sleep(60)
 
     pid = in_child(writes)
-    while not left.exists():
+    while not ready.exists():
         time.sleep(0.001)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     assert [p.name for p in tmp_path.rglob(".tmp*")] == [".tmpAbC"]
     remove_partials(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["left"]
+    assert [p.name for p in tmp_path.iterdir()] == ["ready"]
 
 
 # A full disk ----------------------------------------------------------------------------------------------------------
 
 
-def fails(work) -> str:
-    """The one line of a run that finds the disk full."""
-    with pytest.raises(OSError) as caught:
+def disk_full_message(work) -> str:
+    """Assert that ``work`` fails because of a full disk. Returns the message."""
+    with pytest.raises(OSError) as error:
         work()
-    said = str(caught.value)
-    assert "\n" not in said and "zoo resume" in said and "free some space" in said
-    return said
+    message = str(error.value)
+    assert "\n" not in message and "zoo resume" in message and "free some space" in message
+    return message
 
 
 @pytest.fixture
 def little_disk(tmp_path):
-    """A folder, and what fills its disk: a file system in memory where one may be mounted, else a limit on the size of files."""
+    """A folder, and a function that fills its disk: a file system in memory if it can be is_mount, otherwise a limit on
+    the size of files."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = (
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", folder], capture_output=True).returncode
-        == 0
-    )
+    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", folder]
+    is_mount = subprocess.run(command, capture_output=True).returncode == 0
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill(on: bool) -> None:
-        if not mounted:
+        if not is_mount:
             resource.setrlimit(resource.RLIMIT_FSIZE, (3000 if on else limits[0], limits[1]))
         elif on:
             with open(folder / "filler", "wb", buffering=0) as file, contextlib.suppress(OSError):
@@ -270,12 +257,12 @@ def little_disk(tmp_path):
 
     yield folder, fill
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    if mounted:
+    if is_mount:
         subprocess.run(["umount", folder], check=True)
 
 
 def test_full_disk(tmp_path, little_disk, monkeypatch):
-    """One clear line; the last good checkpoint survives and nothing else is left; with room again the run goes on."""
+    """One clear line; the last checkpoint stays and no other file; the run resumes once there is space again."""
     monkeypatch.setattr(train, "Clock", Every)
     folder, fill = little_disk
     train.train(tiny(), tmp_path / "whole", runtime=CPU)
@@ -284,10 +271,10 @@ def test_full_disk(tmp_path, little_disk, monkeypatch):
         if event == "checkpoint" and checkpoint.load(folder / "run" / CHECKPOINT)[1]["round"] == 3:
             fill(True)
 
-    said = fails(lambda: train.train(tiny(), folder / "run", runtime=CPU, progress=progress))
-    assert f"run '{folder / 'run'}': cannot be written" in said
+    message = disk_full_message(lambda: train.train(tiny(), folder / "run", runtime=CPU, progress=progress))
+    assert f"run '{folder / 'run'}': cannot be written" in message
     assert checkpoint.load(folder / "run" / CHECKPOINT)[1]["round"] == 3
-    check_whole(folder / "run")
+    check_files(folder / "run")
     assert not list(folder.rglob("*.partial"))
     fill(False)
     train.resume(folder / "run")
@@ -297,43 +284,44 @@ def test_full_disk(tmp_path, little_disk, monkeypatch):
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
 def test_disk_full_at_any_write(tmp_path, monkeypatch, error):
-    """Whichever file it is that the disk refuses: checkpoint, weights, grid, recipe or log."""
+    """Whichever file it is: checkpoint, weights, grid, recipe or log."""
     monkeypatch.setattr(train, "Clock", Every)
-    flush, calls = os.fsync, [0, 0]
+    fsync, calls, failing_call = os.fsync, 0, 0
 
-    def refuse(handle):
-        calls[0] += 1
-        if calls[0] == calls[1]:
+    def fail(handle):
+        nonlocal calls
+        calls += 1
+        if calls == failing_call:
             raise OSError(error, os.strerror(error))
-        flush(handle)
+        fsync(handle)
 
-    monkeypatch.setattr(os, "fsync", refuse)
-    for calls[1] in range(1, 14):
-        calls[0], folder = 0, tmp_path / f"run{calls[1]}"
-        fails(lambda: train.train(tiny(), folder, runtime=CPU))  # noqa: B023
+    monkeypatch.setattr(os, "fsync", fail)
+    for failing_call in range(1, 14):
+        calls, folder = 0, tmp_path / f"run{failing_call}"
+        disk_full_message(functools.partial(train.train, tiny(), folder, runtime=CPU))
         assert not list(tmp_path.rglob("*.partial"))
-        if calls[1] == 1:
-            assert not folder.exists()  # it could not even be begun
+        if failing_call == 1:
+            assert not folder.exists()  # the run has not started
         else:
-            check_whole(folder)
+            check_files(folder)
 
 
 def test_log_that_cannot_be_written(tmp_path, monkeypatch):
-    def refuse(self, line):
+    def fail(self, line):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(RunFolder, "log", refuse)
-    fails(lambda: train.train(tiny(), tmp_path / "run", runtime=CPU))
+    monkeypatch.setattr(RunFolder, "log", fail)
+    disk_full_message(lambda: train.train(tiny(), tmp_path / "run", runtime=CPU))
     checkpoint.load(tmp_path / "run" / CHECKPOINT)
 
 
-def test_other_failures_keep_their_name(tmp_path):
-    """Only a full disk is told as one."""
+def test_other_errors_keep_their_type(tmp_path):
+    """Only a full disk is reported as one."""
     with pytest.raises(PermissionError), checkpoint.disk(tmp_path):
         raise PermissionError(errno.EACCES, "not yours")
 
 
-def test_torn_checkpoint_is_told(tmp_path):
+def test_error_for_a_damaged_checkpoint(tmp_path):
     """A file cut short, another's file, no file: one line each."""
     run = train.train(tiny(), tmp_path / "run", runtime=CPU)
     path = run / CHECKPOINT
@@ -346,15 +334,15 @@ def test_torn_checkpoint_is_told(tmp_path):
         train.resume(tmp_path)
 
 
-def test_log_is_cut_where_the_checkpoint_ends(tmp_path):
-    """Lines of rounds that a kill has undone go, a torn last line too."""
+def test_log_is_cut_to_the_checkpoint(tmp_path):
+    """Lines of rounds after the checkpoint are removed, and an incomplete last line too."""
     run = train.train(tiny(), tmp_path / "run", runtime=CPU)
     with open(run / LOG, "a") as file:
         file.write('{"images": 9999999, "round": 1}\n{"images": 16, "rou')
-    before = log_of_lines(run)[:-2]
+    expected = log_lines(run)[:-2]
     RunFolder(run).cut_log(240)
-    assert log_of_lines(run) == before
+    assert log_lines(run) == expected
 
 
-def log_of_lines(run) -> list[str]:
+def log_lines(run) -> list[str]:
     return (run / LOG).read_text().splitlines()

@@ -1,6 +1,6 @@
-"""Several processes: rank, world, and the few collectives the zoo needs. The only importer of torch.distributed.
+"""Several processes: rank, world, and the few collectives that the zoo needs. The only importer of torch.distributed.
 
-With one process every function here is free and changes nothing.
+With one process every function returns at once and changes nothing.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Iterable, Iterator
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 
 def start(device: torch.device | str = "cpu") -> None:
-    """Join the group that torchrun describes in the environment (nothing where it describes none)."""
+    """Join the process group that torchrun describes in the environment; do nothing if there is none."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         global _store
         backend = "nccl" if torch.device(device).type == "cuda" else "gloo"
@@ -26,6 +27,7 @@ def start(device: torch.device | str = "cpu") -> None:
 
 
 def stop() -> None:
+    """Leave the process group."""
     global _store
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -33,21 +35,24 @@ def stop() -> None:
 
 
 _alone = False
-_store: dist.Store | None = None  # where rank 0 says that its own work is done
-_works = 0  # how often the others have waited for it
+_store: dist.Store | None = None  # rank 0 sets a key in it at the end of its own work
+_blocks = 0  # of main_process_only so far
 WAIT_SECONDS = 0.02
 
 
 @contextlib.contextmanager
 def main_process_only() -> Iterator[bool]:
-    """A block in which only rank 0 works (True there). All processes must enter it at the same point. The others wait
-    for its end outside of any collective, so that no time-out of the backend ends them, however long it takes."""
-    global _works
+    """A block in which only rank 0 works: it yields True there and False elsewhere.
+
+    All processes must enter it at the same point. The others wait for its end outside of any collective, so that they
+    do not run into the backend's time-out, however long it takes.
+    """
+    global _blocks
     if world() == 1 or _store is None:
         yield True
         return
-    _works += 1
-    key = f"done/{_works}"
+    _blocks += 1
+    key = f"done/{_blocks}"
     if rank() == 0:
         with alone():
             yield True
@@ -56,12 +61,12 @@ def main_process_only() -> Iterator[bool]:
         yield False
         while not _store.check([key]):
             time.sleep(WAIT_SECONDS)
-    dist.barrier()  # nobody ends, and takes the store along, before all have read it
+    dist.barrier()  # the store ends with rank 0: all must have read it before
 
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Inside, this process does without the others: what it runs may hold collectives that they don't take part in."""
+    """Inside the block this process counts as the only one: collectives return at once, without the others."""
     global _alone
     before, _alone = _alone, True
     try:
@@ -71,24 +76,28 @@ def alone() -> Iterator[None]:
 
 
 def rank() -> int:
+    """This process's number, from 0."""
     return dist.get_rank() if dist.is_initialized() and not _alone else 0
 
 
 def world() -> int:
+    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() and not _alone else 1
 
 
 def local_rank() -> int:
+    """This process's number on its machine: the index of its device."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def barrier() -> None:
+    """Wait until all processes are here."""
     if world() > 1:
         dist.barrier()
 
 
 def mean(value: Tensor) -> Tensor:
-    """The mean over processes, elementwise. Gives a new tensor."""
+    """The elementwise mean over processes, without gradient. A new tensor if there are several."""
     if world() == 1:
         return value
     value = value.detach().clone()
@@ -98,21 +107,24 @@ def mean(value: Tensor) -> Tensor:
 
 class _Mean(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, value: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, value: Tensor) -> Tensor:
         return mean(value)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        return mean(gradient)  # every process's loss depends on this one's value
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
+        return mean(gradient)  # the losses of all processes depend on this one's value
 
 
 def mean_with_gradient(value: Tensor) -> Tensor:
-    """The mean over processes, elementwise, through which each of them learns, as its value has a part in all their losses."""
-    return value if world() == 1 else _Mean.apply(value)
+    """The elementwise mean over processes, with gradient: each value contributes to the losses of all processes."""
+    if world() == 1:
+        return value
+    result: Tensor = _Mean.apply(value)
+    return result
 
 
 def any_true(*flags: bool) -> list[bool]:
-    """For each flag whether any process has set it: all processes must ask at the same point."""
+    """For each flag whether it is true in any process. All processes must call this at the same point."""
     if world() == 1:
         return list(flags)
     values = torch.tensor([float(f) for f in flags], device="cuda" if dist.get_backend() == "nccl" else "cpu")
@@ -121,7 +133,7 @@ def any_true(*flags: bool) -> list[bool]:
 
 
 def gather(value: Tensor) -> Tensor:
-    """The processes' tensors joined along dimension 0, in order of rank. Without gradient."""
+    """The tensors of all processes concatenated along dimension 0, in order of rank, without gradient."""
     if world() == 1:
         return value
     value = value.detach().contiguous()
@@ -131,10 +143,10 @@ def gather(value: Tensor) -> Tensor:
 
 
 def broadcast(module: nn.Module) -> None:
-    """Give every process rank 0's parameters and buffers."""
+    """Copy rank 0's parameters and buffers to every process."""
     if world() > 1:
         for tensor in (*module.parameters(), *module.buffers()):
-            # gloo sends no bools, and a collective wants its tensor contiguous
+            # gloo does not support bool, and collectives need contiguous tensors
             flat = tensor.detach().to(torch.uint8 if tensor.dtype == torch.bool else tensor.dtype).contiguous()
             dist.broadcast(flat, 0)
             tensor.detach().copy_(flat)
@@ -142,19 +154,19 @@ def broadcast(module: nn.Module) -> None:
 
 @torch.no_grad()
 def mean_in_place(tensors: Iterable[Tensor]) -> None:
-    """Replace each tensor by its mean over processes, with one collective for all of them."""
+    """Replace each tensor by its elementwise mean over processes, with one collective for all of them."""
     tensors = list(tensors)
     if world() == 1 or not tensors:
         return
     flat = torch.cat([t.reshape(-1).float() for t in tensors])
     dist.all_reduce(flat)
     flat /= world()
-    at = 0
+    start = 0
     for t in tensors:
-        t.copy_(flat[at : at + t.numel()].view(t.shape))  # into the tensor that is there: its layout stays
-        at += t.numel()
+        t.copy_(flat[start : start + t.numel()].view(t.shape))  # in place: the tensor keeps its memory layout
+        start += t.numel()
 
 
 def mean_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """One flat all-reduce of a turn's gradients, copied back into the existing ``.grad``."""
+    """Replace the gradients of a turn by their mean over processes, in place, with one flat all-reduce."""
     mean_in_place([p.grad for p in parameters if p.grad is not None])

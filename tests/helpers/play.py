@@ -1,7 +1,8 @@
-"""Tiny networks, games and recipes for the tests of the engine. No name of the zoo's own is needed."""
+"""Tiny networks, games and recipes for the tests of the engine, independent of what the zoo registers."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ CPU = Runtime(device="cpu", layout="contiguous")
 
 @NETWORKS.register("test-mlp")
 class Mlp(nn.Module):
-    """[N, inputs] -> [N, outputs]; with ``norm`` it has batch norm's buffers."""
+    """[N, inputs] -> [N, outputs]; with ``norm`` it has the buffers of batch norm."""
 
     def __init__(self, inputs: int = 2, outputs: int = 2, hidden: int = 8, norm: bool = False):
         super().__init__()
@@ -51,7 +52,7 @@ class Conv(nn.Module):
 
 @NETWORKS.register("test-painter")
 class Painter(nn.Module):
-    """Noise [N, 4] -> images [N, C, H, W] of ``side``, which a game may change from stage to stage."""
+    """Noise [N, 4] -> images [N, C, side, side]; a game may change ``side`` from stage to stage."""
 
     def __init__(self, channels: int, resolution: int, width: int = 4):
         super().__init__()
@@ -62,12 +63,12 @@ class Painter(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        h = self.first(z).reshape(len(z), -1, 4, 4)
+        h = self.first(z).reshape(len(z), -1, 4, 4)  # [N, width, 4, 4]
         return torch.tanh(self.layers(nn.functional.interpolate(h, (self.side, self.side))))
 
 
 class Echo(nn.Module):
-    """A D that gives back ``factor`` times the image; its code is the image itself."""
+    """A D that returns ``factor`` times the image; its code is the image itself."""
 
     def __init__(self, factor=0.0):
         super().__init__()
@@ -87,7 +88,7 @@ class Echo(nn.Module):
 
 
 class Duel(Game):
-    """G against D, one step each. The games of the tests change a method of it or two."""
+    """G against D, one step each. The tests' games override one or two of its methods."""
 
     def __init__(self, networks):
         super().__init__(networks)
@@ -107,7 +108,7 @@ class Duel(Game):
 
 
 def game(cls: type[Game]) -> type[Game]:
-    """Decorator: register a game of the test's own; ``cls.spec`` is then what a stage plays."""
+    """Decorator: register a game of a test; ``cls.spec`` is the Spec for a stage."""
     name = f"test-{cls.__module__}.{cls.__qualname__}"
     GAMES.register(name)(cls)
     cls.spec = Spec(name)
@@ -121,38 +122,39 @@ STEP = SGD(lr=0.1)
 
 
 def recipe(spec: Spec = Duel.spec, players: str = "G D", optimizer=STEP, *, networks=None, ema=None, **stage) -> Recipe:
-    """A recipe of one stage on points: 10 rounds of 8 unless told otherwise."""
+    """A recipe of one stage on points, by default of 10 rounds with batches of 8. ``stage``: other fields of the
+    stage."""
     fields = dict(optimizers=dict.fromkeys(players.split(), optimizer), images=80, batch=8, resolution=0, data=Data())
-    made = Stage(game=spec, **{**fields, **stage})
-    return Recipe(networks or {"G": G, "D": D}, (made,), ema=ema or {}, model="test", dataset="ring")
+    stages = (Stage(game=spec, **{**fields, **stage}),)
+    return Recipe(networks or {"G": G, "D": D}, stages, ema=ema or {}, model="test", dataset="ring")
 
 
 def image_recipe(spec: Spec = Duel.spec, *, resolution: int = 8, **more) -> Recipe:
-    """The same on images, with convolutions."""
+    """As :func:`recipe`, on images and with convolutions."""
     return recipe(spec, networks={"G": Spec("test-painter"), "D": Spec("test-conv")}, resolution=resolution, **more)
 
 
 def images(count: int = 64, channels: int = 3, side: int = 8) -> ImageData:
-    """A data set of random images."""
+    """A data set of random images [count, channels, side, side]."""
     x = torch.randint(256, (count, channels, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     return ImageData(Facts("noise", "Random images", channels, side), {"x": x}, "noise")
 
 
-def session(made: Recipe, source: Any = None, *, stage: int = 0, runtime: Runtime = CPU, seed: int = 0) -> StageRun:
-    """A stage built and prepared, to be played round by round."""
-    source = made.dataset if source is None else source
-    known = facts_of(source)
-    opened = StageRun(resolve(made, known), stage, source, known, runtime, runtime.prepare_device(), seed)
-    opened.prepare()
-    return opened
+def session(recipe: Recipe, source: Any = None, *, stage: int = 0, runtime: Runtime = CPU, seed: int = 0) -> StageRun:
+    """A stage, built and prepared: ready for its first round. ``source``: any data set, by default the recipe's."""
+    source = recipe.dataset if source is None else source
+    facts = facts_of(source)
+    run = StageRun(resolve(recipe, facts), stage, source, facts, runtime, runtime.prepare_device(), seed)
+    run.prepare()
+    return run
 
 
-def play(opened: StageRun, rounds: int = 1) -> dict[str, list[float]]:
-    """Play rounds; the recorded scalars by name."""
-    seen: dict[str, list[float]] = {}
+def play(run: StageRun, rounds: int = 1) -> dict[str, list[float]]:
+    """Play rounds. Returns the values of each scalar that is logged, by name."""
+    scalars: dict[str, list[float]] = {}
     for _ in range(rounds):
-        opened.play_round(lambda round, name, value: seen.setdefault(name, []).append(value.item()))
-    return seen
+        run.play_round(lambda round, name, value: scalars.setdefault(name, []).append(value.item()))
+    return scalars
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:
@@ -161,52 +163,52 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
 
 
 def moved(before: dict[str, Tensor], module: nn.Module) -> set[str]:
-    """The children of which a parameter or buffer has changed."""
+    """The names of the children with a parameter or buffer that differs from ``before``."""
     after = module.state_dict()
     return {k.split(".")[0] for k, v in before.items() if not torch.equal(v, after[k])}
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    """Bit for bit."""
+    """Whether names and bits are equal."""
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 class Every(log.Clock):
-    """A clock by rounds instead of seconds: a tick each round, a checkpoint every ``save``, so that logs can be compared."""
+    """A clock that counts rounds instead of seconds: a tick each round, a checkpoint every ``save`` rounds. The logs of
+    two runs are then comparable."""
 
     save = 3
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked = dict.fromkeys(self.at, 0)
+        self.calls = dict.fromkeys(self.at, 0)
 
     def due(self, what: str) -> bool:
-        self.asked[what] += 1
-        return what == "tick" or (what == "save" and self.asked[what] % self.save == 0)
+        self.calls[what] += 1
+        return what == "tick" or (what == "save" and self.calls[what] % self.save == 0)
 
 
 class Killed(BaseException):
-    """What stands for a kill inside the test's own process."""
+    """Simulates a kill inside the test's own process."""
 
 
 def kill_at(round: int, stage: int = 0):
-    """A progress callback that dies at the tick of a round of a stage, in the middle of whatever the run was doing."""
-    left = stage
+    """A progress callback that raises ``Killed`` at the tick of a round of a stage, in the middle of the run."""
+    stages_to_go = stage
 
     def progress(event: str, **facts: Any) -> None:
-        nonlocal left
+        nonlocal stages_to_go
         if event == "tick" and facts["round"] == round:
-            if not left:
+            if not stages_to_go:
                 raise Killed
-            left -= 1
+            stages_to_go -= 1
 
     return progress
 
 
 def log_of(folder: str | Path) -> list[dict[str, Any]]:
-    """The ticks of a run's log without what the wall clock says (warnings, which come when it draws a grid, apart)."""
-    import json
-
+    """The ticks of a run's log without what depends on the wall clock: times, and warnings, which come when a grid is
+    written."""
     lines = [json.loads(line) for line in (RunFolder(folder).path / "log.jsonl").read_text().splitlines()]
     return [
         {k: v for k, v in line.items() if k not in ("seconds", "images_per_second")}
@@ -216,7 +218,7 @@ def log_of(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def count(spec: Spec | str, **facts: Any) -> int:
-    """How many parameters a network has. ``facts``: what the data set would fill in."""
+    """The number of a network's parameters. ``facts``: arguments that come from the data set."""
     with torch.device("meta"):
         return sum(p.numel() for p in NETWORKS.build(spec, defaults=facts).parameters())
 
@@ -224,12 +226,12 @@ def count(spec: Spec | str, **facts: Any) -> int:
 def sizes(
     net: nn.Module, *inputs: Tensor, kinds: tuple[type[nn.Module], ...] = (nn.Conv2d, nn.ConvTranspose2d)
 ) -> list[tuple[int, ...]]:
-    """The output shape, without N, of each layer of some kinds."""
-    seen, hooks = [], []
+    """The output shapes, without N, of the layers of these kinds, in order of their calls."""
+    shapes, hooks = [], []
     for m in net.modules():
         if isinstance(m, kinds):
-            hooks.append(m.register_forward_hook(lambda m, i, o: seen.append(tuple(o.shape[1:]))))
+            hooks.append(m.register_forward_hook(lambda m, i, o: shapes.append(tuple(o.shape[1:]))))
     net(*inputs)
     for h in hooks:
         h.remove()
-    return seen
+    return shapes

@@ -51,4 +51,4 @@ def show(as_json: bool) -> None:
     from zoo import data
 
     keys = ("data set", "resolution", "split", "bytes", "path")
-    print_table([dict(zip(keys, row, strict=True)) for row in data.prepared()], as_json)
+    print_table([dict(zip(keys, row, strict=True)) for row in data.list_files()], as_json)

@@ -1,50 +1,59 @@
-"""Data sets: their facts, where they come from, the prepared store, the loader, toy distributions.
+"""Data sets: their facts, their sources, the prepared files, the loader, toy distributions.
 
-    facts("cifar10")                        # known without torch
-    data = open_data("cifar10")             # fetched and prepared once, memory-mapped after
+    facts("cifar10")                        # needs no torch
+    data = open_data("cifar10")             # fetched and prepared once, then memory-mapped
     Loader(data, seed=0).next(64)["x"]      # float32 [64, 3, 32, 32] in [-1, 1]
 
-A data set is a registered name, ``folder:PATH``, ``shards:PATTERN``, any map-style torch Dataset or an image
-tensor.
+A data set is a registered name, ``folder:PATH``, ``shards:PATTERN``, any map-style torch Dataset or an image tensor.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from zoo.data.facts import Facts, ImageSet, Rows, Source
+from zoo.data.facts import Facts, ImageSet, MapDataset, Rows, Source
 from zoo.data.loader import Loader
-from zoo.data.store import ImageData, Progress, home, open_prepared, prepared, verify
+from zoo.data.store import ImageData, Progress, home, list_files, open_file, verify
 from zoo.registry import DATASETS, nearest
 
+if TYPE_CHECKING:
+    import torch
+
+    from zoo.data.toys import ToySet
+
+    DataSource = str | os.PathLike[str] | ImageData | MapDataset | torch.Tensor
+
 __all__ = [
-    "Facts", "ImageData", "ImageSet", "Loader", "Rows", "Source",
-    "facts", "home", "open_data", "prepare", "prepared", "verify",
+    "Facts", "ImageData", "ImageSet", "Loader", "MapDataset", "Rows", "Source",
+    "facts", "home", "list_files", "open_data", "prepare", "verify",
 ]  # fmt: skip
 
 
-def _entry(name: str) -> Any:
-    """The registered set called ``name``. ValueError with the nearest names and the other ways to name a
-    set."""
+def _find(name: str) -> ImageSet | ToySet:
+    """The registered set called ``name``. Raises ValueError with the nearest names, and the other ways to name a set,
+    if there is none."""
     if name not in DATASETS:
         raise ValueError(
             f"unknown data set '{name}'{nearest(name, DATASETS.names()) or ';'} "
             f"your own images are folder:PATH, shards are shards:PATTERN"
         )
-    return DATASETS.build(name)
+    entry: ImageSet | ToySet = DATASETS.build(name)
+    return entry
 
 
-def facts(dataset: Any) -> Facts:
-    """The facts of a registered set, ``folder:PATH``, ``shards:PATTERN``, or an adopted Dataset or tensor.
+def facts(dataset: DataSource) -> Facts:
+    """The facts of any data set that :func:`open_data` takes. Torch is not needed for registered names and folders.
 
-    A registered name is answered without torch. ValueError for an unknown name or a folder without images.
+    Raises ValueError for an unknown name or a folder without images.
     """
+    if isinstance(dataset, ImageData):
+        return dataset.facts
     if not isinstance(dataset, (str, os.PathLike)):
         from zoo.data.objects import from_object
 
-        return dataset.facts if isinstance(dataset, ImageData) else from_object(dataset).facts
+        return from_object(dataset).facts
     name = os.fspath(dataset)
     if name.startswith("folder:"):
         from zoo.data.folder import Folder
@@ -54,7 +63,7 @@ def facts(dataset: Any) -> Facts:
         from zoo.data.shards import open_shards
 
         return open_shards(name, None).facts
-    return _entry(name).facts
+    return _find(name).facts
 
 
 def prepare(
@@ -64,11 +73,16 @@ def prepare(
     progress: Progress | None = None,
     check: bool = False,
 ) -> Path:
-    """Fetch and prepare a registered set or ``folder:PATH``: the path of its file in the store.
+    """Fetch and prepare one split of a registered set or of ``folder:PATH``. Returns the path of the prepared file.
 
-    ``resolution``: by default as published. ``progress(done, total, what)`` is called now and then.
-    ``check``: read all of a file that is there already. ValueError for a user's mistake, OSError where no
-    source answers or the disk is full.
+    Args:
+        name: a registered name or ``folder:PATH``.
+        resolution: side of the square images in pixels; by default as published.
+        split: "train", "test", ...
+        progress: called now and then as ``progress(images_done, images_in_all, message)``.
+        check: read all of a file that exists already and prepare it again if its checksum is wrong.
+
+    Raises ValueError for a user's mistake; OSError if no source answers or the disk is full.
     """
     from zoo.data.preparation import prepare_set
 
@@ -78,30 +92,34 @@ def prepare(
         return Folder(name).prepare(resolution, split, progress, check)
     if name.startswith("shards:"):
         raise ValueError(f"{name} is read as it streams and can't be prepared")
-    entry = _entry(name)
+    entry = _find(name)
     if not isinstance(entry, ImageSet):
         raise ValueError(f"{name} is generated and needs no preparing")
     return prepare_set(entry, resolution, split, progress, check)
 
 
 def open_data(
-    dataset: Any,
+    dataset: DataSource,
     resolution: int | None = None,
     split: str = "train",
     progress: Progress | None = None,
-    fetch: bool = True,
 ) -> ImageData:
-    """Open a data set, preparing it first where that is needed.
+    """Open one split of a data set. It is fetched and prepared first if it is not yet.
 
-    ``dataset``: a registered name, ``folder:PATH``, ``shards:PATTERN``, a map-style torch Dataset that
-    yields images or (image, label) (PIL, or tensor uint8 or float in [0, 1]), or an image tensor [N, C, H,
-    W] (uint8, or float in [0, 1]). ``resolution``: images are cropped to their center square and resized to
-    it; by default the set's own. ``fetch`` False: ValueError rather than a download. Errors as in
-    ``prepare``.
+    Args:
+        dataset: a registered name, ``folder:PATH``, ``shards:PATTERN``, a map-style torch Dataset of images or (image,
+            label) pairs (PIL, or tensors uint8 or float in [0, 1]), or an image tensor [N, C, H, W] (uint8, or float
+            in [0, 1]).
+        resolution: images are cropped to their center square and resized to this side in pixels; by default the set's
+            own.
+        split: "train", "test", ...
+        progress: as in :func:`prepare`.
+
+    Raises the errors of :func:`prepare`.
     """
     if isinstance(dataset, ImageData):
-        if resolution not in (None, dataset.facts.resolution):
-            raise ValueError(f"{dataset.facts.name} is open at {dataset.facts.resolution}, not at {resolution}")
+        if resolution not in (None, dataset.resolution):
+            raise ValueError(f"{dataset.facts.name} is open at {dataset.resolution}, not at {resolution}")
         return dataset
     if not isinstance(dataset, (str, os.PathLike)):
         from zoo.data.objects import from_object
@@ -113,15 +131,7 @@ def open_data(
 
         return open_shards(name, resolution)
     if not name.startswith("folder:"):
-        entry = _entry(name)
+        entry = _find(name)
         if not isinstance(entry, ImageSet):
             return entry.open(split)
-        if not fetch:
-            from zoo.data.preparation import check_split, target
-
-            check_split(entry.facts, split)
-            path = target(name, resolution or entry.facts.resolution or 0, split)
-            if not path.exists():
-                raise ValueError(f"{name} is not prepared at {path}: run `zoo data get {name}`")
-            return open_prepared(path)
-    return open_prepared(prepare(name, resolution, split, progress))
+    return open_file(prepare(name, resolution, split, progress))

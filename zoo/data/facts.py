@@ -1,24 +1,42 @@
-"""What a data set says of itself before anything is fetched, and where it can be had. No torch here."""
+"""What is known of a data set before anything is fetched, and the sources of its files. Needs no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from zoo.registry import FrozenDict
+
+# "x": an image (PIL, or uint8 array [H, W] or [H, W, C]); labels: integers or integer arrays; "caption": a string.
+Row = Mapping[str, Any]
+
+
+class MapDataset(Protocol):
+    """A map-style Dataset, such as torch's: items by index, each an image or a tuple (image, label)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
 
 
 @dataclass(frozen=True)
 class Facts:
     """The facts of a data set.
 
-    ``channels``: of an image; for a toy set the dimension of its points. ``resolution``: the side of its
-    square images as published; 0 for toy points; None where the images have many sizes, so that the caller
-    has to choose. ``classes``: the names of the values of ``y``, () without labels. ``keys``: what a batch
-    holds. ``splits``: images a split; empty where it is not known before reading. ``paired``: each row of one
-    domain shows what the row of the same rank in the other does.
+    Args:
+        name: the registered name.
+        title: what it is, with its citation.
+        channels: of an image; for a toy set the dimension of its points.
+        resolution: side of the square images as published, in pixels; 0 for points; None if the images have many
+            sizes, so that the caller has to choose one.
+        classes: the names of the values of ``y``; () without labels.
+        keys: of a batch: "x", "y", ...
+        splits: the number of images of each split; empty if it is unknown before reading.
+        license: of the data.
+        about: what else a user should know, in a sentence or two.
+        paired: rows of equal rank in the two domains show the same thing.
     """
 
     name: str
@@ -32,7 +50,7 @@ class Facts:
     about: str = ""
     paired: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "keys", tuple(self.keys))
         object.__setattr__(self, "splits", FrozenDict(self.splits))
@@ -40,14 +58,16 @@ class Facts:
 
 @dataclass
 class Rows:
-    """The rows of one split on their way into the store.
+    """The rows of one split, as a source reads them.
 
-    ``rows`` yields dicts: "x" an image (PIL, or uint8 array [H, W] or [H, W, C]), labels as integers or
-    integer arrays, "caption" as a string. ``count``: how many there should be at most. ``exact``: fewer are
-    an error. ``classes``: names found in the data, where they were not known before.
+    Args:
+        rows: dicts of images and labels, see ``Row``.
+        count: how many rows there should be, or at most if not ``exact``.
+        exact: fewer rows than ``count`` are an error.
+        classes: names of the classes, if only the files know them.
     """
 
-    rows: Iterable[Mapping[str, Any]]
+    rows: Iterable[Row]
     count: int
     exact: bool = True
     classes: tuple[str, ...] | None = None
@@ -55,10 +75,15 @@ class Rows:
 
 @dataclass(frozen=True)
 class Source:
-    """One place that holds a set: ``fetch(folder)`` puts its files into an empty folder and returns where
-    they lie, ``read(files, split)`` reads them. Both raise anything where they fail; the caller tries the
-    next source and reports what each said. ``digest``: SHA-256 of a split's unresized images and labels,
-    where it is known."""
+    """One place from which a set can be fetched.
+
+    Args:
+        name: as shown in messages.
+        fetch: ``fetch(folder)`` puts the set's files into an empty folder and returns the path from which to read. It
+            may raise any exception: the caller then tries the next source and reports the messages of all.
+        read: ``read(path, split)`` reads the rows of a split; exceptions as in ``fetch``.
+        digest: SHA-256 of each split's unresized images and labels, if known.
+    """
 
     name: str
     fetch: Callable[[Path], Path]
@@ -68,8 +93,14 @@ class Source:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A registered set of images. ``mean``: of the train split a channel, in [0, 1], checked while preparing.
-    ``together``: one fetch holds all splits, so all are prepared at once."""
+    """A registered set of images.
+
+    Args:
+        facts: of the set.
+        sources: in the order in which they are tried.
+        mean: of each channel over the train split, in [0, 1]; checked while the set is prepared.
+        together: one fetch brings all splits, so that all are prepared at once.
+    """
 
     facts: Facts
     sources: tuple[Source, ...]

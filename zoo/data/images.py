@@ -1,19 +1,26 @@
-"""One image of any kind into uint8 [C, H, W]: alpha on white, center crop, antialiased resize."""
+"""One image of any kind to PIL and to uint8 [C, H, W]: alpha over white, center crop, antialiased resize.
+
+This is the project's only reader of PIL images, so that a file looks the same in training, in scores and to a model:
+
+    to_array(square(to_pil(Image.open(path), 3), 64))    # uint8 [3, 64, 64]
+    to_array(to_pil(image, 1)) / 255                     # [1, H, W] in [0, 1], at the image's own size
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
 
-def to_pil(image: Any, channels: int) -> Image.Image:
-    """``image`` (PIL of any mode, or uint8 array [H, W] or [H, W, C]) as PIL of mode L (1 channel) or RGB
-    (3).
+def to_pil(image: Image.Image | np.ndarray, channels: int) -> Image.Image:
+    """An image as PIL of mode L (``channels`` 1) or RGB (``channels`` 3), of the same size.
 
-    Transparent pixels are laid on white; 16-bit gray is scaled to 8; the camera's orientation tag is obeyed.
+    ``image``: PIL of any mode, or a uint8 array [H, W] or [H, W, C]. Transparent images (modes RGBA, LA, PA and those
+    with a transparent color) are composited over white, 16-bit gray is scaled to 8 bits, and the camera's orientation
+    tag is applied. The input is not changed.
     """
     import numpy as np
     from PIL import Image, ImageOps
@@ -31,8 +38,8 @@ def to_pil(image: Any, channels: int) -> Image.Image:
 
 
 def square(image: Image.Image, resolution: int | None) -> Image.Image:
-    """The center square of ``image``, resized with Lanczos (antialiased) to ``resolution`` where it
-    differs."""
+    """The center square of ``image``, resized with Lanczos (antialiased) to ``resolution`` pixels a side; None keeps
+    its size."""
     from PIL import Image
 
     width, height = image.size
@@ -46,7 +53,7 @@ def square(image: Image.Image, resolution: int | None) -> Image.Image:
 
 
 def to_array(image: Image.Image) -> np.ndarray:
-    """PIL L or RGB to uint8 [C, H, W], contiguous."""
+    """PIL of mode L or RGB to a contiguous uint8 array [C, H, W]."""
     import numpy as np
 
     array = np.array(image, dtype=np.uint8)  # a copy: Pillow's own memory is read-only

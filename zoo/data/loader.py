@@ -1,47 +1,49 @@
-"""The loader: batches in an order that is a function of seed and position, from the device where they fit.
+"""The loader: batches in an order that is a function of seed and position, from the device's memory if the data fit.
 
-Position counts the images that all processes together have taken. An epoch's permutation comes from a
-generator seeded by a hash of (seed, epoch), so any position can be gone to at once; batches run across the
-ends of epochs. Process r takes part r of the joined batch: the same images come whatever the number of
-processes.
+Position counts the real images that all processes together have consumed. Each epoch's permutation comes from a
+generator seeded by (seed, epoch), so the loader can jump to any position; batches run across the ends of epochs.
+Process r of w reads part r of the joint batch: the images do not depend on the number of processes.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from zoo.data.store import ImageData
+from zoo.data.store import Feed, ImageData, Where
 from zoo.data.views import VIEWS
+from zoo.seeds import seed_for
 
 if TYPE_CHECKING:
     import torch
 
-# Sets up to this size live on the device; on CUDA sets up to a quarter of its free memory.
+# Sets up to this size stay in the device's memory; on CUDA sets up to a quarter of its free memory.
 RESIDENT_BYTES = 4 << 30
-
-
-def mix(*parts: Any) -> int:
-    """A seed in [0, 2**63) from numbers and strings: every part changes all of it."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little") >> 1
 
 
 class Loader:
     """Batches of ``data`` without end.
 
-    ``rank`` of ``world``: the process's part. ``keys``: which keys to yield and under which names, {"x":
-    "a"}; None yields all. ``where``: only rows with these labels, {"domain": 0} or {"y": (0, 1)}. ``part`` (k, n): of those
-    only rows k, k + n, k + 2n, ... ``balanced`` (count, seed): of those ``count``, as many of each class ``y``, chosen by
-    ``seed``. ``range``: where pixels 0 and 255 go. ``load``: images are resized to
-    this side first, where they don't have it (antialiased bilinear); ``crop``: a random square of this side;
-    ``flip``: left and right at random; ``pad``: black borders to this side. ``dequantize``: pixel k of 256
-    becomes uniform in [k, k + 1) / 256 of the range rather than a point. ``view``: of the images, a name in
-    :mod:`zoo.data.views`. ``workers``: threads that read ahead, for sets that don't fit on the device.
+    Args:
+        data: as :func:`zoo.data.open_data` returns it.
+        seed: of the order.
+        device: of the batches.
+        rank, world: this process and the number of processes.
+        keys: which keys to yield and under which names, {"x": "a"}; None yields all.
+        where: only rows with these labels, {"domain": 0} or {"y": (0, 1)}.
+        part: (k, n): of those only rows k, k + n, k + 2n, ...
+        balanced: (count, seed): of those ``count`` rows, as many of each class ``y``, chosen by this seed.
+        range: the values of pixels 0 and 255.
+        pad: black borders to images of this side.
+        crop: a random square of this side.
+        flip: mirror left and right, with probability 1/2.
+        dequantize: pixel k of 256 becomes uniform in [k, k + 1) / 256 of the range instead of one value.
+        view: of the images, a name in :mod:`zoo.data.views`.
+        workers: threads that read in advance if the data do not fit on the device.
 
-    ``position``: images consumed by all processes together; set it to resume. ValueError for arguments that
-    don't fit the data.
+    ``position``: real images consumed by all processes together; set it to resume. ``resolution``: side of the images
+    in a batch; 0 for points. Raises ValueError if the arguments do not fit the data.
     """
 
     def __init__(
@@ -53,12 +55,11 @@ class Loader:
         rank: int = 0,
         world: int = 1,
         keys: Mapping[str, str] | None = None,
-        where: Mapping[str, int | tuple[int, ...]] | None = None,
+        where: Where | None = None,
         part: tuple[int, int] = (0, 1),
         balanced: tuple[int, int] | None = None,
         range: tuple[float, float] = (-1.0, 1.0),
         pad: int | None = None,
-        load: int | None = None,
         crop: int | None = None,
         flip: bool = False,
         dequantize: bool = False,
@@ -69,7 +70,7 @@ class Loader:
 
         self.data, self.seed, self.device = data, seed, torch.device(device)
         self.rank, self.world = rank, world
-        self.range, self.pad, self.load, self.crop = range, pad, load, crop
+        self.range, self.pad, self.crop = range, pad, crop
         self.flip, self.dequantize, self.view = flip, dequantize, view
         self.position = 0
         facts = data.facts
@@ -78,59 +79,55 @@ class Loader:
                 raise ValueError(f"{facts.name} yields no '{key}'; it yields {', '.join(facts.keys)}")
         self.keys = dict(keys) if keys else {key: key for key in facts.keys}
         if not 0 <= part[0] < part[1]:
-            raise ValueError(f"part={part}: wants (k, n) with 0 <= k < n")
-        side = self._check_sides()
-        self.resolution = side  # of the images that come out; 0 for toy points
-        feed = getattr(data, "feed", None)  # sets without random access bring their own
+            raise ValueError(f"part={part}: must be (k, n) with 0 <= k < n")
+        self.resolution = self._check_sides()
+        feed = data.feed(self, where, part, workers)
         if feed and balanced:
             raise ValueError(f"{facts.name} is read as it streams: a balanced subset can't be chosen from it")
-        self._feed = feed(self, where, part, workers) if feed else _feed(self, where, part, balanced, workers)
-        self.exact = data.exact
+        self._feed = feed or open_feed(self, where, part, balanced, workers)
 
     def _check_sides(self) -> int:
-        facts, side = self.data.facts, self.load or self.data.facts.resolution
-        asked = [n for n in ("pad", "load", "crop", "flip", "dequantize", "view") if getattr(self, n)]
-        if facts.resolution == 0 and asked:
-            raise ValueError(f"{facts.name} yields points, not images: {asked[0]} does not apply")
+        """Raises ValueError if the images can't be cropped or padded as asked. Returns the side of the result."""
+        name, side = self.data.facts.name, self.data.resolution
+        options = [option for option in ("pad", "crop", "flip", "dequantize", "view") if getattr(self, option)]
+        if side == 0 and options:
+            raise ValueError(f"{name} yields points, not images: {options[0]} does not apply")
         if self.crop and self.crop > side:
-            raise ValueError(f"crop={self.crop} is larger than the images of {facts.name}, {side}x{side}")
+            raise ValueError(f"crop={self.crop} is larger than the images of {name}, {side}x{side}")
         side = self.crop or side
         if self.pad and self.pad < side:
-            raise ValueError(f"pad={self.pad} is smaller than the images of {facts.name}, {side}x{side}")
+            raise ValueError(f"pad={self.pad} is smaller than the images of {name}, {side}x{side}")
         return self.pad or side
 
     def next(self, size: int, generator: torch.Generator | None = None) -> dict[str, torch.Tensor]:
-        """The next ``size`` images of this process (``size * world`` of all together), on the device.
+        """The next ``size`` rows of this process (``size * world`` of all together), on the device.
 
-        "x" float32 [size, C, H, W] in ``range`` (toys: [size, D]), labels int64 [size], captions uint8
-        [size, L]. Crops, flips and noise are drawn for the whole joined batch on ``generator``, by default
-        on one seeded by (seed, position). Nothing is read back from the device.
+        "x" float32 [size, C, H, W] in ``range`` (toys: [size, D]), labels int64 [size], captions uint8 [size, L].
+        Crops, flips and noise are sampled for the whole joint batch with ``generator``, by default with one seeded by
+        (seed, position). No value is read back from the device.
         """
         import torch
 
         start = self.position + self.rank * size
         batch = self._feed.take(start, size)
-        if self.data.facts.resolution and "x" in self.keys:
-            if generator is None and (self.crop or self.flip or self.dequantize):
-                generator = torch.Generator(self.device).manual_seed(mix(self.seed, "augment", self.position))
-            batch["x"] = self._finish(batch["x"], generator)
+        if self.data.resolution and "x" in self.keys:
+            if generator is None:
+                generator = torch.Generator(self.device).manual_seed(seed_for(self.seed, "augment", self.position))
+            batch["x"] = self._augment(batch["x"], generator)
         self.position += size * self.world
         return {name: batch[key] for key, name in self.keys.items()}
 
-    def _finish(self, x: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        """uint8 [n, C, H, W] to float32 in range: resize, crop, flip, pad, view, normalize."""
+    def _augment(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """uint8 [n, C, H, W] to float32 in ``range``: crop, flip, pad, view, normalize."""
         import torch
         import torch.nn.functional as F
 
         def uniform(*shape: int) -> torch.Tensor:
-            """This process's rows of numbers in [0, 1) drawn for all processes."""
+            """This process's rows [n, *shape] of numbers in [0, 1) sampled for all processes."""
             n = len(x)
-            draw = torch.rand((n * self.world, *shape), generator=generator, device=generator.device)
-            return draw[self.rank * n : (self.rank + 1) * n].to(self.device)
+            values = torch.rand((n * self.world, *shape), generator=generator, device=generator.device)
+            return values[self.rank * n : (self.rank + 1) * n].to(self.device)
 
-        if self.load and self.load != x.shape[-1]:
-            x = F.interpolate(x.float(), size=(self.load, self.load), mode="bilinear", antialias=True)
-            x = x.round_().clamp_(0, 255).to(torch.uint8)
         if self.crop and self.crop != x.shape[-1]:
             space = x.shape[-1] - self.crop
             corner = (uniform(2) * (space + 1)).long().clamp_(max=space)  # [n, 2]
@@ -138,7 +135,7 @@ class Loader:
             images = torch.arange(len(x), device=self.device)
             x = windows[images, :, corner[:, 0], corner[:, 1]]  # [n, C, crop, crop]
         if self.flip:
-            # Whole images picked out of both: many times as fast on a CPU as torch.where with a mask.
+            # Selecting whole images out of both is many times as fast on a CPU as torch.where with a mask.
             side = torch.arange(len(x), device=self.device) + len(x) * (uniform() < 0.5)
             x = torch.cat([x, x.flip(-1)]).index_select(0, side)
         if self.pad and self.pad != x.shape[-1]:
@@ -154,19 +151,19 @@ class Loader:
 
 
 class Order:
-    """The endless order of ``rows`` (an index tensor): a permutation an epoch."""
+    """The endless order of ``rows`` (an index tensor): one permutation for each epoch."""
 
     def __init__(self, seed: int, rows: torch.Tensor, device: torch.device):
         self.seed, self.rows, self.device = seed, rows, device
         self._epochs: dict[int, torch.Tensor] = {}
 
     def epoch(self, epoch: int) -> torch.Tensor:
-        """The rows of one epoch in their order, on the device; the last two are kept. Drawn on the CPU, so
-        that the order is the same on every device."""
+        """The rows of one epoch in their order, on the device; the last two epochs are cached. The permutation is
+        sampled on the CPU, so that it is the same for every device."""
         import torch
 
         if epoch not in self._epochs:
-            generator = torch.Generator().manual_seed(mix(self.seed, epoch))
+            generator = torch.Generator().manual_seed(seed_for(self.seed, "epoch", epoch))
             rows = self.rows[torch.randperm(len(self.rows), generator=generator)]
             if self.device.type == "cuda":
                 rows = rows.pin_memory()
@@ -177,25 +174,28 @@ class Order:
 
     def indices(self, start: int, size: int) -> torch.Tensor:
         """The rows at positions start, ..., start + size - 1: int64 [size]."""
-        return pieces(self.epoch, len(self.rows), start, size)
+        return slice_epochs(self.epoch, len(self.rows), start, size)
 
 
-def pieces(epoch: Any, length: int, start: int, size: int) -> torch.Tensor:
-    """Positions start to start + size of a sequence made of epochs of ``length`` rows, ``epoch(e)`` each."""
+def slice_epochs(epoch: Callable[[int], torch.Tensor], length: int, start: int, size: int) -> torch.Tensor:
+    """Positions start, ..., start + size - 1 of the sequence epoch(0), epoch(1), ... of ``length`` rows each."""
     import torch
 
-    found = []
+    parts = []
     while size > 0:
-        e, offset = divmod(start, length)
-        taken = min(size, length - offset)
-        found.append(epoch(e)[offset : offset + taken])
-        start, size = start + taken, size - taken
-    return found[0] if len(found) == 1 else torch.cat(found)
+        index, offset = divmod(start, length)
+        count = min(size, length - offset)
+        parts.append(epoch(index)[offset : offset + count])
+        start, size = start + count, size - count
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+# Which rows a loader reads, and how they reach the device.
 
 
 def balanced_rows(data: ImageData, rows: torch.Tensor, count: int, seed: int) -> torch.Tensor:
-    """``count`` of ``rows``, in ascending order, as many of each class that they hold, chosen by ``seed``. ValueError where
-    that can't be."""
+    """``count`` of ``rows``, in ascending order, as many of each class among them, chosen by ``seed``. Raises
+    ValueError if that is impossible."""
     import torch
 
     if "y" not in data.facts.keys:
@@ -206,50 +206,63 @@ def balanced_rows(data: ImageData, rows: torch.Tensor, count: int, seed: int) ->
     each, rest = divmod(count, len(classes))
     if rest:
         raise ValueError(f"balanced={count}: must be a multiple of the {len(classes)} classes of {data.facts.name}")
-    chosen = [rows[y == c][:each] for c in classes]
-    if min(map(len, chosen)) < each:
+    parts = [rows[y == c][:each] for c in classes]
+    if min(map(len, parts)) < each:
         raise ValueError(f"balanced={count}: {data.facts.name} has a class of fewer than {each} images")
-    return torch.cat(chosen).sort().values
+    return torch.cat(parts).sort().values
 
 
-def _feed(
-    loader: Loader,
-    where: Mapping[str, Any] | None,
-    part: tuple[int, int],
-    balanced: tuple[int, int] | None,
-    workers: int,
-) -> Any:
-    """How rows get to the device: from the device itself where they fit, else from the host through
-    threads."""
+def select_rows(
+    data: ImageData, where: Where | None, part: tuple[int, int], balanced: tuple[int, int] | None
+) -> torch.Tensor:
+    """The indices of the rows that a loader reads, int64; arguments as in :class:`Loader`. Raises ValueError if there
+    are none."""
     import torch
 
-    data = loader.data
     rows = torch.arange(len(data))
     if where:
-        keep = torch.ones(len(data), dtype=torch.bool)
+        mask = torch.ones(len(data), dtype=torch.bool)
         for key, value in where.items():
             if key not in data.facts.keys or key == "x":
                 raise ValueError(f"where {key}={value}: {data.facts.name} has no label '{key}'")
-            keep &= torch.isin(data.labels(key), torch.tensor(value))
-        rows = keep.nonzero().squeeze(1)
+            mask &= torch.isin(data.labels(key), torch.tensor(value))
+        rows = mask.nonzero().squeeze(1)
     rows = rows[part[0] :: part[1]]
     if balanced:
         rows = balanced_rows(data, rows, *balanced)
     if len(rows) == 0:
         raise ValueError(f"{data.facts.name} has no images with {dict(where or {})} in part {part}")
-    # Streams that see different rows must not go in step: unpaired domains would come in pairs.
-    seed = mix(loader.seed, sorted((where or {}).items()), part) if where or part != (0, 1) else loader.seed
+    return rows
+
+
+def open_feed(
+    loader: Loader,
+    where: Where | None,
+    part: tuple[int, int],
+    balanced: tuple[int, int] | None,
+    workers: int,
+) -> Feed:
+    """The feed for data with access by index: from the device's memory if they fit, else from the host by threads."""
+    import torch
+
+    data = loader.data
+    rows = select_rows(data, where, part, balanced)
+    seed = loader.seed
+    # Streams of different rows need different orders: otherwise unpaired domains would come in pairs.
+    if where or part != (0, 1):
+        seed = seed_for(seed, "rows", repr(sorted((where or {}).items())), *part)
     limit = RESIDENT_BYTES
     if loader.device.type == "cuda":
         limit = torch.cuda.mem_get_info(loader.device)[0] // 4
     arrays = {key: data.arrays[key] for key in loader.keys} if data.arrays else {}
     if arrays and sum(value.nbytes for value in arrays.values()) <= limit:
-        return Resident({k: v.to(loader.device) for k, v in arrays.items()}, Order(seed, rows, loader.device))
-    return Streamed(loader, Order(seed, rows, torch.device("cpu")), workers)
+        arrays = {key: value.to(loader.device) for key, value in arrays.items()}
+        return DeviceFeed(arrays, Order(seed, rows, loader.device))
+    return HostFeed(loader, Order(seed, rows, torch.device("cpu")), workers)
 
 
-class Resident:
-    """Rows indexed on the device itself."""
+class DeviceFeed:
+    """Rows indexed in the device's memory."""
 
     def __init__(self, arrays: dict[str, torch.Tensor], order: Order):
         self.arrays, self.order = arrays, order
@@ -259,16 +272,16 @@ class Resident:
         return {key: value.index_select(0, indices) for key, value in self.arrays.items()}
 
 
-class Streamed:
-    """Rows read on the host, by threads that read ahead: they guess that sizes follow each other as they did
+class HostFeed:
+    """Rows read on the host by ``workers`` threads, in advance: they expect batch sizes to follow each other as
     before."""
 
     def __init__(self, loader: Loader, order: Order, workers: int):
         self.loader, self.order, self.workers = loader, order, workers
         self.pool = ThreadPoolExecutor(workers, thread_name_prefix="zoo-data") if workers else None
-        self.precompute: dict[tuple[int, int], Future] = {}
-        self.follows: dict[int, int] = {}
-        self.last: int | None = None
+        self.pending: dict[tuple[int, int], Future[dict[str, torch.Tensor]]] = {}  # by (start, size)
+        self.size_after: dict[int, int] = {}
+        self.last_size: int | None = None
 
     def read(self, indices: torch.Tensor) -> dict[str, torch.Tensor]:
         rows = self.loader.data.rows(indices)
@@ -277,24 +290,25 @@ class Streamed:
         return rows
 
     def take(self, start: int, size: int) -> dict[str, torch.Tensor]:
-        waiting = self.precompute.pop((start, size), None)
-        if waiting is None:  # a wrong guess, or a new position
-            for future in self.precompute.values():
-                future.cancel()
-            self.precompute.clear()
+        future = self.pending.pop((start, size), None)
+        if future is None:  # another size than expected, or a new position
+            for other in self.pending.values():
+                other.cancel()
+            self.pending.clear()
         if self.pool:
-            self._read_ahead(start, size)
-        rows = waiting.result() if waiting else self.read(self.order.indices(start, size))
+            self._prefetch(self.pool, start, size)
+        rows = future.result() if future else self.read(self.order.indices(start, size))
         return {key: value.to(self.loader.device, non_blocking=True) for key, value in rows.items()}
 
-    def _read_ahead(self, start: int, size: int) -> None:
-        if self.last is not None:
-            self.follows[self.last] = size
-        self.last = size
+    def _prefetch(self, pool: ThreadPoolExecutor, start: int, size: int) -> None:
+        """Read the batches that are expected after the one at ``start``."""
+        if self.last_size is not None:
+            self.size_after[self.last_size] = size
+        self.last_size = size
         rank, world = self.loader.rank, self.loader.world
-        joined = start - rank * size  # where the joined batch starts
+        joint_start = start - rank * size  # of the joint batch
         for _ in range(self.workers):
-            joined, size = joined + size * world, self.follows.get(size, size)
-            place = (joined + rank * size, size)
-            if place not in self.precompute:
-                self.precompute[place] = self.pool.submit(self.read, self.order.indices(*place))
+            joint_start, size = joint_start + size * world, self.size_after.get(size, size)
+            key = (joint_start + rank * size, size)
+            if key not in self.pending:
+                self.pending[key] = pool.submit(self.read, self.order.indices(*key))

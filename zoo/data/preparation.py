@@ -1,28 +1,29 @@
-"""Preparing a set: from the first source that answers into the store."""
+"""Preparing a registered set: from the first source that answers to the prepared files."""
 
 from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from zoo.data.facts import Facts, ImageSet, Rows, Source
-from zoo.data.store import NoSpace, Progress, home, lock, open_prepared, read_header, verify, write
+from zoo.data.facts import Facts, ImageSet, Row, Rows, Source
+from zoo.data.store import ImageData, NoSpace, Progress, home, lock, open_file, read_header, verify, write
 
 
 def target(name: str, resolution: int, split: str) -> Path:
-    """Where a split lies once it is prepared."""
+    """The path of a prepared file."""
     return home() / "data" / f"{name}-{resolution}" / f"{split}.safetensors"
 
 
 def check_split(facts: Facts, split: str) -> None:
-    """ValueError where the set has no such split."""
+    """Raises ValueError if the set has no such split."""
     if split not in facts.splits:
         raise ValueError(f"{facts.name} has no split '{split}'; it has {', '.join(facts.splits)}")
 
 
 def damage(path: Path, full: bool) -> str:
-    """What is wrong with a prepared file, '' if nothing. ``full`` reads it all."""
+    """What is wrong with a prepared file, '' if nothing. ``full`` reads all of it."""
     try:
         verify(path) if full else read_header(path)
     except OSError as error:
@@ -37,11 +38,10 @@ def prepare_set(
     progress: Progress | None = None,
     check: bool = False,
 ) -> Path:
-    """The prepared file of a registered set, made where it is missing or damaged. ``check`` reads it all to
-    find damage.
+    """The prepared file of a registered set, written first if it is missing or damaged.
 
-    ValueError for a wrong split or a missing resolution; OSError with what each source said where none holds
-    the set.
+    Arguments and result as in :func:`zoo.data.prepare`. Raises ValueError for a wrong split or a missing resolution;
+    OSError with the message of each source if none provides the set.
     """
     facts = entry.facts
     check_split(facts, split)
@@ -52,59 +52,78 @@ def prepare_set(
     if path.exists() and not damage(path, check):
         return path
     with lock(path.parent):
-        found = path.exists() and damage(path, check)
-        if path.exists() and not found:
-            return path  # another process was quicker
-        path.unlink(missing_ok=True)
-        said = [found] if found else []
+        messages = []
+        if path.exists():
+            problem = damage(path, check)
+            if not problem:
+                return path  # another process was quicker
+            path.unlink()
+            messages.append(problem)
         for source in (*_native(entry, resolution, split), *entry.sources):
-            try:
-                with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fetch-") as folder:
-                    _from_source(entry, source, Path(folder), resolution, split, progress)
+            message = _try_source(entry, source, resolution, split, progress)
+            if not message:
                 return path
-            except NoSpace:
-                raise
-            except Exception as error:  # a source is other people's code: it may say no in any way
-                text = " ".join(str(error).split())
-                said.append(f"{source.name}: {text or type(error).__name__}")
-    raise OSError(f"{facts.name}: no source answered. " + "; ".join(said))
+            messages.append(message)
+    raise OSError(f"{facts.name}: no source answered. " + "; ".join(messages))
 
 
 def _native(entry: ImageSet, resolution: int, split: str) -> tuple[Source, ...]:
-    """The unresized set as a source, where it is prepared already."""
-    path = entry.facts.resolution and target(entry.facts.name, entry.facts.resolution, split)
-    if not path or entry.facts.resolution == resolution or not path.exists() or damage(path, False):
+    """The prepared files at the published resolution as a source, if they exist."""
+    facts = entry.facts
+    native = facts.resolution
+    if not native or native == resolution:
+        return ()
+    path = target(facts.name, native, split)
+    if not path.exists() or damage(path, False):
         return ()
 
     def read(folder: Path, split: str) -> Rows:
-        data = open_prepared(target(entry.facts.name, entry.facts.resolution, split))
-        arrays = {key: value.numpy() for key, value in data.arrays.items() if key != "caption"}
-        arrays["x"] = arrays["x"].transpose(0, 2, 3, 1)  # [N, H, W, C]
-        if data.captions:
-            arrays["caption"] = data.captions
-        return Rows(({key: value[i] for key, value in arrays.items()} for i in range(len(data))), len(data))
+        data = open_file(folder / f"{split}.safetensors")
+        return Rows(_rows(data), len(data))
 
-    return (Source("prepared", lambda folder: folder, read),)
+    return (Source("prepared", lambda folder: path.parent, read),)
 
 
-def _from_source(
-    entry: ImageSet, source: Source, folder: Path, resolution: int, split: str, progress: Progress | None
+def _rows(data: ImageData) -> Iterator[Row]:
+    """The rows of a prepared file as a source yields them."""
+    arrays = {key: value.numpy() for key, value in data.arrays.items() if key != "caption"}
+    arrays["x"] = arrays["x"].transpose(0, 2, 3, 1)  # [N, H, W, C]
+    captions = data.captions
+    for i in range(len(data)):
+        row = {key: value[i] for key, value in arrays.items()}
+        yield {**row, "caption": captions[i]} if captions else row
+
+
+def _try_source(entry: ImageSet, source: Source, resolution: int, split: str, progress: Progress | None) -> str:
+    """Write the prepared file of ``split``, and of the other splits, from one source. Returns '', or why it failed."""
+    parent = target(entry.facts.name, resolution, split).parent
+    try:
+        with tempfile.TemporaryDirectory(dir=parent, prefix=".fetch-") as folder:
+            _write_splits(entry, source, Path(folder), resolution, split, progress)
+    except NoSpace:
+        raise
+    except Exception as error:  # a source runs other people's code, which may raise anything
+        text = " ".join(str(error).split())
+        return f"{source.name}: {text or type(error).__name__}"
+    return ""
+
+
+def _write_splits(
+    entry: ImageSet, source: Source, folder: Path, resolution: int, first: str, progress: Progress | None
 ) -> None:
-    """Fetch from one source and write ``split``, and where it holds them all the other splits too."""
+    """Fetch into ``folder`` and write the split ``first``, then those that came with it."""
     facts = entry.facts
     if progress:
-        progress(0, facts.splits[split], f"fetching {facts.name}: {source.name}")
+        progress(0, facts.splits[first], f"fetching {facts.name}: {source.name}")
     files = source.fetch(folder)
-    others = [s for s in facts.splits if s != split] if entry.together else []
-    for each in (split, *others):
-        path = target(facts.name, resolution, each)
-        if each != split and path.exists():
+    for split in (first, *(s for s in facts.splits if s != first and entry.together)):
+        path = target(facts.name, resolution, split)
+        if split != first and path.exists():
             continue
-        if source.name == "prepared" and not target(facts.name, facts.resolution, each).exists():
+        if source.name == "prepared" and not (files / path.name).exists():
             continue
-        incoming = source.read(files, each)
-        incoming = dataclasses.replace(incoming, count=facts.splits[each])
+        incoming = dataclasses.replace(source.read(files, split), count=facts.splits[split])
         write(
             path, facts, incoming, resolution=resolution, source=source.name, progress=progress,
-            digest=source.digest.get(each), mean=entry.mean if each == "train" else (),
+            digest=source.digest.get(split), mean=entry.mean if split == "train" else (),
         )  # fmt: skip

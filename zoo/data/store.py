@@ -1,9 +1,8 @@
-"""The prepared store: ``$ZOO_HOME/data/NAME-RESOLUTION/SPLIT.safetensors``.
+"""Prepared files: ``$ZOO_HOME/data/NAME-RESOLUTION/SPLIT.safetensors``, one for each split.
 
-One file a split: ``x`` uint8 [N, C, H, W], labels int64 [N] (or [N, K]), captions as UTF-8 bytes uint8 [N,
-L] padded with zeros. It is written row by row into a file beside its target, hashed on the way, synced and
-renamed, so that a file with the target's name is always whole. The header says what is in it, where it came
-from and the SHA-256 of its content.
+``x`` uint8 [N, C, H, W], labels int64 [N] (or [N, K]), captions as UTF-8 bytes uint8 [N, L] padded with zeros. A file
+is written row by row under a temporary name, hashed on the way, synced and renamed, so a file under its final name is
+always complete. The header contains the facts, the source and the SHA-256 of the content.
 """
 
 from __future__ import annotations
@@ -15,37 +14,53 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from zoo.data.facts import Facts, Rows
 from zoo.data.images import square, to_array, to_pil
 from zoo.files import NoSpace, beside
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
-Progress = Callable[[int, int, str], None]  # images done, images in all, what is being done
+    from zoo.data.loader import Loader
+
+Progress = Callable[[int, int, str], None]  # images done, images in all, message
+Where = Mapping[str, int | tuple[int, ...]]  # labels -> the values that a row must have
+TensorHeader = dict[str, str | list[int]]  # safetensors: dtype, shape, data_offsets
 
 
 def home() -> Path:
-    """Where the zoo keeps what it fetches: ``$ZOO_HOME``, by default ``~/.cache/zoo``."""
+    """The folder of everything that the zoo fetches: ``$ZOO_HOME``, by default ``~/.cache/zoo``."""
     return Path(os.environ.get("ZOO_HOME") or "~/.cache/zoo").expanduser()
 
 
-class ImageData:
-    """Images and their labels in random access.
+class Feed(Protocol):
+    """Brings rows to the device: ``take(start, size)`` returns those at positions start, ..., start + size - 1."""
 
-    ``facts``: of what is there. ``arrays``: CPU tensors, "x" uint8 [N, C, H, W], labels int64, memory-mapped
-    where they come from the store; empty where the images are made one at a time (a Dataset, a toy set,
-    shards). ``hash``: of the content. ``exact``: the order can be resumed exactly.
+    def take(self, start: int, size: int) -> dict[str, torch.Tensor]: ...
+
+
+class ImageData:
+    """Images and their labels, by index.
+
+    Args:
+        facts: of the data as opened, with a resolution.
+        arrays: CPU tensors, "x" uint8 [N, C, H, W] and labels int64, memory-mapped if they come from a prepared file.
+            Empty if images are read or generated one at a time (a Dataset, shards, a toy set).
+        hash: of the content.
+        path: of the prepared file, if there is one.
+
+    ``resolution``: side of the images in pixels; 0 for points.
     """
 
-    exact = True
-
     def __init__(self, facts: Facts, arrays: dict[str, torch.Tensor], hash: str, path: Path | None = None):
+        assert facts.resolution is not None, f"{facts.name}: open data have one resolution"
         self.facts, self.arrays, self.hash, self.path = facts, arrays, hash, path
+        self.resolution = facts.resolution
 
     def __len__(self) -> int:
         return len(self.arrays["x"])
@@ -58,9 +73,13 @@ class ImageData:
         """All values of one label, int64 [N]."""
         return self.arrays[key]
 
+    def feed(self, loader: Loader, where: Where | None, part: tuple[int, int], workers: int) -> Feed | None:
+        """The data's own feed for ``loader``, if they have no access by index; None otherwise."""
+        return None
+
     @property
     def captions(self) -> list[str]:
-        """The captions as text, [] where the set has none."""
+        """The captions as text; [] if the set has none."""
         if "caption" not in self.arrays:
             return []
         return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in self.arrays["caption"].numpy()]
@@ -71,10 +90,9 @@ class ImageData:
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """One process at a time prepares what lies in ``folder``, which is made, and removed again if it stays
-    empty.
+    """Only one process at a time prepares files in ``folder``. It is created, and removed at the end if it is empty.
 
-    The lock is on the folder itself, so nothing is left behind and a killed process holds nothing.
+    The folder itself is locked, so no lock file is left behind and the lock of a killed process ends with it.
     """
     import fcntl
 
@@ -84,13 +102,13 @@ def lock(folder: Path) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX)
         try:
             same = os.fstat(handle).st_ino == folder.stat().st_ino
-        except FileNotFoundError:  # its last holder failed and removed it
+        except FileNotFoundError:  # the process before this one failed and removed it
             same = False
         if same:
             break
         os.close(handle)
     try:
-        for stale in folder.glob(".*"):  # what a killed process left
+        for stale in folder.glob(".*"):  # files of a killed process
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
         yield
     finally:
@@ -99,12 +117,12 @@ def lock(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def check_disk(folder: Path, needed: int, what: str) -> None:
-    """NoSpace where ``folder``'s disk has fewer than ``needed`` bytes free."""
+def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
+    """Raises NoSpace if the disk of ``folder`` has fewer than ``needed_bytes`` free."""
     free = shutil.disk_usage(folder).free
-    if free < needed:
+    if free < needed_bytes:
         raise NoSpace(
-            f"no space for {what}: {needed / 1e9:.2f} GB needed in {folder}, {free / 1e9:.2f} GB free; "
+            f"no space for {what}: {needed_bytes / 1e9:.2f} GB needed in {folder}, {free / 1e9:.2f} GB free; "
             "free some, or set ZOO_HOME to a folder on a larger disk"
         )
 
@@ -123,11 +141,19 @@ def write(
     digest: str | None = None,
     mean: tuple[float, ...] = (),
 ) -> None:
-    """Write ``incoming`` as the prepared file ``path`` (named after its split). Nothing is left where
-    anything goes wrong.
+    """Write ``incoming`` as the prepared file ``path``. If anything goes wrong, no file is left.
 
-    ``digest`` and ``mean`` are what the images as they come, before they are resized, must have. OSError
-    where count, labels, mean or digest are not what they should be; NoSpace on a full disk.
+    Args:
+        path: its stem is the name of the split.
+        facts: of the whole set.
+        incoming: the rows of the split.
+        resolution: side of the images in the file, in pixels.
+        source: name of the source, for the header.
+        progress: see :func:`zoo.data.prepare`.
+        digest: expected SHA-256 of the images before they are resized, with their labels ``y``.
+        mean: expected mean of each channel of these, in [0, 1].
+
+    Raises OSError if count, labels, mean or digest are wrong; NoSpace if the disk is full.
     """
     try:
         with beside(path) as partial:
@@ -141,90 +167,102 @@ def write(
         raise
 
 
-def _write(partial, split, facts, incoming, resolution, source, progress, digest, mean) -> None:
-    import numpy as np
-
+def _write(
+    partial: Path,
+    split: str,
+    facts: Facts,
+    incoming: Rows,
+    resolution: int,
+    source: str,
+    progress: Progress | None,
+    digest: str | None,
+    mean: tuple[float, ...],
+) -> None:
     channels, classes = facts.channels, incoming.classes or facts.classes
-    check_disk(
-        partial.parent,
-        incoming.count * channels * resolution**2,
-        f"{facts.name} at {resolution}x{resolution}",
-    )
-    labels: dict[str, list] = {}
-    content, raw = hashlib.sha256(), hashlib.sha256()
-    total, pixels, count = np.zeros(channels), 0, 0
-    every = max(1, incoming.count // 200)
-    # The header comes first but is known last: leave room, fill it with spaces.
-    room = -(-(4096 + 2 * len(json.dumps(json.dumps(classes)))) // 4096) * 4096
+    image_bytes = channels * resolution**2
+    check_disk(partial.parent, incoming.count * image_bytes, f"{facts.name} at {resolution}x{resolution}")
+    labels: dict[str, list[object]] = {}
+    originals = _Originals(channels) if digest or mean else None
+    count, progress_every = 0, max(1, incoming.count // 200)
+    # The header comes first in the file and is known last: leave space for it, filled with blanks.
+    header_bytes = -(-(4096 + 2 * len(json.dumps(json.dumps(classes)))) // 4096) * 4096
 
     with open(partial, "wb", buffering=1 << 20) as file:
-
-        def put(block: bytes) -> None:
-            file.write(block)
-            content.update(block)
-
-        file.write(b" " * (8 + room))
+        file.write(b" " * (8 + header_bytes))
+        content = _Content(file)
         for row in incoming.rows:
             image = to_pil(row["x"], channels)
-            if digest or mean:
-                native = to_array(image)
-                raw.update(native.tobytes() + int(row["y"]).to_bytes(8, "little"))
-                total += native.sum((1, 2), dtype=np.int64)
-                pixels += native[0].size
-            put(to_array(square(image, resolution)).tobytes())  # [C, H, W]
+            if originals:
+                originals.add(to_array(image), row["y"])
+            content.put(to_array(square(image, resolution)).tobytes())  # [C, H, W]
             for key, value in row.items():
                 if key != "x":
                     labels.setdefault(key, []).append(value)
             count += 1
-            if progress and count % every == 0:
+            if progress and count % progress_every == 0:
                 progress(count, incoming.count, f"preparing {facts.name} {split}")
 
         arrays = {key: _label_array(values) for key, values in labels.items()}
-        _check(facts, split, incoming, count, classes, arrays)
-        if digest and raw.hexdigest() != digest:
-            raise OSError(f"corrupt: SHA-256 of {split} is {raw.hexdigest()[:12]}..., not {digest[:12]}...")
-        if mean and np.abs(total / pixels / 255 - mean).max() > 1e-3:
-            raise OSError(f"corrupt: mean of {split} is {(total / pixels / 255).round(4).tolist()}, not {list(mean)}")
-
-        header: dict[str, Any] = {}
-        size = count * channels * resolution**2
-        header["x"] = {
-            "dtype": "U8",
-            "shape": [count, channels, resolution, resolution],
-            "data_offsets": [0, size],
-        }
-        padding = -size % 8  # integers lie at multiples of eight bytes
-        if padding:
-            header["_padding"] = {"dtype": "U8", "shape": [padding], "data_offsets": [size, size + padding]}
-            put(bytes(padding))
-            size += padding
-        # Captions last: their bytes need no alignment.
-        for key in sorted(arrays, key=lambda key: arrays[key].dtype == np.uint8):
-            array = arrays[key]
-            dtype = "U8" if array.dtype == np.uint8 else "I64"
-            header[key] = {
-                "dtype": dtype,
-                "shape": list(array.shape),
-                "data_offsets": [size, size + array.nbytes],
-            }
-            put(array.tobytes())
-            size += array.nbytes
-        there = dataclasses.replace(
+        _check_rows(split, incoming, count, classes, arrays)
+        if originals:
+            originals.check(split, digest, mean)
+        tensors = _write_labels(content, arrays, [count, channels, resolution, resolution])
+        file_facts = dataclasses.replace(
             facts, resolution=resolution, classes=classes, splits={split: count}, keys=("x", *arrays)
         )
-        header["__metadata__"] = {
+        metadata = {
             "format": "pt",
-            "facts": json.dumps(dataclasses.asdict(there)),
+            "facts": json.dumps(dataclasses.asdict(file_facts)),
             "source": source,
-            "sha256": content.hexdigest(),
+            "sha256": content.hash.hexdigest(),
         }
-        text = json.dumps(header).encode()
-        assert len(text) <= room, "the header outgrew its room"
+        header = json.dumps({**tensors, "__metadata__": metadata}).encode()
+        assert len(header) <= header_bytes, "the header is longer than the space left for it"
         file.seek(0)
-        file.write(room.to_bytes(8, "little") + text)
+        file.write(header_bytes.to_bytes(8, "little") + header)
 
 
-def _label_array(values: list) -> Any:
+class _Content:
+    """The part of a file after its header: bytes are written and hashed. ``size``: bytes written."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.hash, self.size = file, hashlib.sha256(), 0
+
+    def put(self, block: bytes) -> None:
+        self.file.write(block)
+        self.hash.update(block)
+        self.size += len(block)
+
+
+class _Originals:
+    """Hash and mean of the images before they are resized."""
+
+    def __init__(self, channels: int):
+        import numpy as np
+
+        self.hash, self.total, self.pixels = hashlib.sha256(), np.zeros(channels), 0
+
+    def add(self, image: np.ndarray, y: int) -> None:
+        """``image``: uint8 [C, H, W]."""
+        import numpy as np
+
+        self.hash.update(image.tobytes() + int(y).to_bytes(8, "little"))
+        self.total += image.sum((1, 2), dtype=np.int64)
+        self.pixels += image[0].size
+
+    def check(self, split: str, digest: str | None, mean: tuple[float, ...]) -> None:
+        """Raises OSError if the images are not those expected."""
+        import numpy as np
+
+        own_digest, own_mean = self.hash.hexdigest(), self.total / self.pixels / 255
+        if digest and own_digest != digest:
+            raise OSError(f"corrupt: SHA-256 of {split} must be {digest[:12]}..., got {own_digest[:12]}...")
+        if mean and np.abs(own_mean - mean).max() > 1e-3:
+            raise OSError(f"corrupt: mean of {split} must be {list(mean)}, got {own_mean.round(4).tolist()}")
+
+
+def _label_array(values: list) -> np.ndarray:
+    """Integers to int64 [N] (or [N, K]); strings to their UTF-8 bytes, uint8 [N, L]."""
     import numpy as np
 
     if not isinstance(values[0], str):
@@ -234,23 +272,50 @@ def _label_array(values: list) -> Any:
     return np.frombuffer(b"".join(text.ljust(width, b"\0") for text in texts), dtype=np.uint8).reshape(-1, width)
 
 
-def _check(facts, split, incoming, count, classes, arrays) -> None:
+def _check_rows(
+    split: str, incoming: Rows, count: int, classes: tuple[str, ...], arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Raises OSError if rows are missing or labels out of range."""
     if count == 0:
         raise OSError(f"no images in {split}")
     if incoming.exact and count != incoming.count:
-        raise OSError(f"short: {count} images in {split}, {incoming.count} expected")
+        raise OSError(f"short: {split} must have {incoming.count} images, got {count}")
     if "y" in arrays and classes and arrays["y"].ndim == 1:
         low, high = arrays["y"].min(), arrays["y"].max()
         if low < -1 or high >= len(classes):  # -1 is "no label"
-            raise OSError(f"corrupt: labels of {split} lie in [{low}, {high}], {len(classes)} classes")
+            raise OSError(f"corrupt: labels of {split} must be in [-1, {len(classes) - 1}], got [{low}, {high}]")
+
+
+def _write_labels(content: _Content, arrays: Mapping[str, np.ndarray], shape: list[int]) -> dict[str, TensorHeader]:
+    """Write the labels after the images. Returns the headers of all tensors; ``shape``: of the images."""
+    import numpy as np
+
+    headers: dict[str, TensorHeader] = {"x": {"dtype": "U8", "shape": shape, "data_offsets": [0, content.size]}}
+
+    def put(key: str, dtype: str, shape: list[int], block: bytes) -> None:
+        start = content.size
+        content.put(block)
+        headers[key] = {"dtype": dtype, "shape": shape, "data_offsets": [start, content.size]}
+
+    padding = -content.size % 8  # integers start at multiples of eight bytes
+    if padding:
+        put("_padding", "U8", [padding], bytes(padding))
+    # Captions last: their bytes need no alignment.
+    for key in sorted(arrays, key=lambda key: arrays[key].dtype == np.uint8):
+        array = arrays[key]
+        put(key, "U8" if array.dtype == np.uint8 else "I64", list(array.shape), array.tobytes())
+    return headers
 
 
 # Reading.
 
 
 def read_header(path: Path) -> tuple[Facts, dict[str, str], int]:
-    """Facts, metadata and the offset of the content of a prepared file. OSError where it is damaged: it
-    looks at the header and the size only, which takes no time; ``verify`` reads it all."""
+    """Facts, metadata and the offset in bytes of the content of a prepared file.
+
+    It reads the header and the size only, which takes no time; :func:`verify` reads everything. Raises OSError if the
+    file is damaged.
+    """
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -259,17 +324,16 @@ def read_header(path: Path) -> tuple[Facts, dict[str, str], int]:
             header = json.loads(file.read(length))
         metadata = header.pop("__metadata__")
         facts = Facts(**json.loads(metadata["facts"]))
-        size = max(entry["data_offsets"][1] for entry in header.values())
+        size = max(tensor["data_offsets"][1] for tensor in header.values())
         if path.stat().st_size != 8 + length + size:
-            raise ValueError(f"it has {path.stat().st_size} bytes, {8 + length + size} expected")
+            raise ValueError(f"it must have {8 + length + size} bytes, got {path.stat().st_size}")
     except (ValueError, KeyError, TypeError) as error:
         raise OSError(f"{path} is damaged: {error}; delete it and prepare the set again") from error
     return facts, metadata, 8 + length
 
 
 def verify(path: Path) -> None:
-    """Read all of a prepared file and compare it with the SHA-256 in its header. OSError where they
-    differ."""
+    """Read all of a prepared file. Raises OSError if the SHA-256 in its header is not that of its content."""
     _, metadata, offset = read_header(path)
     content = hashlib.sha256()
     with open(path, "rb") as file:
@@ -277,11 +341,11 @@ def verify(path: Path) -> None:
         while block := file.read(1 << 20):
             content.update(block)
     if content.hexdigest() != metadata["sha256"]:
-        raise OSError(f"{path} is damaged: its content is not what was written; delete it and prepare the set again")
+        raise OSError(f"{path} is damaged: its content has changed; delete it and prepare the set again")
 
 
-def open_prepared(path: Path) -> ImageData:
-    """Memory-map a prepared file. OSError where it is damaged."""
+def open_file(path: Path) -> ImageData:
+    """Memory-map a prepared file. Raises OSError if it is damaged."""
     from safetensors import SafetensorError, safe_open
 
     facts, metadata, _ = read_header(path)
@@ -293,11 +357,11 @@ def open_prepared(path: Path) -> ImageData:
     return ImageData(facts, arrays, metadata["sha256"], path)
 
 
-def prepared() -> list[tuple[str, int, str, int, Path]]:
-    """What is prepared: (name, resolution, split, bytes, path), by name. Damaged files are left out."""
-    found = []
+def list_files() -> list[tuple[str, int | None, str, int, Path]]:
+    """The prepared files as (name, resolution, split, bytes, path), sorted by path. Damaged files are left out."""
+    files = []
     for path in sorted((home() / "data").glob("*/*.safetensors")):
         with contextlib.suppress(OSError):
             facts = read_header(path)[0]
-            found.append((facts.name, facts.resolution, path.stem, path.stat().st_size, path))
-    return found
+            files.append((facts.name, facts.resolution, path.stem, path.stat().st_size, path))
+    return files

@@ -14,7 +14,8 @@ def inverse(x: torch.Tensor) -> torch.Tensor:
 
 
 def edges(x: torch.Tensor) -> torch.Tensor:
-    """A line around what is bright: the largest of 3x3 neighbors minus the pixel (CoGAN's code: dilation minus image)."""
+    """The edges of bright areas: the maximum over 3x3 pixels minus the pixel (as in CoGAN's code: dilation minus
+    image)."""
     import torch.nn.functional as F
 
     gray = x.float()
