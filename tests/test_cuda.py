@@ -85,7 +85,7 @@ def test_resume_equals_unbroken_run(name, layout, tmp_path, monkeypatch):
 def test_fused_optimizers():
     """Adam updates in one kernel."""
     recipe = small("dcgan-fashion-mnist")
-    run = session(recipe, stand_in(recipe, stage), stage=stage, runtime=Runtime(device="cuda"))
+    run = session(recipe, stand_in(recipe), runtime=Runtime(device="cuda"))
     assert all(o.defaults["fused"] for o in run.learner.optimizers.values())
 
 

@@ -372,7 +372,7 @@ def test_batch_must_be_a_multiple_of_the_processes(tmp_path):
 
     def work(rank):
         for odd, option in ((recipe(batch=9), "batch=9"), (recipe(Odd.spec), "batch=7")):
-            with pytest.raises(ValueError, match=f"{option}: must be a multiple of the 2 processes"):
+            with pytest.raises(ValueError, match=f"{option}: must be a multiple of the number of processes, 2"):
                 train.train(odd, tmp_path / "run", runtime=CPU)
 
     processes(work)

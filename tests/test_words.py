@@ -46,12 +46,14 @@ PHRASES = [
     r"\bhears? of\b",
     r"\b(?:see|seen) to learn\b",  # (training results)
     r"\b(?:Value|Type|Runtime|Index|Key|OS)Error where\b",  # (Raises ValueError if)
-    r"\bwhere (?:it|there|they|that|this|the|a|an|one|no|none|any|some|its|each|both)
-    (?:is|are|was|were|has|have|can|cannot|does|do)\b", r"[:,;] where\b",  # (if, when)
+    r"\bwhere (?:it|there|they|that|this|the|a|an|one|no|none|any|some|its|each|both) "
+    r"(?:is|are|was|were|has|have|can|cannot|does|do)\b",  # (if, when)
+    r"[:,;] where\b",
     r"^Where\b",
     r"\bsave (?:for|that|where|in|the)\b",  # (except)
     r"\bbut for the\b",
-    r"\b\w*(?:optimis|initialis|normalis|dequantis|quantis|recognis|regularis|penalis|standardis)(?:e|ed|es|ing|er|ers|ation)\b",
+    r"\b\w*(?:optimis|initialis|normalis|quantis|recognis|regularis|penalis|standardis)"
+    r"(?:e|ed|es|ing|er|ers|ation)\b",
     r"\b\w*[Cc]olour\w*",
     r"\b[Gg]rey\b",
     r"\b[Cc]entre[sd]?\b",
