@@ -16,12 +16,62 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / ".g
 SKIP = {Path(__file__).resolve(), ROOT / "CHANGELOG.md"}
 
 # Parts of names. Participles say that something happened to a thing, not what it is.
-IDENTIFIERS = """
-said held made found told seen kept shown drawn lent begun worn meant asked looked judged
-accused unworthy misnamed departure departures rehearse rehearsed leavings desk shadow shadows subject subjects adopt
-adopts adopted ahead imitate ruler rulers ramp ramps settle settled optimiser optimisers initialise normalise dequantise
-colour grey centre licence labelled unlabelled recognise neighbour neighbours
-""".split()
+IDENTIFIERS = {
+    "said",
+    "held",
+    "made",
+    "found",
+    "told",
+    "seen",
+    "kept",
+    "shown",
+    "drawn",
+    "lent",
+    "begun",
+    "worn",
+    "meant",
+    "asked",
+    "looked",
+    "judged",
+    "accused",
+    "unworthy",
+    "misnamed",
+    "departure",
+    "departures",
+    "rehearse",
+    "rehearsed",
+    "leavings",
+    "desk",
+    "shadow",
+    "shadows",
+    "subject",
+    "subjects",
+    "adopt",
+    "adopts",
+    "adopted",
+    "ahead",
+    "imitate",
+    "ruler",
+    "rulers",
+    "ramp",
+    "ramps",
+    "settle",
+    "settled",
+    "optimiser",
+    "optimisers",
+    "initialise",
+    "normalise",
+    "dequantise",
+    "colour",
+    "grey",
+    "centre",
+    "licence",
+    "labelled",
+    "unlabelled",
+    "recognise",
+    "neighbour",
+    "neighbours",
+}
 
 # Names of Python, torch and other libraries.
 FOREIGN = {
@@ -88,7 +138,7 @@ def parts(name: str) -> list[str]:
 
 
 def bad_names(source: str) -> set[str]:
-    return {n for n in names(ast.parse(source)) - FOREIGN if set(parts(n)) & set(IDENTIFIERS)}
+    return {n for n in names(ast.parse(source)) - FOREIGN if set(parts(n)) & IDENTIFIERS}
 
 
 def prose(path: Path) -> list[tuple[int, str]]:
@@ -100,7 +150,7 @@ def prose(path: Path) -> list[tuple[int, str]]:
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type in (tokenize.STRING, tokenize.COMMENT):
             lines = token.string.splitlines()
-            result += [(token.start[0] + i, line.strip("\"'#frb ")) for i, line in enumerate(lines)]
+            result += [(token.start[0] + i, line.lstrip("frbFRB").strip("\"'# ")) for i, line in enumerate(lines)]
     return result
 
 
