@@ -16,7 +16,7 @@ from torch.nn.functional import softplus
 
 from zoo.game import Batch, Game, Turn
 from zoo.games.classification import classifier_loss
-from zoo.penalties import untracked
+from zoo.penalties import keep_running_averages
 from zoo.priors import build_prior
 from zoo.registry import GAMES, Spec
 
@@ -80,7 +80,7 @@ class TripleGAN(Game):
         fooled = sure * softplus(-self.D(batch["x"], y=chosen).float())
         loss = classifier_loss(self.C, batch, unlabeled, self.weights) + self.adversarial * self.alpha * fooled.mean()
         fake, y = self.fakes(batch)
-        with untracked(self.C):  # the running averages that C is tested with are of reals
+        with keep_running_averages(self.C):  # the running averages that C is tested with are of reals
             named = self.C.logits(fake)
         return loss + self.pseudo * F.cross_entropy(named.float(), y)
 
