@@ -20,10 +20,11 @@ from zoo.registry import LOSSES, Spec
 
 
 class Pair(NamedTuple):
-    """``d(real, fake)`` is D's loss, ``g(real, fake)`` is G's, of the scores of real and fake images; ``real`` may be None in
-    G's loss unless ``relative``.
+    """``d(real, fake)`` is D's loss, ``g(real, fake)`` is G's, of the scores of real and fake images; ``real`` may be
+    None in G's loss unless ``relative``.
 
-    ``relative``: G's loss depends on the scores of reals, so its turn needs real data."""
+    ``relative``: G's loss depends on the scores of reals, so its turn needs real data.
+    """
 
     d: Callable[[Tensor, Tensor], Tensor]
     g: Callable[[Tensor | None, Tensor], Tensor]
@@ -32,17 +33,19 @@ class Pair(NamedTuple):
 
 @LOSSES.register("minimax")
 def minimax(smooth: float = 1.0, scale: float = 1.0) -> Pair:
-    """Goodfellow et al. 2014, eq. 1; the scores are D's logits: D minimizes -E log D(x) - E log(1 - D(G(z))), G minimizes
-    E log(1 - D(G(z))), which saturates if D is confident.
+    """Goodfellow et al. 2014, eq. 1; the scores are D's logits: D minimizes -E log D(x) - E log(1 - D(G(z))), G
+    minimizes E log(1 - D(G(z))), which saturates if D is confident.
 
-    ``smooth``: D's target for reals (one-sided label smoothing, Salimans et al. 2016, 3.4). ``scale``: factor of D's loss.
+    ``smooth``: D's target for reals (one-sided label smoothing, Salimans et al. 2016, 3.4). ``scale``: factor of D's
+    loss.
     """
     return Pair(_cross_entropy(smooth, scale), lambda real, fake: -softplus(fake.float()).mean())
 
 
 @LOSSES.register("non-saturating")
 def non_saturating(smooth: float = 1.0, scale: float = 1.0) -> Pair:
-    """As minimax for D; G minimizes -E log D(G(z)) (Goodfellow et al. 2014, section 3, end). Arguments as ``minimax``."""
+    """As minimax for D; G minimizes -E log D(G(z)) (Goodfellow et al. 2014, section 3, end). Arguments as
+    ``minimax``."""
     return Pair(_cross_entropy(smooth, scale), lambda real, fake: softplus(-fake.float()).mean())
 
 
@@ -60,8 +63,8 @@ def _cross_entropy(smooth: float, scale: float) -> Callable[[Tensor, Tensor], Te
 
 @LOSSES.register("least-squares")
 def least_squares(a: float = 0.0, b: float = 1.0, c: float = 1.0) -> Pair:
-    """Mao et al. 2017, eq. 2: D minimizes 1/2 E (D(x) - b)^2 + 1/2 E (D(G(z)) - a)^2, G minimizes 1/2 E (D(G(z)) - c)^2.
-    The Pearson chi^2 form is a = -1, b = 1, c = 0."""
+    """Mao et al. 2017, eq. 2: D minimizes 1/2 E (D(x) - b)^2 + 1/2 E (D(G(z)) - a)^2, G minimizes 1/2 E (D(G(z)) -
+    c)^2. The Pearson chi^2 form is a = -1, b = 1, c = 0."""
     return Pair(
         lambda real, fake: 0.5 * (real.float() - b).square().mean() + 0.5 * (fake.float() - a).square().mean(),
         lambda real, fake: 0.5 * (fake.float() - c).square().mean(),
@@ -100,17 +103,17 @@ def hinge() -> Pair:
 
 @LOSSES.register("relativistic")
 def relativistic(base: Spec = Spec("non-saturating"), average: bool = True, scale: float = 0.5) -> Pair:
-    """Jolicoeur-Martineau 2018: D estimates how much more realistic real images are than fakes; G's loss is D's with real and
-    fake exchanged. With the d of ``base``, D minimizes scale * d(C(x) - C(G(z)), C(G(z)) - C(x)).
+    """Jolicoeur-Martineau 2018: D estimates how much more realistic real images are than fakes; G's loss is D's with
+    real and fake exchanged. With the d of ``base``, D minimizes scale * d(C(x) - C(G(z)), C(G(z)) - C(x)).
 
     RSGAN: ``average=False``. RaSGAN: the defaults. RaHingeGAN: ``base=Spec("hinge")``. RaLSGAN:
     ``base=Spec("least-squares", a=-1.0, b=1.0), scale=1.0``, since that base includes the factor 1/2.
 
     Args:
         base: the loss whose d is used. Raises ValueError if it is itself relative.
-        average: subtract the mean score of the other kind (section 4.2, RaGAN), or, if False, the score at the same index
-            in the batch (section 4.1, RGAN; for a symmetric ``base``). Then the loss raises ValueError unless there are as
-            many fakes as reals.
+        average: subtract the mean score of the other kind (section 4.2, RaGAN), or, if False, the score at the same
+            index in the batch (section 4.1, RGAN; for a symmetric ``base``). Then the loss raises ValueError unless
+            there are as many fakes as reals.
         scale: factor of both losses; the authors' code halves the sum.
     """
     pair: Pair = LOSSES.build(base)
@@ -137,9 +140,10 @@ def relativistic(base: Spec = Spec("non-saturating"), average: bool = True, scal
 class Divergence(NamedTuple):
     """An f-divergence D_f(P||Q) = E_Q f(p/q) and the parts of its variational bound; the functions are elementwise.
 
-    ``f(u)`` is convex, with f(1) = 0 (except GAN's). ``output(v)`` is increasing and maps any real number into the domain of
-    the ``conjugate`` f*(t) = sup_u (u t - f(u)). ``composed(v)`` is f*(output(v)) in a form that avoids overflow. The bound
-    E_P output(V) - E_Q composed(V) equals D_f if output(V) = f'(p/q)."""
+    ``f(u)`` is convex, with f(1) = 0 (except GAN's). ``output(v)`` is increasing and maps any real number into the
+    domain of the ``conjugate`` f*(t) = sup_u (u t - f(u)). ``composed(v)`` is f*(output(v)) in a form that avoids
+    overflow. The bound E_P output(V) - E_Q composed(V) equals D_f if output(V) = f'(p/q).
+    """
 
     f: Callable[[Tensor], Tensor]
     output: Callable[[Tensor], Tensor]
@@ -152,8 +156,8 @@ def _identity(v: Tensor) -> Tensor:
 
 
 def _conjugate_of_jeffrey(t: Tensor) -> Tensor:
-    """f*(t) = u - 1 + log u for the u with f'(u) = log u + 1 - 1/u = t. With s = -log u that is e^s + s = 1 - t, so that e^s is
-    Lambert's W(e^(1 - t)). The gradient is that of the last Newton step (first derivatives only)."""
+    """f*(t) = u - 1 + log u for the u with f'(u) = log u + 1 - 1/u = t. With s = -log u that is e^s + s = 1 - t, so
+    that e^s is Lambert's W(e^(1 - t)). The gradient is that of the last Newton step (first derivatives only)."""
     a = 1.0 - t
     with torch.no_grad():
         s = torch.where(a > 1.0, a.clamp(min=1.0).log(), a)  # right of the root of an increasing, convex function
@@ -199,8 +203,8 @@ DIVERGENCES = {
 @LOSSES.register("f-divergence")
 def f_divergence(divergence: str = "gan", generator: str = "exact") -> Pair:
     """Nowozin et al. 2016, eq. 6: with F = E g_f(V(x)) - E f*(g_f(V(G(z)))), a lower bound of the divergence between
-    data and model, D (the variational function V) minimizes -F; G minimizes F (``generator="exact"``) or, as their section 3.2
-    proposes, -E g_f(V(G(z))) (``"alternative"``).
+    data and model, D (the variational function V) minimizes -F; G minimizes F (``generator="exact"``) or, as their
+    section 3.2 proposes, -E g_f(V(G(z))) (``"alternative"``).
 
     ``divergence``: a name in ``DIVERGENCES``. Raises ValueError for other names.
     """

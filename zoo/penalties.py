@@ -1,8 +1,8 @@
 """Penalties: child modules of a game, functions of the game and the batch that return a scalar in float32.
 
 A penalty names the ``player`` to whose loss it is added. Its ``weight`` is a buffer, so that a schedule can change it
-(``game.penalties.0.weight``) and checkpoints include it. ``batch["fake"]`` has the fakes of the turn. Gradients of D with
-respect to its input use ``torch.func.grad``, which torch.compile can trace.
+(``game.penalties.0.weight``) and checkpoints include it. ``batch["fake"]`` has the fakes of the turn. Gradients of D
+with respect to its input use ``torch.func.grad``, which torch.compile can trace.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from zoo.registry import PENALTIES
 class Penalty(nn.Module):
     """The game adds ``weight * penalty(game, batch)`` to the loss of ``player``.
 
-    ``every``: only in each so many-th round (lazy regularization; see the game's turns). ``reals``: the real images that
-    it needs in G's turn: None, the ``"last"`` ones of D's turn or ``"fresh"`` ones.
+    ``every``: only in each so many-th round (lazy regularization; see the game's turns). ``reals``: the real images
+    that it needs in G's turn: None, the ``"last"`` ones of D's turn or ``"fresh"`` ones.
     """
 
     player = "D"
@@ -59,7 +59,8 @@ def features(game: Game, x: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def keep_running_averages(network: nn.Module) -> Iterator[None]:
-    """Inside, batch norms in training mode do not update their running averages, which torch.func's transforms refuse."""
+    """Inside, batch norms in training mode do not update their running averages, which torch.func's transforms
+    refuse."""
     batch_norm = nn.modules.batchnorm._BatchNorm
     norms = [m for m in network.modules() if isinstance(m, batch_norm) and m.training and m.track_running_stats]
     for m in norms:
@@ -92,10 +93,11 @@ class GradientPenalty(Penalty):
 
 @PENALTIES.register("pulling-away")
 class PullingAway(Penalty):
-    """Zhao et al. 2016, section 2.4: the mean over pairs i != j of fakes of the squared cosine between their features in D
-    (``D.features``; those of an autoencoder are its codes). In [0, 1]; a term of G's loss, for diversity.
+    """Zhao et al. 2016, section 2.4: the mean over pairs i != j of fakes of the squared cosine between their features
+    in D (``D.features``; those of an autoencoder are its codes). In [0, 1]; a term of G's loss, for diversity.
 
-    With several processes the pairs are those within each process's samples."""
+    With several processes the pairs are those within each process's samples.
+    """
 
     player = "G"
 
@@ -119,10 +121,11 @@ class DRAGAN(Penalty):
 
     Args:
         weight, every: see :class:`Penalty`.
-        noise: ``"normal"`` is the paper's, u = x + N(0, size^2 I) (its c is ``size`` squared). ``"uniform"`` is that of the
-            authors' code, which is commonly used: u = x + alpha size s v, with s the standard deviation of all values of the
-            batch, v ~ U(0, 1) per value and one alpha ~ U(0, 1) per sample; it only increases values.
-        size: of the neighborhood: in units of s for ``"uniform"`` (by default 0.5), in the images' units for ``"normal"``.
+        noise: ``"normal"`` is the paper's, u = x + N(0, size^2 I) (its c is ``size`` squared). ``"uniform"`` is that of
+            the authors' code, which is commonly used: u = x + alpha size s v, with s the standard deviation of all
+            values of the batch, v ~ U(0, 1) per value and one alpha ~ U(0, 1) per sample; it only increases values.
+        size: of the neighborhood: in units of s for ``"uniform"`` (by default 0.5), in the images' units for
+            ``"normal"``.
     """
 
     def __init__(self, weight: float = 10.0, every: int = 1, noise: str = "uniform", size: float | None = None):
@@ -161,10 +164,11 @@ class R1(Penalty):
 
 @PENALTIES.register("feature-matching")
 class FeatureMatching(Penalty):
-    """Salimans et al. 2016, section 3.1: the distance between the means of D's features over G's images and over fresh reals.
+    """Salimans et al. 2016, section 3.1: the distance between the means of D's features over G's images and over fresh
+    reals.
 
-    ``distance``: ``"squared"`` or ``"absolute"``, averaged over the features, as in the authors' code (the paper's is the sum
-    of squares). D must have ``features``.
+    ``distance``: ``"squared"`` or ``"absolute"``, averaged over the features, as in the authors' code (the paper's is
+    the sum of squares). D must have ``features``.
     """
 
     player = "G"
@@ -184,8 +188,8 @@ class FeatureMatching(Penalty):
 
 @PENALTIES.register("historical-averaging")
 class HistoricalAveraging(Penalty):
-    """Salimans et al. 2016, section 3.3: ||theta - 1/t sum theta[i]||^2 over the player's weights; i runs over its steps up to
-    and including the current one. The authors published no code for it, and the paper states no weight.
+    """Salimans et al. 2016, section 3.3: ||theta - 1/t sum theta[i]||^2 over the player's weights; i runs over its
+    steps up to and including the current one. The authors published no code for it, and the paper states no weight.
 
     Raises ValueError if the game has no network ``player``.
     """

@@ -1,7 +1,7 @@
 """AC-GAN's networks: a class-conditional G; D has two heads, for real or fake and for the class of an image.
 
-A. Odena, C. Olah, J. Shlens, Conditional Image Synthesis with Auxiliary Classifier GANs, 2016, arXiv 1610.09585, appendix A.
-Weights start at N(0, 0.02^2), biases at 0.
+A. Odena, C. Olah, J. Shlens, Conditional Image Synthesis with Auxiliary Classifier GANs, 2016, arXiv 1610.09585,
+appendix A. Weights start at N(0, 0.02^2), biases at 0.
 
 Differences from the paper:
 - The paper's tables do not state the size of G's first maps. Ours reach the image in steps of two: 4x4 for 32x32
@@ -26,8 +26,8 @@ from zoo.registry import NETWORKS
 class ACGANGenerator(nn.Module):
     """z [N, latent], y [N] (int64) -> x [N, channels, resolution, resolution] in (-1, 1).
 
-    A linear layer maps z and the one-hot class to ``widths[0]`` maps; 5x5 transposed convolutions of stride 2 follow, to
-    the other widths with batch norm, then to the image.
+    A linear layer maps z and the one-hot class to ``widths[0]`` maps; 5x5 transposed convolutions of stride 2 follow,
+    to the other widths with batch norm, then to the image.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ def _up(inputs: int, outputs: int) -> nn.ConvTranspose2d:
 
 @NETWORKS.register("acgan-discriminator")
 class ACGANDiscriminator(nn.Module):
-    """x [N, channels, resolution, resolution] -> logit [N] for real or fake. It takes no class: a head on its ``features``
-    predicts the class.
+    """x [N, channels, resolution, resolution] -> logit [N] for real or fake. It takes no class: a head on its
+    ``features`` predicts the class.
 
     Six 3x3 convolutions of 1, 2, 4, ... 32 times ``width`` maps and stride 2, 1, 2, 1, 2, 1, with batch norm after all
     but the first and leaky ReLU of slope 0.2. ``drop``: the dropout rate after each.
@@ -94,8 +94,8 @@ class ACGANDiscriminator(nn.Module):
 
 @NETWORKS.register("class-head")
 class ClassHead(nn.Module):
-    """D's features [N, features] -> logits of the classes [N, classes]: a linear layer. The engine fills in ``features``
-    from D."""
+    """D's features [N, features] -> logits of the classes [N, classes]: a linear layer. The engine fills in
+    ``features`` from D."""
 
     def __init__(self, features: int, classes: int = 10):
         super().__init__()

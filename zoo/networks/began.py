@@ -4,8 +4,8 @@ D. Berthelot, T. Schumm, L. Metz, BEGAN: Boundary Equilibrium Generative Adversa
 figure 1.
 
 3x3 convolutions and ELU, no norms; the number of filters grows linearly with depth; the smallest map is 8x8. The
-authors' training code is not public. The layers are those of the best-known reimplementation (T. Kim, 2017), which has the
-plain networks. The paper's two refinements (section 3.5.1) are options, ``skips`` and ``vanishing``, at the places
+authors' training code is not public. The layers are those of the best-known reimplementation (T. Kim, 2017), which has
+the plain networks. The paper's two refinements (section 3.5.1) are options, ``skips`` and ``vanishing``, at the places
 that the paper gives: in the first author's layers the first convolution of a decoder's stage precedes the upsampling.
 """
 

@@ -202,7 +202,8 @@ class BiGANEncoder(nn.Module):
 
 @NETWORKS.register("bigan-small-encoder")
 class BiGANSmallEncoder(nn.Module):
-    """x [N, channels, H, W], H a multiple of 16 -> z [N, latent] in (-1, 1): the discriminator's convolutions without codes.
+    """x [N, channels, H, W], H a multiple of 16 -> z [N, latent] in (-1, 1): the discriminator's convolutions without
+    codes.
 
     It is not the authors': AlexNet's first layers reduce a 32x32 image too much.
     """

@@ -1,8 +1,9 @@
-"""A small residual classifier for images of 28 to 64 pixels: the architecture of the feature networks (``zoo/metrics``).
+"""A small residual classifier for images of 28 to 64 pixels: the architecture of the feature networks
+(``zoo/metrics``).
 
 It follows Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, arXiv 2404.00498: a 2x2 stem that whitens
-patches and does not learn (the training script of the feature networks sets it), then stages of a convolution, max pooling,
-batch norm and a second convolution.
+patches and does not learn (the training script of the feature networks sets it), then stages of a convolution, max
+pooling, batch norm and a second convolution.
 
 Differences from the paper:
 - ReLU instead of GELU; the second convolution is residual; there can be several heads.
@@ -51,8 +52,14 @@ class Classifier(nn.Module):
         widths: maps of each stage, which halves height and width.
     """
 
-    def __init__(self, channels: int = 3, resolution: int = 32, heads: Mapping[str, int] | None = None, stem: int = 24,
-                 widths: Sequence[int] = (32, 128, 128)):  # fmt: skip
+    def __init__(
+        self,
+        channels: int = 3,
+        resolution: int = 32,
+        heads: Mapping[str, int] | None = None,
+        stem: int = 24,
+        widths: Sequence[int] = (32, 128, 128),
+    ):
         super().__init__()
         if (resolution - 1) >> len(widths) < 1:
             raise ValueError(

@@ -1,10 +1,10 @@
 """CoGAN's networks: two generators that share their first layers, two discriminators that share their last ones.
 
-M.-Y. Liu, O. Tuzel, "Coupled Generative Adversarial Networks", 2016, arXiv 1606.07536. The digits' networks are those of the
-authors' PyTorch code. The faces' layers are those of their Caffe code, which has a single, uncoupled face model. A coupled
-network is one module, so that shared layers exist once: one pass of a shared layer serves both domains. ``apart``:
-how many layers at the images' end each domain has of its own; if it is all of them, nothing is shared and the two are
-ordinary GANs.
+M.-Y. Liu, O. Tuzel, "Coupled Generative Adversarial Networks", 2016, arXiv 1606.07536. The digits' networks are those
+of the authors' PyTorch code. The faces' layers are those of their Caffe code, which has a single, uncoupled face model.
+A coupled network is one module, so that shared layers exist once: one pass of a shared layer serves both domains.
+``apart``: how many layers at the images' end each domain has of its own; if it is all of them, nothing is shared and
+the two are ordinary GANs.
 
 Differences from the paper:
 - D returns the difference of its two outputs, which is the logit of a softmax over the two.
@@ -26,7 +26,8 @@ Blocks = Callable[[], list[nn.Module]]
 
 
 def _split(blocks: Blocks, apart: int, first: bool) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """Shared layers, and each domain's own: the first (``first``) or the last ``apart`` layers, built once per domain."""
+    """Shared layers, and each domain's own: the first (``first``) or the last ``apart`` layers, built once per
+    domain."""
     whole, other = blocks(), blocks()
     if not 1 <= apart <= len(whole):
         raise ValueError(f"apart={apart}: must be from 1 to {len(whole)}, the number of layers")
@@ -164,8 +165,8 @@ DROPS = (0.0, 0.0, 0.1, 0.3, 0.3, 0.5)  # dropout rates after the convolutions; 
 
 @NETWORKS.register("cogan-face-discriminator")
 class CoGANFaceDiscriminator(CoupledDiscriminator):
-    """5x5 convolutions of stride 2 (the first three), then 3x3 ones, ``hidden`` units, two outputs; batch norm, PReLU and
-    dropout. The six published widths reduce 128x128 to 2x2."""
+    """5x5 convolutions of stride 2 (the first three), then 3x3 ones, ``hidden`` units, two outputs; batch norm, PReLU
+    and dropout. The six published widths reduce 128x128 to 2x2."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """Image-to-image networks: CycleGAN's ResNet generator and the PatchGAN discriminator.
 
 Zhu, Park, Isola, Efros, "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", 2017, arXiv
-1703.10593. Defaults are those of the authors' PyTorch code; ``affine=True`` is the instance norm of their Torch code, with
-gains N(1, 0.02^2).
+1703.10593. Defaults are those of the authors' PyTorch code; ``affine=True`` is the instance norm of their Torch code,
+with gains N(1, 0.02^2).
 
 Differences from the paper:
 - The Torch code sets the convolutions' biases to 0 before every update. Ours learn; a following instance norm
@@ -89,8 +89,9 @@ class CycleGANGenerator(nn.Module):
 class PatchDiscriminator(nn.Module):
     """Images [N, channels, H, W] -> a map of scores [N, 1, h, w], one for each overlapping patch.
 
-    ``halvings`` 4x4 convolutions of stride 2, then two of stride 1: with 1, 2 or 3 halvings the receptive field is 16, 34
-    or 70 pixels. Leaky ReLU of slope 0.2, instance norm on all but the first and the last. 256x256 with 3 halvings gives 30x30 scores.
+    ``halvings`` 4x4 convolutions of stride 2, then two of stride 1: with 1, 2 or 3 halvings the receptive field is 16,
+    34 or 70 pixels. Leaky ReLU of slope 0.2, instance norm on all but the first and the last. 256x256 with 3 halvings
+    gives 30x30 scores.
     """
 
     classes = 0
@@ -100,9 +101,8 @@ class PatchDiscriminator(nn.Module):
     ):
         super().__init__()
         if resolution // 2**halvings < 3:
-            raise ValueError(
-                f"resolution={resolution}: must be {3 * 2**halvings} or more for a patch-discriminator of {halvings} halvings"
-            )
+            smallest = 3 * 2**halvings
+            raise ValueError(f"resolution={resolution}: must be {smallest} or more for halvings={halvings}")
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         maps = width
         for i in range(1, halvings + 1):

@@ -43,8 +43,8 @@ class EBGANMLPGenerator(nn.Module):
 
 @NETWORKS.register("ebgan-mlp-discriminator")
 class EBGANMLPDiscriminator(Autoencoder):
-    """x [N, channels, resolution, resolution] -> its reconstruction. ``hidden``: units of the encoder's layers, the last of
-    which is the code; the decoder is one layer (section 4.1)."""
+    """x [N, channels, resolution, resolution] -> its reconstruction. ``hidden``: units of the encoder's layers, the
+    last of which is the code; the decoder is one layer (section 4.1)."""
 
     def __init__(self, *, channels: int = 1, resolution: int = 28, hidden: Sequence[int] = (1024,)):
         shape = (channels, resolution, resolution)

@@ -1,8 +1,8 @@
 """Improved GAN's networks, and the two of its tricks that are layers, each also as a wrapper around other networks.
 
-T. Salimans, I. Goodfellow, W. Zaremba, V. Cheung, A. Radford, X. Chen, Improved Techniques for Training GANs, 2016, arXiv
-1606.03498, as in the authors' code (``mnist_svhn_cifar10``, ``imagenet/model.py``). D returns a logit for each class; the
-logit of "fake" is fixed at 0, so that D's score as a plain discriminator is the log-sum-exp of the others.
+T. Salimans, I. Goodfellow, W. Zaremba, V. Cheung, A. Radford, X. Chen, Improved Techniques for Training GANs, 2016,
+arXiv 1606.03498, as in the authors' code (``mnist_svhn_cifar10``, ``imagenet/model.py``). D returns a logit for each
+class; the logit of "fake" is fixed at 0, so that D's score as a plain discriminator is the log-sum-exp of the others.
 
 Differences from the paper:
 - The code's generators always normalize with the batch's statistics, ours with running averages in eval mode.
@@ -41,10 +41,11 @@ class ShiftNorm(nn.Module):
 
 
 class MinibatchFeatures(nn.Module):
-    """[N, inputs] -> [N, inputs + kernels]: appends o_b(x_i) = sum over j of exp(-||M_ib - M_jb||_1) + bias_b (section 3.2).
+    """[N, inputs] -> [N, inputs + kernels]: appends o_b(x_i) = sum over j of exp(-||M_ib - M_jb||_1) + bias_b (section
+    3.2).
 
-    M_i is x_i times a tensor [inputs, kernels, dims]. As in the code, j runs over the other samples only, each column of
-    the tensor has its own scale, and the bias starts at -1; a pass while ``initializing`` sets scales and biases.
+    M_i is x_i times a tensor [inputs, kernels, dims]. As in the code, j runs over the other samples only, each column
+    of the tensor has its own scale, and the bias starts at -1; a pass while ``initializing`` sets scales and biases.
     """
 
     mixes_batch = True
@@ -118,9 +119,9 @@ class ImprovedGANMLPGenerator(nn.Module):
 
 @NETWORKS.register("improved-gan-mlp-discriminator")
 class ImprovedGANMLPDiscriminator(ClassDiscriminator):
-    """Digits [N, channels, H, W] -> score [N], ``logits`` [N, classes]. Weight-normalized ReLU layers, whose gains are not
-    learned after the data-dependent initialization; noise of standard deviation .3 on the pixels and .5 after each hidden
-    layer."""
+    """Digits [N, channels, H, W] -> score [N], ``logits`` [N, classes]. Weight-normalized ReLU layers, whose gains are
+    not learned after the data-dependent initialization; noise of standard deviation .3 on the pixels and .5 after each
+    hidden layer."""
 
     def __init__(
         self,
@@ -172,8 +173,8 @@ class ImprovedGANGenerator(nn.Module):
 class ImprovedGANDiscriminator(ClassDiscriminator):
     """Images [N, channels, resolution, resolution] -> score [N], ``logits`` [N, classes].
 
-    Nine weight-normalized convolutions of 1 and 2 times ``width`` maps, leaky ReLU of slope .2, the mean over positions.
-    ``minibatch``: kernels of the minibatch features; with them the pixels get noise of standard deviation .2
+    Nine weight-normalized convolutions of 1 and 2 times ``width`` maps, leaky ReLU of slope .2, the mean over
+    positions. ``minibatch``: kernels of the minibatch features; with them the pixels get noise of standard deviation .2
     instead of dropout, and real and fake images come in separate passes.
     """
 
@@ -256,8 +257,8 @@ class MinibatchDiscriminator(nn.Module):
 class VirtualNorm(nn.Module):
     """Virtual batch norm (section 3.5) in place of a batch norm, whose gain and bias it takes.
 
-    The first ``rows`` samples of a batch are the reference. A sample is normalized with the mean and mean square over the
-    reference samples and itself, as one of rows + 1; the reference with those over itself alone.
+    The first ``rows`` samples of a batch are the reference. A sample is normalized with the mean and mean square over
+    the reference samples and itself, as one of rows + 1; the reference with those over itself alone.
     """
 
     def __init__(self, norm: _BatchNorm, rows: int):
@@ -288,7 +289,8 @@ class VirtualNorm(nn.Module):
 
 @NETWORKS.register("virtual-batch-norm")
 class VirtualBatchNorm(nn.Module):
-    """A generator with virtual batch norm in place of batch norm (section 3.5): z [N, latent] (and y) -> the generator's output.
+    """A generator with virtual batch norm in place of batch norm (section 3.5): z [N, latent] (and y) -> the
+    generator's output.
 
     The noise of the reference samples is drawn once, before the first round; they pass the current network before
     each batch. An image does not depend on the others of its batch.

@@ -2,8 +2,9 @@
 
 X. Chen, Y. Duan, R. Houthooft, J. Schulman, I. Sutskever, P. Abbeel, InfoGAN: Interpretable Representation Learning by
 Information Maximizing Generative Adversarial Nets, 2016, arXiv 1606.03657, appendix C.1, as in the authors' code
-(``regularized_gan.py``): convolutions start from a normal truncated at two standard deviations, linear layers and transposed
-convolutions from N(0, .02^2), gains of batch norm from N(1, .02^2), biases (also those before batch norm) from 0.
+(``regularized_gan.py``): convolutions start from a normal truncated at two standard deviations, linear layers and
+transposed convolutions from N(0, .02^2), gains of batch norm from N(1, .02^2), biases (also those before batch norm)
+from 0.
 
 Differences from the paper:
 - The slope of leaky ReLUs is the code's .01; the paper has .1.
@@ -27,8 +28,8 @@ def _initialize(network: nn.Module) -> None:
 class InfoGANGenerator(nn.Module):
     """z and codes, concatenated [N, latent] -> images [N, channels, resolution, resolution] in (0, 1).
 
-    Two linear layers, of ``hidden`` units and to 2 ``width`` maps of a quarter of the resolution, then two 4x4 transposed
-    convolutions of stride 2.
+    Two linear layers, of ``hidden`` units and to 2 ``width`` maps of a quarter of the resolution, then two 4x4
+    transposed convolutions of stride 2.
     """
 
     classes = 0
@@ -53,8 +54,8 @@ class InfoGANGenerator(nn.Module):
 
 @NETWORKS.register("infogan-discriminator")
 class InfoGANDiscriminator(nn.Module):
-    """Images [N, channels, resolution, resolution] -> logits [N]: two 4x4 convolutions of ``width`` and twice as many maps,
-    a linear layer to the ``features``, which Q takes too, a linear head. ``slope``: of the leaky ReLUs."""
+    """Images [N, channels, resolution, resolution] -> logits [N]: two 4x4 convolutions of ``width`` and twice as many
+    maps, a linear layer to the ``features``, which Q takes too, a linear head. ``slope``: of the leaky ReLUs."""
 
     classes = 0
 
@@ -87,8 +88,8 @@ class InfoGANDiscriminator(nn.Module):
 
 @NETWORKS.register("recognition-head")
 class RecognitionHead(nn.Module):
-    """D's features [N, ``features``] -> the parameters of Q(c|x), [N, ``outputs``]: a linear layer, batch norm, leaky ReLU,
-    a linear layer."""
+    """D's features [N, ``features``] -> the parameters of Q(c|x), [N, ``outputs``]: a linear layer, batch norm, leaky
+    ReLU, a linear layer."""
 
     def __init__(self, features: int = 1024, hidden: int = 128, outputs: int = 14, slope: float = 0.01):
         super().__init__()

@@ -1,9 +1,10 @@
 """LAPGAN's networks: for each level of a Laplacian pyramid a generator and a discriminator of its own.
 
-E. Denton, S. Chintala, A. Szlam, R. Fergus, "Deep Generative Image Models using a Laplacian Pyramid of Adversarial Networks", 2015,
-arXiv 1506.05751; layers and initial weights as in the authors' code (cifar/train). Level 0 is the coarsest and makes a small
-image from noise. Each further level takes noise and the upsampled coarser image and makes the residual, which is added
-to that image. Levels share no weights and are trained separately; the whole network is for sampling.
+E. Denton, S. Chintala, A. Szlam, R. Fergus, "Deep Generative Image Models using a Laplacian Pyramid of Adversarial
+Networks", 2015, arXiv 1506.05751; layers and initial weights as in the authors' code (cifar/train). Level 0 is the
+coarsest and makes a small image from noise. Each further level takes noise and the upsampled coarser image and makes
+the residual, which is added to that image. Levels share no weights and are trained separately; the whole network is for
+sampling.
 
 With classes, level 0 concatenates the one-hot class to its input, as in the authors' code.
 
@@ -39,8 +40,8 @@ def upsample(x: Tensor, side: int) -> Tensor:
 
 
 def pyramid(x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """The images I_k at each of ``sizes`` (ascending), each downsampled from the next larger one; the last is x at the last
-    size."""
+    """The images I_k at each of ``sizes`` (ascending), each downsampled from the next larger one; the last is x at the
+    last size."""
     images = [x if x.shape[-1] == sizes[-1] else downsample(x, sizes[-1])]
     for side in reversed(sizes[:-1]):
         images.insert(0, downsample(images[0], side))
@@ -80,8 +81,9 @@ class CoarseGenerator(nn.Module):
 
 
 class ResidualGenerator(nn.Module):
-    """A further level: z [N, side^2], the upsampled coarser image l [N, C, side, side] -> the residual h [N, C, side, side],
-    any real numbers. Convolutions 7x7, 7x7, 5x5 on l and a plane of noise (and one of the class); PyTorch's initial weights."""
+    """A further level: z [N, side^2], the upsampled coarser image l [N, C, side, side] -> the residual h [N, C, side,
+    side], any real numbers. Convolutions 7x7, 7x7, 5x5 on l and a plane of noise (and one of the class); PyTorch's
+    initial weights."""
 
     def __init__(self, channels: int, side: int, width: int, classes: int):
         super().__init__()
@@ -133,8 +135,8 @@ class LAPGANGenerator(nn.Module):
         self.latent = sum(self.noise)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """z [N, sum of the noise of the first levels], y int64 [N] or None without classes -> [N, C, H, W] at the size of the
-        last level that has noise. Raises ValueError if z is not the noise of whole levels."""
+        """z [N, sum of the noise of the first levels], y int64 [N] or None without classes -> [N, C, H, W] at the size
+        of the last level that has noise. Raises ValueError if z is not the noise of whole levels."""
         count = next((k for k in range(1, len(self.noise) + 1) if sum(self.noise[:k]) == z.shape[1]), 0)
         if not count:
             numbers = ", ".join(map(str, self.noise))
@@ -148,7 +150,8 @@ class LAPGANGenerator(nn.Module):
 
 
 class CoarseDiscriminator(nn.Module):
-    """Level 0: image -> logit [N]; two hidden ReLU layers, each followed by dropout. Weights N(0, 0.005^2), biases 0."""
+    """Level 0: image -> logit [N]; two hidden ReLU layers, each followed by dropout. Weights N(0, 0.005^2), biases
+    0."""
 
     def __init__(self, channels: int, side: int, hidden: Sequence[int], drop: float, classes: int):
         super().__init__()
@@ -208,7 +211,8 @@ class LAPGANDiscriminator(nn.Module):
 
 
 def _check_sizes(sizes: Sequence[int], widths: Sequence[int]) -> tuple[int, ...]:
-    """The sizes. Raises ValueError unless they ascend, there is a width for each but the first, and the convolutions fit."""
+    """The sizes. Raises ValueError unless they ascend, there is a width for each but the first, and the convolutions
+    fit."""
     if list(sizes) != sorted(set(sizes)) or len(sizes) < 1 or sizes[0] < 1:
         raise ValueError(f"sizes={tuple(sizes)}: must ascend")
     if len(widths) != len(sizes) - 1:

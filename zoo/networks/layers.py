@@ -1,4 +1,5 @@
-"""Layers that several families share: resampling convolutions, spectral normalization, self-attention, class conditions.
+"""Layers that several families share: resampling convolutions, spectral normalization, self-attention, class
+conditions.
 
 *Resampling.* Nearest x2 upsampling followed by a 3x3 convolution is one 4x4 transposed convolution of stride 2,
 and a 3x3 convolution followed by 2x2 average pooling is one 4x4 convolution of stride 2: in both, the 4x4 kernel is the
@@ -6,9 +7,10 @@ sum of the four shifts of the 3x3 kernel. That is 16 multiply-adds instead of th
 commutes with both resamplings, so it runs at the smaller size. The parameter keeps its 3x3 shape: in files, in counts,
 under spectral normalization.
 
-*Spectral normalization.* Miyato, Kataoka, Koyama, Yoshida, "Spectral Normalization for Generative Adversarial Networks",
-2018, arXiv 1802.05957, section 2 and algorithm 1. One power iteration per forward pass, from the buffer ``u``.
-Difference from the authors' code: in eval mode linear and embedding layers, like the convolutions, do not update ``u``.
+*Spectral normalization.* Miyato, Kataoka, Koyama, Yoshida, "Spectral Normalization for Generative Adversarial
+Networks", 2018, arXiv 1802.05957, section 2 and algorithm 1. One power iteration per forward pass, from the buffer
+``u``. Difference from the authors' code: in eval mode linear and embedding layers, like the convolutions, do not update
+``u``.
 
 *Self-attention.* Zhang, Goodfellow, Metaxas, Odena, "Self-Attention Generative Adversarial Networks", 2018, arXiv
 1805.08318, as in the authors' code (pooled keys and values, an output convolution), not as in the paper's figure.
@@ -25,7 +27,8 @@ from zoo.networks.init import glorot
 
 
 def spectral(weight: Tensor, u: Tensor, update: bool) -> Tensor:
-    """``weight`` divided by its largest singular value as a matrix [out, the rest]; the gradient includes that of this value.
+    """``weight`` divided by its largest singular value as a matrix [out, the rest]; the gradient includes that of this
+    value.
 
     ``u`` [out] is the left singular vector of the last pass; if ``update``, this pass's replaces it. Products are
     elementwise, which autocast leaves in float32.
@@ -41,9 +44,9 @@ def spectral(weight: Tensor, u: Tensor, update: bool) -> Tensor:
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):
-    """Each map of each image [N, C, H, W] to mean 0 and variance 1, then gain and bias if ``affine``: a group norm with one
-    map per group. PyTorch's own instance norm silently returns wrong gradients for one image (N = 1) if the next layer
-    works in channels_last (2.14.1 on CPU)."""
+    """Each map of each image [N, C, H, W] to mean 0 and variance 1, then gain and bias if ``affine``: a group norm with
+    one map per group. PyTorch's own instance norm silently returns wrong gradients for one image (N = 1) if the next
+    layer works in channels_last (2.14.1 on CPU)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.group_norm(x, self.num_features, self.weight, self.bias, self.eps)

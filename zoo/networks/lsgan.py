@@ -1,7 +1,7 @@
 """LSGAN's networks: scenes at 112x112, and characters at 28x28 that take the class as a learned linear code.
 
-X. Mao et al., Least Squares Generative Adversarial Networks, 2016, arXiv 1611.04076, as in the authors' code. Convolutions
-start from N(0, .02^2) truncated at two standard deviations, other weights from N(0, .02^2), biases from 0.
+X. Mao et al., Least Squares Generative Adversarial Networks, 2016, arXiv 1611.04076, as in the authors' code.
+Convolutions start from N(0, .02^2) truncated at two standard deviations, other weights from N(0, .02^2), biases from 0.
 
 Differences from the paper:
 - TensorFlow pads a 5x5 stride-2 convolution by 1 on one side and 2 on the other; ours is the mirror image, equal in
@@ -82,8 +82,8 @@ class LSGANDiscriminator(nn.Module):
 
 
 class Code(nn.Module):
-    """y [N] -> [N, size]: a linear layer on the one-hot class, shared by the layers that take y. With ``size=0`` there is no
-    class, and it returns None."""
+    """y [N] -> [N, size]: a linear layer on the one-hot class, shared by the layers that take y. With ``size=0`` there
+    is no class, and it returns None."""
 
     def __init__(self, classes: int, size: int):
         super().__init__()

@@ -104,8 +104,8 @@ def mlp(
 
 
 def set_output_mean(layer: nn.Module, mean: Tensor | float) -> None:
-    """Set the bias of a linear layer to the logit of ``mean``, a pixel mean in [0, 1] clipped to [1e-7, 1 - 1e-7] (GAN's
-    code), so that a sigmoid after the layer starts at the mean image."""
+    """Set the bias of a linear layer to the logit of ``mean``, a pixel mean in [0, 1] clipped to [1e-7, 1 - 1e-7]
+    (GAN's code), so that a sigmoid after the layer starts at the mean image."""
     assert isinstance(layer, nn.Linear)
     with torch.no_grad():
         mean = torch.as_tensor(mean, dtype=layer.bias.dtype, device=layer.bias.device)
@@ -122,8 +122,8 @@ class MLPGenerator(nn.Module):
         hidden: units of the hidden layers.
         activation: of the hidden layers ("relu", "elu", "tanh" or "sigmoid"), one for all or one per layer.
         output: None (any real number), "tanh" (-1 to 1) or "sigmoid" (0 to 1).
-        init: "default" (PyTorch's), "uniform" (weights in +-``scale``, biases 0), "orthogonal" (gain ``scale``, biases 0)
-            or "he" (weights N(0, 2 / inputs), biases 0).
+        init: "default" (PyTorch's), "uniform" (weights in +-``scale``, biases 0), "orthogonal" (gain ``scale``, biases
+            0) or "he" (weights N(0, 2 / inputs), biases 0).
         scale: of the initial weights, one for all layers or one per layer.
         norm: batch norm in the hidden layers.
     """
@@ -201,8 +201,8 @@ class Maxout(nn.Module):
 class MaxoutDiscriminator(nn.Module):
     """GAN's D: two maxout layers and a linear one; x [N, C, H, W] or [N, channels] -> logit [N].
 
-    ``units``, ``pieces``: of the maxout layers. ``scale``: bound of the uniform initial weights. ``drop``: dropout rates of
-    the pixels and of the hidden units.
+    ``units``, ``pieces``: of the maxout layers. ``scale``: bound of the uniform initial weights. ``drop``: dropout
+    rates of the pixels and of the hidden units.
     """
 
     def __init__(
@@ -236,8 +236,8 @@ class MaxoutDiscriminator(nn.Module):
 class CGANGenerator(nn.Module):
     """cGAN's G: z [N, latent], y [N] (int64) -> x [N, C, H, W] (or [N, channels]) in (0, 1).
 
-    A ReLU layer each for z and y, a joint ReLU layer, a sigmoid layer. ``hidden``: units for z, for y, joint. ``scale``:
-    bound of the uniform initial weights. ``drop``: dropout rate of the hidden units.
+    A ReLU layer each for z and y, a joint ReLU layer, a sigmoid layer. ``hidden``: units for z, for y, joint.
+    ``scale``: bound of the uniform initial weights. ``drop``: dropout rate of the hidden units.
     """
 
     def __init__(
@@ -274,8 +274,8 @@ class CGANGenerator(nn.Module):
 class CGANDiscriminator(nn.Module):
     """cGAN's D: x [N, C, H, W] (or [N, channels]), y [N] (int64) -> logit [N].
 
-    A maxout layer each for x and y, a joint maxout layer, a linear layer. ``units``, ``pieces``: of the layers for x, for
-    y and joint. ``scale``: bound of the uniform initial weights. ``drop``: dropout rate of the hidden units.
+    A maxout layer each for x and y, a joint maxout layer, a linear layer. ``units``, ``pieces``: of the layers for x,
+    for y and joint. ``scale``: bound of the uniform initial weights. ``drop``: dropout rate of the hidden units.
     """
 
     def __init__(

@@ -2,15 +2,16 @@
 
 - Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville, "Improved Training of Wasserstein GANs", 2017, arXiv 1704.00028: the
   CIFAR-10 ResNet and the 64x64 "good" networks.
-- Miyato, Kataoka, Koyama, Yoshida, "Spectral Normalization for Generative Adversarial Networks", 2018, arXiv 1802.05957,
-  and Miyato, Koyama, "cGANs with Projection Discriminator", 2018, arXiv 1802.05637: 32x32 and 128x128.
+- Miyato, Kataoka, Koyama, Yoshida, "Spectral Normalization for Generative Adversarial Networks", 2018, arXiv
+  1802.05957, and Miyato, Koyama, "cGANs with Projection Discriminator", 2018, arXiv 1802.05637: 32x32 and 128x128.
 - Zhang, Goodfellow, Metaxas, Odena, "Self-Attention Generative Adversarial Networks", 2018, arXiv 1805.08318: 128x128.
 
 One generator and one discriminator, whose arguments are what the papers vary, and WGAN-GP's 64x64 critic. In-place
 operations (``relu_``, ``add_``) follow norms and convolutions, which do not need their output for the gradient.
 
 Differences from the papers:
-- Resampling is folded into the convolutions, and shortcuts run at the smaller size (``layers.py``): equal up to rounding.
+- Resampling is folded into the convolutions, and shortcuts run at the smaller size (``layers.py``): equal up to
+  rounding.
 - Batch norm keeps running averages for sampling; WGAN-GP's code always uses the batch's own statistics.
 """
 
@@ -48,7 +49,8 @@ class UpBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """(Norm,) ReLU, 3x3, (norm,) ReLU, 3x3, average pooling if ``down``; the shortcut is 1x1 and pooling, or the identity.
+    """(Norm,) ReLU, 3x3, (norm,) ReLU, 3x3, average pooling if ``down``; the shortcut is 1x1 and pooling, or the
+    identity.
 
     Args:
         inputs, outputs: channels of input and output.
@@ -60,8 +62,18 @@ class DownBlock(nn.Module):
         layer_norm: normalize each image over channels and positions, as in WGAN-GP's 64x64 critic.
     """
 
-    def __init__(self, inputs: int, outputs: int, hidden: int, *, first: bool = False, down: bool = True, sn: bool = False,
-                 gain: float = HE, layer_norm: bool = False):  # fmt: skip
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        hidden: int,
+        *,
+        first: bool = False,
+        down: bool = True,
+        sn: bool = False,
+        gain: float = HE,
+        layer_norm: bool = False,
+    ):
         super().__init__()
         resample = "down" if down else ""
         self.first = first
@@ -96,10 +108,22 @@ class ResNetGenerator(nn.Module):
         momentum, output_momentum: of batch norm's running averages, and of the last one's if it differs.
     """
 
-    def __init__(self, channels: int = 3, resolution: int = 32, classes: int = 0, latent: int = 128,
-                 widths: Sequence[int] = (256, 256, 256, 256), sn: bool = False, attention_at: int = 0, gain: float = HE,
-                 output_gain: float = 1.0, bias: bool = True, eps: float = 1e-5, momentum: float = 0.1,
-                 output_momentum: float | None = None):  # fmt: skip
+    def __init__(
+        self,
+        channels: int = 3,
+        resolution: int = 32,
+        classes: int = 0,
+        latent: int = 128,
+        widths: Sequence[int] = (256, 256, 256, 256),
+        sn: bool = False,
+        attention_at: int = 0,
+        gain: float = HE,
+        output_gain: float = 1.0,
+        bias: bool = True,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        output_momentum: float | None = None,
+    ):
         super().__init__()
         self.latent, self.classes = latent, classes
         side = smallest_side(resolution, len(widths) - 1, f"resnet-generator with widths {tuple(widths)}")
@@ -133,7 +157,8 @@ class ResNetDiscriminator(nn.Module):
         classes: projection onto a class embedding, ``D(x, y=y)``; 0 for none.
         widths: channels after each block.
         downs: how many blocks, the first ones, halve the resolution.
-        hidden: a block's inner width is that of its "input" (SNGAN; the first block's is its output's) or its "output" (SAGAN).
+        hidden: a block's inner width is that of its "input" (SNGAN; the first block's is its output's) or its "output"
+            (SAGAN).
         pool: "sum" or "mean" over the positions of the last map.
         sn: spectral normalization.
         attention_at: the side of the map that self-attention follows, 0 for none.
@@ -141,9 +166,20 @@ class ResNetDiscriminator(nn.Module):
         bias: of the last layer.
     """
 
-    def __init__(self, channels: int = 3, resolution: int = 32, classes: int = 0, widths: Sequence[int] = (128, 128, 128, 128),
-                 downs: int = 2, hidden: str = "input", pool: str = "sum", sn: bool = True, attention_at: int = 0,
-                 gain: float = HE, bias: bool = True):  # fmt: skip
+    def __init__(
+        self,
+        channels: int = 3,
+        resolution: int = 32,
+        classes: int = 0,
+        widths: Sequence[int] = (128, 128, 128, 128),
+        downs: int = 2,
+        hidden: str = "input",
+        pool: str = "sum",
+        sn: bool = True,
+        attention_at: int = 0,
+        gain: float = HE,
+        bias: bool = True,
+    ):
         super().__init__()
         if hidden not in ("input", "output"):
             raise ValueError(f"hidden={hidden!r}: must be 'input' or 'output'")
@@ -177,7 +213,8 @@ class ResNetDiscriminator(nn.Module):
 class LayerNormDiscriminator(nn.Module):
     """WGAN-GP's 64x64 critic: images [N, channels, resolution, resolution] -> scores [N].
 
-    A 3x3 convolution to ``width``, four halving blocks of 2, 4, 8 and 8 times ``width`` with layer norm, a linear layer.
+    A 3x3 convolution to ``width``, four halving blocks of 2, 4, 8 and 8 times ``width`` with layer norm, a linear
+    layer.
     """
 
     classes = 0

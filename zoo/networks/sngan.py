@@ -1,7 +1,7 @@
 """SNGAN's standard CNN.
 
-Miyato, Kataoka, Koyama, Yoshida, "Spectral Normalization for Generative Adversarial Networks", 2018, arXiv 1802.05957, table 3.
-The authors' repository has the ResNets only; that weights start at N(0, 0.02^2), as in DCGAN, is our choice.
+Miyato, Kataoka, Koyama, Yoshida, "Spectral Normalization for Generative Adversarial Networks", 2018, arXiv 1802.05957,
+table 3. The authors' repository has the ResNets only; that weights start at N(0, 0.02^2), as in DCGAN, is our choice.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ class Conv(nn.Conv2d, Spectral):
 
 
 def _initialize(network: nn.Module, init: str) -> None:
-    """``init``: "normal" (weights N(0, 0.02^2), biases 0), or "torch": convolutions' weights N(0, 0.02^2), batch norm's gains
-    N(1, 0.02^2) and the rest as in PyTorch, which is the rule of the code of A. Jolicoeur-Martineau (arXiv 1807.00734)."""
+    """``init``: "normal" (weights N(0, 0.02^2), biases 0), or "torch": convolutions' weights N(0, 0.02^2), batch norm's
+    gains N(1, 0.02^2) and the rest as in PyTorch, which is the rule of the code of A. Jolicoeur-Martineau (arXiv
+    1807.00734)."""
     if init not in ("normal", "torch"):
         raise ValueError(f"init='{init}': must be normal or torch")
     if init == "torch":
@@ -43,12 +44,19 @@ class SNGANGenerator(nn.Module):
     """z [N, latent] -> images [N, channels, resolution, resolution] in [-1, 1].
 
     A linear layer to 8 ``width`` maps, three 4x4 transposed convolutions of 4, 2 and 1 times ``width`` with batch norm
-    and ReLU, a 3x3 convolution. ``classes``: class-conditional batch norm, ``G(z, y=y)``; 0 for none. ``init``: "normal"
-    (weights N(0, 0.02^2), biases 0) or "torch" (the relativistic GANs' code).
+    and ReLU, a 3x3 convolution. ``classes``: class-conditional batch norm, ``G(z, y=y)``; 0 for none. ``init``:
+    "normal" (weights N(0, 0.02^2), biases 0) or "torch" (the relativistic GANs' code).
     """
 
-    def __init__(self, channels: int = 3, resolution: int = 32, classes: int = 0, latent: int = 128, width: int = 64,
-                 init: str = "normal"):  # fmt: skip
+    def __init__(
+        self,
+        channels: int = 3,
+        resolution: int = 32,
+        classes: int = 0,
+        latent: int = 128,
+        width: int = 64,
+        init: str = "normal",
+    ):
         super().__init__()
         self.classes = classes
         side = smallest_side(resolution, 3, "sngan-cnn-generator")
@@ -72,13 +80,20 @@ class SNGANGenerator(nn.Module):
 class SNGANDiscriminator(nn.Module):
     """Images [N, channels, resolution, resolution] -> scores [N].
 
-    3x3 convolutions and 4x4 ones of stride 2 in turn, of 1, 1, 2, 2, 4, 4 and 8 times ``width``, leaky ReLU of slope 0.1,
-    a linear layer; spectral normalization of all layers, or, without ``sn_head``, of all but the last. ``classes``: a
-    projection head, ``D(x, y=y)``; 0 for none. ``init``: as for the generator.
+    3x3 convolutions and 4x4 ones of stride 2 in turn, of 1, 1, 2, 2, 4, 4 and 8 times ``width``, leaky ReLU of slope
+    0.1, a linear layer; spectral normalization of all layers, or, without ``sn_head``, of all but the last.
+    ``classes``: a projection head, ``D(x, y=y)``; 0 for none. ``init``: as for the generator.
     """
 
-    def __init__(self, channels: int = 3, resolution: int = 32, classes: int = 0, width: int = 64, sn_head: bool = True,
-                 init: str = "normal"):  # fmt: skip
+    def __init__(
+        self,
+        channels: int = 3,
+        resolution: int = 32,
+        classes: int = 0,
+        width: int = 64,
+        sn_head: bool = True,
+        init: str = "normal",
+    ):
         super().__init__()
         side = smallest_side(resolution, 3, "sngan-cnn-discriminator")
         widths = [channels] + [width * m for m in (1, 1, 2, 2, 4, 4, 8)]

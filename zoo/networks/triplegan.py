@@ -1,6 +1,7 @@
 """Triple-GAN's networks for digits: G and D take the class at every layer, C is a convolutional classifier.
 
-C. Li, K. Xu, J. Zhu, B. Zhang, Triple Generative Adversarial Nets, 2017, arXiv 1703.02291, as in the authors' code for MNIST.
+C. Li, K. Xu, J. Zhu, B. Zhang, Triple Generative Adversarial Nets, 2017, arXiv 1703.02291, as in the authors' code for
+MNIST.
 
 Differences from the paper:
 - Batch norm keeps running averages for sampling.
@@ -52,9 +53,9 @@ class TripleGANGenerator(nn.Module):
 
 @NETWORKS.register("triplegan-discriminator")
 class TripleGANDiscriminator(nn.Module):
-    """Images [N, channels, H, W], y int64 [N] -> logits [N]: weight-normalized ReLU layers of gain 1; y is appended before each,
-    and once more before the noise of the second. ``noise``: standard deviations of the noise on the pixels and before
-    each later layer."""
+    """Images [N, channels, H, W], y int64 [N] -> logits [N]: weight-normalized ReLU layers of gain 1; y is appended
+    before each, and once more before the noise of the second. ``noise``: standard deviations of the noise on the pixels
+    and before each later layer."""
 
     def __init__(
         self,
@@ -82,9 +83,9 @@ class TripleGANDiscriminator(nn.Module):
 
 @NETWORKS.register("triplegan-classifier")
 class TripleGANClassifier(nn.Module):
-    """Images [N, channels, H, W] -> logits [N, classes]: five convolutions of 1, 2, 2, 4 and 4 times ``width`` maps with batch
-    norm and ReLU, two max-pooling layers with dropout, the mean over positions, a linear layer. 28x28 is reduced to 12x12
-    and 5x5."""
+    """Images [N, channels, H, W] -> logits [N, classes]: five convolutions of 1, 2, 2, 4 and 4 times ``width`` maps
+    with batch norm and ReLU, two max-pooling layers with dropout, the mean over positions, a linear layer. 28x28 is
+    reduced to 12x12 and 5x5."""
 
     def __init__(self, channels: int = 1, resolution: int = 28, classes: int = 10, width: int = 32):
         super().__init__()

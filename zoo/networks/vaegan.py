@@ -3,9 +3,9 @@
 A. Larsen, S. Sonderby, H. Larochelle, O. Winther, Autoencoding beyond pixels using a learned similarity metric, 2015,
 arXiv 1512.09300 (the authors' code, architectures.py).
 
-5x5 convolutions of stride 2 without biases, batch norm, ReLU. Weights start at U(-s, s), s = 1/sqrt(3 fan), with the fan of
-the inputs, but of the outputs for transposed convolutions: the authors' library (deeppy) counts all but the weights'
-first dimension. Biases start at 0, gains at 1.
+5x5 convolutions of stride 2 without biases, batch norm, ReLU. Weights start at U(-s, s), s = 1/sqrt(3 fan), with the
+fan of the inputs, but of the outputs for transposed convolutions: the authors' library (deeppy) counts all but the
+weights' first dimension. Biases start at 0, gains at 1.
 """
 
 from __future__ import annotations

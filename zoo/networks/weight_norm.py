@@ -1,7 +1,7 @@
 """Weight normalization with data-dependent initialization, and additive noise: shared by Improved GAN and Triple-GAN.
 
-T. Salimans, D. P. Kingma, Weight Normalization: A Simple Reparameterization to Accelerate Training of Deep Neural Networks, 2016,
-arXiv 1602.07868, section 2 and 3, as in the code of Improved GAN (``nn.py``).
+T. Salimans, D. P. Kingma, Weight Normalization: A Simple Reparameterization to Accelerate Training of Deep Neural
+Networks, 2016, arXiv 1602.07868, section 2 and 3, as in the code of Improved GAN (``nn.py``).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from zoo.networks.init import normal
 class WeightNorm(nn.Module):
     """Weights of unit length for each output, times a ``gain``, which is learned or fixed.
 
-    While ``initializing``, a pass sets gain and bias so that each output has mean 0 and standard deviation ``target`` on
-    the pass's inputs.
+    While ``initializing``, a pass sets gain and bias so that each output has mean 0 and standard deviation ``target``
+    on the pass's inputs.
     """
 
     output_dim = 0  # the dimension of the weight that counts the outputs
@@ -92,8 +92,8 @@ class ConvTranspose2d(nn.ConvTranspose2d, WeightNorm):
 
 
 def initialize_scales(network: nn.Module, *inputs: Tensor) -> None:
-    """Data-dependent initialization: every layer with the attribute ``initializing`` sets its scales in one pass, without
-    gradient."""
+    """Data-dependent initialization: every layer with the attribute ``initializing`` sets its scales in one pass,
+    without gradient."""
     layers = [m for m in network.modules() if hasattr(m, "initializing")]
     for m in layers:
         m.__dict__["initializing"] = True

@@ -1,7 +1,7 @@
 """The 5x5 networks of WGAN-GP for MNIST and CIFAR-10.
 
-Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville, "Improved Training of Wasserstein GANs", 2017, arXiv 1704.00028; shapes,
-initialization and 'SAME' padding as in the authors' scripts gan_mnist.py and gan_cifar.py.
+Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville, "Improved Training of Wasserstein GANs", 2017, arXiv 1704.00028;
+shapes, initialization and 'SAME' padding as in the authors' scripts gan_mnist.py and gan_cifar.py.
 
 Differences from the paper:
 - Any resolution from 8 is possible, by the scripts' own rule (halve and round up).
@@ -61,16 +61,24 @@ class Conv(nn.Conv2d):
 
 @NETWORKS.register("wgan-gp-generator")
 class WGANGPGenerator(nn.Module):
-    """z [N, latent] -> images [N, channels, resolution, resolution], in [0, 1] (``output="sigmoid"``) or [-1, 1] ("tanh").
+    """z [N, latent] -> images [N, channels, resolution, resolution], in [0, 1] (``output="sigmoid"``) or [-1, 1]
+    ("tanh").
 
-    A linear layer, then three 5x5 transposed convolutions of 2 and 1 times ``width`` and ``channels``. ``norm``: batch norm
-    after the linear layer (of each of its outputs by itself) and the first two convolutions, as for CIFAR-10.
+    A linear layer, then three 5x5 transposed convolutions of 2 and 1 times ``width`` and ``channels``. ``norm``: batch
+    norm after the linear layer (of each of its outputs by itself) and the first two convolutions, as for CIFAR-10.
     """
 
     classes = 0
 
-    def __init__(self, channels: int = 1, resolution: int = 28, latent: int = 128, width: int = 64, norm: bool = False,
-                 output: str = "sigmoid"):  # fmt: skip
+    def __init__(
+        self,
+        channels: int = 1,
+        resolution: int = 28,
+        latent: int = 128,
+        width: int = 64,
+        norm: bool = False,
+        output: str = "sigmoid",
+    ):
         super().__init__()
         if output not in ("sigmoid", "tanh"):
             raise ValueError(f"output={output!r}: must be 'sigmoid' or 'tanh'")
@@ -94,8 +102,8 @@ class WGANGPGenerator(nn.Module):
 
 @NETWORKS.register("wgan-gp-discriminator")
 class WGANGPDiscriminator(nn.Module):
-    """Images [N, channels, resolution, resolution] -> scores [N]: 5x5 convolutions of 1, 2 and 4 times ``width``, leaky ReLU
-    of slope 0.2, no norm, a linear layer."""
+    """Images [N, channels, resolution, resolution] -> scores [N]: 5x5 convolutions of 1, 2 and 4 times ``width``, leaky
+    ReLU of slope 0.2, no norm, a linear layer."""
 
     classes = 0
 
