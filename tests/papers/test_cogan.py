@@ -92,7 +92,7 @@ def test_wrong_sizes(name, kwargs, message):
         NETWORKS.build(Spec(name, channels=1, **kwargs))
 
 
-# What is shared --------------------------------------------------------------------------------------------------------
+# What is shared -----------------------------------------------------------------------------------------------------
 
 
 def test_equal_heads_give_equal_images():
@@ -194,7 +194,7 @@ def test_plain_loop(plain_loop, apart):
     loop.compare(G=G, D=D)
 
 
-# The second domain -----------------------------------------------------------------------------------------------------
+# The second domain --------------------------------------------------------------------------------------------------
 
 
 def test_views():

@@ -204,8 +204,18 @@ def test_plain_loop(plain_loop, identity):
         "data": Stream(keys={"x": "a"}, where={"y": 0}),
         "b": Stream(keys={"x": "b"}, where={"y": 1}),
     }
-    loop = plain_loop("cyclegan-emoji", tiny, channels=3, size=16, classes=2, batch=2, eps=EPS,
-               data=Data(load=16, flip=True, streams=streams), game={"pool": 3, "identity": identity}, resolution=16)  # fmt: skip
+    loop = plain_loop(
+        "cyclegan-emoji",
+        tiny,
+        channels=3,
+        size=16,
+        classes=2,
+        batch=2,
+        eps=EPS,
+        data=Data(load=16, flip=True, streams=streams),
+        game={"pool": 3, "identity": identity},
+        resolution=16,
+    )
     reals_b = loop.run.loader("b")
     G, F, D_a, D_b = (loop.copy(n) for n in ("G", "F", "D_a", "D_b"))
     opt_GF = torch.optim.Adam([*G.parameters(), *F.parameters()], lr=2e-4, betas=(0.5, 0.999), eps=EPS)

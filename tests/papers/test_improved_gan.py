@@ -97,7 +97,7 @@ def test_data_dependent_initialization():
     assert "gain" in dict(D.head[1].named_parameters())
 
 
-# Tricks ---------------------------------------------------------------------------------------------------------------
+# Tricks -------------------------------------------------------------------------------------------------------------
 
 
 def test_minibatch_features():
@@ -246,7 +246,7 @@ def test_one_sided_smoothing():
     assert gradient.item() == pytest.approx(0, abs=1e-6)
 
 
-# Semi-supervised training -------------------------------------------------------------------------------------------------
+# Semi-supervised training -------------------------------------------------------------------------------------------
 
 
 class FixedLogits(nn.Module):
@@ -447,7 +447,7 @@ def test_plain_loop_of_the_supervised_classifier(plain_loop):
     loop.compare(C=C)
 
 
-# Labels and the model ---------------------------------------------------------------------------------------
+# Labels and the model -----------------------------------------------------------------------------------------------
 
 
 def labeled_images(count=40, classes=4):

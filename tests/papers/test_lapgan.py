@@ -39,7 +39,7 @@ def tiny_game(level=0, classes=0, **arguments):
     return GAMES.build(Spec("lapgan", level=level, prior=Spec("uniform"), **arguments), networks)
 
 
-# The pyramid -----------------------------------------------------------------------------------------------------------
+# The pyramid --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sizes", [(8, 14, 28), (7, 14, 28), (8, 16, 32)])
@@ -81,7 +81,7 @@ def test_sampling_with_true_residuals():
     torch.testing.assert_close(G(torch.rand(2, G.latent)), x, atol=1e-6, rtol=0)
 
 
-# Networks --------------------------------------------------------------------------------------------------------------
+# Networks -----------------------------------------------------------------------------------------------------------
 
 
 def test_parameter_counts():
@@ -171,7 +171,7 @@ def test_wrong_arguments_of_the_game():
         GAMES.build(Spec("lapgan", level=0), {"D": networks["D"]})
 
 
-# Training --------------------------------------------------------------------------------------------------------------
+# Training -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
@@ -295,7 +295,7 @@ def test_plain_loop(plain_loop, name, classes, level):
     loop.compare(**{f"G.levels.{level}": G, f"D.levels.{level}": D})
 
 
-# All levels together ---------------------------------------------------------------------------------------------------
+# All levels together ------------------------------------------------------------------------------------------------
 
 
 def short(name="lapgan-fashion-mnist"):

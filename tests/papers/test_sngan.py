@@ -194,8 +194,17 @@ def test_plain_loop_of_the_standard_cnn(plain_loop):
     tiny = {"G": {"width": 2, "latent": 6}, "D": {"width": 2}}
     loop = plain_loop("sngan-cifar10-cnn", tiny, channels=3, size=32, batch=6, eps=EPS)
     softplus = torch.nn.functional.softplus
-    G, D = train_plainly(loop, lambda r: 2e-4, 2e-4, (0.5, 0.999), 1, lambda r, f: softplus(-r).mean() + softplus(f).mean(),
-                lambda s: softplus(-s).mean(), 6, 6)  # fmt: skip
+    G, D = train_plainly(
+        loop,
+        lambda r: 2e-4,
+        2e-4,
+        (0.5, 0.999),
+        1,
+        lambda r, f: softplus(-r).mean() + softplus(f).mean(),
+        lambda s: softplus(-s).mean(),
+        6,
+        6,
+    )
     loop.compare(G=G, D=D)
     for key, u in D.named_buffers():
         assert (u - dict(loop.run.game.D.named_buffers())[key]).abs().max() < 1e-5, key

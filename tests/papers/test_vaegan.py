@@ -28,8 +28,10 @@ def test_parameter_counts(recipe, facts, E, G, D):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "facts", "similarity"), [(CIFAR, RGB32, (192, 8, 8)), (CELEBA, RGB64, (256, 8, 8))], ids=["cifar10", "celeba"]
-)  # fmt: skip
+    ("recipe", "facts", "similarity"),
+    [(CIFAR, RGB32, (192, 8, 8)), (CELEBA, RGB64, (256, 8, 8))],
+    ids=["cifar10", "celeba"],
+)
 def test_shapes(recipe, facts, similarity):
     with torch.device("meta"):
         E, G, D = (NETWORKS.build(recipe.networks[n], defaults=facts) for n in "EGD")
