@@ -9,7 +9,7 @@ def seed_for(seed: int, *position: int | str) -> int:
     """A 63-bit seed for a position in a run: ``seed_for(seed, "round", 7)``.
 
     All randomness of a round comes from such seeds: a resumed run needs no state of a generator, and processes get
-    equal or different seeds by naming the position. 
+    equal or different seeds by naming the position.
     """
     text = repr((seed, *position)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
