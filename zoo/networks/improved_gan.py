@@ -40,7 +40,7 @@ class ShiftNorm(nn.Module):
         return h + (self.shift[:, None, None] if h.dim() == 4 else self.shift)
 
 
-class MinibatchFeatures(nn.Module):
+class MinibatchFeatures(wn.DataDependent):
     """[N, inputs] -> [N, inputs + kernels]: appends o_b(x_i) = sum over j of exp(-||M_ib - M_jb||_1) + bias_b (section
     3.2).
 
@@ -55,7 +55,6 @@ class MinibatchFeatures(nn.Module):
         self.weight = nn.Parameter(torch.randn(inputs, kernels, dims) * 0.05)
         self.log_scale = nn.Parameter(torch.zeros(kernels, dims))
         self.bias = nn.Parameter(-torch.ones(kernels))
-        self.initializing = False
 
     def distances(self, x: Tensor) -> Tensor:
         """The L1 distances [N, N, kernels]; the distance of a sample to itself is set to 10^6."""

@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from zoo.networks.init import normal
 
 
-class WeightNorm(nn.Module):
+class DataDependent(nn.Module):
+    """A layer with data-dependent initialization: while ``initializing``, a pass sets its scales from the inputs."""
+
+    initializing = False
+
+
+class WeightNorm(DataDependent):
     """Weights of unit length for each output, times a ``gain``, which is learned or fixed.
 
     While ``initializing``, a pass sets gain and bias so that each output has mean 0 and standard deviation ``target``
@@ -34,7 +40,7 @@ class WeightNorm(nn.Module):
             self.gain = nn.Parameter(gain)
         else:
             self.register_buffer("gain", gain)
-        self.target, self.initializing = target, False
+        self.target = target
 
     def kernel(self) -> Tensor:
         """The weight that the layer applies."""
@@ -92,17 +98,16 @@ class ConvTranspose2d(nn.ConvTranspose2d, WeightNorm):
 
 
 def initialize_scales(network: nn.Module, *inputs: Tensor) -> None:
-    """Data-dependent initialization: every layer with the attribute ``initializing`` sets its scales in one pass,
-    without gradient."""
-    layers = [m for m in network.modules() if hasattr(m, "initializing")]
+    """Data-dependent initialization of all :class:`DataDependent` layers of a network in one pass, without gradient."""
+    layers = [m for m in network.modules() if isinstance(m, DataDependent)]
     for m in layers:
-        m.__dict__["initializing"] = True
+        m.initializing = True
     try:
         with torch.no_grad():
             network(*inputs)
     finally:
         for m in layers:
-            m.__dict__["initializing"] = False
+            m.initializing = False
 
 
 class Noise(nn.Module):
