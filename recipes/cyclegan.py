@@ -1,17 +1,17 @@
-"""CycleGAN. J.-Y. Zhu, T. Park, P. Isola, A. Efros, Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial
-Networks, 2017, arXiv 1703.10593. Cycle weight 10, no identity term, pools of 50.
+"""CycleGAN. J.-Y. Zhu, T. Park, P. Isola, A. Efros, Unpaired Image-to-Image Translation using Cycle-Consistent
+Adversarial Networks, 2017, arXiv 1703.10593. Cycle weight 10, no identity term, image pools of 50.
 
-The setting is that of the authors' PyTorch code. Domains are the rows whose label ``domain`` is 0 (a) and 1 (b): the artists
-of emoji, the two class folders, in alphabetical order, of ``folder:PATH``.
+The setting is that of the authors' PyTorch code. The domains are the rows whose label ``domain`` is 0 (a) and 1 (b):
+the artists of emoji, or the two class folders, in alphabetical order, of ``folder:PATH``.
 
 Differences from the paper:
 - The identity term is off, as in the paper's main objective; the authors' code adds it at half the cycle's weight.
-- The authors' rate steps down once an epoch, ours falls with every batch. How far theirs comes depends on the
-  version: in the code of 2018-10 to 2020-07 the last epoch has a rate a little above 0.
-- emoji: 64x64 drawings, enlarged to the paper's size. The paper's photographs are yours to bring: ``--dataset folder:PATH --images N``,
-  where N is 200 times the larger class.
-- emoji-small: 32x32, a quarter of the width, 3 residual blocks, patches of 34 pixels, batch 4; each artist shows another half of
-  the emoji, so that no drawing has its pair; what is sampled is an average of the generators' weights over time.
+- The authors' learning rate changes once per epoch, ours with every batch. Its final value depends on the version of
+  their code: from 2018-10 to 2020-07 the last epoch has a learning rate a little above 0.
+- emoji: 64x64 drawings, upsampled to the paper's size. For the paper's photographs use your own folders,
+  ``--dataset folder:PATH --images N``, with N 200 times the size of the larger class.
+- emoji-small: 32x32, a quarter of the width, 3 residual blocks, patches of 34 pixels, batches of 4; each artist has a
+  different half of the emoji, so that no drawing has its pair; samples come from EMA weights of the generators.
 """
 
 from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage, Stream
@@ -19,7 +19,14 @@ from zoo.settings import setting
 
 
 def recipe(
-    images: int, batch: int, resolution: int, generator: Spec, discriminator: Spec, data: Data, ema: dict, **game
+    images: int,
+    batch: int,
+    resolution: int,
+    generator: Spec,
+    discriminator: Spec,
+    data: Data,
+    ema: dict[str, Ema],
+    game: Spec,
 ) -> Recipe:
     """Adam at 2e-4, constant for half of the images, then falling to 0."""
     adam = Adam(lr=2e-4, betas=(0.5, 0.999))
@@ -27,7 +34,7 @@ def recipe(
         networks={"G": generator, "F": generator, "D_a": discriminator, "D_b": discriminator},
         stages=(
             Stage(
-                game=Spec("cyclegan", **game),
+                game=game,
                 optimizers={"G": adam, "F": adam, "D_a": adam, "D_b": adam},
                 images=images,
                 batch=batch,
@@ -40,13 +47,14 @@ def recipe(
     )
 
 
-def stream(domain: int, keys: str, **part) -> Stream:
-    return Stream(keys={"x": keys}, where={"domain": domain}, **part)
+def stream(domain: int, key: str, part: tuple[int, int] = (0, 1)) -> Stream:
+    """The images of one domain, under the key ``key``."""
+    return Stream(keys={"x": key}, where={"domain": domain}, part=part)
 
 
 @setting("emoji")
-def emoji():
-    "The paper's 256x256 setting: 9 blocks, 70x70 patches, 100 epochs and 100 at a falling rate."
+def emoji() -> Recipe:
+    "The paper's 256x256 setting: 9 blocks, 70x70 patches, 100 epochs and 100 at a falling learning rate."
     return recipe(
         200 * 3_384,  # epochs of one artist's drawings
         1,
@@ -55,11 +63,12 @@ def emoji():
         Spec("patch-discriminator", width=64, halvings=3),
         Data(load=286, flip=True, streams={"a": stream(0, "a"), "b": stream(1, "b")}),
         {},
+        Spec("cyclegan"),
     )
 
 
 @setting("emoji", "small")
-def emoji_small():
+def emoji_small() -> Recipe:
     "Twitter's emoji as Google's and back at 32x32: 16,000 batches of 4."
     images = 16_000 * 4
     return recipe(
@@ -70,5 +79,5 @@ def emoji_small():
         Spec("patch-discriminator", width=16, halvings=2),
         Data(flip=True, streams={"a": stream(0, "a", part=(0, 2)), "b": stream(1, "b", part=(1, 2))}),
         {"G": Ema(halflife=200 * 4), "F": Ema(halflife=200 * 4)},
-        domains=("twitter", "google"),
+        Spec("cyclegan", domains=("twitter", "google")),
     )

@@ -1,37 +1,34 @@
 """DCGAN. A. Radford, L. Metz, S. Chintala, Unsupervised Representation Learning with Deep Convolutional
 Generative Adversarial Networks, 2015, arXiv 1511.06434.
 
-The paper's nets are those of the authors' Theano code (5x5 kernels); their Torch code (4x4, half as wide)
-is the one that most others descend from. ``celeba`` and ``mnist`` follow the first, ``lsun-bedroom`` and the
-reduced settings the second.
+The paper's networks are those of the authors' Theano code (5x5 kernels); most other implementations descend from their
+Torch code (4x4 kernels, half the width). ``celeba`` and ``mnist`` follow the first, ``lsun-bedroom`` and the reduced
+settings the second.
 
 Differences from the paper:
 - Theano code: it has no running averages and no evaluation mode, and samples with the batch's statistics; we sample
   with running averages.
-- Theano code: each batch of reals serves one player alone, so that those of G's turns go unused. Ours
-  consumes images in D's turns only, and the budget is halved to the same number of steps. (With classes,
-  G's turn takes its classes from a batch of the data, and both turns consume.)
+- Theano code: each batch of reals serves one player only, so that those of G's turns are not used. Ours
+  consumes images in D's turns only, and the budget is halved for the same number of steps. (With classes,
+  G's turn takes its classes from a batch of the data, and both turns consume images.)
 - Torch code: G's step uses D's activations from before D's step with D's weights from after it; ours runs
-  D anew on the same fakes, as the PyTorch port does.
-- lsun-bedroom: the random crops of 64 pixels come from the image's middle square, 96 pixels wide; the authors' from
-  the whole image, 96 pixels at the shorter side.
+  D again on the same fakes, as the PyTorch port does.
+- lsun-bedroom: the random crops of 64 pixels come from the image's central square, 96 pixels wide; the authors' come
+  from the whole image, 96 pixels at the shorter side.
 - celeba: the authors' 350,000 face crops are not public; these are CelebA's images.
-- mnist: all 60,000 training images are used; the authors kept 10,000 for validation.
-- Reduced settings: what is sampled is an average of G's weights over time.
+- mnist: all 60,000 training images are used; the authors keep 10,000 for validation.
+- Reduced settings: samples come from EMA weights of G.
 """
 
 from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage
 from zoo.settings import setting
 
-
-def theano_game(**more) -> Spec:
-    """Batches alternate between the players, G first."""
-    prior = Spec("uniform", low=-1.0, high=1.0)
-    return Spec("adversarial", loss=Spec("non-saturating"), prior=prior, order="G-first", **more)
+PRIOR = Spec("uniform", low=-1.0, high=1.0)
+THEANO = Spec("adversarial", loss=Spec("non-saturating"), prior=PRIOR, order="G-first")  # players alternate, G first
 
 
 @setting("celeba")
-def celeba():
+def celeba() -> Recipe:
     "The paper's 64x64 faces: 5x5 kernels, width 128, 25 epochs."
     adam = Adam(lr=2e-4, betas=(0.5, 0.999), weight_decay=1e-5)
     return Recipe(
@@ -41,7 +38,7 @@ def celeba():
         },
         stages=(
             Stage(
-                game=theano_game(),
+                game=THEANO,
                 optimizers={"G": adam, "D": adam},
                 images=25 * 350_000 // 2,  # 25 epochs of the authors' faces, half of their batches for D
                 batch=128,
@@ -52,8 +49,8 @@ def celeba():
 
 
 @setting("mnist")
-def mnist():
-    "The authors' conditional MNIST nets: 100 epochs, then 100 at a falling rate."
+def mnist() -> Recipe:
+    "The authors' conditional MNIST networks: 100 epochs, then 100 at a falling learning rate."
     adam = Adam(lr=2e-4, betas=(0.5, 0.999), weight_decay=2.5e-5)
     epoch = 50_000  # the authors keep 10,000 of the 60,000 for validation
     return Recipe(
@@ -63,7 +60,7 @@ def mnist():
         },
         stages=(
             Stage(
-                game=theano_game(labels="real"),
+                game=THEANO.replace(labels="real"),
                 optimizers={"G": adam, "D": adam},
                 images=200 * epoch,
                 batch=128,
@@ -76,7 +73,7 @@ def mnist():
 
 
 def torch_code(images: int, resolution: int, width: int, data: Data, ema: dict[str, Ema]) -> Recipe:
-    """4x4 kernels, D then G on the same fakes."""
+    """4x4 kernels; D's step, then G's on the same fakes."""
     adam = Adam(lr=2e-4, betas=(0.5, 0.999))
     return Recipe(
         networks={
@@ -98,29 +95,29 @@ def torch_code(images: int, resolution: int, width: int, data: Data, ema: dict[s
 
 
 @setting("lsun-bedroom")
-def lsun():
+def lsun() -> Recipe:
     "The authors' Torch code on 64x64 bedrooms: 4x4 kernels, width 64, 25 epochs."
     return torch_code(25 * 3_033_042, 64, 64, Data(load=96, flip=True), {})  # loaded at 96, cropped to 64
 
 
 def small(batches: int, width: int) -> Recipe:
-    """32x32; what is sampled has a half-life of 300 batches."""
+    """32x32; G's EMA weights have a half-life of 300 batches."""
     return torch_code(batches * 64, 32, width, Data(pad=True), {"G": Ema(halflife=300 * 64, rampup=0.05)})
 
 
 @setting("fashion-mnist")
-def fashion_mnist():
+def fashion_mnist() -> Recipe:
     "32x32, width 32, 12,000 batches of 64."
     return small(12_000, 32)
 
 
 @setting("mnist", "small")
-def mnist_small():
+def mnist_small() -> Recipe:
     "32x32, width 32, 5,000 batches of 64."
     return small(5_000, 32)
 
 
 @setting("cifar10", "small")
-def cifar10_small():
+def cifar10_small() -> Recipe:
     "32x32, width 48, 8,000 batches of 64."
     return small(8_000, 48)

@@ -1,30 +1,36 @@
-"""Improved GAN. T. Salimans, I. Goodfellow, W. Zaremba, V. Cheung, A. Radford, X. Chen, Improved Techniques for Training GANs,
-2016, arXiv 1606.03498.
+"""Improved GAN. T. Salimans, I. Goodfellow, W. Zaremba, V. Cheung, A. Radford, X. Chen, Improved Techniques for
+Training GANs, 2016, arXiv 1606.03498.
 
-``mnist`` and ``cifar10`` are the semi-supervised settings of the authors' code, with feature matching; ``cifar10-minibatch`` is
-theirs for images, with minibatch discrimination and three steps of G for each of D. Other recipes may take the tricks: the
-penalties ``feature-matching`` and ``historical-averaging`` in the adversarial game and those made of it (auxiliary, energy, boundary,
-information, semi-supervised), the first where D has features of images alone; ``smooth=0.9`` where the loss is a cross-entropy; the
-network ``minibatch-discriminator`` around a D with features that takes no classes, in the same games; ``virtual-batch-norm`` around a
-G of z (and y) with batch norm, in any game. ``fashion-mnist`` has all but feature matching together, on DCGAN's networks.
+``mnist`` and ``cifar10`` are the semi-supervised settings of the authors' code, with feature matching;
+``cifar10-minibatch`` is their setting for image quality, with minibatch discrimination and three steps of G for each of
+D. ``fashion-mnist`` has all the tricks but feature matching together, on DCGAN's networks.
+
+Other recipes can use the tricks:
+
+- the penalties ``feature-matching`` (if D has features of images alone) and ``historical-averaging`` in the adversarial
+  game and in the games made of it (acgan, ebgan, began, infogan, improved-gan);
+- one-sided label smoothing, ``smooth=0.9``, in the cross-entropy losses;
+- the network ``minibatch-discriminator`` around a D with features and without classes, in the same games;
+- ``virtual-batch-norm`` around a G of z (and y) with batch norm, in any game.
 
 Differences from the paper:
-- Feature matching compares means over the features (squared differences for digits, absolute ones for images), as in the code;
-  the paper sums squares.
-- The scales of D's weights are first set on 500 unlabeled images, those of G's last layer on 500 draws of noise. The
+- Feature matching compares means over the features (squared differences for digits, absolute ones for images), as in
+  the code; the paper sums squares.
+- The data-dependent initialization of D uses 500 unlabeled images, that of G's last layer 500 draws of noise. The
   authors take a batch of 100 for G; for D, with CIFAR-10, 500 draws from the labeled images (with MNIST, as here,
   500 of all images).
-- Adam's constant stands beside the root, as everywhere here; the authors' 1e-8 stands inside it, so that ours is its root, 1e-4.
-  (With 1e-8 beside the root the digits' G went over to one image.)
-- D is tested with an average of its weights that begins at the weights; theirs begins at 0.
-- Their generators never leave training mode and always normalize with the batch's statistics; ours with running
-  averages where we sample.
-- cifar10-minibatch: its length is that of cifar10, which our sources do not say of it. It leaves no classifier behind: what its D says of
-  an image depends on those beside it.
+- Adam's epsilon is added to the root, as everywhere here; the authors add 1e-8 inside the root, so that ours is 1e-4.
+  (With 1e-8 added to the root, the digits' G collapsed to one image.)
+- The test uses EMA weights of D that start at the weights; theirs start at 0.
+- Their generators never leave training mode and always normalize with the batch's statistics; ours sample with running
+  averages.
+- cifar10-minibatch: it is as long as cifar10, since our sources do not state its length. It ships no classifier: the
+  logits of its D depend on the other images of the batch.
 - SVHN (as cifar10, with narrower networks) and ImageNet have no setting here.
-- Reduced settings: mnist-small has the full networks, 12,000 rounds, averages ten times as quick. mnist-supervised is the
-  same classifier on the same number of labels alone. fashion-mnist: the authors combine the tricks on ImageNet; historical
-  averaging has no code and no weight of theirs, 0.001 is ours; feature matching, which the paper has for classifiers, is not in it.
+- Reduced settings: mnist-small has the full networks, 12,000 rounds and EMA weights that move ten times as fast.
+  mnist-supervised is the same classifier on the same number of labels only. fashion-mnist: the authors combine the
+  tricks on ImageNet; they published no code and no weight for historical averaging, 0.001 is ours; feature matching,
+  which the paper uses for classifiers, is not part of it.
 """
 
 import math
@@ -47,7 +53,16 @@ def semi(
     range: tuple[float, float],
     schedules: tuple[Schedule, ...] = (),
 ) -> Recipe:
-    """D's classes from a few labels, G by feature matching alone; D's average moves by ``rate`` a round."""
+    """Semi-supervised training: D learns classes from a few labels, G by feature matching only.
+
+    Args:
+        networks: G and D.
+        labels: number of labeled images.
+        images, resolution, range, schedules: of the stage.
+        lr: of both players.
+        rate: by how much D's EMA weights move per round.
+        distance: of feature matching, "squared" or "absolute".
+    """
     adam = Adam(lr=lr, betas=(0.5, 0.999), eps=EPS)
     return Recipe(
         networks=networks,
@@ -73,7 +88,7 @@ def semi(
 
 
 def streams(labels: int) -> dict[str, Stream]:
-    """All images without labels, and some with."""
+    """All images without labels, and ``labels`` images with labels."""
     return {
         "data": Stream(keys={"x": "x"}),
         "labeled": Stream(keys={"x": "labeled", "y": "y"}, balanced=labels),
@@ -81,11 +96,12 @@ def streams(labels: int) -> dict[str, Stream]:
 
 
 def halflife(rate: float) -> float:
-    """Rounds after which an average that moves by ``rate`` a round has forgotten half."""
+    """The half-life, in rounds, of EMA weights that move by ``rate`` per round."""
     return math.log(0.5) / math.log(1 - rate)
 
 
 def digits(rounds: int, rate: float) -> Recipe:
+    """The fully connected networks; ``rate``: by how much D's EMA weights move per round."""
     networks = {
         "G": Spec("improved-gan-mlp-generator"),
         "D": Spec("improved-gan-mlp-discriminator", classes="data"),
@@ -94,20 +110,20 @@ def digits(rounds: int, rate: float) -> Recipe:
 
 
 @setting("mnist")
-def mnist():
+def mnist() -> Recipe:
     "The paper's semi-supervised digits: 100 labels, 300 epochs."
     return digits(300 * 600, 1e-4)
 
 
 @setting("mnist", "small")
-def mnist_small():
+def mnist_small() -> Recipe:
     "The paper's networks and 100 labels, 12,000 rounds."
     return digits(12_000, 1e-3)
 
 
 @setting("mnist", "supervised")
-def mnist_supervised():
-    "For comparison: the classifier of mnist-small on its 100 labels alone, 12,000 steps."
+def mnist_supervised() -> Recipe:
+    "For comparison: the classifier of mnist-small on its 100 labels only, 12,000 steps."
     return Recipe(
         networks={"C": Spec("improved-gan-mlp-discriminator", classes="data")},
         stages=(
@@ -128,7 +144,7 @@ RGB = (-127.5 / 128, 127.5 / 128)  # the authors' scale
 
 
 @setting("cifar10")
-def cifar10():
+def cifar10() -> Recipe:
     "The paper's semi-supervised CIFAR-10: 4,000 labels, feature matching, 1,200 epochs."
     epoch = 500 * ROUND  # 500 batches of D's, 500 of G's
     networks = {
@@ -140,7 +156,7 @@ def cifar10():
 
 
 @setting("cifar10", "minibatch")
-def cifar10_minibatch():
+def cifar10_minibatch() -> Recipe:
     "The paper's best images: minibatch discrimination with 4,000 labels, three steps of G a round."
     adam = Adam(lr=3e-4, betas=(0.5, 0.999), eps=EPS)
     epoch = 500 * 100
@@ -170,7 +186,7 @@ def cifar10_minibatch():
 
 
 @setting("fashion-mnist")
-def fashion_mnist():
+def fashion_mnist() -> Recipe:
     "The tricks together on DCGAN's networks at 32x32, width 32, without labels: 8,000 batches of 64."
     adam = Adam(lr=2e-4, betas=(0.5, 0.999))
     return Recipe(

@@ -1,22 +1,22 @@
 """Triple-GAN. C. Li, K. Xu, J. Zhu, B. Zhang, Triple Generative Adversarial Nets, 2017, arXiv 1703.02291.
 
-The setting is that of the authors' code for MNIST with 100 labels (x2y_yz2x_xy2p_ssl_mnist.py): C first learns alone for 30 epochs,
-then D, G and C in turn. D also takes unlabeled images with C's own classes for true pairs.
+The setting is that of the authors' code for MNIST with 100 labels (x2y_yz2x_xy2p_ssl_mnist.py): C first learns alone
+for 30 epochs, then D, G and C in turn. D also takes unlabeled images with C's predicted classes as true pairs.
 
 Differences from the paper:
 - Logarithms of probabilities come from logits.
-- C is tested with an average of its weights that begins at the weights; theirs begins at 0. It moves by .01 for each 100 unlabeled
-  images, so by .049 a batch of 500 in the first stage.
-- Their generator never leaves training mode and always normalizes with the batch's statistics; ours with running
-  averages where we sample.
-- The rate falls with every batch instead of every epoch.
-- SVHN and CIFAR-10 have no setting here (CIFAR-10's classifier wants whitened images).
-- Reduced settings: C at half of the width, 100 images a batch once G and D play; rates and the weight of G's images go over
-  4,000 batches as they do over the paper's 1,000 epochs. G at a fifth of the others' rate, and .2 of noise in D's hidden layers:
-  with the authors' figures G came to one image a class early and stayed there. What D and G's images teach C has the authors'
-  weights for SVHN, .01 and .03: with MNIST's 1 and .1 a C that is ahead of so young a D and G unlearns beside them.
-  In so few batches G comes to legible digits for most classes, but within a class they stay nearly alike.
-  mnist-supervised is the same classifier on as many labels alone, for as many steps.
+- The test uses EMA weights of C that start at the weights; theirs start at 0. They move by .01 for each 100 unlabeled
+  images, so by .049 per batch of 500 in the first stage.
+- Their generator never leaves training mode and always normalizes with the batch's statistics; ours samples with
+  running averages.
+- The learning rate falls with every batch instead of every epoch.
+- SVHN and CIFAR-10 have no setting here (CIFAR-10's classifier needs whitened images).
+- Reduced settings: C at half of the width, batches of 100 in the second stage; the schedules of learning rates and of
+  the weight of G's images take 4,000 batches instead of the paper's 1,000 epochs. A fifth of the others' learning rate
+  for G, and noise of .2 in D's hidden layers: with the authors' values G soon collapsed to one image per class. The
+  weights of D's and of G's part in C's loss are the authors' for SVHN, .01 and .03: with MNIST's 1 and .1, C got worse,
+  because D and G are still poor. In so few batches G's digits are legible for most classes, but nearly alike within a
+  class. mnist-supervised is the same classifier on the same number of labels only, for as many steps.
 """
 
 import math
@@ -25,11 +25,12 @@ from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage, Stream
 from zoo.settings import setting
 
 EPOCH = 60_000
-HALFLIFE = math.log(0.5) / math.log(1 - 0.01) * 100  # C's average moves by .01 a batch of 100
+HALFLIFE = math.log(0.5) / math.log(1 - 0.01) * 100  # C's EMA weights move by .01 per batch of 100
 
 
 def streams(own: int, clock: int) -> dict[str, Stream]:
-    """``clock`` unlabeled images for C; ``own`` unlabeled and one labeled one for D; 100 labeled ones for C."""
+    """``clock`` unlabeled images for C; ``own`` unlabeled images and one labeled image for D; 100 labeled images for
+    C."""
     return {
         "data": Stream(keys={"x": "x"}, batch=clock),
         "own": Stream(keys={"x": "own"}, batch=own),
@@ -39,6 +40,7 @@ def streams(own: int, clock: int) -> dict[str, Stream]:
 
 
 def labeled() -> Stream:
+    """The same 100 labeled images in every batch."""
     return Stream(keys={"x": "labeled", "y": "y"}, balanced=100, batch=100)
 
 
@@ -47,18 +49,28 @@ def recipe(
     batch: int,
     own: int,
     width: int,
-    rate: float = 1e-3,
+    lr_G: float = 1e-3,
     noise: tuple[float, float] = (0.3, 0.5),
     adversarial: float = 1.0,
     pseudo: float = 0.1,
 ) -> Recipe:
-    """C alone for 30 epochs, then ``images`` for all. ``batch``: G's images a step; ``rate``: G's; ``width``: of C; ``noise``: in D;
-    ``adversarial``, ``pseudo``: weights of C's loss by D and on G's images. After 300 of 1,000 epochs the latter begins, and rates
-    fall by half a per cent an epoch."""
-    later = 0.3 * images
-    rates = {"G": rate, "D": 1e-3, "C": 1e-3}
-    falls = [
-        Schedule(f"optimizers.{n}.lr", ((later, lr), (images, lr * 0.995**700)), "geometric") for n, lr in rates.items()
+    """30 epochs of C alone, then ``images`` for all three players.
+
+    After 300 of 1,000 epochs C's loss includes G's images, and learning rates fall by half a percent per epoch.
+
+    Args:
+        images: of the second stage.
+        batch: G's images per step.
+        own: D's unlabeled images per step.
+        width: of C.
+        lr_G: learning rate of G.
+        noise: standard deviations of the noise in D, on the pixels and in the hidden layers.
+        adversarial, pseudo: weights, in C's loss, of D's part and of G's images.
+    """
+    middle = 0.3 * images
+    lrs = {"G": lr_G, "D": 1e-3, "C": 1e-3}
+    schedules = [
+        Schedule(f"optimizers.{n}.lr", ((middle, lr), (images, lr * 0.995**700)), "geometric") for n, lr in lrs.items()
     ]
     return Recipe(
         networks={
@@ -86,12 +98,12 @@ def recipe(
                     balance=1e-3,
                     decay=1e-4,
                 ),
-                optimizers={n: Adam(lr=lr, betas=(0.5, 0.999)) for n, lr in rates.items()},
+                optimizers={n: Adam(lr=lr, betas=(0.5, 0.999)) for n, lr in lrs.items()},
                 images=images,
                 batch=batch,
                 resolution=28,
                 data=Data(range=(0.0, 1.0), streams=streams(own, 100)),
-                schedules=(Schedule("game.pseudo", ((0, 0.0), (later, pseudo)), "steps"), *falls),
+                schedules=(Schedule("game.pseudo", ((0, 0.0), (middle, pseudo)), "steps"), *schedules),
             ),
         ),
         ema={"C": Ema(halflife=HALFLIFE)},
@@ -99,20 +111,20 @@ def recipe(
 
 
 @setting("mnist")
-def mnist():
+def mnist() -> Recipe:
     "The paper's digits with 100 labels: 1,000 epochs."
     return recipe(1000 * EPOCH, 200, 400, 32)
 
 
 @setting("mnist", "small")
-def mnist_small():
+def mnist_small() -> Recipe:
     "C at half of the width: 3,600 batches of 500 alone and 4,000 of 100 of all three."
     return recipe(4_000 * 100, 100, 100, 16, 2e-4, (0.3, 0.2), 0.01, 0.03)
 
 
 @setting("mnist", "supervised")
-def mnist_supervised():
-    "For comparison: the classifier of mnist-small on its 100 labels alone, 7,600 steps."
+def mnist_supervised() -> Recipe:
+    "For comparison: the classifier of mnist-small on its 100 labels only, 7,600 steps."
     return Recipe(
         networks={"C": Spec("triplegan-classifier", classes="data", width=16)},
         stages=(

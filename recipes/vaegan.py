@@ -1,29 +1,30 @@
 """VAE/GAN. A. Larsen, S. Sonderby, H. Larochelle, O. Winther, Autoencoding beyond pixels using a learned similarity
-metric, 2015, arXiv 1512.09300. A variational autoencoder with a GAN's generator as decoder, compared in a hidden
-layer of the GAN's discriminator.
+metric, 2015, arXiv 1512.09300. A variational autoencoder whose decoder is a GAN's generator and whose reconstruction
+error is measured in a hidden layer of the GAN's discriminator.
 
-Settings are those of the authors' code. It shows D reconstructions nowhere, where the paper has them as a third term.
+The settings are those of the authors' code. Its D is not trained on reconstructions; the paper has them as a third
+term.
 
 Differences from the paper:
-- Losses are means over the batch where the code sums: rate, weights and decay are those of the sums, as far as
-  RMSProp tells.
+- Losses are means over the batch; the code's are sums. Learning rate, weights and decay are those for the sums, which
+  is equivalent except for RMSProp's epsilon.
 - Logarithms of probabilities come from logits; the code adds 1e-3 inside each.
-- Weight decay also reaches biases and norms' gains.
-- The rate falls in straight pieces between the code's values after each sixteenth of the run; there it falls after
-  each 250 batches.
-- celeba: images as the data set prepares them, mirrored one by one; the authors crop 148 pixels, blur, and enlarge
-  the set to 600,000 images by small translations, turns and changes of color.
-- fashion-mnist: 32x32, a quarter of the width, code of 16, weight 5e-5 (the code's default: D compares a quarter as
-  many features as on cifar10), and G's loss does not saturate: with the code's, samples that D saw through were noise and
-  stayed so. What is sampled is an average of G's and E's weights over time.
+- Weight decay includes biases and norms' gains.
+- The learning rate is piecewise linear between the code's values after each sixteenth of the run; the code's falls
+  after every 250 batches.
+- celeba: images as the data set prepares them, each mirrored at random; the authors crop 148 pixels, blur, and augment
+  the set to 600,000 images with small translations, rotations and changes of color.
+- fashion-mnist: 32x32, a quarter of the width, a code of 16, weight 5e-5 (the code's default: D compares a quarter as
+  many features as on cifar10), and the non-saturating loss for G: with the code's, G stopped at noise that D
+  recognized. Samples come from EMA weights of G and E.
 """
 
 from zoo.recipe import Data, Ema, Recipe, RMSProp, Schedule, Spec, Stage
 from zoo.settings import setting
 
 
-def fall(images: int, start: float) -> tuple[tuple[float, float], ...]:
-    """The code's schedule: start - (start - end) t^0.75 over the run, all divided by the batch of 64."""
+def lr_points(images: int, start: float) -> tuple[tuple[float, float], ...]:
+    """The points of the code's schedule: start - (start - end) t^0.75 over the run, divided by the batch of 64."""
     end = 1e-5
     return tuple((images * i / 16, (start - (start - end) * (i / 16) ** 0.75) / 64) for i in range(17))
 
@@ -33,15 +34,25 @@ def recipe(
     resolution: int,
     start: float,
     weight: float,
-    sizes: dict[str, dict],
+    networks: dict[str, Spec],
     data: Data,
     ema: dict[str, Ema] | None = None,
     loss: str = "minimax",
 ) -> Recipe:
-    """``batches`` of 64; ``sizes``: of the three networks."""
+    """The training of all settings.
+
+    Args:
+        batches: of 64 images.
+        resolution, data: of the stage.
+        start: first learning rate, for the sum over a batch.
+        weight: of the reconstruction in G's loss.
+        networks: E, G and D.
+        ema: by network.
+        loss: the adversarial loss.
+    """
     images = batches * 64
-    decay = 2 * 1e-5 / 64  # the library adds 2 x decay x weight to the gradient of the sum over 64 images
-    play = Stage(
+    decay = 2 * 1e-5 / 64  # the library adds 2 * decay * weight to the gradient of the sum over 64 images
+    stage = Stage(
         game=Spec(
             "vaegan",
             loss=Spec(loss, scale=0.5),
@@ -55,45 +66,40 @@ def recipe(
         batch=64,
         resolution=resolution,
         data=data,
-        schedules=(Schedule("optimizers.*.lr", fall(images, start)),),
+        schedules=(Schedule("optimizers.*.lr", lr_points(images, start)),),
     )
-    networks = {
-        "E": Spec("vaegan-encoder", **sizes["E"]),
-        "G": Spec("vaegan-decoder", **sizes["G"]),
-        "D": Spec("vaegan-discriminator", **sizes["D"]),
-    }
-    return Recipe(networks, (play,), ema=ema or {})
+    return Recipe(networks, (stage,), ema=ema or {})
 
 
 @setting("celeba")
-def celeba():
+def celeba() -> Recipe:
     "64x64 faces, code of 128: 250 times 250 batches of 64."
-    sizes = {
-        "E": {"latent": 128, "widths": (64, 128, 256), "hidden": 1024},
-        "G": {"latent": 128, "widths": (256, 256, 128, 32)},
-        "D": {"widths": (32, 128, 256, 256), "hidden": 512, "depth": 3},
+    networks = {
+        "E": Spec("vaegan-encoder", latent=128, widths=(64, 128, 256), hidden=1024),
+        "G": Spec("vaegan-decoder", latent=128, widths=(256, 256, 128, 32)),
+        "D": Spec("vaegan-discriminator", widths=(32, 128, 256, 256), hidden=512, depth=3),
     }
-    return recipe(250 * 250, 64, 0.025, 1e-6, sizes, Data(flip=True))
+    return recipe(250 * 250, 64, 0.025, 1e-6, networks, Data(flip=True))
 
 
 @setting("cifar10")
-def cifar10():
+def cifar10() -> Recipe:
     "32x32, code of 256: 200 times 250 batches of 64."
-    sizes = {
-        "E": {"latent": 256, "widths": (64, 128, 256), "hidden": 1024},
-        "G": {"latent": 256, "widths": (256, 192, 128, 32)},
-        "D": {"widths": (32, 128, 192, 256), "hidden": 512, "depth": 2},
+    networks = {
+        "E": Spec("vaegan-encoder", latent=256, widths=(64, 128, 256), hidden=1024),
+        "G": Spec("vaegan-decoder", latent=256, widths=(256, 192, 128, 32)),
+        "D": Spec("vaegan-discriminator", widths=(32, 128, 192, 256), hidden=512, depth=2),
     }
-    return recipe(200 * 250, 32, 0.025, 1e-5, sizes, Data())
+    return recipe(200 * 250, 32, 0.025, 1e-5, networks, Data())
 
 
 @setting("fashion-mnist")
-def fashion_mnist():
+def fashion_mnist() -> Recipe:
     "32x32, a quarter of the width, code of 16: 5,420 batches of 64."
-    sizes = {
-        "E": {"latent": 16, "widths": (16, 32, 64), "hidden": 256},
-        "G": {"latent": 16, "widths": (64, 48, 32, 8)},
-        "D": {"widths": (8, 32, 48, 64), "hidden": 128, "depth": 2},
+    networks = {
+        "E": Spec("vaegan-encoder", latent=16, widths=(16, 32, 64), hidden=256),
+        "G": Spec("vaegan-decoder", latent=16, widths=(64, 48, 32, 8)),
+        "D": Spec("vaegan-discriminator", widths=(8, 32, 48, 64), hidden=128, depth=2),
     }
-    average = Ema(halflife=200 * 64, rampup=0.05)
-    return recipe(5_420, 32, 0.025, 5e-5, sizes, Data(pad=True), {"G": average, "E": average}, "non-saturating")
+    ema = Ema(halflife=200 * 64, rampup=0.05)
+    return recipe(5_420, 32, 0.025, 5e-5, networks, Data(pad=True), {"G": ema, "E": ema}, "non-saturating")

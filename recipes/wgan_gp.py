@@ -1,19 +1,20 @@
 """WGAN-GP. I. Gulrajani, F. Ahmed, M. Arjovsky, V. Dumoulin, A. Courville, Improved Training of Wasserstein GANs, 2017,
 arXiv 1704.00028. One step of G, skipped in the first round, then five of the critic; penalty weight 10.
 
-Settings are those of the authors' scripts gan_cifar_resnet.py, gan_cifar.py, gan_mnist.py and gan_64x64.py.
+The settings are those of the authors' scripts gan_cifar_resnet.py, gan_cifar.py, gan_mnist.py and gan_64x64.py.
 
 Differences from the paper:
 - The authors' code never leaves training mode: it samples with the batch's statistics, we with batch norm's running
   averages.
 - cifar10: without classes; the script's supervised mode adds an auxiliary classifier, which is another paper's.
 - lsun-bedroom: the paper's bedrooms; the script reads 64x64 ImageNet.
-- mnist: all 60,000 training images are used; the authors kept 10,000 for validation.
-- cifar10-small: ResNets that are wide where images are small, batch 32, twice the rate, and instead of five critic steps one at
-  three times G's rate, as in M. Heusel et al., GANs Trained by a Two Time-Scale Update Rule, 2017, arXiv 1706.08500.
-- fashion-mnist, mnist-small: the MNIST networks at three eighths of the width, G with the batch norm that it has for CIFAR-10,
-  rates and critic steps as for cifar10-small.
-- Reduced settings: what is sampled is an average of G's weights over time.
+- mnist: all 60,000 training images are used; the authors keep 10,000 for validation.
+- cifar10-small: ResNets that are wide at low resolutions, batches of 32, twice the learning rate, and instead of five
+  critic steps one at three times G's learning rate, as in M. Heusel et al., GANs Trained by a Two Time-Scale Update
+  Rule, 2017, arXiv 1706.08500.
+- fashion-mnist, mnist-small: the MNIST networks at three eighths of the width, G with the batch norm that it has for
+  CIFAR-10, learning rates and critic steps as for cifar10-small.
+- Reduced settings: samples come from EMA weights of G.
 """
 
 from zoo.recipe import Adam, Data, Ema, Recipe, Rounds, Schedule, Spec, Stage
@@ -30,7 +31,16 @@ def stage(
     generator_batch: int | None = None,
     decay: bool = False,
 ) -> Stage:
-    """``steps`` of G, each beside ``critic`` steps of D; with ``decay`` both rates fall to 0."""
+    """The training of all settings.
+
+    Args:
+        steps: of G.
+        critic: steps of D for each of G.
+        batch, resolution, data: of the stage.
+        optimizers: of G and D.
+        generator_batch: samples in G's step, by default ``batch``.
+        decay: both learning rates fall linearly to 0.
+    """
     images = steps * critic * batch
     return Stage(
         game=Spec(
@@ -39,7 +49,7 @@ def stage(
             penalties=(Spec("gradient-penalty", weight=10.0),),
             order="G-first",
             n_critic=critic,
-            n_generator=Rounds(1, first=(1, 0)),  # the authors' G waits for the first critic
+            n_generator=Rounds(1, first=(1, 0)),  # no step of G in the first round, as in the authors' code
             generator_batch=generator_batch,
         ),
         optimizers=optimizers,
@@ -54,8 +64,8 @@ def stage(
 
 
 @setting("cifar10")
-def cifar10():
-    "The paper's ResNets: width 128, 100,000 generator steps at a rate that falls to 0."
+def cifar10() -> Recipe:
+    "The paper's ResNets: width 128, 100,000 generator steps at a learning rate that falls to 0."
     adam = Adam(lr=2e-4, betas=(0.0, 0.9))
     return Recipe(
         networks={
@@ -78,7 +88,7 @@ def cifar10():
 
 
 @setting("cifar10", "dcgan")
-def cifar10_dcgan():
+def cifar10_dcgan() -> Recipe:
     "The paper's DCGAN-like 5x5 networks: width 128, 200,000 generator steps."
     adam = Adam(lr=1e-4, betas=(0.5, 0.9))
     return Recipe(
@@ -91,7 +101,7 @@ def cifar10_dcgan():
 
 
 @setting("mnist")
-def mnist():
+def mnist() -> Recipe:
     "The authors' MNIST networks: width 64, 200,000 generator steps."
     adam = Adam(lr=1e-4, betas=(0.5, 0.9))
     return Recipe(
@@ -101,7 +111,7 @@ def mnist():
 
 
 @setting("lsun-bedroom")
-def lsun_bedroom():
+def lsun_bedroom() -> Recipe:
     "The paper's 64x64 ResNets, the critic with layer norm: width 64, 200,000 generator steps."
     adam = Adam(lr=1e-4, betas=(0.0, 0.9))
     return Recipe(
@@ -114,7 +124,7 @@ def lsun_bedroom():
 
 
 @setting("cifar10", "small")
-def cifar10_small():
+def cifar10_small() -> Recipe:
     "Narrower ResNets, one critic step for each of G's: 6,000 batches of 32."
     optimizers = {"G": Adam(lr=4e-4, betas=(0.0, 0.9)), "D": Adam(lr=1.2e-3, betas=(0.0, 0.9))}
     return Recipe(
@@ -138,12 +148,12 @@ def small() -> Recipe:
 
 
 @setting("fashion-mnist")
-def fashion_mnist():
+def fashion_mnist() -> Recipe:
     "The 5x5 networks at three eighths of the width, one critic step for each of G's: 13,150 batches of 50."
     return small()
 
 
 @setting("mnist", "small")
-def mnist_small():
+def mnist_small() -> Recipe:
     "The 5x5 networks at three eighths of the width, one critic step for each of G's: 13,150 batches of 50."
     return small()

@@ -1,9 +1,9 @@
-"""Losses, penalties and networks in every combination of two: the grid over the registries, in each game of G against D.
+"""Losses, penalties and networks in all pairs: a grid over the registries, for each game with a loss and penalties.
 
-Networks are those of the recipes, with few channels. In its game each set of them meets every loss and every penalty, in turns such
-that over the sets each penalty meets each loss; two small sets meet them all crosswise. A penalty that reads D's features is left
-out where D has none. Games that take a loss alone meet every loss with each of their sets, the boundary game, which has a loss of its
-own, every penalty.
+The networks are those of the recipes, with few channels. Each set of networks is tested, in its game, with every loss
+and every penalty; over the sets each penalty occurs with each loss; two small sets have all combinations. Penalties on
+D's features need a D with features. Games with a loss only are tested with every loss, BEGAN's game, which has its own
+loss, with every penalty.
 """
 
 import copy
@@ -29,20 +29,20 @@ from zoo.registry import LOSSES, NETWORKS, PENALTIES, Spec
 from zoo.seeds import seed_for
 
 BATCH = 4
-GAMES = ("adversarial", "auxiliary", "energy", "information", "semi-supervised")  # those that take a loss and penalties
-LOSS_ALONE = ("autoencoding", "coupled", "inference", "pyramid")
-LENT = ("vaegan", "triplegan")  # models of other games whose G and D play the plain one too
+GAMES = ("acgan", "adversarial", "ebgan", "improved-gan", "infogan")  # with a loss and penalties
+LOSS_ONLY = ("bigan", "cogan", "lapgan", "vaegan")
+PLAIN = ("vaegan", "triplegan")  # models whose G and D are also tested in the adversarial game
 
 Key = tuple[str, ...]  # a game and the names of its networks
 
-ELSEWHERE = {  # why a network is in no cell of the grid
-    "bigan-*": "D judges pairs of an image and a code: with every loss below",
-    "cogan-*": "G makes two images of one z, D judges two domains: with every loss below",
-    "laplacian-*": "a level's G starts from the coarser image: with every loss below",
-    "cyclegan-*": "translators start from images",
-    "patch-*": "of translators",
-    "*-encoder": "no G and no D",
-    "*classifier": "no G and no D",
+NOT_IN_THE_GRID = {  # networks and the reason
+    "bigan-*": "D takes pairs of an image and a code: tested with every loss below",
+    "cogan-*": "two domains: tested with every loss below",
+    "laplacian-*": "a level's G takes the coarser image: tested with every loss below",
+    "cyclegan-*": "translators take images",
+    "patch-*": "for translators",
+    "*-encoder": "neither a G nor a D",
+    "*classifier": "neither a G nor a D",
 }
 
 
@@ -51,36 +51,37 @@ def own(registry) -> list[str]:
 
 
 def sets() -> dict[Key, str]:
-    """For each set of networks of a game the recipe with the smallest images; a game's own D and G play the plain one too, where
-    they can."""
-    found: dict[Key, tuple[int, str]] = {}
+    """For each set of networks of a game the recipe with the smallest images. If D returns scores, its D and G are also
+    a set of the adversarial game; BEGAN's are a set of EBGAN's game."""
+    smallest: dict[Key, tuple[int, str]] = {}
     for name in NAMES:
-        made = settings.find(name)
-        stage = made.stages[-1]
+        recipe = settings.find(name)
+        stage = recipe.stages[-1]
         games = {stage.game.name} & set(GAMES)
-        if stage.game.name == "boundary":
-            games = {"energy"}
-        if games - {"energy"} or made.model in LENT:
+        if stage.game.name == "began":
+            games = {"ebgan"}
+        if games - {"ebgan"} or recipe.model in PLAIN:
             games.add("adversarial")
-        for game in games if {"G", "D"} <= set(made.networks) else ():
-            names = sorted(made.networks) if game == stage.game.name else ("D", "G")  # of LENT and of BEGAN only these
-            key = (game, *(made.networks[n].name for n in names))
-            found[key] = min(found.get(key, (10**9, "")), (stage.resolution, name))
-    return {key: name for key, (_, name) in sorted(found.items())}
+        for game in games if {"G", "D"} <= set(recipe.networks) else ():
+            names = sorted(recipe.networks) if game == stage.game.name else ("D", "G")
+            key = (game, *(recipe.networks[n].name for n in names))
+            smallest[key] = min(smallest.get(key, (10**9, "")), (stage.resolution, name))
+    return {key: name for key, (_, name) in sorted(smallest.items())}
 
 
 SETS = sets()
 
 
 @functools.cache
-def prepared(key: Key):
-    made = small(SETS[key], BATCH)
-    facts = facts_of(made.dataset)
-    made = resolve(made, facts)
-    networks = build_networks(made)
-    if key[0] != made.stages[-1].game.name:
+def small_set(key: Key):
+    """The small recipe of a set, its data set's facts and its networks."""
+    recipe = small(SETS[key], BATCH)
+    facts = facts_of(recipe.dataset)
+    recipe = resolve(recipe, facts)
+    networks = build_networks(recipe)
+    if key[0] != recipe.stages[-1].game.name:
         networks = {n: networks[n] for n in "GD"}
-    return made, facts, networks
+    return recipe, facts, networks
 
 
 def reads_features(penalty: str) -> bool:
@@ -88,23 +89,22 @@ def reads_features(penalty: str) -> bool:
 
 
 def fits(key: Key, penalty: str | None) -> bool:
-    return penalty is None or not reads_features(penalty) or hasattr(prepared(key)[2]["D"], "features")
+    return penalty is None or not reads_features(penalty) or hasattr(small_set(key)[2]["D"], "features")
 
 
 def cells() -> list[tuple[Key, Spec, Spec | None]]:
     losses, penalties = own(LOSSES), [None, *own(PENALTIES)]
-    made = []
+    result = []
     for k, key in enumerate(SETS):
         for i, loss in enumerate(losses):
-            crosswise = key[1:] in CROSSWISE
-            chosen = penalties if crosswise else [penalties[(i + k) % len(penalties)]]
-            made += [(key, Spec(loss), penalty and Spec(penalty)) for penalty in chosen if fits(key, penalty)]
-    return made
+            some = penalties if key[1:] in ALL_COMBINATIONS else [penalties[(i + k) % len(penalties)]]
+            result += [(key, Spec(loss), penalty and Spec(penalty)) for penalty in some if fits(key, penalty)]
+    return result
 
 
-CROSSWISE = [("mlp-discriminator", "mlp-generator"), ("sngan-cnn-discriminator", "sngan-cnn-generator")]
+ALL_COMBINATIONS = [("mlp-discriminator", "mlp-generator"), ("sngan-cnn-discriminator", "sngan-cnn-generator")]
 
-VARIANTS = [  # leaves away from their defaults
+VARIANTS = [  # losses and penalties with other arguments than the defaults
     *((Spec("f-divergence", divergence=d, generator=g), None) for d in DIVERGENCES for g in ("exact", "alternative")),
     (Spec("relativistic", average=False), None),
     (Spec("relativistic", base=Spec("least-squares", a=-1.0, b=1.0), scale=1.0), None),
@@ -117,7 +117,7 @@ VARIANTS = [  # leaves away from their defaults
 ]
 
 GRID = cells()
-GRID += [(("adversarial", *pair), loss, penalty) for pair in CROSSWISE for loss, penalty in VARIANTS]
+GRID += [(("adversarial", *pair), loss, penalty) for pair in ALL_COMBINATIONS for loss, penalty in VARIANTS]
 
 
 def label(value) -> str:
@@ -126,22 +126,22 @@ def label(value) -> str:
     return "+".join(value) if value else "none"
 
 
-def opened(key: Key, loss: Spec, penalty: Spec | None, **around: Spec) -> tuple[Learner, Stage]:
-    """``around``: what a network is replaced by."""
-    made, facts, networks = prepared(key)
-    given = made.stages[-1]
-    kept = ("prior", "labels", "distance") if key[0] == given.game.name else ()
+def learner_of(key: Key, loss: Spec, penalty: Spec | None, **wrappers: Spec) -> tuple[Learner, Stage]:
+    """A learner and its stage; ``wrappers``: specs that replace networks of the set."""
+    recipe, facts, networks = small_set(key)
+    original = recipe.stages[-1]
+    copied = ("prior", "labels", "distance") if key[0] == original.game.name else ()
     game = Spec(
         key[0],
         loss=loss,
         penalties=(penalty,) if penalty else (),
-        **{k: v for k, v in given.game.kwargs.items() if k in kept},
+        **{k: v for k, v in original.game.kwargs.items() if k in copied},
     )
     networks = copy.deepcopy(networks)
-    if around:
-        networks.update(build_networks(made.replace(networks=around)))
+    if wrappers:
+        networks.update(build_networks(recipe.replace(networks=wrappers)))
     adam = Adam(lr=1e-3, betas=(0.5, 0.9))
-    stage = Stage(game, dict.fromkeys(networks, adam), 1, BATCH, given.resolution, given.data)
+    stage = Stage(game, dict.fromkeys(networks, adam), 1, BATCH, original.resolution, original.data)
     return Learner(build_game(stage, networks, facts), stage), stage
 
 
@@ -157,81 +157,82 @@ def draw(learner: Learner, stage: Stage, facts, round: int) -> Batch:
     return batch
 
 
-def on_the_way(network: nn.Module, run, x: torch.Tensor) -> list[nn.Parameter]:
-    """The weights (not biases and gains) of the layers that what is differentiable in ``x`` passes."""
-    found, hooks = [], []
+def weights_between(network: nn.Module, run, x: torch.Tensor) -> list[nn.Parameter]:
+    """The weights (not biases and gains) of the layers whose input depends on ``x``."""
+    weights, hooks = [], []
 
-    def seen(module, inputs, output):
+    def record(module, inputs, output):
         if any(isinstance(i, torch.Tensor) and i.requires_grad for i in inputs):
-            found.extend(p for p in module.parameters(recurse=False) if p.dim() > 1)
+            weights.extend(p for p in module.parameters(recurse=False) if p.dim() > 1)
 
     for module in network.modules():
-        hooks.append(module.register_forward_hook(seen))
+        hooks.append(module.register_forward_hook(record))
     network.requires_grad_(False)
     run(x.detach().requires_grad_())
     network.requires_grad_(True)
     for hook in hooks:
         hook.remove()
-    return found
+    return weights
 
 
-def check_reach(learner: Learner, batch: Batch) -> None:
-    """The penalty's gradient comes to every weight of its player on the way from images (G: from noise) to score, and to no
-    weight of the other player."""
+def check_gradients(learner: Learner, batch: Batch) -> None:
+    """The penalty has a gradient in every weight of its player between images (G: noise) and score, and in no weight of
+    the other player."""
     (penalty,), game = learner.game.penalties, learner.game
     game.requires_grad_(True)
     fake = game.fakes(batch)
     if penalty.player == "D":
         batch["fake"] = fake.detach()
-        mine = on_the_way(game.D, lambda x: game.score(x, batch), batch["x"])
+        weights = weights_between(game.D, lambda x: game.score(x, batch), batch["x"])
     else:
-        told = {"y": batch["y_fake"]} if game.classes else {}
-        mine = on_the_way(game.G, lambda z: game.G(z, **told), batch["z"])
-        batch["fake"] = game.G(batch["z"], **told)
+        y = {"y": batch["y_fake"]} if game.classes else {}
+        weights = weights_between(game.G, lambda z: game.G(z, **y), batch["z"])
+        batch["fake"] = game.G(batch["z"], **y)
     value = penalty(game, batch)
     assert value.shape == () and value.dtype == torch.float32 and torch.isfinite(value)
     other = list((game.G if penalty.player == "D" else game.D).parameters())
-    gradients = torch.autograd.grad(value, mine + other, allow_unused=True)
-    assert mine
-    for g in gradients[: len(mine)]:
+    gradients = torch.autograd.grad(value, weights + other, allow_unused=True)
+    assert weights
+    for g in gradients[: len(weights)]:
         assert g is not None and g.isfinite().all() and g.any()
     if penalty.player == "D":
-        assert all(g is None for g in gradients[len(mine) :])
+        assert all(g is None for g in gradients[len(weights) :])
 
 
-def check_added(learner: Learner, stage: Stage, facts) -> None:
-    """What the turn lowers holds the penalty times its weight: so its player's gradients say, with the weight and without."""
+def check_sum(learner: Learner, stage: Stage, facts) -> None:
+    """The turn's loss includes the penalty times its weight: its player's gradients with weight and without differ by
+    the penalty's."""
     (penalty,), game = learner.game.penalties, learner.game
     turn = next(t for t in learner.turns if penalty.player in t.players)
-    mine = list(learner.players[penalty.player].values())
+    parameters = list(learner.players[penalty.player].values())
     state = copy.deepcopy(game.state_dict())
     values = []
-    hook = penalty.register_forward_hook(lambda module, given, value: values.append(value))
+    hook = penalty.register_forward_hook(lambda module, inputs, value: values.append(value))
 
     def gradients(weight: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of the turn's loss, and of the penalty that was asked in it."""
+        """The gradients of the turn's loss and of the penalty in it."""
         game.load_state_dict(state)
         penalty.weight.fill_(weight)
         value = turn.loss(draw(learner, stage, facts, 2))
         assert len(values) == 1
-        return flat(value, mine), flat(values.pop(), mine)
+        return flat_gradient(value, parameters), flat_gradient(values.pop(), parameters)
 
     game.requires_grad_(True)
-    without, alone = gradients(0.0)
-    assert alone.any()
-    weight = (without.norm() or 1.0) / alone.norm()  # so that neither drowns in the other's rounding
+    without, gradient = gradients(0.0)
+    assert gradient.any()
+    weight = (without.norm() or 1.0) / gradient.norm()  # equal norms, for accuracy
     with_it, _ = gradients(float(weight))
     hook.remove()
-    assert (with_it - without - weight * alone).norm() < 1e-3 * weight * alone.norm()
+    assert (with_it - without - weight * gradient).norm() < 1e-3 * weight * gradient.norm()
 
 
-def flat(value: torch.Tensor, parameters: list[nn.Parameter]) -> torch.Tensor:
-    found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
-    return torch.cat([g.flatten() for g in found])
+def flat_gradient(value: torch.Tensor, parameters: list[nn.Parameter]) -> torch.Tensor:
+    gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
+    return torch.cat([g.flatten() for g in gradients])
 
 
 def play_two_rounds(learner: Learner, stage: Stage, facts) -> None:
-    """Finite values, all players move."""
+    """All values are finite, and all players change."""
     before = {k: p.detach().clone() for k, p in learner.game.named_parameters()}
     with torch.no_grad():
         learner.game.prepare(draw(learner, stage, facts, 3))
@@ -249,120 +250,122 @@ def play_two_rounds(learner: Learner, stage: Stage, facts) -> None:
 
 @pytest.mark.parametrize("key, loss, penalty", GRID, ids=label)
 def test_two_rounds(key, loss, penalty):
-    """They play; then, as what starts as the identity has moved, and so has what is inside it: the penalty is part of the loss, and
-    its gradient reaches what it should."""
-    learner, stage = opened(key, loss, penalty)
-    facts = prepared(key)[1]
+    """Two rounds, after which layers that start as the identity have changed; then the penalty is part of the loss, and
+    it has its gradients."""
+    learner, stage = learner_of(key, loss, penalty)
+    facts = small_set(key)[1]
     play_two_rounds(learner, stage, facts)
     if penalty:
-        check_added(learner, stage, facts)
-        check_reach(learner, draw(learner, stage, facts, 2))
+        check_sum(learner, stage, facts)
+        check_gradients(learner, draw(learner, stage, facts, 2))
 
 
 # Networks around networks ---------------------------------------------------------------------------------------------
 
 
-def wrapped() -> list:
-    """Every G with batch norm inside virtual batch norm, every D with features of images alone before minibatch features."""
-    found = {}
+def wrapper_cases() -> list:
+    """Every G with batch norm in virtual batch norm, every D with features and without classes with minibatch
+    features."""
+    cases = {}
     for key in SETS:
-        made, _, networks = prepared(key)
+        recipe, facts, networks = small_set(key)
         G, D = networks["G"], networks["D"]
-        sizes = {"channels": prepared(key)[1].channels, "resolution": made.stages[-1].resolution}
+        sizes = {"channels": facts.channels, "resolution": recipe.stages[-1].resolution}
         if key[0] != "adversarial" or key[1:] == ("minibatch-discriminator", "virtual-batch-norm"):
             continue
         if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in G.modules()):
-            spec = Spec("virtual-batch-norm", network=made.networks["G"], reference=3, **sizes)
-            found[made.networks["G"].name] = (key, {"G": spec})
+            spec = Spec("virtual-batch-norm", network=recipe.networks["G"], reference=3, **sizes)
+            cases[recipe.networks["G"].name] = (key, {"G": spec})
         if hasattr(D, "features") and not getattr(D, "classes", 0) and not isinstance(D, Autoencoder):
-            spec = Spec("minibatch-discriminator", network=made.networks["D"], kernels=3, dims=2, **sizes)
-            found[made.networks["D"].name] = (key, {"D": spec})
-    return [pytest.param(*value, id=name) for name, value in found.items()]
+            spec = Spec("minibatch-discriminator", network=recipe.networks["D"], kernels=3, dims=2, **sizes)
+            cases[recipe.networks["D"].name] = (key, {"D": spec})
+    return [pytest.param(*value, id=name) for name, value in cases.items()]
 
 
-@pytest.mark.parametrize("key, around", wrapped())
-def test_wrapped(key, around):
-    learner, stage = opened(key, Spec("non-saturating"), None, **around)
-    play_two_rounds(learner, stage, prepared(key)[1])
+@pytest.mark.parametrize("key, wrappers", wrapper_cases())
+def test_wrappers(key, wrappers):
+    learner, stage = learner_of(key, Spec("non-saturating"), None, **wrappers)
+    play_two_rounds(learner, stage, small_set(key)[1])
 
 
 @pytest.mark.parametrize("penalty", own(PENALTIES))
-@pytest.mark.parametrize("key, around", wrapped())
-def test_wrapped_with_penalties(key, around, penalty):
-    learner, stage = opened(key, Spec("hinge"), Spec(penalty), **around)
+@pytest.mark.parametrize("key, wrappers", wrapper_cases())
+def test_wrappers_with_penalties(key, wrappers, penalty):
+    learner, stage = learner_of(key, Spec("hinge"), Spec(penalty), **wrappers)
     if not reads_features(penalty) or hasattr(learner.game.D, "features"):
-        play_two_rounds(learner, stage, prepared(key)[1])
-        check_reach(learner, draw(learner, stage, prepared(key)[1], 2))
+        play_two_rounds(learner, stage, small_set(key)[1])
+        check_gradients(learner, draw(learner, stage, small_set(key)[1], 2))
 
 
-# Games that take less -------------------------------------------------------------------------------------------------
+# Games with a loss or penalties only --------------------------------------------------------------------------------
 
 
-def apart() -> list:
-    """For each game of LOSS_ALONE, and the boundary game, a recipe with each set of networks, and all of its stages; what they take."""
-    found = {}
+def single_cases() -> list:
+    """For each game of LOSS_ONLY, and BEGAN's, a recipe of each set of networks, a stage, and a loss or a penalty."""
+    smallest = {}
     for name in NAMES:
         for i, stage in enumerate(settings.find(name).stages):
-            if stage.game.name in (*LOSS_ALONE, "boundary"):
+            if stage.game.name in (*LOSS_ONLY, "began"):
                 key = (stage.game.name, i, *(n.name for n in settings.find(name).networks.values()))
-                found[key] = min(found.get(key, (10**9, "")), (stage.resolution, name))
-    given = []
-    for (game, i, *_), (_, name) in found.items():
-        if game in LOSS_ALONE:
-            given += [(name, i, {"loss": Spec(loss)}) for loss in own(LOSSES)]
+                smallest[key] = min(smallest.get(key, (10**9, "")), (stage.resolution, name))
+    cases = []
+    for (game, i, *_), (_, name) in smallest.items():
+        if game in LOSS_ONLY:
+            cases += [(name, i, {"loss": Spec(loss)}) for loss in own(LOSSES)]
         else:
-            given += [(name, i, {"penalties": (Spec(p),)}) for p in own(PENALTIES)]
-    return given
+            cases += [(name, i, {"penalties": (Spec(p),)}) for p in own(PENALTIES)]
+    return cases
 
 
 @pytest.mark.parametrize(
-    "name, i, taken", apart(), ids=lambda v: "-".join(map(str, v)) if isinstance(v, dict) else None
+    "name, i, arguments", single_cases(), ids=lambda v: "-".join(map(str, v)) if isinstance(v, dict) else None
 )
-def test_games_that_take_less(name, i, taken):
-    made = small(name, BATCH)
-    facts = facts_of(made.dataset)
-    made = resolve(made, facts)
-    stage = made.stages[i]
-    stage = dataclasses.replace(stage, game=stage.game.replace(**taken))
-    learner = Learner(build_game(stage, build_networks(made), facts), stage)
+def test_games_with_a_loss_or_penalties_only(name, i, arguments):
+    recipe = small(name, BATCH)
+    facts = facts_of(recipe.dataset)
+    recipe = resolve(recipe, facts)
+    stage = recipe.stages[i]
+    stage = dataclasses.replace(stage, game=stage.game.replace(**arguments))
+    learner = Learner(build_game(stage, build_networks(recipe), facts), stage)
     play_two_rounds(learner, stage, facts)
-    if "penalties" in taken:
-        check_reach(learner, draw(learner, stage, facts, 2))
+    if "penalties" in arguments:
+        check_gradients(learner, draw(learner, stage, facts, 2))
 
 
 @pytest.mark.parametrize("name", ["bigan-mnist", "cogan-mnist", "vaegan-fashion-mnist"])
-def test_virtual_batch_norm_takes_the_prior_of_its_game(name):
-    """Its reference is noise of the prior, in every game."""
-    made = small(name, BATCH)
-    facts = facts_of(made.dataset)
-    made = resolve(made, facts)
+def test_reference_of_virtual_batch_norm_is_from_the_prior(name):
+    """In every game."""
+    recipe = small(name, BATCH)
+    facts = facts_of(recipe.dataset)
+    recipe = resolve(recipe, facts)
     G = Spec(
         "virtual-batch-norm",
-        network=made.networks["G"],
+        network=recipe.networks["G"],
         reference=5,
         channels=facts.channels,
-        resolution=made.stages[-1].resolution,
+        resolution=recipe.stages[-1].resolution,
     )
-    stage = made.stages[-1]
+    stage = recipe.stages[-1]
     stage = dataclasses.replace(stage, game=stage.game.replace(prior=Spec("uniform", low=2.0, high=3.0)))
-    networks = build_networks(made.replace(networks={**made.networks, "G": G}))
+    networks = build_networks(recipe.replace(networks={**recipe.networks, "G": G}))
     learner = Learner(build_game(stage, networks, facts), stage)
     play_two_rounds(learner, stage, facts)
     assert learner.game.G.reference.min() >= 2 and learner.game.G.reference.max() <= 3
 
 
-# What is in it --------------------------------------------------------------------------------------------------------
+# Completeness --------------------------------------------------------------------------------------------------------
 
 
-def test_the_grid_is_whole():
-    """Each network, loss and penalty is in it, or it is said why not; every penalty meets every loss."""
+def test_grid_is_complete():
+    """Every network, loss and penalty is in the grid, or in the list of exceptions; every penalty is tested with every
+    loss."""
     networks = {name for key, _, _ in GRID for name in key[1:]}
     missing = [n for n in own(NETWORKS) if n not in networks]
-    assert not [n for n in missing if not any(fnmatch.fnmatch(n, pattern) for pattern in ELSEWHERE)]
-    assert not [p for p in ELSEWHERE if not fnmatch.filter(missing, p)], "this is no longer needed"
+    assert not [n for n in missing if not any(fnmatch.fnmatch(n, pattern) for pattern in NOT_IN_THE_GRID)]
+    assert not [p for p in NOT_IN_THE_GRID if not fnmatch.filter(missing, p)], "exceptions without a network"
     assert {key[0] for key, _, _ in GRID} == set(GAMES)
-    seen = {(loss.name, penalty and penalty.name) for _, loss, penalty in GRID}
-    assert seen == {(loss, penalty) for loss in own(LOSSES) for penalty in (None, *own(PENALTIES))}
+    pairs = {(loss.name, penalty and penalty.name) for _, loss, penalty in GRID}
+    assert pairs == {(loss, penalty) for loss in own(LOSSES) for penalty in (None, *own(PENALTIES))}
     for key in SETS:
-        met = [(loss.name, penalty and penalty.name) for k, loss, penalty in GRID if k == key]
-        assert {p for _, p in met} == {p for p in (None, *own(PENALTIES)) if fits(key, p)}, key
+        penalties = {penalty and penalty.name for k, _, penalty in GRID if k == key}
+        assert penalties == {p for p in (None, *own(PENALTIES)) if fits(key, p)}, key

@@ -1,4 +1,4 @@
-"""Layers: folded resampling equals the two steps it replaces; spectral normalization keeps its promises everywhere."""
+"""Layers: folded resampling equals its two steps; spectral normalization in training, eval mode, copies and exports."""
 
 import copy
 
@@ -10,7 +10,7 @@ from zoo.networks.layers import BatchNorm2d, Conv2d, Embedding, Linear, Projecti
 
 
 def unfolded(conv, x):
-    """What a resampling convolution stands for."""
+    """The two steps that a resampling convolution folds into one."""
     w = conv.kernel()
     if conv.resample == "up":
         return F.conv2d(F.interpolate(x, scale_factor=2.0), w, conv.bias, padding=conv.padding)
@@ -70,23 +70,23 @@ def test_spectral_norm(k):
     first = layer.u.clone()
     for _ in range(200):
         layer(x)
-    assert not torch.equal(first, layer.u), "u moves in training"
+    assert not torch.equal(first, layer.u), "u changes in training"
     assert torch.linalg.matrix_norm(layer.kernel().flatten(1), 2).item() == pytest.approx(1, abs=1e-3)
-    # One iteration, written out, from the u that the layer holds.
+    # One iteration in plain operations, from the layer's u.
     W, u = layer.weight.detach().flatten(1), layer.u.clone()
     v = W.T @ u / ((W.T @ u).norm() + 1e-12)
     u = W @ v / ((W @ v).norm() + 1e-12)
     torch.testing.assert_close(layer.kernel().detach().flatten(1), W / (u @ W @ v))
     torch.testing.assert_close(layer.u, u)
-    # Eval: u stays.
+    # In eval mode u does not change.
     layer.eval()
-    held = layer.u.clone()
+    before = layer.u.clone()
     layer(x)
-    assert torch.equal(held, layer.u)
+    assert torch.equal(before, layer.u)
     assert "u" in layer.state_dict()
 
 
-def test_spectral_norm_does_not_see_the_scale():
+def test_spectral_norm_is_invariant_to_the_scale():
     torch.manual_seed(2)
     layer = Conv2d(3, 5, sn=True, bias=False).double()
     x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
@@ -99,7 +99,7 @@ def test_spectral_norm_does_not_see_the_scale():
     torch.testing.assert_close(layer(x), out)
 
 
-def test_spectral_norm_lets_gradients_through_sigma():
+def test_gradient_through_the_spectral_norm():
     torch.manual_seed(3)
     w = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     _, _, Vh = torch.linalg.svd(w.detach())
@@ -110,8 +110,8 @@ def test_spectral_norm_lets_gradients_through_sigma():
     torch.testing.assert_close(mine, true)
 
 
-def test_spectral_norm_travels():
-    """Deep copies are their own, meta holds shapes, func.grad works in training, exports take eval mode."""
+def test_spectral_norm_in_copies_transforms_and_exports():
+    """Deep copies have their own u; meta tensors, torch.func.grad in training and export in eval mode work."""
     net = torch.nn.Sequential(Conv2d(3, 8, sn=True), torch.nn.ReLU(), Conv2d(8, 8, resample="down", sn=True))
     x = torch.randn(2, 3, 8, 8)
     twin = copy.deepcopy(net)
@@ -147,7 +147,7 @@ def test_class_conditional_norm_starts_at_identity():
     changed = conditional(x, y)
     torch.testing.assert_close(changed[1], 2 * plain(x)[1] - 1)
     torch.testing.assert_close(changed[0], plain(x)[0])
-    with pytest.raises(ValueError, match="give y"):
+    with pytest.raises(ValueError, match="y=None: must be"):
         conditional(x)
 
 
@@ -160,5 +160,5 @@ def test_projection_head():
 
 
 def test_attention_needs_channels():
-    with pytest.raises(ValueError, match="at least 8 channels, not 4"):
+    with pytest.raises(ValueError, match="at least 8 channels, got 4"):
         SelfAttention(4)

@@ -1,8 +1,8 @@
-"""Adversarial losses: pairs of functions of D's raw scores, for what D lowers and what G lowers.
+"""Adversarial losses: pairs of functions of D's raw scores, D's loss and G's loss.
 
-A score is high where D takes an image for real; a game whose D gives energies hands their negatives on.
-Scores may have any shape (patch discriminators give maps); every loss is a mean over all of them, in float32.
-A new loss is one function here (or in another distribution's ``zoo.losses`` entry point) and a recipe.
+A high score means real; a game whose D returns energies passes their negatives. Scores may have any shape (patch
+discriminators return maps); every loss is a mean over all of them, in float32. A new loss is one function here (or in
+another distribution's ``zoo.losses`` entry point) and a recipe.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from zoo.registry import LOSSES, Spec
 
 
 class Pair(NamedTuple):
-    """``d(real, fake)`` is what D lowers; ``g(real, fake)`` is what G lowers (``real`` is None unless ``relative``).
+    """``d(real, fake)`` is D's loss, ``g(real, fake)`` is G's, of the scores of real and fake images; ``real`` may be
+    None in G's loss unless ``relative``.
 
-    ``relative``: G's loss compares with the scores of reals, so its turn needs real data."""
+    ``relative``: G's loss depends on the scores of reals, so its turn needs real data.
+    """
 
     d: Callable[[Tensor, Tensor], Tensor]
     g: Callable[[Tensor | None, Tensor], Tensor]
@@ -31,17 +33,19 @@ class Pair(NamedTuple):
 
 @LOSSES.register("minimax")
 def minimax(smooth: float = 1.0, scale: float = 1.0) -> Pair:
-    """The game of Goodfellow et al. 2014, eq. 1, with l = D's logit: D lowers -E log D(x) - E log(1 - D(G(z))), G lowers
-    E log(1 - D(G(z))), which saturates where D is sure.
+    """Goodfellow et al. 2014, eq. 1; the scores are D's logits: D minimizes -E log D(x) - E log(1 - D(G(z))), G
+    minimizes E log(1 - D(G(z))), which saturates if D is confident.
 
-    ``smooth``: D's target for reals (one-sided label smoothing, Salimans et al. 2016, 3.4). ``scale``: factor on D's loss.
+    ``smooth``: D's target for reals (one-sided label smoothing, Salimans et al. 2016, 3.4). ``scale``: factor of D's
+    loss.
     """
     return Pair(_cross_entropy(smooth, scale), lambda real, fake: -softplus(fake.float()).mean())
 
 
 @LOSSES.register("non-saturating")
 def non_saturating(smooth: float = 1.0, scale: float = 1.0) -> Pair:
-    """As minimax for D; G lowers -E log D(G(z)) (Goodfellow et al. 2014, section 3, end). Arguments as ``minimax``."""
+    """As minimax for D; G minimizes -E log D(G(z)) (Goodfellow et al. 2014, section 3, end). Arguments as
+    ``minimax``."""
     return Pair(_cross_entropy(smooth, scale), lambda real, fake: softplus(-fake.float()).mean())
 
 
@@ -49,18 +53,18 @@ def _cross_entropy(smooth: float, scale: float) -> Callable[[Tensor, Tensor], Te
     def d(real: Tensor, fake: Tensor) -> Tensor:
         # -(s log D + (1 - s) log(1 - D)) = softplus(-l) + (1 - s) l
         real, fake = real.float(), fake.float()
-        on_real = softplus(-real).mean()
+        loss_real = softplus(-real).mean()
         if smooth != 1.0:
-            on_real = on_real + (1.0 - smooth) * real.mean()
-        return scale * (on_real + softplus(fake).mean())
+            loss_real = loss_real + (1.0 - smooth) * real.mean()
+        return scale * (loss_real + softplus(fake).mean())
 
     return d
 
 
 @LOSSES.register("least-squares")
 def least_squares(a: float = 0.0, b: float = 1.0, c: float = 1.0) -> Pair:
-    """Mao et al. 2017, eq. 2: D lowers 1/2 E (D(x) - b)^2 + 1/2 E (D(G(z)) - a)^2, G lowers 1/2 E (D(G(z)) - c)^2.
-    The Pearson chi^2 form is a = -1, b = 1, c = 0."""
+    """Mao et al. 2017, eq. 2: D minimizes 1/2 E (D(x) - b)^2 + 1/2 E (D(G(z)) - a)^2, G minimizes 1/2 E (D(G(z)) -
+    c)^2. The Pearson chi^2 form is a = -1, b = 1, c = 0."""
     return Pair(
         lambda real, fake: 0.5 * (real.float() - b).square().mean() + 0.5 * (fake.float() - a).square().mean(),
         lambda real, fake: 0.5 * (fake.float() - c).square().mean(),
@@ -69,7 +73,8 @@ def least_squares(a: float = 0.0, b: float = 1.0, c: float = 1.0) -> Pair:
 
 @LOSSES.register("wasserstein")
 def wasserstein() -> Pair:
-    """Arjovsky et al. 2017, algorithm 1, with the paper's sign: D lowers E f(G(z)) - E f(x), G lowers -E f(G(z))."""
+    """Arjovsky et al. 2017, algorithm 1, with the paper's sign: D minimizes E f(G(z)) - E f(x), G minimizes
+    -E f(G(z))."""
     return Pair(
         lambda real, fake: fake.float().mean() - real.float().mean(),
         lambda real, fake: -fake.float().mean(),
@@ -78,8 +83,8 @@ def wasserstein() -> Pair:
 
 @LOSSES.register("margin")
 def margin(margin: float = 10.0) -> Pair:
-    """Zhao et al. 2016, eq. 1 and 2, with the energy D(x) = -score, which is never negative there: D lowers
-    E D(x) + E max(0, margin - D(G(z))), G lowers E D(G(z))."""
+    """Zhao et al. 2016, eq. 1 and 2, with the energy D(x) = -score, which must not be negative: D minimizes
+    E D(x) + E max(0, margin - D(G(z))), G minimizes E D(G(z))."""
     return Pair(
         lambda real, fake: relu(margin + fake.float()).mean() - real.float().mean(),
         lambda real, fake: -fake.float().mean(),
@@ -88,7 +93,8 @@ def margin(margin: float = 10.0) -> Pair:
 
 @LOSSES.register("hinge")
 def hinge() -> Pair:
-    """Miyato et al. 2018, eq. 16 and 17: D lowers E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))), G lowers -E D(G(z))."""
+    """Miyato et al. 2018, eq. 16 and 17: D minimizes E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))), G minimizes
+    -E D(G(z))."""
     return Pair(
         lambda real, fake: relu(1.0 - real.float()).mean() + relu(1.0 + fake.float()).mean(),
         lambda real, fake: -fake.float().mean(),
@@ -97,38 +103,47 @@ def hinge() -> Pair:
 
 @LOSSES.register("relativistic")
 def relativistic(base: Spec = Spec("non-saturating"), average: bool = True, scale: float = 0.5) -> Pair:
-    """Jolicoeur-Martineau 2018: D tells how much more real a real image looks than fakes do, and G's loss is D's with the roles
-    exchanged. Where ``base`` lowers d(real, fake), D lowers scale * d(C(x) - C(G(z)), C(G(z)) - C(x)).
+    """Jolicoeur-Martineau 2018: D estimates how much more realistic real images are than fakes; G's loss is D's with
+    real and fake exchanged. With the d of ``base``, D minimizes scale * d(C(x) - C(G(z)), C(G(z)) - C(x)).
 
-    ``average``: what is subtracted is the mean score of the other kind (section 4.2, RaGAN), or, where False, the score of the same
-    rank in the batch (section 4.1, RGAN; for a symmetric ``base``). ``scale``: the authors' code halves the sum.
-    RSGAN: ``average=False``. RaSGAN: as it stands. RaHingeGAN: ``base=Spec("hinge")``. RaLSGAN:
-    ``base=Spec("least-squares", a=-1.0, b=1.0), scale=1.0``, whose base is halved already. ValueError from losses that are
-    relative to reals themselves, and where pairs are to be made of unequal numbers.
+    RSGAN: ``average=False``. RaSGAN: the defaults. RaHingeGAN: ``base=Spec("hinge")``. RaLSGAN:
+    ``base=Spec("least-squares", a=-1.0, b=1.0), scale=1.0``, since that base includes the factor 1/2.
+
+    Args:
+        base: the loss whose d is used. Raises ValueError if it is itself relative.
+        average: subtract the mean score of the other kind (section 4.2, RaGAN), or, if False, the score at the same
+            index in the batch (section 4.1, RGAN; for a symmetric ``base``). Then the loss raises ValueError unless
+            there are as many fakes as reals.
+        scale: factor of both losses; the authors' code halves the sum.
     """
-    pair = LOSSES.build(base)
+    pair: Pair = LOSSES.build(base)
     if pair.relative:
-        raise ValueError(f"loss.base='{base.name}': is relative already; take one that is not")
+        raise ValueError(f"loss.base='{base.name}': must be a loss that is not relative itself")
 
     def d(real: Tensor, fake: Tensor) -> Tensor:
         real, fake = real.float(), fake.float()
         if average:
-            of_real, of_fake = parallel.mean_with_gradient(real.mean()), parallel.mean_with_gradient(fake.mean())
+            c_real, c_fake = parallel.mean_with_gradient(real.mean()), parallel.mean_with_gradient(fake.mean())
         elif real.shape == fake.shape:
-            of_real, of_fake = real, fake
+            c_real, c_fake = real, fake
         else:
-            raise ValueError(f"loss.average=False: pairs need as many fakes as reals, not {len(fake)} and {len(real)}")
-        return scale * pair.d(real - of_fake, fake - of_real)
+            raise ValueError(f"loss.average=False: must be as many fakes as reals, got {len(fake)} and {len(real)}")
+        return scale * pair.d(real - c_fake, fake - c_real)
 
-    return Pair(d, lambda real, fake: d(fake, real), relative=True)
+    def g(real: Tensor | None, fake: Tensor) -> Tensor:
+        assert real is not None
+        return d(fake, real)
+
+    return Pair(d, g, relative=True)
 
 
 class Divergence(NamedTuple):
-    """An f-divergence D_f(P||Q) = E_Q f(p/q), and what its variational bound is made of; functions elementwise.
+    """An f-divergence D_f(P||Q) = E_Q f(p/q) and the parts of its variational bound; the functions are elementwise.
 
-    ``f(u)`` is convex, with f(1) = 0 (save GAN's). ``output(v)`` takes any real number, increasing, into the domain of the
-    ``conjugate`` f*(t) = sup_u (u t - f(u)). ``composed(v)`` is f*(output(v)) in a form that does not overflow early. The bound
-    E_P output(V) - E_Q composed(V) is D_f where output(V) = f'(p/q)."""
+    ``f(u)`` is convex, with f(1) = 0 (except GAN's). ``output(v)`` is increasing and maps any real number into the
+    domain of the ``conjugate`` f*(t) = sup_u (u t - f(u)). ``composed(v)`` is f*(output(v)) in a form that avoids
+    overflow. The bound E_P output(V) - E_Q composed(V) equals D_f if output(V) = f'(p/q).
+    """
 
     f: Callable[[Tensor], Tensor]
     output: Callable[[Tensor], Tensor]
@@ -141,8 +156,8 @@ def _identity(v: Tensor) -> Tensor:
 
 
 def _conjugate_of_jeffrey(t: Tensor) -> Tensor:
-    """f*(t) = u - 1 + log u where f'(u) = log u + 1 - 1/u = t. With s = -log u that is e^s + s = 1 - t, so that e^s is Lambert's
-    W(e^(1 - t)). The last of Newton's steps carries the gradient (first derivatives only)."""
+    """f*(t) = u - 1 + log u for the u with f'(u) = log u + 1 - 1/u = t. With s = -log u that is e^s + s = 1 - t, so
+    that e^s is Lambert's W(e^(1 - t)). The gradient is that of the last Newton step (first derivatives only)."""
     a = 1.0 - t
     with torch.no_grad():
         s = torch.where(a > 1.0, a.clamp(min=1.0).log(), a)  # right of the root of an increasing, convex function
@@ -187,17 +202,19 @@ DIVERGENCES = {
 
 @LOSSES.register("f-divergence")
 def f_divergence(divergence: str = "gan", generator: str = "exact") -> Pair:
-    """Nowozin et al. 2016, eq. 6: with F = E g_f(V(x)) - E f*(g_f(V(G(z)))), a lower bound of the divergence of data and model,
-    D (the variational function V) lowers -F; G lowers F (``generator="exact"``) or, as their section 3.2 proposes,
-    -E g_f(V(G(z))) (``"alternative"``). ``divergence``: a name in ``DIVERGENCES``. ValueError for others.
+    """Nowozin et al. 2016, eq. 6: with F = E g_f(V(x)) - E f*(g_f(V(G(z)))), a lower bound of the divergence between
+    data and model, D (the variational function V) minimizes -F; G minimizes F (``generator="exact"``) or, as their
+    section 3.2 proposes, -E g_f(V(G(z))) (``"alternative"``).
+
+    ``divergence``: a name in ``DIVERGENCES``. Raises ValueError for other names.
     """
     if divergence not in DIVERGENCES:
         raise ValueError(f"divergence='{divergence}': must be one of {', '.join(DIVERGENCES)}")
     if generator not in ("exact", "alternative"):
         raise ValueError(f"generator='{generator}': must be exact or alternative")
     _, output, _, composed = DIVERGENCES[divergence]
-    by = composed if generator == "exact" else output
+    g = composed if generator == "exact" else output
     return Pair(
         lambda real, fake: composed(fake.float()).mean() - output(real.float()).mean(),
-        lambda real, fake: -by(fake.float()).mean(),
+        lambda real, fake: -g(fake.float()).mean(),
     )

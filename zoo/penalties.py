@@ -1,8 +1,8 @@
-"""Penalties: child modules of a game, called with the game and the batch, each a scalar in float32.
+"""Penalties: child modules of a game, functions of the game and the batch that return a scalar in float32.
 
-A penalty names the ``player`` whose loss it joins and keeps its ``weight`` in a buffer, so that a schedule can change it
-(``game.penalties.0.weight``) and a checkpoint carries it. The game has left the fakes of the turn in ``batch["fake"]``.
-Gradients of D in its input are taken with ``torch.func.grad``, which torch.compile can trace.
+A penalty names the ``player`` to whose loss it is added. Its ``weight`` is a buffer, so that a schedule can change it
+(``game.penalties.0.weight``) and checkpoints include it. ``batch["fake"]`` has the fakes of the turn. Gradients of D
+with respect to its input use ``torch.func.grad``, which torch.compile can trace.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ from zoo.registry import PENALTIES
 
 
 class Penalty(nn.Module):
-    """``weight * penalty(game, batch)`` is added to the loss of ``player``. ``every``: see the game's turns. ``reals``:
-    whether G's turn has to draw real images for it: None, the ``"last"`` ones or ``"fresh"`` ones."""
+    """The game adds ``weight * penalty(game, batch)`` to the loss of ``player``.
+
+    ``every``: only in each so many-th round (lazy regularization; see the game's turns). ``reals``: the real images
+    that it needs in G's turn: None, the ``"last"`` ones of D's turn or ``"fresh"`` ones.
+    """
 
     player: str = "D"
     weight: Tensor
@@ -38,26 +41,29 @@ class Penalty(nn.Module):
 
 
 def input_gradient(game: Game, x: Tensor, batch: Batch) -> Tensor:
-    """dD(x)/dx for each sample, [N, ...], float32, with a graph to D's weights. (Of a D with batch norm it is that of the sum of
-    all scores; its running averages do not see these points.)"""
-    with untracked(game):
+    """dD(x)/dx for each sample, [N, ...], float32, with a graph to D's weights.
+
+    If D has batch norm, it is the gradient of the sum of all scores; the running averages are not updated.
+    """
+    with keep_running_averages(game):
         return torch.func.grad(lambda v: game.score(v, batch).float().sum())(x.detach()).float()
 
 
 def features(game: Game, x: Tensor) -> Tensor:
-    """D's last hidden layer of images. ValueError where D has none of images alone, such as one that is told the class there."""
-    if not hasattr(game.D, "features"):
-        raise ValueError(
-            f"game.penalties: this one needs D's features, and {type(game.D).__name__} has none; take another D"
-        )
-    return game.D.features(x)
+    """The last hidden layer of D, of images. Raises ValueError if D has no ``features`` of images alone."""
+    D = game.get_submodule("D")
+    compute = getattr(D, "features", None)
+    if compute is None:
+        raise ValueError(f"game.penalties: must be penalties without D's features, since {type(D).__name__} has none")
+    return compute(x)
 
 
 @contextlib.contextmanager
-def untracked(network: nn.Module) -> Iterator[None]:
-    """Inside, batch norms in training mode leave their running averages alone, which a transform could not change."""
-    across = nn.modules.batchnorm._BatchNorm
-    norms = [m for m in network.modules() if isinstance(m, across) and m.training and m.track_running_stats]
+def keep_running_averages(network: nn.Module) -> Iterator[None]:
+    """Inside, batch norms in training mode do not update their running averages, which torch.func's transforms
+    refuse."""
+    batch_norm = nn.modules.batchnorm._BatchNorm
+    norms = [m for m in network.modules() if isinstance(m, batch_norm) and m.training and m.track_running_stats]
     for m in norms:
         m.track_running_stats = False
     try:
@@ -68,14 +74,14 @@ def untracked(network: nn.Module) -> Iterator[None]:
 
 
 def norms(gradient: Tensor) -> Tensor:
-    """The 2-norm of each sample, [N]. Its derivative at 0 is 0 (the root of a sum of squares would give NaN)."""
+    """The 2-norm of each sample, [N]. Its derivative at 0 is 0 (that of the root of a sum of squares is NaN)."""
     return torch.linalg.vector_norm(gradient.flatten(1), dim=1)
 
 
 @PENALTIES.register("gradient-penalty")
 class GradientPenalty(Penalty):
-    """Gulrajani et al. 2017, eq. 3: E (||grad D(u)|| - 1)^2 on the lines u = x + alpha (fake - x), with one alpha ~ U(0, 1)
-    for each sample, two-sided. Takes as many fakes as there are reals."""
+    """Gulrajani et al. 2017, eq. 3: E (||grad D(u)|| - 1)^2 at u = x + alpha (fake - x), with one alpha ~ U(0, 1) per
+    sample; two-sided. It needs as many fakes as reals."""
 
     def __init__(self, weight: float = 10.0, every: int = 1):
         super().__init__(weight, every)
@@ -88,10 +94,11 @@ class GradientPenalty(Penalty):
 
 @PENALTIES.register("pulling-away")
 class PullingAway(Penalty):
-    """Zhao et al. 2016, section 2.4: the mean over pairs i != j of fakes of the squared cosine between their features in D
-    (``D.features``; an autoencoder's are its codes). In [0, 1], in G's loss alone: it keeps the fakes apart.
+    """Zhao et al. 2016, section 2.4: the mean over pairs i != j of fakes of the squared cosine between their features
+    in D (``D.features``; those of an autoencoder are its codes). In [0, 1]; a term of G's loss, for diversity.
 
-    With several processes the pairs are those inside each one's share of the batch."""
+    With several processes the pairs are those within each process's samples.
+    """
 
     player = "G"
 
@@ -99,23 +106,27 @@ class PullingAway(Penalty):
         super().__init__(weight)
 
     def forward(self, game: Game, batch: Batch) -> Tensor:
-        # An energy's pass has made them already.
-        of_fakes = batch.pop("features") if "features" in batch else features(game, batch["fake"])
-        unit = normalize(of_fakes.float().flatten(1), dim=1)  # a code of zeros is orthogonal to all
+        # EBGAN's game leaves the features that its energies need anyway.
+        codes = batch.pop("features") if "features" in batch else features(game, batch["fake"])
+        unit = normalize(codes.float().flatten(1), dim=1)  # a code of zeros is orthogonal to all
         n = len(unit)
         cosines = (unit @ unit.T).square()
         return (cosines.sum() - cosines.diagonal().sum()) / max(n * (n - 1), 1)
 
 
 @PENALTIES.register("dragan")
-class Dragan(Penalty):
-    """Kodali et al. 2017: E (||grad D(u)|| - 1)^2 at points u near the reals alone, with any number of fakes.
+class DRAGAN(Penalty):
+    """Kodali et al. 2017: E (||grad D(u)|| - 1)^2 at points u near the reals; it does not use the fakes.
 
-    ``noise``: how far u lies from x. ``"normal"`` is the paper's own form, u = x + N(0, size^2 I) (its c is ``size`` squared).
-    ``"uniform"`` is that of the authors' code, the commonly used one: u = x + alpha size s v, with s the deviation of all the
-    batch's values as one number, v ~ U(0, 1) for each value and one alpha ~ U(0, 1) for each sample; it only brightens.
-    ``size``: of the neighborhood, in s for ``"uniform"`` (0.5 where it is left out), and in the images' units for ``"normal"``, which
-    has to name one. ValueError for other noise.
+    Raises ValueError for other values of ``noise``, and for "normal" without a ``size``.
+
+    Args:
+        weight, every: see :class:`Penalty`.
+        noise: ``"normal"`` is the paper's, u = x + N(0, size^2 I) (its c is ``size`` squared). ``"uniform"`` is that of
+            the authors' code, which is commonly used: u = x + alpha size s v, with s the standard deviation of all
+            values of the batch, v ~ U(0, 1) per value and one alpha ~ U(0, 1) per sample; it only increases values.
+        size: of the neighborhood: in units of s for ``"uniform"`` (by default 0.5), in the images' units for
+            ``"normal"``.
     """
 
     def __init__(self, weight: float = 10.0, every: int = 1, noise: str = "uniform", size: float | None = None):
@@ -124,7 +135,7 @@ class Dragan(Penalty):
             raise ValueError(f"noise='{noise}': must be uniform (the authors' code) or normal (the paper)")
         if noise == "normal" and size is None:
             raise ValueError(
-                "dragan: noise='normal' needs a size, the deviation in the images' units, such as size=0.1"
+                "size=None: must be a standard deviation in the images' units, such as 0.1, for noise='normal'"
             )
         self.noise, self.size = noise, 0.5 if size is None else size
 
@@ -142,7 +153,7 @@ class Dragan(Penalty):
 
 @PENALTIES.register("r1")
 class R1(Penalty):
-    """Mescheder et al. 2018, eq. 9: 1/2 E ||grad D(x)||^2 on the reals."""
+    """Mescheder et al. 2018, eq. 9: 1/2 E ||grad D(x)||^2 at the reals."""
 
     def __init__(self, weight: float = 10.0, every: int = 1):
         super().__init__(weight, every)
@@ -154,10 +165,11 @@ class R1(Penalty):
 
 @PENALTIES.register("feature-matching")
 class FeatureMatching(Penalty):
-    """Salimans et al. 2016, section 3.1: G brings the mean of D's features over its images to that over other, fresh reals.
+    """Salimans et al. 2016, section 3.1: the distance between the means of D's features over G's images and over fresh
+    reals.
 
-    ``distance`` of the two means: ``"squared"`` or ``"absolute"``, averaged over the features, as in the authors' code (the
-    paper's is the sum of squares). D needs ``features``.
+    ``distance``: ``"squared"`` or ``"absolute"``, averaged over the features, as in the authors' code (the paper's is
+    the sum of squares). D must have ``features``.
     """
 
     player = "G"
@@ -166,35 +178,40 @@ class FeatureMatching(Penalty):
     def __init__(self, weight: float = 1.0, distance: str = "squared"):
         super().__init__(weight)
         if distance not in ("squared", "absolute"):
-            raise ValueError(f"feature-matching: distance is 'squared' or 'absolute', not {distance!r}")
+            raise ValueError(f"distance={distance!r}: must be 'squared' or 'absolute'")
         self.distance = distance
 
     def forward(self, game: Game, batch: Batch) -> Tensor:
-        real, fake = (
-            parallel.mean_with_gradient(features(game, batch[k]).float().mean(0)) for k in ("x", "fake")
-        )  # of all processes' samples
+        # Means over the samples of all processes
+        real, fake = (parallel.mean_with_gradient(features(game, batch[k]).float().mean(0)) for k in ("x", "fake"))
         return (fake - real).square().mean() if self.distance == "squared" else (fake - real).abs().mean()
 
 
 @PENALTIES.register("historical-averaging")
 class HistoricalAveraging(Penalty):
-    """Salimans et al. 2016, section 3.3: ||theta - 1/t sum theta[i]||^2 over the player's weights, where i counts its steps
-    so far, this one among them. There is no code of the authors' for it, and the paper names no weight."""
+    """Salimans et al. 2016, section 3.3: ||theta - 1/t sum theta[i]||^2 over the player's weights; i runs over its
+    steps up to and including the current one. The authors published no code for it, and the paper states no weight.
+
+    Raises ValueError if the game has no network ``player``.
+    """
+
+    average: Tensor
+    steps: Tensor
 
     def __init__(self, networks: Mapping[str, nn.Module], weight: float = 1.0, player: str = "D"):
         super().__init__(weight)
         if player not in networks:
-            raise ValueError(f"historical-averaging: there is no player '{player}'; there are {', '.join(networks)}")
+            raise ValueError(f"player='{player}': must be one of {', '.join(networks)}")
         self.player = player
         self.register_buffer("average", torch.zeros_like(flat(networks[player])))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, game: Game, batch: Batch) -> Tensor:
-        now = flat(game.get_submodule(self.player))
+        theta = flat(game.get_submodule(self.player))
         with torch.no_grad():
             self.steps.add_(1)
-            self.average.add_((now - self.average) / self.steps)
-        return (now - self.average).float().square().sum()
+            self.average.add_((theta - self.average) / self.steps)
+        return (theta - self.average).float().square().sum()
 
 
 def flat(network: nn.Module) -> Tensor:

@@ -1,4 +1,4 @@
-"""Latent priors: distributions of the generator's noise, ``(n, generator, device) -> [n, dim]``."""
+"""Latent priors: distributions of the generator's noise, functions ``(n, generator, device) -> [n, dim]``."""
 
 from __future__ import annotations
 
@@ -26,24 +26,30 @@ def uniform(dim: int, low: float = -1.0, high: float = 1.0) -> Prior:
 
 @PRIORS.register("codes")
 class Codes:
-    """Noise with codes beside it (Chen et al. 2016, section 4): [n, dim] holds z ~ U(-1, 1)^``noise``, then a one-hot block
-    for each categorical code, all K values alike, then ``continuous`` codes ~ U(-1, 1).
+    """Noise and codes (Chen et al. 2016, section 4): [n, dim] has z ~ U(-1, 1)^``noise``, then a one-hot block for each
+    categorical code, whose K values are equally likely, then ``continuous`` codes ~ U(-1, 1).
 
-    ``categorical``: the number of values of each. Codes are called c1, c2, ..., the categorical ones first. ``dim``: of the
-    generator's input, where it is known; ValueError where the parts do not add up to it.
+    The codes' names are c1, c2, ..., the categorical ones first.
+
+    Args:
+        noise: dimensions of z.
+        categorical: the number of values of each categorical code.
+        continuous: the number of continuous codes.
+        dim: of the generator's input, None if unknown. Raises ValueError if the parts do not add up to it.
     """
+
+    sizes: dict[str, int]  # values of a categorical code; 0 for a continuous one
+    places: dict[str, slice]  # the columns of z that have the code
 
     def __init__(self, noise: int, categorical: Sequence[int] = (), continuous: int = 0, dim: int | None = None):
         self.noise, self.categorical, self.continuous = noise, tuple(categorical), continuous
-        whole = noise + sum(self.categorical) + continuous
-        if dim not in (None, whole):
+        total = noise + sum(self.categorical) + continuous
+        if dim not in (None, total):
             raise ValueError(
-                f"prior 'codes': noise and codes have {whole} dimensions, the generator takes latent={dim}"
+                f"prior 'codes': noise and codes must have the generator's latent={dim} dimensions, got {total}"
             )
         sizes = [*self.categorical, *[0] * continuous]
-        self.sizes = {
-            f"c{i + 1}": k for i, k in enumerate(sizes)
-        }  # values of a categorical code; 0 of a continuous one
+        self.sizes = {f"c{i + 1}": k for i, k in enumerate(sizes)}
         self.places, at = {}, noise
         for name, k in self.sizes.items():
             self.places[name] = slice(at, at + max(k, 1))
@@ -64,7 +70,7 @@ class Codes:
         return {n: z[:, at] if self.sizes[n] else z[:, at.start] for n, at in self.places.items()}
 
     def place(self, z: Tensor, codes: Mapping[str, Tensor]) -> Tensor:
-        """A copy of z [n, dim] in which some codes have other values, [n] each (of a categorical code its number)."""
+        """A copy of z [n, dim] with other values of some codes, [n] each (class numbers for a categorical code)."""
         z = z.clone()
         for name, value in codes.items():
             k, at = self.sizes[name], self.places[name]
@@ -73,19 +79,20 @@ class Codes:
 
     @property
     def outputs(self) -> int:
-        """How many numbers say Q(c|x): K logits a categorical code, mean and spread a continuous one."""
+        """The number of parameters of Q(c|x): K logits per categorical code, mean and spread per continuous one."""
         return sum(self.categorical) + 2 * self.continuous
 
     def read(self, outputs: Tensor) -> dict[str, Tensor]:
-        """Q's outputs [n, outputs], by code: log-probabilities [n, K], or means [n], float32. All logits come first, then
-        all means, then all spreads, which nothing here reads: the deviation is 1."""
-        found, at, outputs = {}, 0, outputs.float()
+        """Q's outputs [n, outputs], by code: log-probabilities [n, K], or means [n], float32. All logits come first,
+        then
+        all means, then all spreads, which are not used: the standard deviation is fixed at 1."""
+        parts, at, outputs = {}, 0, outputs.float()
         for name, k in self.sizes.items():
-            found[name] = outputs[:, at : at + k].log_softmax(1) if k else outputs[:, at]
+            parts[name] = outputs[:, at : at + k].log_softmax(1) if k else outputs[:, at]
             at += max(k, 1)
-        return found
+        return parts
 
 
 def build_prior(spec: Spec, network: nn.Module) -> Prior:
-    """The prior of a generator; its dimension is the generator's ``latent`` where the spec is silent."""
+    """The prior of a generator; its dimension is the generator's ``latent`` unless the spec gives ``dim``."""
     return PRIORS.build(spec, defaults={"dim": getattr(network, "latent", None)})

@@ -1,4 +1,4 @@
-"""Seeds: one hash from a place in a run to the seed of its generator."""
+"""Seeds: one hash from a position in a run to the seed of its random generator."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import hashlib
 
 
 def seed_for(seed: int, *position: int | str) -> int:
-    """A 63-bit seed for a place in a run: ``seed_for(seed, "round", 7)``. All randomness of a round comes from such
-    seeds, so that a resumed run needs no generator's state and ranks can agree or differ by name."""
+    """A 63-bit seed for a position in a run: ``seed_for(seed, "round", 7)``.
+
+    All randomness of a round comes from such seeds: a resumed run needs no state of a generator, and processes get
+    equal or different seeds by naming the position.
+    """
     text = repr((seed, *position)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1

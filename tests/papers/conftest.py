@@ -1,7 +1,7 @@
-"""The engine beside a plain loop: the same first weights, images, noise and dropout for both.
+"""The comparison of the engine with a plain loop: both get the same initial weights, images, noise and dropout.
 
-Both work in float64. In float32 Adam makes whole steps of gradients that are zero but for rounding, such as those of
-biases before a batch norm.
+Both compute in float64. In float32 Adam makes full steps of gradients that are only rounding errors, such as those of
+biases before batch norm.
 """
 
 import copy
@@ -20,13 +20,19 @@ from zoo.recipe import Data
 from zoo.seeds import seed_for
 
 
-class Beside:
-    """A recipe on a few random images with tiny networks, played by the engine, and what a plain loop needs to follow.
+class PlainLoop:
+    """A stage of a recipe on a few random images with tiny networks: the engine's ``run`` of it, and the same weights,
+    images and noise for a plain loop.
 
-    ``networks``: for each network the arguments that make it tiny. ``size``: sides of the images. ``batch``, ``resolution``,
-    ``data``, ``game``: changes of the stage. ``eps``: Adam's, larger where some gradient is rounding alone (a bias
-    that a norm takes out again): Adam would make a whole step of it. ``stage``: which one of the recipe's is played. Labels, where
-    ``classes`` are given, cycle through the classes.
+    Args:
+        name: of the recipe.
+        networks: by network the arguments that make it tiny.
+        channels, size: of the images.
+        classes: number of classes, 0 for none; the labels cycle through them.
+        batch, resolution, data, game: changes of the stage.
+        eps: Adam's. A larger one for networks in which some gradient is only a rounding error (a bias before batch
+            norm), of which Adam would make a full step.
+        stage: index of the recipe's stage.
     """
 
     def __init__(
@@ -49,33 +55,33 @@ class Beside:
         self.images = torch.randint(256, (count, channels, size, size), dtype=torch.uint8)
         arrays = {"x": self.images, **({"y": torch.arange(count) % classes} if classes else {})}
         names = tuple(map(str, range(classes)))
-        known = Facts("noise", "Random images", channels, size, classes=names, keys=tuple(arrays))
-        source = ImageData(known, arrays, "none")
+        facts = Facts("noise", "Random images", channels, size, classes=names, keys=tuple(arrays))
+        source = ImageData(facts, arrays, "none")
         recipe = settings.find(name)
-        played = recipe.stages[stage]
-        played = replace(
-            played,
-            batch=batch or played.batch,
-            resolution=resolution or played.resolution,
-            data=data or played.data,
-            game=played.game.replace(**(game or {})),
-            optimizers={n: replace(o, eps=eps) if eps else o for n, o in played.optimizers.items()},
+        original = recipe.stages[stage]
+        changed = replace(
+            original,
+            batch=batch or original.batch,
+            resolution=resolution or original.resolution,
+            data=data or original.data,
+            game=original.game.replace(**(game or {})),
+            optimizers={n: replace(o, eps=eps) if eps else o for n, o in original.optimizers.items()},
         )
         specs = {n: spec.replace(**networks[n]) for n, spec in recipe.networks.items()}
-        recipe = recipe.replace(networks=specs, stages=(played,))
+        recipe = recipe.replace(networks=specs, stages=(changed,))
         runtime = Runtime(device="cpu", layout="contiguous")
-        recipe = resolve(recipe, known)
-        self.session = StageRun(recipe, 0, source, known, runtime, torch.device("cpu"), 0)
-        self.session.to_layout = lambda v: v.double() if v.is_floating_point() else v
+        recipe = resolve(recipe, facts)
+        self.run = StageRun(recipe, 0, source, facts, runtime, torch.device("cpu"), 0)
+        self.run.to_layout = lambda v: v.double() if v.is_floating_point() else v
         self.batch, self.noise = recipe.stages[0].batch, torch.Generator()
-        self._reals = {name: self.session.loader(name) for name in played.data.streams}
+        self.loaders = {name: self.run.loader(name) for name in changed.data.streams}
 
     def copy(self, name: str) -> nn.Module:
-        """A network as it is now, in training mode."""
-        return copy.deepcopy(self.session.game.get_submodule(name)).train().requires_grad_(True)
+        """A copy of a network's current state, in training mode."""
+        return copy.deepcopy(self.run.game.get_submodule(name)).train().requires_grad_(True)
 
     def rounds(self, count: int = 3) -> Iterator[int]:
-        """Numbers of the rounds; noise and dropout begin in each as the engine's do."""
+        """The numbers of the rounds; each seeds noise and dropout as the engine does."""
         for r in range(count):
             torch.manual_seed(seed_for(0, "layers", 0, r, 0))
             self.noise.manual_seed(seed_for(0, "noise", 0, r))
@@ -83,9 +89,9 @@ class Beside:
 
     def real(self, stream: str = "") -> dict[str, Tensor]:
         """The next batch of reals from a stream (by default the first), in the engine's order."""
-        stream = stream or next(iter(self._reals))
-        size = self.session.stage.data.streams[stream].batch or self.batch
-        return {k: self.session.to_layout(v) for k, v in self._reals[stream].next(size, self.noise).items()}
+        stream = stream or next(iter(self.loaders))
+        size = self.run.stage.data.streams[stream].batch or self.batch
+        return {k: self.run.to_layout(v) for k, v in self.loaders[stream].next(size, self.noise).items()}
 
     def rand(self, *shape: int) -> Tensor:
         return torch.rand(self.batch, *shape, generator=self.noise)
@@ -94,24 +100,26 @@ class Beside:
         return torch.randn(self.batch, *shape, generator=self.noise)
 
     def compare(self, count: int = 3, **networks: nn.Module) -> None:
-        """Let the engine play its rounds; its weights must be those of ``networks`` to 1e-6, and have moved."""
-        self.session.prepare()
+        """Play ``count`` rounds of the engine; its weights must equal those of ``networks`` to 1e-6 and must have
+        changed."""
+        self.run.prepare()
         before = {n: self.copy(n) for n in networks}
         for _ in range(count):
-            self.session.play_round()
-        for name, mine in networks.items():
-            theirs = dict(self.session.game.get_submodule(name).named_parameters())
+            self.run.play_round()
+        for name, network in networks.items():
+            engine = dict(self.run.game.get_submodule(name).named_parameters())
             start = dict(before[name].named_parameters())
-            moved = 0.0
-            for key, p in mine.named_parameters():
-                worst = (p - theirs[key]).abs().max().item()
-                assert worst < 1e-6, f"{name}.{key} differs by {worst:.1e} after {count} rounds"
-                moved = max(moved, (p - start[key]).abs().max().item())
-            assert moved > 1e-4, f"{name} has not moved"
+            change = 0.0
+            for key, p in network.named_parameters():
+                error = (p - engine[key]).abs().max().item()
+                assert error < 1e-6, f"{name}.{key} differs by {error:.1e} after {count} rounds"
+                change = max(change, (p - start[key]).abs().max().item())
+            assert change > 1e-4, f"{name} has not changed"
 
 
 @pytest.fixture
-def beside() -> Iterator[type[Beside]]:
+def plain_loop() -> Iterator[type[PlainLoop]]:
+    """The class PlainLoop, with float64 as the default type."""
     torch.set_default_dtype(torch.float64)
-    yield Beside
+    yield PlainLoop
     torch.set_default_dtype(torch.float32)

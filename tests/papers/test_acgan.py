@@ -14,7 +14,7 @@ from zoo.engine.dry_run import describe
 from zoo.game import Batch
 from zoo.registry import GAMES, NETWORKS, Spec
 
-EPS = 1e-4  # of Adam: biases before a batch norm have gradients that are rounding alone
+EPS = 1e-4  # of Adam: biases before batch norm have gradients that are only rounding errors
 
 
 def count(name):
@@ -22,14 +22,17 @@ def count(name):
 
 
 def test_parameter_counts():
-    """The paper has none: here is the arithmetic. Convolutions and linear layers have biases, norms a gain and a bias."""
+    """The paper states none; this is the arithmetic. Convolutions and linear layers have biases, norms a gain and a
+    bias."""
 
     def D(channels):
         maps = [channels, 16, 32, 64, 128, 256, 512]
         convs = sum(9 * i * o + o for i, o in itertools.pairwise(maps))
         return convs + 2 * sum(maps[2:])
 
-    up = lambda i, o: 25 * i * o + o  # noqa: E731
+    def up(i, o):
+        return 25 * i * o + o
+
     G = 110 * 6144 + 6144 + up(384, 192) + 2 * 192 + up(192, 96) + 2 * 96 + up(96, 3)
     assert count("acgan-cifar10") == {"G": G, "D": D(3) + 8192 + 1, "C": 8192 * 10 + 10}
     units = 768 * 8 * 8
@@ -68,7 +71,7 @@ def test_layers_and_initial_deviations():
     assert torch.equal(D(x), D(x))
 
 
-def test_the_class_changes_the_image():
+def test_class_changes_the_image():
     torch.manual_seed(0)
     G = NETWORKS.build(Spec("acgan-generator", widths=(8, 8, 8))).eval()
     z, y = torch.randn(10, 100), torch.arange(10)
@@ -79,112 +82,112 @@ def test_the_class_changes_the_image():
         G(z)
 
 
-def opened():
-    made = small("acgan-fashion-mnist")
-    return session(made, stand_in(made))
+def small_run():
+    recipe = small("acgan-fashion-mnist")
+    return session(recipe, stand_in(recipe))
 
 
-def a_batch(opened):
-    opened.seed_round()
-    batch = opened.new_batch()
-    opened.draw(batch)
+def next_batch(run):
+    run.seed_round()
+    batch = run.new_batch()
+    run.draw(batch)
     return batch
 
 
-def test_at_chance():
-    """Heads of zeros: D loses 2 log 2 + 2 log 10 and G log 2 + log 10."""
-    one = opened()
-    for p in [*one.game.D.head.parameters(), *one.game.C.parameters()]:
+def test_losses_at_chance():
+    """With heads of zeros D's loss is 2 log 2 + 2 log 10 and G's is log 2 + log 10."""
+    run = small_run()
+    for p in [*run.game.D.head.parameters(), *run.game.C.parameters()]:
         nn.init.zeros_(p)
-    batch = a_batch(one)
-    assert one.game.loss_D(batch).item() == pytest.approx(2 * math.log(2) + 2 * math.log(10))
-    assert one.game.loss_G(batch).item() == pytest.approx(math.log(2) + math.log(10))
+    batch = next_batch(run)
+    assert run.game.loss_D(batch).item() == pytest.approx(2 * math.log(2) + 2 * math.log(10))
+    assert run.game.loss_G(batch).item() == pytest.approx(math.log(2) + math.log(10))
 
 
-def test_who_hears_of_what():
-    """The classes of reals and of fakes reach D's trunk; C learns in D's turn and not in G's. The players agree about the class of
-    a fake and are opposed about whether it is real."""
-    one = opened()
-    game, batch = one.game.eval(), a_batch(one)
+def test_gradients_of_the_players():
+    """The class losses of reals and of fakes have gradients in D's convolutions; C learns in D's turn and not in G's.
+    The adversarial losses of D and G have opposite gradients at a fake."""
+    run = small_run()
+    game, batch = run.game.eval(), next_batch(run)
     trunk, head = game.D.layers[0].weight.requires_grad_(), game.C.linear.weight.requires_grad_()
     for kind, y in (("real", "y"), ("fake", "y_fake")):
         game.scores(batch["x"], game.fakes(batch).detach(), batch)
         assert all(g.abs().sum() > 0 for g in torch.autograd.grad(game.class_loss(batch, kind, y), (trunk, head)))
     fake = game.fakes(batch).detach().requires_grad_()
-    slopes = []
-    for lowered in (lambda s: game.pair.d(s.detach(), s), lambda s: game.pair.g(None, s)):
-        slopes.append(torch.autograd.grad(lowered(game.score_fake(fake, batch)), fake)[0].flatten())
-    assert torch.cosine_similarity(*slopes, dim=0) < -0.9
-    batch = a_batch(one)
-    turns = {turn.players: turn for turn in one.learner.turns}
+    gradients = []
+    for loss in (lambda s: game.pair.d(s.detach(), s), lambda s: game.pair.g(None, s)):
+        gradients.append(torch.autograd.grad(loss(game.score_fake(fake, batch)), fake)[0].flatten())
+    assert torch.cosine_similarity(*gradients, dim=0) < -0.9
+    batch = next_batch(run)
+    turns = {turn.players: turn for turn in run.learner.turns}
     assert set(turns) == {("D", "C"), ("G",)}
-    one.game.train()
-    before = weights(one.game)
+    run.game.train()
+    before = weights(run.game)
     game.draw(batch)
-    one.learner.play(turns["G",], batch, 0)
+    run.learner.play(turns["G",], batch, 0)
     assert "G" in moved(before, game) and "C" not in moved(before, game)
 
 
-def test_mistakes():
+def test_wrong_networks_and_weights():
     G = NETWORKS.build(Spec("acgan-generator", widths=(8, 8, 8)))
     D = NETWORKS.build(Spec("acgan-discriminator", width=2))
-    with pytest.raises(ValueError, match=r"networks.C: .* needs networks G, D and C, got G, D"):
+    with pytest.raises(ValueError, match=r"networks.C: .* G, D and C, got G, D"):
         GAMES.build("acgan", {"G": G, "D": D})
     C = NETWORKS.build(Spec("class-head", features=1024, classes=3))
-    with pytest.raises(ValueError, match=r"networks.G.classes=10: .* C has 3"):
+    with pytest.raises(ValueError, match=r"networks.G.classes=10: .*3"):
         GAMES.build("acgan", {"G": G, "D": D, "C": C})
     C = NETWORKS.build(Spec("class-head", features=1024, classes=10))
-    alone = {"adversarial_weight": 0.0, "penalties": (Spec("feature-matching"),)}
-    with pytest.raises(ValueError, match=r"game\.imitate=0\.0: G must hear D's score"):
-        GAMES.build(Spec("acgan", **alone), {"G": G, "D": D, "C": C})
-    found = settings.find("acgan-fashion-mnist")
-    plain = found.replace(networks={**found.networks, "D": Spec("bigan-mlp-discriminator")})
+    without = {"adversarial_weight": 0.0, "penalties": (Spec("feature-matching"),)}
+    with pytest.raises(ValueError, match=r"game\.\w+=0\.0: "):
+        GAMES.build(Spec("acgan", **without), {"G": G, "D": D, "C": C})
+    recipe = settings.find("acgan-fashion-mnist")
+    plain = recipe.replace(networks={**recipe.networks, "D": Spec("bigan-mlp-discriminator")})
     with pytest.raises(ValueError, match=r"networks.D: 'bigan-mlp-discriminator' has no features"):
         describe(plain)
 
 
-def test_both_at_once_lower_the_same():
-    """Played simultaneously, each player's loss is that of its own turn on the same images."""
-    one = opened()
-    game, batch = one.game.eval(), a_batch(one)
+def test_simultaneous_losses():
+    """In a simultaneous turn each player's loss is that of its own turn on the same images."""
+    run = small_run()
+    game, batch = run.game.eval(), next_batch(run)
     game.draw(batch)
     game.noise = "shared"
     both = game.loss_both(batch)
     assert set(both) == {"D", "C", "G"} and both["D"] is both["C"]
-    alone = Batch(batch.size)
-    alone.update({k: batch[k] for k in ("x", "y", "z", "y_fake")})
-    torch.testing.assert_close(game.loss_G(alone), both["G"])
+    single = Batch(batch.size)
+    single.update({k: batch[k] for k in ("x", "y", "z", "y_fake")})
+    torch.testing.assert_close(game.loss_G(single), both["G"])
 
 
-def test_plain_loop(beside):
+def test_plain_loop(plain_loop):
     """D and its classifier on separate passes of reals and fakes, then G on the same noise and classes."""
-    b = beside(
+    loop = plain_loop(
         "acgan-cifar10", {"G": {"latent": 6, "widths": (4, 4, 4)}, "D": {"width": 2}, "C": {}},
         channels=3, size=32, classes=10, batch=8, eps=EPS,
     )  # fmt: skip
-    G, D, C = b.copy("G"), b.copy("D"), b.copy("C")
+    G, D, C = loop.copy("G"), loop.copy("D"), loop.copy("C")
     opt_G = torch.optim.Adam(G.parameters(), lr=2e-4, betas=(0.5, 0.999), eps=EPS)
     opt_D = torch.optim.Adam([*D.parameters(), *C.parameters()], lr=2e-4, betas=(0.5, 0.999), eps=EPS)
 
-    def look(x):
+    def probabilities(x):
         h = D.layers(x).flatten(1)
         return D.head(h).squeeze(1).sigmoid(), C.linear(h).softmax(1)
 
     def log_p(q, y):
         return q[torch.arange(len(y)), y].log().mean()
 
-    for _ in b.rounds():
-        real, z = b.real(), b.randn(6)
-        c = torch.randint(10, (b.batch,), generator=b.noise)
-        p, q = look(real["x"])
-        p_fake, q_fake = look(G(z, c).detach())
+    for _ in loop.rounds():
+        real, z = loop.real(), loop.randn(6)
+        c = torch.randint(10, (loop.batch,), generator=loop.noise)
+        p, q = probabilities(real["x"])
+        p_fake, q_fake = probabilities(G(z, c).detach())
         L_S = p.log().mean() + (1 - p_fake).log().mean()
         L_C = log_p(q, real["y"]) + log_p(q_fake, c)
         opt_D.zero_grad()
         (-L_S - L_C).backward()
         opt_D.step()
-        p_fake, q_fake = look(G(z, c))
+        p_fake, q_fake = probabilities(G(z, c))
         opt_G.zero_grad()
         (-p_fake.log().mean() - log_p(q_fake, c)).backward()
         opt_G.step()
-    b.compare(G=G, D=D, C=C)
+    loop.compare(G=G, D=D, C=C)

@@ -23,43 +23,43 @@ def test_parameter_counts(resolution, width, G, D):
 
 
 def test_parameter_counts_of_the_largest():
-    """128x128 at width 128. The paper says 17.3 million in all, which no arrangement of these layers comes to."""
+    """128x128 at width 128. The paper states 17.3 million in total, which no arrangement of these layers gives."""
     sizes = {"resolution": 128, "width": 128, **RGB}
     plain = count("began-generator", **sizes), count("began-discriminator", **sizes)
     assert sum(plain) == 25_233_222
-    # A stage that sees the 8x8 maps again has 128 more inputs to its first convolution.
-    more = 4 * 128 * 128 * 9
+    # With skips the first convolution of a stage has 128 more inputs, the 8x8 maps.
+    skips = 4 * 128 * 128 * 9
     refined = [count(Spec(f"began-{n}", skips=True, vanishing=True), **sizes) for n in ("generator", "discriminator")]
-    assert refined == [plain[0] + more, plain[1] + more]
+    assert refined == [plain[0] + skips, plain[1] + skips]
 
 
 def test_shapes():
-    """Maps grow linearly on the way down to 8x8 and stay the same on the way up; no norms, no output activation."""
+    """The number of maps grows linearly down to 8x8 and is constant on the way up; no norms, no output activation."""
     D = NETWORKS.build(Spec("began-discriminator", width=4, latent=6), defaults={"resolution": 32, **RGB})
-    seen = []
+    shapes = []
     for m in D.encoder.convs:
-        m.register_forward_hook(lambda m, i, out: seen.append(tuple(out.shape[1:])))
+        m.register_forward_hook(lambda m, i, out: shapes.append(tuple(out.shape[1:])))
     x = torch.randn(2, 3, 32, 32)
     assert D.features(x).shape == (2, 6)
     a, b, c = (4, 32, 32), (8, 16, 16), (12, 8, 8)
-    assert seen == [a, a, (4, 16, 16), b, b, (8, 8, 8), c, c]
+    assert shapes == [a, a, (4, 16, 16), b, b, (8, 8, 8), c, c]
     assert D(x).shape == x.shape
     G = NETWORKS.build(Spec("began-generator", width=4, latent=6), defaults={"resolution": 32, **RGB})
     assert [c.out_channels for stage in G.stages for c in stage] == [4] * 6
     assert G(torch.randn(2, 6)).shape == x.shape
     assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for net in (G, D) for m in net.modules())
     G.output.bias.data.fill_(7.0)
-    assert G(torch.randn(2, 6)).mean() > 5, "outputs are not squashed"
+    assert G(torch.randn(2, 6)).mean() > 5, "there is no output activation"
     with pytest.raises(ValueError, match=r"resolution=28.*power of two"):
         NETWORKS.build(Spec("began-generator", resolution=28))
 
 
-def test_decoders_are_alike_and_apart():
+def test_decoders_have_equal_shapes_and_no_shared_weights():
     sizes = {"resolution": 32, "width": 4, **RGB}
     G, D = (NETWORKS.build(f"began-{n}", defaults=sizes) for n in ("generator", "discriminator"))
-    mine, theirs = (dict(net.named_parameters()) for net in (G, D.decoder))
-    assert {k: p.shape for k, p in mine.items()} == {k: p.shape for k, p in theirs.items()}
-    assert not {p.data_ptr() for p in mine.values()} & {p.data_ptr() for p in theirs.values()}
+    of_G, of_D = (dict(net.named_parameters()) for net in (G, D.decoder))
+    assert {k: p.shape for k, p in of_G.items()} == {k: p.shape for k, p in of_D.items()}
+    assert not {p.data_ptr() for p in of_G.values()} & {p.data_ptr() for p in of_D.values()}
 
 
 def test_initial_weights():
@@ -75,7 +75,7 @@ def test_initial_weights():
 
 
 def plain_decoder(G, z):
-    """The layers one after the other, enlargement and convolution apart."""
+    """The layers one after the other, with separate upsampling and convolution."""
     conv, elu = nn.functional.conv2d, nn.functional.elu
     h = start = G.linear(z).view(len(z), -1, 8, 8)
     for i, stage in enumerate(G.stages):
@@ -89,8 +89,8 @@ def plain_decoder(G, z):
 
 
 @pytest.mark.parametrize("skips", [False, True])
-def test_carries(skips):
-    """At carry 0 the plain network; at 1 every layer that keeps the shape is the identity."""
+def test_vanishing_residuals(skips):
+    """With carry 0 it is the plain network; with 1 every layer that keeps the shape is the identity."""
     torch.manual_seed(0)
     sizes = {"resolution": 32, "width": 4, "latent": 6, **RGB}
     G = NETWORKS.build(Spec("began-generator", vanishing=True, skips=skips), defaults=sizes)
@@ -109,8 +109,8 @@ def test_carries(skips):
         assert torch.equal(D.encoder.apply_conv(c, h), h)
 
 
-class Ready(nn.Module):
-    """A G that returns the images it was given."""
+class FixedGenerator(nn.Module):
+    """A G that returns the same images for any noise."""
 
     def __init__(self, images):
         super().__init__()
@@ -120,9 +120,9 @@ class Ready(nn.Module):
         return self.images + 0 * z.sum()
 
 
-def played(real, fake, k=0.0, **more):
-    """A game on known images after both losses; energies are half of their mean absolute values."""
-    game = GAMES.build(Spec("began", **more), {"G": Ready(fake), "D": Echo(0.5)})
+def losses_of(real, fake, k=0.0, **arguments):
+    """A game on these images, its batch and both losses; energies are half of the mean absolute values."""
+    game = GAMES.build(Spec("began", **arguments), {"G": FixedGenerator(fake), "D": Echo(0.5)})
     game.k.fill_(k)
     batch = Batch(len(real), generator=torch.Generator())
     batch["x"] = real
@@ -137,39 +137,34 @@ def image(value):
 
 
 def test_losses_and_measure():
-    game, batch, (D, G) = played(image(2), image(-4), k=0.25)
+    game, batch, (D, G) = losses_of(image(2), image(-4), k=0.25)
     assert D.item() == pytest.approx(1 - 0.25 * 2) and G.item() == pytest.approx(2)
     assert batch.logs["convergence"].item() == pytest.approx(1 + abs(0.5 * 1 - 2))
     assert batch.logs["k"] == game.k and not game.k.requires_grad
     (gradient,) = torch.autograd.grad(G, game.G.images)
     assert torch.allclose(gradient, image(-0.5 / 16)), "through the image and its reconstruction"
-    tiled = torch.rand(4, 1, 2, 2)
-    assert torch.allclose(game.score(tiled, batch), game.score(tiled.repeat(1, 1, 3, 3), batch)), "means over pixels"
+    x = torch.rand(4, 1, 2, 2)
+    assert torch.allclose(game.score(x, batch), game.score(x.repeat(1, 1, 3, 3), batch)), "means over pixels"
 
 
 @pytest.mark.parametrize(
     ("real", "fake", "k", "after"),
     [
-        (
-            8.0,
-            2.0,
-            0.5,
-            0.5 + 0.1 * (0.5 * 4 - 1),
-        ),  # fakes are easier to rebuild than they should: D looks at them more
-        (4.0, 2.0, 0.5, 0.5),  # balance
+        (8.0, 2.0, 0.5, 0.5 + 0.1 * (0.5 * 4 - 1)),  # fakes have less than their share of the error: k grows
+        (4.0, 2.0, 0.5, 0.5),  # equilibrium
         (4.0, 8.0, 0.1, 0.0),  # clipped
         (80.0, 2.0, 0.9, 1.0),
     ],
 )
 def test_controller(real, fake, k, after):
-    game, batch, _ = played(image(real), image(fake), k=k, rate=0.1)
+    game, batch, _ = losses_of(image(real), image(fake), k=k, rate=0.1)
     assert game.k.item() == pytest.approx(after)
     if after == k:
         assert batch.logs["convergence"].item() == pytest.approx(real / 2)
 
 
-def test_at_k_zero_fakes_leave_D_alone():
-    game = GAMES.build("began", {"G": Ready(image(-4)), "D": Echo(0.5)})
+def test_loss_of_D_without_fakes():
+    game = GAMES.build("began", {"G": FixedGenerator(image(-4)), "D": Echo(0.5)})
     batch = Batch(4, generator=torch.Generator())
     batch["x"] = image(2)
     (gradient,) = torch.autograd.grad(game.loss_D(batch), game.D.factor)
@@ -177,52 +172,55 @@ def test_at_k_zero_fakes_leave_D_alone():
     assert batch["real_energy"].shape == (4,) and not batch["real_energy"].requires_grad
 
 
-def test_penalties_join_the_losses():
-    """Each its player's; G then sees reals, and lazy ones have a turn of their own."""
+def test_penalties_are_added_to_the_losses():
+    """Each to its player's; G's turn then draws reals, and lazy penalties have a turn of their own."""
     penalties = (Spec("r1", weight=2.0), Spec("pulling-away", weight=3.0))
-    with_them, batch, (D, G) = played(image(2), image(-4), k=0.25, penalties=penalties)
-    _, _, (plain_D, plain_G) = played(image(2), image(-4), k=0.25)
+    game, batch, (D, G) = losses_of(image(2), image(-4), k=0.25, penalties=penalties)
+    _, _, (plain_D, plain_G) = losses_of(image(2), image(-4), k=0.25)
     assert (D - plain_D).item() == pytest.approx(2 * batch.logs["penalty/0"].item())
     assert (G - plain_G).item() == pytest.approx(3 * batch.logs["penalty/1"].item())
     assert all(batch.logs[f"penalty/{i}"] > 0 for i in range(2))
-    assert [t.draw for t in with_them.turns()] == ["fresh", None]
+    assert [t.draw for t in game.turns()] == ["fresh", None]
     lazy = (Spec("feature-matching"), Spec("r1", every=4))
-    game = GAMES.build(Spec("began", penalties=lazy), {"G": Ready(image(1)), "D": Echo(0.5)})
+    game = GAMES.build(Spec("began", penalties=lazy), {"G": FixedGenerator(image(1)), "D": Echo(0.5)})
     assert [(t.draw, t.every) for t in game.turns()] == [("fresh", 1), ("fresh", 1), ("last", 4)]
 
 
-def test_mistakes():
+def test_wrong_gamma():
     with pytest.raises(ValueError, match=r"game\.gamma=1\.5: must be from 0 to 1"):
-        played(image(1), image(1), gamma=1.5)
+        losses_of(image(1), image(1), gamma=1.5)
 
 
 @pytest.mark.parametrize("name", ["began-celeba", "began-celeba-128"])
-def test_plain_loop(beside, name):
-    """D on both, G on fresh noise, then k; carries as their schedule has them."""
+def test_plain_loop(plain_loop, name):
+    """D's step on reals and fakes, G's on fresh noise, then k; the schedule sets the carries."""
     tiny = {n: {"width": 2, "latent": 5} for n in "GD"}
     published = settings.find(name).stages[0].game.kwargs
-    assert (published["rate"], published["gamma"]) == (0.001, 0.5)  # with others, k moves within three rounds
-    b = beside(name, tiny, channels=3, size=16, resolution=16, batch=6, game={"rate": 0.5, "gamma": 0.9})
-    G, D = b.copy("G"), b.copy("D")
+    assert (published["rate"], published["gamma"]) == (
+        0.001,
+        0.5,
+    )  # below they are larger, so that k changes within three rounds
+    loop = plain_loop(name, tiny, channels=3, size=16, resolution=16, batch=6, game={"rate": 0.5, "gamma": 0.9})
+    G, D = loop.copy("G"), loop.copy("D")
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=1e-4) for net in (G, D))
     k = 0.3
-    b.session.game.k.fill_(k)
-    for r in b.rounds():
+    loop.run.game.k.fill_(k)
+    for r in loop.rounds():
         for part in (G, D.encoder, D.decoder):
             if part.vanishing:
                 part.carry.fill_(1 - r * 6 / (16_000 * 16))
-        x = b.real()["x"]
-        fake = G(2 * b.rand(5) - 1).detach()
-        real, made = (x - D(x)).abs().mean(), (fake - D(fake)).abs().mean()
+        x = loop.real()["x"]
+        fake = G(2 * loop.rand(5) - 1).detach()
+        L_real, L_fake = (x - D(x)).abs().mean(), (fake - D(fake)).abs().mean()
         opt_D.zero_grad()
-        (real - k * made).backward()
+        (L_real - k * L_fake).backward()
         opt_D.step()
         opt_G.zero_grad()
-        fake = G(2 * b.rand(5) - 1)
-        made = (fake - D(fake)).abs().mean()
-        made.backward()
+        fake = G(2 * loop.rand(5) - 1)
+        L_fake = (fake - D(fake)).abs().mean()
+        L_fake.backward()
         opt_G.step()
-        k = min(max(k + 0.5 * (0.9 * real.item() - made.item()), 0.0), 1.0)
-    b.compare(G=G, D=D)
-    assert b.session.game.k.item() == pytest.approx(k, abs=1e-6)
+        k = min(max(k + 0.5 * (0.9 * L_real.item() - L_fake.item()), 0.0), 1.0)
+    loop.compare(G=G, D=D)
+    assert loop.run.game.k.item() == pytest.approx(k, abs=1e-6)
     assert k not in (0.0, 0.3, 1.0)

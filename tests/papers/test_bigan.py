@@ -23,13 +23,13 @@ def test_parameter_counts():
 
 
 def test_parameter_counts_of_imagenet():
-    """Convolutions, maps of z (200 numbers) and norms, added up."""
-    into = sum((200 + 2) * m for m in (256, 128, 64))
+    """The sum over convolutions, maps of z (200 numbers) and norms."""
+    codes = sum((200 + 2) * m for m in (256, 128, 64))
     ups = 25 * (512 * 256 + 256 * 128 + 128 * 64 + 64 * 3)
-    first = (200 + 2) * 512 * 16  # each unit has a norm of its own
-    assert count("bigan-generator", **RGB) == first + into + ups == 6_050_880
-    into = sum((200 + 2) * m for m in (128, 256, 512))
-    assert count("bigan-discriminator", **RGB) == 25 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512) + into + 512 * 16
+    first = (200 + 2) * 512 * 16  # batch norm of each unit
+    assert count("bigan-generator", **RGB) == first + codes + ups == 6_050_880
+    codes = sum((200 + 2) * m for m in (128, 256, 512))
+    assert count("bigan-discriminator", **RGB) == 25 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512) + codes + 512 * 16
     alexnet = 3 * 96 * 121 + 48 * 256 * 25 + 256 * 384 * 9 + 192 * 384 * 9 + 192 * 256 * 9
     norms = 2 * (256 + 384 + 384 + 256)
     assert count("bigan-encoder", **RGB) == alexnet + norms + 256 * 16 * 200
@@ -52,30 +52,30 @@ def test_shapes_and_ranges(family):
     assert x.shape == shape and x.min() > low and x.max() < 1
     if not family:
         assert x.min() < 0
-        assert isinstance(G.norm, nn.BatchNorm1d) and G.norm.num_features == 8 * 4 * 16, "a norm for each unit"
-        seen = []
+        assert isinstance(G.norm, nn.BatchNorm1d) and G.norm.num_features == 8 * 4 * 16, "batch norm of each unit"
+        sides = []
         for m in E.convs:
-            m.register_forward_hook(lambda m, i, out: seen.append(out.shape[2]))
+            m.register_forward_hook(lambda m, i, out: sides.append(out.shape[2]))
         E(x)
-        assert seen == [16, 8, 4, 4, 4] and E.features(x).shape == (6, 6 * 16)
+        assert sides == [16, 8, 4, 4, 4] and E.features(x).shape == (6, 6 * 16)
     code = E(100 * x)
     assert code.shape == (6, 5) and code.abs().max() <= 1
     assert D(x, z).shape == (6,)
     nn.init.normal_(D.get_submodule(D_HEAD[family + "discriminator"]).weight)  # it starts at 0
-    assert (D(x, z) != D(x, z.roll(1, 0))).all(), "D looks at the code"
+    assert (D(x, z) != D(x, z.roll(1, 0))).all(), "D depends on the code"
     assert not any(m.bias is not None for net in (G, D, E) for m in net.modules()
                    if isinstance(m, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)))  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", D_HEAD)
-def test_the_discriminator_starts_undecided(kind):
+def test_discriminator_starts_at_chance(kind):
     """Its last layer starts at 0: the first losses are log 2, as in the authors' log."""
     torch.manual_seed(0)
     D = build(kind, latent=5)
     x, z = torch.rand(4, *((1, 28, 28) if kind.startswith("mlp") else (3, 64, 64))), torch.rand(4, 5)
     assert torch.equal(D(x, z), torch.zeros(4))
     D(x, z).sum().backward()
-    assert D.get_submodule(D_HEAD[kind]).weight.grad.any(), "and leaves it at the first step"
+    assert D.get_submodule(D_HEAD[kind]).weight.grad.any(), "the first step changes it"
 
 
 @pytest.mark.parametrize(
@@ -95,8 +95,8 @@ def test_initial_deviations(kind):
             assert m.eps == 1e-8 and m.affine != kind.startswith("mlp")
 
 
-def test_codes_enter_again():
-    """z reaches G's second layer beside the first; D's first layer sees the image alone."""
+def test_codes_enter_later_layers():
+    """G's second layer takes z again; D's first layer takes the image only."""
     torch.manual_seed(0)
     G, D = build("mlp-generator", hidden=8, latent=3).eval(), build("mlp-discriminator", hidden=8, latent=3).eval()
     z = torch.randn(4, 3)
@@ -106,7 +106,7 @@ def test_codes_enter_again():
     assert D.l1.in_features == 784 and D.z2.in_features == 3
 
 
-def test_pixels_may_be_permuted():
+def test_permutation_of_pixels():
     E, order = build("mlp-encoder", hidden=8, latent=3).eval(), torch.randperm(784)
     x = torch.rand(5, 1, 28, 28)
     before = E(x)
@@ -116,7 +116,7 @@ def test_pixels_may_be_permuted():
 
 
 def test_losses():
-    """At logits 0 both players lose log 2; swapping the labels swaps the pairs."""
+    """At logits 0 both losses are log 2; swapping the labels swaps the pairs."""
     loss = LOSSES.build(Spec("non-saturating", scale=0.5))
     zero, r, f = torch.zeros(4), torch.randn(4), torch.randn(4)
     assert loss.d(zero, zero).item() == pytest.approx(math.log(2))
@@ -128,10 +128,10 @@ def test_value_of_the_game_is_a_divergence():
     """For joint distributions p (x, E(x)) and q (G(z), z) on a finite set the best D is p / (p + q) and the value
     2 JSD(p | q) - log 4; d is minus half of it."""
     p, q = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.1, 0.3, 0.6])
-    loss, sure = LOSSES.build(Spec("non-saturating", scale=0.5)).d, torch.tensor(200.0)
+    loss, large = LOSSES.build(Spec("non-saturating", scale=0.5)).d, torch.tensor(200.0)
 
     def value(logit):
-        return -2 * sum(p[i] * loss(logit[i], -sure) + q[i] * loss(sure, logit[i]) for i in range(3))
+        return -2 * sum(p[i] * loss(logit[i], -large) + q[i] * loss(large, logit[i]) for i in range(3))
 
     best, m = (p / q).log(), (p + q) / 2
     jsd = 0.5 * (p * (p / m).log()).sum() + 0.5 * (q * (q / m).log()).sum()
@@ -140,25 +140,25 @@ def test_value_of_the_game_is_a_divergence():
         assert value(best + shift) < value(best)
 
 
-def test_each_pair_teaches_its_own_network():
-    """E's gradient is zero from (G(z), z), G's from (x, E(x)); both networks get one from the joint loss."""
+def test_gradients_of_the_pairs():
+    """(G(z), z) has no gradient in E and (x, E(x)) none in G; the joint loss has one in both networks."""
     torch.manual_seed(0)
     sizes = {"hidden": 8, "latent": 3}
     networks = {
         n: build(f"mlp-{k}", **sizes) for n, k in {"G": "generator", "E": "encoder", "D": "discriminator"}.items()
     }
     game = GAMES.build(Spec("bigan", loss=Spec("non-saturating", scale=0.5)), networks)
-    nn.init.normal_(game.D.l3.weight)  # at 0, where it starts, it teaches nobody
+    nn.init.normal_(game.D.l3.weight)  # with the initial 0 all gradients of E and G are 0
     batch = Batch(6, generator=torch.Generator().manual_seed(0))
     batch["x"] = torch.rand(6, 1, 28, 28)
     losses = game.losses(batch)
     assert losses["G"] is losses["E"]
     x, z = batch["x"], 2 * torch.rand(6, 3, generator=torch.Generator().manual_seed(0)) - 1
-    alone = {
+    single = {
         "E": 0.5 * nn.functional.softplus(game.D(x, game.E(x))).mean(),
         "G": 0.5 * nn.functional.softplus(-game.D(game.G(z), z)).mean(),
     }
-    for name, loss in alone.items():
+    for name, loss in single.items():
         net = getattr(game, name)
         both = torch.autograd.grad(losses[name], net.parameters(), retain_graph=True)
         own = torch.autograd.grad(loss, net.parameters(), retain_graph=True)
@@ -166,43 +166,43 @@ def test_each_pair_teaches_its_own_network():
             assert torch.allclose(a, b, atol=1e-7) and a.any()
 
 
-def test_rates():
-    """Constant for half of the run, then down to a hundredth."""
+def test_learning_rate():
+    """The learning rate is constant for half of the run, then falls to a hundredth."""
     (schedule,) = settings.find("bigan-mnist").stages[0].schedules
     epoch = 60_000
     assert [schedule.at(epoch * e) for e in (0, 200, 300, 400)] == pytest.approx([2e-4, 2e-4, 2e-5, 2e-6])
 
 
-def test_mistakes():
-    with pytest.raises(ValueError, match=r"networks\.E: .*needs networks G, E and D, got G, D"):
+def test_missing_encoder():
+    with pytest.raises(ValueError, match=r"networks\.E: .*G, E and D, got G, D"):
         GAMES.build("bigan", {"G": build("mlp-generator"), "D": build("mlp-discriminator")})
 
 
 @pytest.mark.parametrize("name", ["bigan-mnist", "bigan-imagenet", "bigan-cifar10"])
-def test_plain_loop(beside, name):
-    """All three step at once, from one forward: Adam with L2 added to the gradients."""
+def test_plain_loop(plain_loop, name):
+    """Simultaneous steps of all three from one forward pass: Adam with L2 added to the gradients."""
     if name == "bigan-mnist":
-        b = beside(name, {n: {"hidden": 12, "latent": 5} for n in "GED"}, batch=10)
+        loop = plain_loop(name, {n: {"hidden": 12, "latent": 5} for n in "GED"}, batch=10)
     else:
         tiny = {"G": {"width": 2, "latent": 5}, "D": {"width": 2, "latent": 5}}
         small = name == "bigan-cifar10"
         tiny["E"] = {"latent": 5, **({"width": 2} if small else {"widths": (2, 4, 4, 4, 4)})}
         data = recipes.Data(flip=True) if small else recipes.Data(load=36)
-        b = beside(name, tiny, channels=3, size=32 if small else 36, resolution=32, batch=10, data=data)
-    G, E, D = (b.copy(n) for n in "GED")
+        loop = plain_loop(name, tiny, channels=3, size=32 if small else 36, resolution=32, batch=10, data=data)
+    G, E, D = (loop.copy(n) for n in "GED")
     both = [*G.parameters(), *E.parameters()]
     opt_D, opt_GE = (
         torch.optim.Adam(p, lr=2e-4, betas=(0.5, 0.999), weight_decay=2.5e-5) for p in (D.parameters(), both)
     )
-    for _ in b.rounds():
-        x, z = b.real()["x"], 2 * b.rand(5) - 1
+    for _ in loop.rounds():
+        x, z = loop.real()["x"], 2 * loop.rand(5) - 1
         p, q = D(x, E(x)).sigmoid(), D(G(z), z).sigmoid()
         loss_D = 0.5 * (-p.log().mean() - (1 - q).log().mean())
         loss_GE = 0.5 * (-(1 - p).log().mean() - q.log().mean())
-        for opt, loss, keep in (opt_D, loss_D, True), (opt_GE, loss_GE, False):
+        for opt, loss, retain in (opt_D, loss_D, True), (opt_GE, loss_GE, False):
             params = opt.param_groups[0]["params"]
-            for w, g in zip(params, torch.autograd.grad(loss, params, retain_graph=keep), strict=True):
+            for w, g in zip(params, torch.autograd.grad(loss, params, retain_graph=retain), strict=True):
                 w.grad = g
         opt_D.step()
         opt_GE.step()
-    b.compare(G=G, E=E, D=D)
+    loop.compare(G=G, E=E, D=D)

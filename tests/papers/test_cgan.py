@@ -22,7 +22,7 @@ def test_parameter_counts():
     assert sum(p.numel() for p in G.parameters()) == 20_200 + 11_000 + 1_441_200 + 941_584 == 2_413_984
     assert sum(p.numel() for p in D.parameters()) == 942_000 + 2_750 + 279_360 + 241 == 1_224_351
     assert (G.joint.in_features, D.joint.linear.in_features) == (1200, 290)
-    assert (G.z.out_features, G.y.out_features) == (200, 1000)  # not the other way round
+    assert (G.z.out_features, G.y.out_features) == (200, 1000)
 
 
 def test_shapes_ranges_and_condition():
@@ -31,7 +31,7 @@ def test_shapes_ranges_and_condition():
     x = G(z, y)
     assert x.shape == (10, 1, 28, 28)
     assert x.min() > 0 and x.max() < 1
-    assert torch.equal(x, G(z, y))  # without dropout it is a function
+    assert torch.equal(x, G(z, y))  # deterministic without dropout
     assert D(x, y).shape == (10,)
     assert (G(z, y.flip(0)) != x).any()
     assert (D(x, y.flip(0)) != D(x, y)).all()
@@ -59,7 +59,7 @@ def test_initial_deviations():
 
 
 def test_maxout_pieces():
-    """Five pieces for x and for y, four for the joint layer, and no other non-linearity between them."""
+    """Five pieces for x and for y, four for the joint layer, and no other nonlinearity between them."""
     _, D = nets()
     D = D.eval()
     assert (D.x.pieces, D.y.pieces, D.joint.pieces) == (5, 5, 4)
@@ -76,24 +76,24 @@ def test_maxout_pieces():
 
 
 def test_losses():
-    """Undecided, D loses 2 log 2 and G log 2."""
+    """At logits 0 D's loss is 2 log 2 and G's log 2."""
     pair, l = LOSSES.build(settings.find("cgan-mnist").stages[0].game.kwargs["loss"]), torch.zeros(4)
     assert pair.d(l, l).item() == pytest.approx(2 * math.log(2))
     assert pair.g(None, l).item() == pytest.approx(math.log(2))
 
 
-def test_plain_loop(beside):
-    """Both players from one forward; fakes have the classes of the batch's reals."""
+def test_plain_loop(plain_loop):
+    """Simultaneous steps from one forward pass; fakes have the classes of the batch's reals."""
     G = {"latent": 5, "hidden": (6, 7, 8), "scale": 0.5}
     tiny = {"G": G, "D": {"units": (6, 4, 5), "scale": 0.2}}
-    b = beside("cgan-mnist", tiny, batch=10, classes=10)
-    G, D = b.copy("G"), b.copy("D")
-    mean = (b.images.double() / 255).mean(0).clamp(1e-7, 1 - 1e-7)
+    loop = plain_loop("cgan-mnist", tiny, batch=10, classes=10)
+    G, D = loop.copy("G"), loop.copy("D")
+    mean = (loop.images.double() / 255).mean(0).clamp(1e-7, 1 - 1e-7)
     G.out.bias.data = (mean / (1 - mean)).log().flatten()
     lr, momentum = 0.1, 0.5
     velocity = {p: torch.zeros_like(p) for net in (G, D) for p in net.parameters()}
-    for r in b.rounds():
-        batch, z = b.real(), b.rand(5)
+    for r in loop.rounds():
+        batch, z = loop.real(), loop.rand(5)
         x, y = batch["x"], batch["y"]
         real, fake = D(torch.cat([x, G(z, y)]), torch.cat([y, y])).chunk(2)
         loss_D = -real.sigmoid().log().mean() - (1 - fake.sigmoid()).log().mean()
@@ -107,4 +107,4 @@ def test_plain_loop(beside):
                 velocity[p] = (momentum + 0.2 * 10 * r / 12_500_000) * velocity[p] - lr * g
                 p += velocity[p]
         lr /= 1.00004 ** (10 / 100)  # the test's batches are of 10
-    b.compare(G=G, D=D)
+    loop.compare(G=G, D=D)

@@ -1,4 +1,4 @@
-"""CoGAN (arXiv 1606.07536) against its authors' code: what is shared, the losses, the play, what is left behind."""
+"""CoGAN (arXiv 1606.07536) against its authors' code: what is shared, the losses, the training loop, the model."""
 
 import math
 
@@ -31,12 +31,12 @@ def test_parameter_counts():
         G, D = build("generator"), build("discriminator")
         assert (count(G), count(G.shared), count(G.a)) == (7_842_694, 7_833_476, 128 * 36 + 1)
         assert (count(D), count(D.shared), count(D.a)) == (427_593, 426_553, 25 * 20 + 20)
-        alone = build("generator", apart=5), build("discriminator", apart=4)
-        assert [count(n.shared) for n in alone] == [0, 0]
-        assert [count(n) for n in alone] == [2 * (7_833_476 + 4_609), 2 * (426_553 + 520)]
+        uncoupled = build("generator", apart=5), build("discriminator", apart=4)
+        assert [count(n.shared) for n in uncoupled] == [0, 0]
+        assert [count(n) for n in uncoupled] == [2 * (7_833_476 + 4_609), 2 * (426_553 + 520)]
 
 
-def test_sizes_on_the_way():
+def test_sizes_of_the_maps():
     G, D = build("generator", widths=(8, 6, 4, 2)), build("discriminator")
     h, sides = torch.randn(2, 100, 1, 1), []
     for layer in (*G.shared, *G.a):
@@ -53,7 +53,7 @@ def test_sizes_on_the_way():
 
 
 def test_initial_weights():
-    """Xavier-uniform with gain sqrt 2, biases 0.1, one slope a layer, norms without gain and bias."""
+    """Xavier-uniform with gain sqrt 2, biases 0.1, one PReLU slope per layer, norms without gain and bias."""
     torch.manual_seed(0)
     G = build("generator", widths=(64, 64, 32, 16))
     for layer in (G.shared[1][0], G.a[0][0], build("discriminator").shared[1][0]):
@@ -77,26 +77,26 @@ def test_face_networks():
 
 
 @pytest.mark.parametrize(
-    "name, given, said",
+    "name, kwargs, message",
     [
-        ("cogan-generator", {"resolution": 32}, "can't do resolution 32"),
-        ("cogan-discriminator", {"resolution": 32}, "can't do resolution 32"),
+        ("cogan-generator", {"resolution": 32}, "resolution=32: cogan-generator must have 28"),
+        ("cogan-discriminator", {"resolution": 32}, "resolution=32: cogan-discriminator must have 28"),
         ("cogan-generator", {"apart": 6}, "apart=6: must be from 1 to 5"),
         ("cogan-discriminator", {"apart": 0}, "apart=0: must be from 1 to 4"),
-        ("cogan-face-generator", {"resolution": 96}, "6 widths make 128"),
+        ("cogan-face-generator", {"resolution": 96}, "resolution=96: must be 128, which 6 widths of G give"),
         ("cogan-face-discriminator", {"resolution": 48}, "multiple of 64"),
     ],
 )
-def test_mistakes(name, given, said):
-    with pytest.raises(ValueError, match=said):
-        NETWORKS.build(Spec(name, channels=1, **given))
+def test_wrong_sizes(name, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        NETWORKS.build(Spec(name, channels=1, **kwargs))
 
 
-# What is shared --------------------------------------------------------------------------------------------------------
+# What is shared -----------------------------------------------------------------------------------------------------
 
 
-def test_heads_alike_make_images_alike():
-    """One z goes to both domains; copying the last layer of one into the other's leaves nothing that differs."""
+def test_equal_heads_give_equal_images():
+    """Both domains have the same z; with the same last layer they have the same images."""
     G, z = build("generator", **TINY_G), torch.randn(4, 3)
     a, b = G(z)
     assert (a != b).any()
@@ -105,7 +105,7 @@ def test_heads_alike_make_images_alike():
     assert torch.equal(a, b)
 
 
-def test_a_domains_scores_depend_on_its_images_alone():
+def test_scores_depend_on_the_images_of_their_domain_only():
     D = build("discriminator", **TINY_D)
     a, b = torch.rand(3, 1, 28, 28, requires_grad=True), torch.rand(3, 1, 28, 28, requires_grad=True)
     of_a, of_b = D(a, b).split(3)
@@ -113,8 +113,8 @@ def test_a_domains_scores_depend_on_its_images_alone():
     assert torch.autograd.grad(of_b.sum(), (a, b))[0].count_nonzero() == 0
 
 
-def test_one_parameter_serves_both_domains_and_one_optimizer_moves_it():
-    """The shared layers' gradients are the sums of both domains'; no parameter is listed twice."""
+def test_shared_parameters():
+    """The shared layers' gradients are the sums of both domains'; each parameter is listed once."""
     G, z = build("generator", **TINY_G), torch.randn(4, 3)
     p = G.shared[1][0].weight
     a, b = G(z)
@@ -124,7 +124,7 @@ def test_one_parameter_serves_both_domains_and_one_optimizer_moves_it():
     assert len(ids) == len(set(ids)) == len(list(G.named_parameters(remove_duplicate=False)))
 
 
-def test_losses_of_an_undecided_discriminator():
+def test_losses_at_chance():
     game = GAMES.build(Spec("cogan"), {"G": build("generator", **TINY_G), "D": build("discriminator", **TINY_D)})
     for p in game.D.parameters():
         p.data.zero_()
@@ -134,7 +134,7 @@ def test_losses_of_an_undecided_discriminator():
     assert game.loss_G(batch).item() == pytest.approx(math.log(2))
 
 
-def test_fakes_are_detached_and_reals_come_first():
+def test_order_of_the_scores_and_no_gradient_in_G():
     game = GAMES.build(Spec("cogan"), {"G": build("generator", **TINY_G), "D": build("discriminator", **TINY_D)})
     batch = Batch(3, generator=torch.Generator().manual_seed(0))
     batch.update(a=torch.rand(3, 1, 28, 28), b=torch.rand(3, 1, 28, 28))
@@ -146,8 +146,8 @@ def test_fakes_are_detached_and_reals_come_first():
     torch.testing.assert_close(fake, game.D(*fakes))
 
 
-def test_domains_are_never_paired():
-    """Whatever the recipe: an image and its counterpart are never in one half, and the streams are not in step."""
+def test_domains_are_not_paired():
+    """In every recipe an image and its counterpart are in different halves, and the streams have different orders."""
     for name in settings.names("cogan-*"):
         streams = settings.find(name).stages[0].data.streams
         a, b = streams["a"], streams["b"]
@@ -162,39 +162,39 @@ def test_the_authors_setting():
 
 
 @pytest.mark.parametrize("apart", [1, 2])
-def test_plain_loop(beside, apart):
-    """D's step, then G's on fresh noise; a two-way softmax over both domains joined."""
+def test_plain_loop(plain_loop, apart):
+    """D's step, then G's on fresh noise; a softmax over D's two outputs, for the images of both domains."""
     halves = {"data": Stream(keys={"x": "a"}, part=(0, 2)), "b": Stream(keys={"x": "b"}, part=(1, 2), view="edges")}
     tiny = {"G": {**TINY_G, "apart": apart}, "D": {**TINY_D, "apart": apart}}
-    b = beside("cogan-mnist", tiny, batch=4, data=Data(range=(0.0, 1.0), streams=halves), eps=1e-2)
-    others = b.session.loader("b")
-    G, D = b.copy("G"), b.copy("D")
+    loop = plain_loop("cogan-mnist", tiny, batch=4, data=Data(range=(0.0, 1.0), streams=halves), eps=1e-2)
+    others = loop.run.loader("b")
+    G, D = loop.copy("G"), loop.copy("D")
     adam = dict(lr=2e-4, betas=(0.5, 0.999), weight_decay=5e-4, eps=1e-2)
     opt_G, opt_D = torch.optim.Adam(G.parameters(), **adam), torch.optim.Adam(D.parameters(), **adam)
     cross_entropy = torch.nn.functional.cross_entropy
 
-    def judge(x_a, x_b):
-        """Both outputs, [2 N, 2]; the second is 'real'."""
+    def outputs(x_a, x_b):
+        """D's two outputs, [2 N, 2]; the second means real."""
         return D.shared(torch.cat([D.a(x_a), D.b(x_b)])).flatten(1)
 
-    def paint(z):
+    def images_of(z):
         h = G.shared(z[:, :, None, None])
         return G.a(h), G.b(h)
 
     ones, zeros = torch.ones(8, dtype=torch.int64), torch.zeros(8, dtype=torch.int64)
-    for _ in b.rounds():
-        x_a, x_b = b.real()["a"], others.next(4, b.noise)["b"].double()
-        fakes = [x.detach() for x in paint(b.randn(3))]
+    for _ in loop.rounds():
+        x_a, x_b = loop.real()["a"], others.next(4, loop.noise)["b"].double()
+        fakes = [x.detach() for x in images_of(loop.randn(3))]
         opt_D.zero_grad()
-        (cross_entropy(judge(x_a, x_b), ones) + cross_entropy(judge(*fakes), zeros)).backward()
+        (cross_entropy(outputs(x_a, x_b), ones) + cross_entropy(outputs(*fakes), zeros)).backward()
         opt_D.step()
         opt_G.zero_grad()
-        cross_entropy(judge(*paint(b.randn(3))), ones).backward()
+        cross_entropy(outputs(*images_of(loop.randn(3))), ones).backward()
         opt_G.step()
-    b.compare(G=G, D=D)
+    loop.compare(G=G, D=D)
 
 
-# The second domain -----------------------------------------------------------------------------------------------------
+# The second domain --------------------------------------------------------------------------------------------------
 
 
 def test_views():
@@ -207,24 +207,24 @@ def test_views():
 
 
 def test_the_model_samples_both_domains_of_one_z():
-    made = model(coupled_spec())
-    pairs = made.pairs(5, seed=2)
+    coupled = model(coupled_spec())
+    pairs = coupled.pairs(5, seed=2)
     assert pairs.shape == (5, 2, 1, 28, 28)
-    assert torch.equal(made.sample(5, seed=2), pairs[:, 0])
-    assert torch.equal(made.sample(5, seed=2, to="edges"), pairs[:, 1])
-    assert torch.equal(made.sample(5, seed=2, to="b"), pairs[:, 1])
-    assert torch.equal(made.sample(5, seed=2, to="both"), torch.cat([pairs[:, 0], pairs[:, 1]], -1))
-    assert torch.equal(made.pairs(seeds=[4])[0], pairs[2]), "pair k depends on its seed alone"
-    with pytest.raises(ValueError, match="to='edgs': no such domain; did you mean edges.*makes a, b, plain, edges"):
-        made.sample(1, to="edgs")
-    walk = torch.cat(list(made.interpolate([0, 1], 2, to="b")))
-    torch.testing.assert_close(walk[0], made.sample(1, to="b")[0])
-    shown, columns = made.preview({})
-    assert (len(shown), columns) == (64, 8)
-    assert torch.equal(shown[8:16], made.pairs(8)[:, 1])
+    assert torch.equal(coupled.sample(5, seed=2), pairs[:, 0])
+    assert torch.equal(coupled.sample(5, seed=2, to="edges"), pairs[:, 1])
+    assert torch.equal(coupled.sample(5, seed=2, to="b"), pairs[:, 1])
+    assert torch.equal(coupled.sample(5, seed=2, to="both"), torch.cat([pairs[:, 0], pairs[:, 1]], -1))
+    assert torch.equal(coupled.pairs(seeds=[4])[0], pairs[2]), "pair k depends only on its seed"
+    with pytest.raises(ValueError, match="to='edgs': .*edges.*a, b, plain, edges"):
+        coupled.sample(1, to="edgs")
+    walk = torch.cat(list(coupled.interpolate([0, 1], 2, to="b")))
+    torch.testing.assert_close(walk[0], coupled.sample(1, to="b")[0])
+    images, columns = coupled.preview({})
+    assert (len(images), columns) == (64, 8)
+    assert torch.equal(images[8:16], coupled.pairs(8)[:, 1])
 
 
-def test_weights_keep_both_domains(tmp_path):
+def test_weights_have_both_domains(tmp_path):
     path = weights(tmp_path / "w.safetensors", coupled_spec())
     assert torch.equal(zoo.load(path).pairs(3), model(coupled_spec()).pairs(3))
     assert hub.looks_the_same(zoo.load(path), path) == 0
@@ -251,26 +251,26 @@ class Perfect(torch.nn.Module):
         return a, 1 - a
 
 
-def test_scores_of_pairs_and_of_either_domain():
-    """Pairs are compared by the view that the Card's streams name; each domain with images of its own kind."""
+def test_scores_of_pairs_and_of_each_domain():
+    """The scores of pairs use the view in the Card's streams; the scores of a domain use real images of that domain."""
     from zoo.metrics.evaluate import ScoreInputs
     from zoo.metrics.image_source import find
 
     recipe = settings.find("cogan-fashion-mnist").replace(dataset="fashion-mnist-10k")
     card = {"recipe": encode(recipe), "dataset": {"name": "fashion-mnist-10k"}}
     perfect = build_model(coupled_spec() | {"networks": {"G": {}}}, {"G": Perfect()}, card)
-    found = zoo.evaluate(perfect, ["agreement", "psnr"], n=20)
-    assert found["scores"]["agreement"] > 0.99 and found["scores"]["psnr"] > 40
-    assert found["protocol"]["pairs"] == 20
+    result = zoo.evaluate(perfect, ["agreement", "psnr"], n=20)
+    assert result["scores"]["agreement"] > 0.99 and result["scores"]["psnr"] > 40
+    assert result["protocol"]["pairs"] == 20
     one, other = (
         ScoreInputs(find(perfect), None, None, None, 20, 0, to, None, "cpu", None) for to in ("plain", "edges")
     )
     assert "agreement" in one.choose(None)[0]
-    real, negative = (next(desk._real_images("test").chunks(50)) for desk in (one, other))
+    real, negative = (next(inputs._real_images("test").chunks(50)) for inputs in (one, other))
     assert torch.equal(negative, 255 - real)
-    made = torch.cat(list(other.images.chunks()))
-    assert torch.equal(made, images.quantized(perfect.sample(20, to="b")))
-    with pytest.raises(ValueError, match="has one domain; leave it out"):
+    fakes = torch.cat(list(other.images.chunks()))
+    assert torch.equal(fakes, images.quantized(perfect.sample(20, to="b")))
+    with pytest.raises(ValueError, match="to='b'|one domain"):
         zoo.evaluate(torch.rand(4, 1, 28, 28), dataset="fashion-mnist-10k", to="b")
-    with pytest.raises(ValueError, match="a coupled model of two views"):
+    with pytest.raises(ValueError, match="coupled model"):
         zoo.evaluate(torch.rand(4, 1, 28, 28), ["agreement"], dataset="fashion-mnist-10k")

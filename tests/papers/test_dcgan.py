@@ -43,14 +43,14 @@ def test_shapes_and_range(kernel, norm, width):
     assert D(x).shape == (4,) and D.features(x).shape == (4, 1024)
 
 
-def test_the_small_nets():
+def test_small_networks():
     G, D = (NETWORKS.build(f"dcgan-{k}", defaults=SMALL) for k in ("generator", "discriminator"))
     z = torch.randn(4, 100)
     assert sizes(G, z, kinds=LAYERS) == [(128, 4, 4), (64, 8, 8), (32, 16, 16), (1, 32, 32)]
     assert sizes(D, G(z), kinds=LAYERS) == [(32, 16, 16), (64, 8, 8), (128, 4, 4)]
 
 
-def test_digits_are_told_the_class_at_each_layer():
+def test_digit_networks_take_the_class_at_each_layer():
     G = NETWORKS.build("dcgan-digit-generator").eval()
     D = NETWORKS.build("dcgan-digit-discriminator").eval()
     z, y = torch.rand(10, 100) * 2 - 1, torch.arange(10)
@@ -81,8 +81,8 @@ def test_initial_deviations(spec):
             assert m.eps == spec.kwargs.get("eps", 1e-5)
 
 
-def test_where_batch_norm_is():
-    """Not in D's first layer nor G's last; with norm="units" a gain for each of 8f * 16 units."""
+def test_places_of_batch_norm():
+    """All layers except D's first and G's last; with norm="units" there is a gain for each of 8 * width * 16 units."""
     G, D = (
         NETWORKS.build(Spec("dcgan-generator", width=4)),
         NETWORKS.build(Spec("dcgan-discriminator", width=4)),
@@ -96,7 +96,7 @@ def test_where_batch_norm_is():
     assert all(m.negative_slope == 0.2 for m in D.modules() if isinstance(m, nn.LeakyReLU))
 
 
-def test_projection_and_head_are_the_torch_codes_convolutions():
+def test_projection_and_head_equal_the_torch_codes_convolutions():
     """A transposed 4x4 convolution of a 1x1 image and a 4x4 convolution of a 4x4 image are linear layers."""
     G, D = (
         NETWORKS.build(Spec("dcgan-generator", width=2)),
@@ -111,10 +111,10 @@ def test_projection_and_head_are_the_torch_codes_convolutions():
 
 
 @pytest.mark.parametrize("name", ["dcgan-generator", "dcgan-discriminator"])
-def test_mistakes(name):
+def test_wrong_sizes(name):
     with pytest.raises(ValueError, match=r"resolution=28.*power of two"):
         NETWORKS.build(Spec(name, resolution=28))
-    with pytest.raises(ValueError, match=r"kernel=3.* 4 .* 5 "):
+    with pytest.raises(ValueError, match=r"kernel=3: must be 4 .* 5 "):
         NETWORKS.build(Spec(name, kernel=3))
     with pytest.raises(ValueError, match=r"resolution=30.*multiple of 4"):
         NETWORKS.build(Spec("dcgan-digit-generator", resolution=30))
@@ -125,18 +125,19 @@ def d_loss(D, real, fake, **y):
 
 
 def test_bedrooms_are_cropped_and_mirrored():
-    """As in the Torch code: 64 out of 96 pixels at random, half of the images mirrored."""
+    """As in the Torch code: random crops of 64 from 96 pixels, random horizontal flips."""
     (stage,) = settings.find("dcgan-lsun-bedroom").stages
     assert (stage.data.load, stage.resolution, stage.data.flip) == (96, 64, True)
 
 
-def test_plain_loop_of_the_torch_code(beside):
-    """Each batch: D on separate passes of reals and fakes, then G on the same fakes. No weight decay."""
-    b = beside("dcgan-fashion-mnist", {"G": {"latent": 6, "width": 4}, "D": {"width": 4}}, batch=10)
-    G, D = b.copy("G"), b.copy("D")
+def test_plain_loop_of_the_torch_code(plain_loop):
+    """For each batch D's step, with separate passes for reals and fakes, then G's on the same fakes. No weight
+    decay."""
+    loop = plain_loop("dcgan-fashion-mnist", {"G": {"latent": 6, "width": 4}, "D": {"width": 4}}, batch=10)
+    G, D = loop.copy("G"), loop.copy("D")
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.5, 0.999)) for net in (G, D))
-    for _ in b.rounds():
-        x, z = b.real()["x"], b.randn(6)
+    for _ in loop.rounds():
+        x, z = loop.real()["x"], loop.randn(6)
         assert x.shape == (10, 1, 32, 32)
         fake = G(z)
         opt_D.zero_grad()
@@ -145,7 +146,7 @@ def test_plain_loop_of_the_torch_code(beside):
         opt_G.zero_grad()
         (-D(fake).sigmoid().log().mean()).backward()
         opt_G.step()
-    b.compare(G=G, D=D)
+    loop.compare(G=G, D=D)
 
 
 class AdamWithL2:
@@ -168,31 +169,31 @@ class AdamWithL2:
             p -= 2e-4 * (m / (1 - 0.5**self.t)) / ((v / (1 - 0.999**self.t)).sqrt() + 1e-8)
 
 
-def test_plain_loop_of_the_theano_code(beside):
-    """Updates alternate, G first, each on noise of its own; weight decay of all parameters."""
+def test_plain_loop_of_the_theano_code(plain_loop):
+    """Alternating updates, G first, each with its own noise; weight decay of all parameters."""
     tiny = {"G": {"latent": 6, "width": 2}, "D": {"width": 2}}
-    b = beside("dcgan-celeba", tiny, channels=3, size=64, batch=10)
-    G, D = b.copy("G"), b.copy("D")
+    loop = plain_loop("dcgan-celeba", tiny, channels=3, size=64, batch=10)
+    G, D = loop.copy("G"), loop.copy("D")
     opt_G, opt_D = AdamWithL2(G, 1e-5), AdamWithL2(D, 1e-5)
-    for _ in b.rounds():
-        opt_G.step(-D(G(2 * b.rand(6) - 1)).sigmoid().log().mean())
-        x = b.real()["x"]
-        opt_D.step(d_loss(D, x, G(2 * b.rand(6) - 1).detach()))
-    b.compare(G=G, D=D)
+    for _ in loop.rounds():
+        opt_G.step(-D(G(2 * loop.rand(6) - 1)).sigmoid().log().mean())
+        x = loop.real()["x"]
+        opt_D.step(d_loss(D, x, G(2 * loop.rand(6) - 1).detach()))
+    loop.compare(G=G, D=D)
 
 
-def test_plain_loop_of_the_digits(beside):
-    """As faces; each batch, classes included, serves one player."""
+def test_plain_loop_of_the_digits(plain_loop):
+    """As for faces; each batch, with its classes, is for one player."""
     tiny = {"G": {"latent": 6, "width": 2, "hidden": 12}, "D": {"width": 2, "hidden": 12}}
-    b = beside("dcgan-mnist", tiny, classes=10, batch=10)
-    G, D = b.copy("G"), b.copy("D")
+    loop = plain_loop("dcgan-mnist", tiny, classes=10, batch=10)
+    G, D = loop.copy("G"), loop.copy("D")
     opt_G, opt_D = AdamWithL2(G, 2.5e-5), AdamWithL2(D, 2.5e-5)
-    for _ in b.rounds():
+    for _ in loop.rounds():
         for player in "GD":
-            batch, z = b.real(), 2 * b.rand(6) - 1
+            batch, z = loop.real(), 2 * loop.rand(6) - 1
             x, y = batch["x"], batch["y"]
             if player == "G":
                 opt_G.step(-D(G(z, y), y).sigmoid().log().mean())
             else:
                 opt_D.step(d_loss(D, x, G(z, y).detach(), y=y))
-    b.compare(G=G, D=D)
+    loop.compare(G=G, D=D)

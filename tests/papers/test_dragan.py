@@ -10,7 +10,7 @@ from zoo.game import Batch
 from zoo.registry import GAMES, LOSSES, NETWORKS, PENALTIES, Spec
 
 MNIST = {"channels": 1, "resolution": 28}
-EPS = 1e-4  # of Adam, so that it does not blow up gradients that are rounding alone
+EPS = 1e-4  # of Adam; with a smaller one gradients that are only rounding errors would give full steps
 
 
 def networks(name="dragan-mnist"):
@@ -35,25 +35,24 @@ def test_shapes_and_initial_deviations():
         layers = [m for m in net.modules() if isinstance(m, torch.nn.Linear)]
         assert [m.in_features for m in layers] == list(fans)
         for m in layers:
-            rough = 0.2 if m.weight.numel() < 1000 else 0.03
-            assert m.weight.std().item() == pytest.approx(math.sqrt(2 / m.in_features), rel=rough)
+            tolerance = 0.2 if m.weight.numel() < 1000 else 0.03
+            assert m.weight.std().item() == pytest.approx(math.sqrt(2 / m.in_features), rel=tolerance)
             assert not m.bias.any()
 
 
 class Critic(torch.nn.Module):
-    """D(x) = w.x + b, or constant for w = 0; keeps what it was shown."""
+    """D(x) = w.x + b, or constant for w = 0."""
 
     def __init__(self, w):
         super().__init__()
         self.w, self.b = torch.nn.Parameter(w), torch.nn.Parameter(torch.tensor(0.3))
 
     def forward(self, x):
-        self.seen = x
         return (x * self.w).flatten(1).sum(1) + self.b
 
 
-def play(D, x, fake=None, **penalty):
-    """The zoo's penalty, with D and these images in a game."""
+def penalty_of(D, x, fake=None, **penalty):
+    """The penalty of D in a game with these images."""
     G = NETWORKS.build(Spec("mlp-generator", hidden=(4,)), defaults=MNIST)
     game = GAMES.build(Spec("adversarial"), {"G": G, "D": D})
     batch = Batch(len(x), generator=torch.Generator().manual_seed(0))
@@ -65,40 +64,40 @@ FORMS = [{}, {"noise": "normal", "size": 0.01}]
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_penalty_of_known_critics(form):
+def test_penalty_of_linear_critics(form):
     torch.manual_seed(0)
     x, w = torch.rand(6, 1, 4, 4), torch.randn(1, 4, 4)
-    assert play(Critic(w), x, **form).item() == pytest.approx((w.norm().item() - 1) ** 2, rel=1e-5)
+    assert penalty_of(Critic(w), x, **form).item() == pytest.approx((w.norm().item() - 1) ** 2, rel=1e-5)
     D = Critic(torch.zeros(1, 4, 4))
-    value = play(D, x, **form)
+    value = penalty_of(D, x, **form)
     value.backward()
     assert value.item() == 1 and D.w.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_penalty_looks_near_reals_alone(form):
-    """Fakes change nothing; D's weights hear of it and G's do not."""
+def test_penalty_depends_on_reals_only(form):
+    """It does not depend on the fakes; it has a gradient in D's weights and none in G's."""
     torch.manual_seed(0)
     D = NETWORKS.build(Spec("mlp-discriminator", hidden=(8,), activation="tanh"), defaults=MNIST)
     x = torch.rand(6, 1, 28, 28)
     G = NETWORKS.build(Spec("mlp-generator", hidden=(4,)), defaults=MNIST)
-    values = [play(D, x, fake, **form) for fake in (None, G(torch.randn(6, 100)), torch.zeros(9, 1, 28, 28))]
+    values = [penalty_of(D, x, fake, **form) for fake in (None, G(torch.randn(6, 100)), torch.zeros(9, 1, 28, 28))]
     assert values[0] == values[1] == values[2]
     values[1].backward()
     assert all(p.grad is None for p in G.parameters())
     assert all(m.weight.grad.abs().sum() > 0 for m in D.modules() if isinstance(m, torch.nn.Linear))
 
 
-def test_uniform_noise_brightens_by_less_than_half_a_deviation():
+def test_uniform_noise_adds_less_than_half_a_standard_deviation():
     torch.manual_seed(0)
     x = torch.rand(64, 1, 8, 8)
     batch = Batch(64, generator=torch.Generator().manual_seed(0))
     penalty = PENALTIES.build("dragan")
-    s, moved = x.std(correction=0), penalty.near(x, batch) - x
-    assert moved.min() >= 0 and moved.max() < s / 2
-    assert moved.mean() == pytest.approx(s.item() / 8, rel=0.15)  # half of half of 1/2
-    reach = moved.amax((1, 2, 3))  # one alpha a sample
-    assert reach.min() < 0.1 * s and reach.max() > 0.4 * s
+    s, noise = x.std(correction=0), penalty.near(x, batch) - x
+    assert noise.min() >= 0 and noise.max() < s / 2
+    assert noise.mean() == pytest.approx(s.item() / 8, rel=0.15)  # 1/2 times the mean of alpha times the mean of v
+    largest = noise.amax((1, 2, 3))  # one alpha per sample
+    assert largest.min() < 0.1 * s and largest.max() > 0.4 * s
     gray = torch.full((64, 1, 8, 8), 0.5)
     assert torch.equal(penalty.near(gray, batch), gray)
 
@@ -106,34 +105,34 @@ def test_uniform_noise_brightens_by_less_than_half_a_deviation():
 def test_normal_noise_is_centered():
     x = torch.rand(64, 1, 28, 28)
     form = settings.find("dragan-mnist-gaussian").stages[0].game.kwargs["penalties"][0]
-    moved = PENALTIES.build(form).near(x, Batch(64, generator=torch.Generator().manual_seed(0))) - x
-    assert moved.var().item() * 255**2 == pytest.approx(10, rel=0.03)
-    assert moved.mean().abs() < 1e-3
+    noise = PENALTIES.build(form).near(x, Batch(64, generator=torch.Generator().manual_seed(0))) - x
+    assert noise.var().item() * 255**2 == pytest.approx(10, rel=0.03)
+    assert noise.mean().abs() < 1e-3
     with pytest.raises(ValueError, match=r"noise='unifrom'.*uniform.*normal"):
         PENALTIES.build(Spec("dragan", noise="unifrom"))
-    with pytest.raises(ValueError, match=r"noise='normal' needs a size"):
+    with pytest.raises(ValueError, match=r"size=None: must be .* for noise='normal'"):
         PENALTIES.build(Spec("dragan", noise="normal"))
 
 
-def test_losses_of_an_undecided_discriminator():
+def test_losses_at_chance():
     pair, zero = LOSSES.build("non-saturating"), torch.zeros(4)
     assert pair.d(zero, zero).item() == pytest.approx(2 * math.log(2))
     assert pair.g(None, zero).item() == pytest.approx(math.log(2))
 
 
 @pytest.mark.parametrize("name, lr", [("dragan-mnist", 1e-4), ("dragan-fashion-mnist", 2e-4)])
-def test_plain_loop(beside, name, lr):
-    """The notebook: D with the slope of its logit near reals, then G; fresh noise in each step."""
+def test_plain_loop(plain_loop, name, lr):
+    """The notebook: D's step, with the gradient of its logit near reals, then G's; fresh noise in each step."""
     tiny = {"hidden": (12,)} if name == "dragan-mnist" else {"width": 2}
-    b = beside(name, {"G": {"latent": 5, **tiny}, "D": tiny}, batch=10, eps=EPS)
-    G, D = b.copy("G"), b.copy("D")
+    loop = plain_loop(name, {"G": {"latent": 5, **tiny}, "D": tiny}, batch=10, eps=EPS)
+    G, D = loop.copy("G"), loop.copy("D")
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=lr, betas=(0.5, 0.9), eps=EPS) for net in (G, D))
-    for _ in b.rounds():
-        x, fake = b.real()["x"], G(2 * b.rand(5) - 1).detach()
+    for _ in loop.rounds():
+        x, fake = loop.real()["x"], G(2 * loop.rand(5) - 1).detach()
         assert x.min() >= 0 and x.max() <= 1
         spread = ((x - x.mean()) ** 2).mean().sqrt()
-        perturbed = x + 0.5 * spread * b.rand(1, 28, 28)
-        near = (x + b.rand(1, 1, 1) * (perturbed - x)).requires_grad_()
+        perturbed = x + 0.5 * spread * loop.rand(1, 28, 28)
+        near = (x + loop.rand(1, 1, 1) * (perturbed - x)).requires_grad_()
         (slope,) = torch.autograd.grad(D(near).sum(), near, create_graph=True)
         penalty = ((slope.square().sum((1, 2, 3)).sqrt() - 1) ** 2).mean()
         loss = -D(x).sigmoid().log().mean() - (1 - D(fake).sigmoid()).log().mean() + 10 * penalty
@@ -141,6 +140,6 @@ def test_plain_loop(beside, name, lr):
         loss.backward()
         opt_D.step()
         opt_G.zero_grad()
-        (-D(G(2 * b.rand(5) - 1)).sigmoid().log().mean()).backward()
+        (-D(G(2 * loop.rand(5) - 1)).sigmoid().log().mean()).backward()
         opt_G.step()
-    b.compare(G=G, D=D)
+    loop.compare(G=G, D=D)

@@ -13,7 +13,7 @@ MNIST = {"channels": 1, "resolution": 32}
 
 
 def test_parameter_counts():
-    """Weights, biases and batch norms of the paper's layers, added up."""
+    """The sum of the weights, biases and batch norms of the paper's layers."""
     hidden = 100 * 1600 + 1600 + 3 * (1600 * 1600 + 1600) + 4 * 2 * 1600
     assert count(Spec("ebgan-mlp-generator", hidden=(1600,) * 4), **MNIST) == hidden + 1600 * 1024 + 1024 == 9_498_624
     assert count(Spec("ebgan-mlp-discriminator", hidden=(1024,)), **MNIST) == 2 * (1024 * 1024 + 1024)
@@ -22,7 +22,7 @@ def test_parameter_counts():
     assert count("ebgan-discriminator", channels=3, resolution=64) == sum(down + up) == 1_318_659
 
 
-def test_shapes_and_where_batch_norm_is():
+def test_shapes_and_places_of_batch_norm():
     D = NETWORKS.build(Spec("ebgan-discriminator", width=4), defaults={"channels": 3, "resolution": 64})
     x = torch.rand(2, 3, 64, 64)
     assert D.encode(x).shape == (2, 16, 8, 8)
@@ -35,10 +35,10 @@ def test_shapes_and_where_batch_norm_is():
     G = NETWORKS.build(Spec("ebgan-mlp-generator", hidden=(8,) * 4), defaults=MNIST)
     assert [m.out_features for m in G.modules() if isinstance(m, nn.Linear)] == [8, 8, 8, 8, 1024]
     assert len([m for m in G.modules() if isinstance(m, nn.BatchNorm1d)]) == 4
-    made = G(torch.randn(4, 100))
-    assert made.shape == (4, 1, 32, 32) and made.abs().max() < 1
+    x = G(torch.randn(4, 100))
+    assert x.shape == (4, 1, 32, 32) and x.abs().max() < 1
     deep = NETWORKS.build(Spec("ebgan-mlp-discriminator", hidden=(8, 6, 5)), defaults=MNIST)
-    assert deep.features(made).shape == (4, 5) and deep(made).shape == made.shape
+    assert deep.features(x).shape == (4, 5) and deep(x).shape == x.shape
     with pytest.raises(ValueError, match=r"resolution=28.*multiple of 8"):
         NETWORKS.build(Spec("ebgan-discriminator", resolution=28))
 
@@ -59,8 +59,8 @@ def test_initial_deviations(spec, scale):
             assert not m.bias.any()
 
 
-class Ready(nn.Module):
-    """A G that returns the images it was given, whatever the noise."""
+class FixedGenerator(nn.Module):
+    """A G that returns the same images for any noise."""
 
     def __init__(self, images):
         super().__init__()
@@ -70,8 +70,8 @@ class Ready(nn.Module):
         return self.images + 0 * z.sum()
 
 
-def game_of(images, factor=0.0, **more):
-    return GAMES.build(Spec("ebgan", **more), {"G": Ready(images), "D": Echo(factor)})
+def game_of(images, factor=0.0, **arguments):
+    return GAMES.build(Spec("ebgan", **arguments), {"G": FixedGenerator(images), "D": Echo(factor)})
 
 
 def batch_of(x):
@@ -81,7 +81,7 @@ def batch_of(x):
 
 
 def test_energy_is_the_distance_to_the_reconstruction():
-    """One number an image, a Euclidean norm; x counts on both sides of the distance."""
+    """One number per image, a Euclidean norm; the gradient includes that of the target."""
     x = torch.randn(5, 1, 4, 4)
     game = game_of(x, factor=0.25)
     assert torch.allclose(-game.score(x, batch_of(x)), 0.75 * x.flatten(1).norm(dim=1))
@@ -90,42 +90,43 @@ def test_energy_is_the_distance_to_the_reconstruction():
     x = x.requires_grad_()
     (gradient,) = torch.autograd.grad(-game.score(x, batch_of(x)).sum(), x)
     unit = (x / x.flatten(1).norm(dim=1).view(-1, 1, 1, 1)).detach()
-    assert torch.allclose(gradient, (1 - 0.25) * unit), "with the target detached it were -0.25"
-    with pytest.raises(ValueError, match=r"game\.distance='cosine': must be euclidean or absolute"):
+    assert torch.allclose(gradient, (1 - 0.25) * unit), "with a detached target it would be -0.25"
+    with pytest.raises(ValueError, match=r"game\.distance='cosine': must be "):
         game_of(x, distance="cosine")
 
 
 def test_losses():
-    """Equal energies g below the margin m: D loses m, G g. The hinge is each image's own."""
+    """At equal energies g below the margin m, D's loss is m and G's is g. The hinge applies to each image."""
     loss = LOSSES.build(Spec("margin", margin=10.0))
     score = -torch.full((4,), 3.0)
     assert loss.d(score, score).item() == 10.0 and loss.g(None, score).item() == 3.0
     assert loss.d(torch.zeros(2), -torch.tensor([0.0, 20.0])).item() == 5.0
     energy = torch.tensor([4.0, 30.0], requires_grad=True)
     (gradient,) = torch.autograd.grad(loss.d(torch.zeros(2), -energy), energy)
-    assert gradient.tolist() == [-0.5, 0.0], "a fake beyond the margin leaves D alone"
+    assert gradient.tolist() == [-0.5, 0.0], "a fake beyond the margin has no gradient"
 
 
 ENERGIES = {"least-squares": {"a": -10.0, "b": 0.0, "c": 0.0}}  # its targets are scores, and no score is above 0
 
 
 @pytest.mark.parametrize("loss", LOSSES.names())
-def test_every_loss_takes_energies(loss):
-    """D learns to give back reals better and fakes no better, whatever the loss; G makes what D gives back."""
+def test_energies_with_every_loss(loss):
+    """With every loss D lowers the error of reals and does not lower that of fakes; G lowers the error of its
+    images."""
     x, images = torch.rand(4, 1, 4, 4), torch.rand(4, 1, 4, 4)
     game, batch = game_of(images, factor=0.25, loss=Spec(loss, **ENERGIES.get(loss, {}))), batch_of(x)
-    seen = []
-    game.distance = lambda back, x: seen.append((back - x).flatten(1).norm(dim=1)) or seen[-1]
-    (by,) = torch.autograd.grad(game.loss_D(batch), seen)
-    real, fake = by.split(4)
+    energies = []
+    game.distance = lambda output, x: energies.append((output - x).flatten(1).norm(dim=1)) or energies[-1]
+    (gradient,) = torch.autograd.grad(game.loss_D(batch), energies)
+    real, fake = gradient.split(4)
     assert (real >= 0).all() and real.any() and (fake <= 0).all()
-    seen.clear()
-    (by,) = torch.autograd.grad(game.loss_G(batch), seen)
-    assert (by[-4:] > 0).all()
+    energies.clear()
+    (gradient,) = torch.autograd.grad(game.loss_G(batch), energies)
+    assert (gradient[-4:] > 0).all()
 
 
 def pulling_away(codes):
-    """The term of given codes [N, F]."""
+    """The penalty of codes [N, F]."""
     game = game_of(codes[:, :, None, None])
     batch = batch_of(torch.zeros_like(game.G.images))
     batch["fake"] = game.G.images
@@ -133,7 +134,7 @@ def pulling_away(codes):
 
 
 def test_pulling_away():
-    """As written, a double sum over pairs; 1 for equal codes, 0 for orthogonal ones; signs and lengths do not matter."""
+    """A double sum over pairs; 1 for equal codes, 0 for orthogonal ones; invariant to signs and lengths."""
     S = torch.randn(6, 5)
     total = sum(
         (S[i] @ S[j] / (S[i].norm() * S[j].norm())) ** 2 for i in range(6) for j in range(6) if i != j
@@ -145,11 +146,11 @@ def test_pulling_away():
     )
     assert pulling_away(S[:1].expand(4, -1).clone()).item() == pytest.approx(1.0, rel=1e-5)
     assert pulling_away(torch.eye(5)).item() == 0.0
-    assert pulling_away(torch.zeros(3, 5)).item() == 0.0, "codes of zeros are no 0/0"
-    assert pulling_away(S[:1]).item() == 0.0, "nor is a single fake"
+    assert pulling_away(torch.zeros(3, 5)).item() == 0.0, "codes of zeros give no 0/0"
+    assert pulling_away(S[:1]).item() == 0.0, "nor does a single fake"
 
 
-def test_pulling_away_is_in_the_generators_loss_alone():
+def test_pulling_away_is_part_of_the_generators_loss_only():
     x = torch.randn(4, 1, 4, 4)
     games = [game_of(x.clone(), 0.5, penalties=p) for p in ((), (Spec("pulling-away", weight=0.1),))]
     batches = [batch_of(x) for _ in games]
@@ -160,8 +161,8 @@ def test_pulling_away_is_in_the_generators_loss_alone():
     assert (losses[1] - losses[0]).item() == pytest.approx(0.1 * term, rel=1e-4)
     assert batches[1].logs["penalty/0"].item() == pytest.approx(term, rel=1e-5)
     (plain,) = torch.autograd.grad(losses[0], games[0].G.parameters())
-    (pulled,) = torch.autograd.grad(losses[1], games[1].G.parameters())
-    assert not torch.allclose(plain, pulled)
+    (with_term,) = torch.autograd.grad(losses[1], games[1].G.parameters())
+    assert not torch.allclose(plain, with_term)
 
 
 def norm(v):
@@ -169,24 +170,24 @@ def norm(v):
 
 
 @pytest.mark.parametrize("name", ["ebgan-mnist", "ebgan-mnist-pt", "ebgan-fashion-mnist"])
-def test_plain_loop(beside, name):
-    """One step of D, one of G on fresh noise; the fakes' codes pull away from one another in G's step."""
+def test_plain_loop(plain_loop, name):
+    """One step of D, one of G on fresh noise; the pulling-away term is part of G's step."""
     conv = name == "ebgan-fashion-mnist"
     assert settings.find(name).stages[0].game.kwargs["loss"] == Spec("margin", margin=10.0)
     tiny = {"G": {"latent": 6, "width": 2} if conv else {"latent": 6, "hidden": (12, 12)}}
     tiny["D"] = {"width": 2} if conv else {"hidden": (64,)}
-    eps = 1e-6  # biases before a norm have gradients of rounding alone
-    b = beside(name, tiny, batch=10, eps=eps)
-    # All energies start below the margin: larger outputs of G bring those of fakes to both sides of it.
-    last = [m for m in b.session.game.G.modules() if isinstance(m, (nn.Linear, nn.ConvTranspose2d))][-1]
+    eps = 1e-6  # biases before batch norm have gradients that are only rounding errors
+    loop = plain_loop(name, tiny, batch=10, eps=eps)
+    # All energies start below the margin; with larger outputs of G those of fakes are on both sides of it.
+    last = [m for m in loop.run.game.G.modules() if isinstance(m, (nn.Linear, nn.ConvTranspose2d))][-1]
     with torch.no_grad():
         last.weight.mul_(10)
-    G, D = b.copy("G"), b.copy("D")
+    G, D = loop.copy("G"), loop.copy("D")
     lr = 2e-4 if conv else 1e-3
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=lr, betas=(0.5, 0.999), eps=eps) for net in (G, D))
     sides = set()
-    for _ in b.rounds():
-        x, z = b.real()["x"], b.randn(6)
+    for _ in loop.rounds():
+        x, z = loop.real()["x"], loop.randn(6)
         assert x.shape == (10, 1, 32, 32)
         fake = G(z).detach()
         energy, fakes = norm(x - D(x)), norm(fake - D(fake))
@@ -195,7 +196,7 @@ def test_plain_loop(beside, name):
         (energy.mean() + (10 - fakes).clamp(min=0).mean()).backward()
         opt_D.step()
         opt_G.zero_grad()
-        fake = G(b.randn(6))
+        fake = G(loop.randn(6))
         code = D.encode(fake)
         loss = norm(fake - D.decode(code)).mean()
         if name != "ebgan-mnist":
@@ -204,5 +205,5 @@ def test_plain_loop(beside, name):
             loss = loss + 0.1 * sum((S[i] @ S[j]) ** 2 for i in range(10) for j in range(10) if i != j) / 90
         loss.backward()
         opt_G.step()
-    assert loss.isfinite() and sides == {True, False}, "the hinge has to be seen at work and at rest"
-    b.compare(G=G, D=D)
+    assert loss.isfinite() and sides == {True, False}, "some fakes must be below the margin and some above"
+    loop.compare(G=G, D=D)

@@ -55,7 +55,7 @@ def test_initial_deviations():
     assert scales == pytest.approx([0.05, 0.05, 0.5], rel=0.01)
 
 
-def test_output_bias_is_the_mean_image():
+def test_output_bias_from_the_mean_image():
     G = NETWORKS.build(MNIST_G, defaults=MNIST)
     mean = torch.rand(1, 28, 28)
     mean[0, 0, 0] = 0.0  # a pixel that is always black: clipped to 1e-7
@@ -63,11 +63,11 @@ def test_output_bias_is_the_mean_image():
     bias = G.layers[-2].bias.detach()
     assert torch.allclose(bias.sigmoid().view(1, 28, 28), mean.clamp(1e-7, 1 - 1e-7), atol=1e-6)
     linear = NETWORKS.build(CIFAR_G.replace(hidden=(5, 6)), defaults=CIFAR)
-    with pytest.raises(ValueError, match=r"output=None.*output='sigmoid'"):
+    with pytest.raises(ValueError, match=r"output=None: must be output='sigmoid'"):
         linear.set_output_mean(torch.rand(3, 32, 32))
 
 
-def test_maxout_is_the_largest_of_disjoint_pieces_and_convex():
+def test_maxout_is_the_maximum_of_its_pieces_and_convex():
     D = NETWORKS.build(Spec("maxout-discriminator", units=3, pieces=5, scale=1.0), defaults=MNIST).double()
     layer = D.layers[1]
     x, y = torch.rand(2, 6, 784, dtype=torch.float64)
@@ -78,7 +78,7 @@ def test_maxout_is_the_largest_of_disjoint_pieces_and_convex():
 
 
 def test_dropout_of_the_discriminator():
-    """.2 of the pixels and .5 of the hidden units, kept ones scaled up; off in eval mode; none in G."""
+    """.2 of the pixels and .5 of the hidden units, the others scaled up; none in eval mode; none in G."""
     D = NETWORKS.build("maxout-discriminator", defaults=MNIST)
     drops = [m for m in D.modules() if isinstance(m, torch.nn.Dropout)]
     assert [d.p for d in drops] == [0.2, 0.5, 0.5]
@@ -92,8 +92,8 @@ def test_dropout_of_the_discriminator():
 
 
 def test_losses():
-    """Undecided, D loses log 2 (half of 2 log 2) and G log 2; the gradient of G's loss is D - 1, never small for a
-    fake found out, where the minimax form gives -D."""
+    """At logits 0 D's loss is log 2 (half of 2 log 2) and G's log 2; the gradient of G's loss is D - 1, which is large
+    if D detects the fake; that of the minimax form is -D."""
     l = torch.zeros(4, requires_grad=True)
     pair = LOSSES.build(Spec("non-saturating", scale=0.5))
     assert pair.d(l, l).item() == pytest.approx(math.log(2))
@@ -108,11 +108,11 @@ def test_losses():
 def test_value_of_the_game_is_a_divergence():
     """For p and q on a finite set the best D is p/(p+q), and the value 2 JSD(p|q) - log 4."""
     p, q = torch.tensor([0.5, 0.3, 0.2, 1e-9]), torch.tensor([0.1, 0.3, 0.2, 0.4])
-    loss, sure = LOSSES.build("minimax").d, torch.tensor(200.0)  # a score that costs nothing
+    loss, large = LOSSES.build("minimax").d, torch.tensor(200.0)  # a score whose term in the loss is 0
 
     def value(logit):
-        real = sum(p[i] * loss(logit[i], -sure) for i in range(4))
-        fake = sum(q[i] * loss(sure, logit[i]) for i in range(4))
+        real = sum(p[i] * loss(logit[i], -large) for i in range(4))
+        fake = sum(q[i] * loss(large, logit[i]) for i in range(4))
         return -(real + fake)
 
     best = (p / q).log()
@@ -123,26 +123,28 @@ def test_value_of_the_game_is_a_divergence():
         assert value(best + shift) < value(best)
 
 
-def test_ramps():
-    """The rate is divided by 1.000004 after each batch of 100, down to 1e-6; momentum rises over epochs 1 to 250."""
+def test_schedules():
+    """The learning rate is divided by 1.000004 after each batch of 100, down to 1e-6; momentum rises over epochs 1 to
+    250."""
     momentum, lr = settings.find("gan-mnist").stages[0].schedules
     assert lr.at(100 * 50_000) == pytest.approx(0.1 / 1.000004**50_000)
     assert lr.at(10**9) == 1e-6
     assert [momentum.at(50_000 * e) for e in (0, 1, 125.5, 250, 400)] == pytest.approx([0.5, 0.5, 0.6, 0.7, 0.7])
 
 
-def test_plain_loop(beside):
-    """Both players from one forward, the same noise, masks and old weights; classical momentum."""
+def test_plain_loop(plain_loop):
+    """Simultaneous steps from one forward pass, with the same noise, dropout masks and old weights; classical
+    momentum."""
     tiny = {"G": {"latent": 5, "hidden": (12, 12), "scale": 0.5}, "D": {"units": 6, "scale": 0.2}}
-    b = beside("gan-mnist", tiny, batch=10)
-    G, D = b.copy("G"), b.copy("D")
-    mean = (b.images.double() / 255).mean(0).clamp(1e-7, 1 - 1e-7)
+    loop = plain_loop("gan-mnist", tiny, batch=10)
+    G, D = loop.copy("G"), loop.copy("D")
+    mean = (loop.images.double() / 255).mean(0).clamp(1e-7, 1 - 1e-7)
     G.layers[-2].bias.data = (mean / (1 - mean)).log().flatten()
     lr, momentum = 0.1, 0.5
     velocity = {p: torch.zeros_like(p) for net in (G, D) for p in net.parameters()}
-    for _ in b.rounds():
-        x, z = b.real()["x"], (2 * b.rand(5) - 1) * math.sqrt(3)
-        real, fake = D(torch.cat([x, G(z)])).chunk(2)  # one pass, so that reals and fakes share one draw of masks
+    for _ in loop.rounds():
+        x, z = loop.real()["x"], (2 * loop.rand(5) - 1) * math.sqrt(3)
+        real, fake = D(torch.cat([x, G(z)])).chunk(2)  # one pass: one draw of dropout masks
         loss_D = 0.5 * (-real.sigmoid().log().mean() - (1 - fake.sigmoid()).log().mean())
         loss_G = -fake.sigmoid().log().mean()
         gradients = [
@@ -154,4 +156,4 @@ def test_plain_loop(beside):
                 velocity[p] = momentum * velocity[p] - lr * g
                 p += velocity[p]
         lr /= 1.000004 ** (10 / 100)  # the test's batches are of 10
-    b.compare(G=G, D=D)
+    loop.compare(G=G, D=D)

@@ -1,4 +1,4 @@
-"""InfoGAN (arXiv 1606.03657) against its paper and the authors' code: networks, codes, bound, play, and what the model can do."""
+"""InfoGAN (arXiv 1606.03657) against its paper and the authors' code: networks, codes, bound, training loop, model."""
 
 import math
 
@@ -45,7 +45,7 @@ def test_shapes_and_range():
     assert x.shape == (3, 1, 28, 28) and x.min() > 0 and x.max() < 1
     assert D(x).shape == (3,) and D.features(x).shape == (3, 16) and Q(D.features(x)).shape == (3, 14)
     assert D.conv2(D.conv1(x)).shape == (3, 8, 7, 7)
-    with pytest.raises(ValueError, match=r"infogan-generator can't do resolution 30"):
+    with pytest.raises(ValueError, match=r"resolution=30: must be a multiple of 4 for infogan-generator"):
         build("infogan-generator", resolution=30)
 
 
@@ -63,10 +63,10 @@ def test_initial_deviations():
                 assert not m.bias.any()
 
 
-# Codes and bound ------------------------------------------------------------------------------------------------------
+# Codes and bound ----------------------------------------------------------------------------------------------------
 
 
-def test_the_prior():
+def test_prior():
     prior = Codes(62, (10,), 2)
     z = prior(4096, torch.Generator().manual_seed(0), "cpu")
     assert z.shape == (4096, 74) and prior.outputs == 14 and prior.sizes == {"c1": 10, "c2": 0, "c3": 0}
@@ -78,17 +78,17 @@ def test_the_prior():
     placed = prior.place(z, {"c1": torch.full((4096,), 3.0), "c3": torch.full((4096,), 2.0)})
     assert (placed[:, 62:72].argmax(1) == 3).all() and (placed[:, 73] == 2).all()
     assert torch.equal(placed[:, :62], z[:, :62]) and torch.equal(placed[:, 72], z[:, 72])
-    with pytest.raises(ValueError, match=r"have 74 dimensions, the generator takes latent=64"):
+    with pytest.raises(ValueError, match=r"latent=64 dimensions, got 74"):
         Codes(62, (10,), 2, dim=64)
 
 
 class Fixed(nn.Module):
-    """A network that gives ``value`` for each sample."""
+    """A network that returns ``value`` for each sample."""
 
-    def __init__(self, value, **more):
+    def __init__(self, value, **attributes):
         super().__init__()
         self.value = value
-        for k, v in more.items():
+        for k, v in attributes.items():
             setattr(self, k, v)
 
     def forward(self, x):
@@ -99,19 +99,20 @@ def game_of(G, D, Q, **kwargs):
     return GAMES.build(Spec("infogan", prior=PRIOR, **kwargs), {"G": G, "D": D, "Q": Q})
 
 
-class Flat(Fixed):
+class IdentityFeatures(Fixed):
     """D with logit 0 whose features are the image."""
 
     def __init__(self):
         super().__init__(torch.zeros(()), features=lambda x: x, head=lambda h: torch.zeros(len(h)))
 
 
-def test_the_bound():
-    """Nothing known: 0 for the categorical code; all known: log 10, and .9189 = 1/2 log 2 pi less than log 2 a continuous one."""
+def test_bound():
+    """A constant Q: 0 for the categorical code; a perfect Q: log 10, and log 2 - .9189 (1/2 log 2 pi) per continuous
+    code."""
     batch = Batch(8, generator=torch.Generator().manual_seed(0))
     batch["x"] = torch.zeros(8, 1, 4, 4)
     Q = Fixed(torch.zeros(14), outputs=14)
-    game = game_of(Fixed(torch.zeros(1, 4, 4), latent=74), Flat(), Q, loss=Spec("non-saturating"))
+    game = game_of(Fixed(torch.zeros(1, 4, 4), latent=74), IdentityFeatures(), Q, loss=Spec("non-saturating"))
     game.fakes(batch)
     game.score_fake(batch["fake"], batch)
     game.bound(batch)
@@ -126,33 +127,36 @@ def test_the_bound():
     assert (bound - game.bound(batch)).item() == pytest.approx(2 * 0.5 * 0.25, abs=1e-5)
 
 
-def test_the_losses_at_logit_zero():
+def test_losses_at_logit_zero():
     """L_D + bound = 2 log 2, L_G + bound = log 2."""
     batch = Batch(8, generator=torch.Generator().manual_seed(0))
     batch["x"] = torch.zeros(8, 1, 4, 4)
-    game = game_of(Fixed(torch.zeros(1, 4, 4), latent=74), Flat(), Fixed(torch.zeros(14), outputs=14), information=3.0)
+    game = game_of(
+        Fixed(torch.zeros(1, 4, 4), latent=74), IdentityFeatures(), Fixed(torch.zeros(14), outputs=14), information=3.0
+    )
     for loss, rest in ((game.loss_D, 2 * math.log(2)), (game.loss_G, math.log(2))):
         value = loss(batch)
         bound = batch.logs["information/categorical"] + batch.logs["information/continuous"]
         assert (value + 3 * bound).item() == pytest.approx(rest, abs=1e-5)
 
 
-def test_who_learns():
-    game = game_of(Fixed(torch.zeros(1, 4, 4), latent=74), Flat(), Fixed(torch.zeros(14), outputs=14))
+def test_players_of_the_turns():
+    game = game_of(Fixed(torch.zeros(1, 4, 4), latent=74), IdentityFeatures(), Fixed(torch.zeros(14), outputs=14))
     assert [tuple(t.players) for t in game.turns()] == [("D", "Q"), ("G",)]
     lazy = game_of(
         Fixed(torch.zeros(1, 4, 4), latent=74),
-        Flat(),
+        IdentityFeatures(),
         Fixed(torch.zeros(14), outputs=14),
         penalties=(Spec("r1", every=4),),
     )
     assert [tuple(t.players) for t in lazy.turns()] == [("D", "Q"), ("G",), ("D",)], (
-        "Q has no part in a penalty's own turn"
+        "Q is no player of a penalty's own turn"
     )
 
 
-def test_both_at_once_lower_the_same():
-    """Played simultaneously, each player's loss is that of its own turn on the same noise; what Q said is not heard twice."""
+def test_simultaneous_losses():
+    """In a simultaneous turn each player's loss is that of its own turn on the same noise, and Q's output is used
+    once."""
     torch.manual_seed(0)
     networks = {
         "G": NETWORKS.build(Spec("infogan-generator", width=2, hidden=6)),
@@ -173,54 +177,55 @@ def test_both_at_once_lower_the_same():
     torch.testing.assert_close(D, both["Q"])
 
 
-def test_mistakes():
-    G, D = Fixed(torch.zeros(1, 4, 4), latent=74), Flat()
-    with pytest.raises(ValueError, match=r"networks\.Q: the information game needs networks G, D and Q, got G, D"):
+def test_wrong_networks_and_arguments():
+    G, D = Fixed(torch.zeros(1, 4, 4), latent=74), IdentityFeatures()
+    with pytest.raises(ValueError, match=r"networks\.Q: .*G, D and Q, got G, D"):
         GAMES.build(Spec("infogan", prior=PRIOR), {"G": G, "D": D})
-    with pytest.raises(ValueError, match=r"game\.prior='normal': .* a prior with codes"):
+    with pytest.raises(ValueError, match=r"game\.prior='normal': .*codes"):
         GAMES.build(Spec("infogan"), {"G": G, "D": D, "Q": Fixed(torch.zeros(14), outputs=14)})
-    with pytest.raises(ValueError, match=r"networks\.Q\.outputs=12: these codes need 14"):
+    with pytest.raises(ValueError, match=r"networks\.Q\.outputs=12: .*14"):
         game_of(G, D, Fixed(torch.zeros(12), outputs=12))
-    with pytest.raises(ValueError, match=r"game\.imitate=0\.0: G must hear D's score"):
+    with pytest.raises(ValueError, match=r"game\.\w+=0\.0: "):
         game_of(G, D, Fixed(torch.zeros(14), outputs=14), adversarial_weight=0.0, penalties=(Spec("feature-matching"),))
     with pytest.raises(ValueError, match=r"takes no argument 'informations'"):
         game_of(G, D, Fixed(torch.zeros(14), outputs=14), informations=1)
 
 
-# Play -----------------------------------------------------------------------------------------------------------------
+# Training loop ------------------------------------------------------------------------------------------------------
 
 
-def test_plain_loop(beside):
-    """D with Q, then G, each on noise and codes of its own. Only Q, the trunk and G hear of the codes."""
+def test_plain_loop(plain_loop):
+    """D's step with Q, then G's, each on fresh noise and codes. The codes have gradients in Q, D's features and G
+    only."""
     tiny = {
         "G": {"latent": 8, "width": 2, "hidden": 6},
         "D": {"width": 2, "features": 6},
         "Q": {"features": 6, "hidden": 5, "outputs": 5},
     }
     game = {"prior": Spec("codes", noise=4, categorical=(3,), continuous=1)}
-    eps = 1e-3  # biases before a norm have gradients of rounding alone
-    b = beside("infogan-mnist", tiny, batch=10, game=game, eps=eps)
-    G, D, Q = b.copy("G"), b.copy("D"), b.copy("Q")
+    eps = 1e-3  # biases before batch norm have gradients that are only rounding errors
+    loop = plain_loop("infogan-mnist", tiny, batch=10, game=game, eps=eps)
+    G, D, Q = loop.copy("G"), loop.copy("D"), loop.copy("Q")
     opt_G = torch.optim.Adam(G.parameters(), lr=1e-3, betas=(0.5, 0.999), eps=eps)
     opt_D = torch.optim.Adam([*D.parameters(), *Q.parameters()], lr=2e-4, betas=(0.5, 0.999), eps=eps)
 
     def draw():
-        z = 2 * b.rand(4) - 1
-        c1 = torch.randint(3, (10,), generator=b.noise)
-        c2 = 2 * b.rand(1) - 1
+        z = 2 * loop.rand(4) - 1
+        c1 = torch.randint(3, (10,), generator=loop.noise)
+        c2 = 2 * loop.rand(1) - 1
         return torch.cat([z, F.one_hot(c1, 3), c2], 1), c1, c2[:, 0]
 
     def information(out, c1, c2):
         discrete = -F.cross_entropy(out[:, :3], c1) + math.log(3)
         return discrete - 0.5 * ((c2 - out[:, 3]) ** 2).mean() - 0.5 * math.log(2 * math.pi) + math.log(2)
 
-    for _ in b.rounds():
-        x = b.real()["x"]
+    for _ in loop.rounds():
+        x = loop.real()["x"]
         z, c1, c2 = draw()
         fake = G(z).detach()
         opt_D.zero_grad()
-        on_real, h = D(x), D.features(fake)
-        loss = -on_real.sigmoid().log().mean() - (1 - D.head(h).sigmoid()).log().mean()
+        l_real, h = D(x), D.features(fake)
+        loss = -l_real.sigmoid().log().mean() - (1 - D.head(h).sigmoid()).log().mean()
         (loss - information(Q(h), c1, c2)).backward()
         opt_D.step()
         z, c1, c2 = draw()
@@ -228,10 +233,10 @@ def test_plain_loop(beside):
         h = D.features(G(z))
         (-D.head(h).sigmoid().log().mean() - information(Q(h), c1, c2)).backward()
         opt_G.step()
-    b.compare(G=G, D=D, Q=Q)
+    loop.compare(G=G, D=D, Q=Q)
 
 
-# What is left behind --------------------------------------------------------------------------------------------------
+# The model ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -261,14 +266,14 @@ def model():
 def test_sampling_with_codes(model):
     assert model.codes == {"c1": 10, "c2": 0, "c3": 0}
     plain = model.sample(4, seed=5)
-    for k in range(4):  # a sample's own code, given again, changes nothing
+    for k in range(4):  # setting a sample's codes to their own values changes nothing
         z, _ = model.latents([5 + k])
         own = {n: (v.argmax(1) if model.codes[n] else v).item() for n, v in model.prior.split(z).items()}
         assert torch.equal(model.sample(seed=5 + k, codes=own)[0], plain[k])
-    same = model.sample(20, codes={"c1": 3, "c2": [i / 10 for i in range(20)]}, chunk=16)
-    assert torch.equal(model.sample(seed=17, codes={"c1": 3, "c2": 1.7})[0], same[17])
-    asked = torch.stack([model.sample(seed=5, codes={"c1": k})[0] for k in range(10)])
-    assert len(asked.flatten(1).unique(dim=0)) == 10, "each value of c1 alone makes another image"
+    images = model.sample(20, codes={"c1": 3, "c2": [i / 10 for i in range(20)]}, chunk=16)
+    assert torch.equal(model.sample(seed=17, codes={"c1": 3, "c2": 1.7})[0], images[17])
+    values = torch.stack([model.sample(seed=5, codes={"c1": k})[0] for k in range(10)])
+    assert len(values.flatten(1).unique(dim=0)) == 10, "each value of c1 gives a different image"
     images, columns = model.traverse("c2", [0, 1])
     assert columns == 10 and len(images) == 20
     assert torch.equal(images[10], model.sample(seed=1, codes={"c2": -2.0})[0])
@@ -278,18 +283,18 @@ def test_sampling_with_codes(model):
 
 
 def test_recognition(model):
-    said = model.recognize(model.sample(5))
-    assert said["c1"].shape == (5, 10) and said["c2"].shape == (5,)
-    torch.testing.assert_close(said["c1"].sum(1), torch.ones(5))
+    codes = model.recognize(model.sample(5))
+    assert codes["c1"].shape == (5, 10) and codes["c2"].shape == (5,)
+    torch.testing.assert_close(codes["c1"].sum(1), torch.ones(5))
 
 
 @pytest.mark.parametrize(
     ("codes", "message"),
     [
-        ({"c9": 1}, r"codes: no 'c9'; did you mean .*; this model has c1, c2, c3"),
-        ({"c1": 10}, r"codes\.c1=10: must be whole numbers from 0 to 9"),
-        ({"c1": 0.5}, r"codes\.c1=0\.5: must be whole numbers"),
-        ({"c2": [1.0, 2.0]}, r"codes\.c2: 2 values for 3 images"),
+        ({"c9": 1}, r"'c9'.*c1, c2, c3"),
+        ({"c1": 10}, r"codes\.c1=10: must be .* 0 to 9"),
+        ({"c1": 0.5}, r"codes\.c1=0\.5: must be "),
+        ({"c2": [1.0, 2.0]}, r"codes\.c2.*2.*3|codes\.c2.*3.*2"),
         ({"c2": float("nan")}, r"codes\.c2=nan: must be finite"),
     ],
 )
@@ -298,31 +303,31 @@ def test_wrong_codes(model, codes, message):
         model.sample(3, codes=codes)
 
 
-def test_a_wrong_traversal(model):
-    with pytest.raises(ValueError, match=r"code 'c4': no such code.*this model has c1, c2, c3"):
+def test_wrong_traversal(model):
+    with pytest.raises(ValueError, match=r"'c4'.*c1, c2, c3"):
         model.traverse("c4", [0])
 
 
-# Scores ---------------------------------------------------------------------------------------------------------------
+# Scores -------------------------------------------------------------------------------------------------------------
 
 
-def test_matching():
-    """Each value gets a class of its own; purity lets two share one."""
-    found = label_scores.matched(torch.tensor([[5, 4, 0], [6, 1, 0], [0, 0, 4]]))
-    assert found == {"accuracy": pytest.approx((4 + 6 + 4) / 20), "purity": pytest.approx((5 + 6 + 4) / 20)}
+def test_matching_of_values_and_classes():
+    """For the accuracy each value has a different class; for the purity two may have the same one."""
+    scores = label_scores.matched(torch.tensor([[5, 4, 0], [6, 1, 0], [0, 0, 4]]))
+    assert scores == {"accuracy": pytest.approx((4 + 6 + 4) / 20), "purity": pytest.approx((5 + 6 + 4) / 20)}
 
 
 def test_scores_of_a_model(model):
-    known = Facts("noise", "Random images", 1, 28, classes=("0", "1"), keys=("x", "y"))
+    facts = Facts("noise", "Random images", 1, 28, classes=("0", "1"), keys=("x", "y"))
     x = torch.randint(256, (20, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    data = ImageData(known, {"x": x, "y": torch.arange(20) % 2}, "noise")
+    data = ImageData(facts, {"x": x, "y": torch.arange(20) % 2}, "noise")
     labeled = from_data(data), data.labels("y")
-    found = label_scores.code_accuracy(model, *labeled)
-    assert 0 <= found["accuracy"] <= found["purity"] <= 1
+    scores = label_scores.code_accuracy(model, *labeled)
+    assert 0 <= scores["accuracy"] <= scores["purity"] <= 1
     bound = label_scores.information(model, range(20))["categorical"]
     assert len(bound) == 20 and (bound <= math.log(10) + 1e-6).all()
-    with pytest.raises(ValueError, match=r"code 'c2': no such categorical code; this model has c1"):
+    with pytest.raises(ValueError, match=r"'c2'.*c1"):
         label_scores.code_accuracy(model, *labeled, "c2")
-    scored = zoo.evaluate(model, ["information", "code-accuracy"], dataset=data)
-    assert scored["scores"]["code-accuracy"] == found["accuracy"] and scored["errors"].keys() == {"information"}
-    assert scored["protocol"]["codes"]["images"] == 5000
+    result = zoo.evaluate(model, ["information", "code-accuracy"], dataset=data)
+    assert result["scores"]["code-accuracy"] == scores["accuracy"] and result["errors"].keys() == {"information"}
+    assert result["protocol"]["codes"]["images"] == 5000

@@ -1,4 +1,5 @@
-"""LAPGAN (arXiv 1506.05751) against its paper and its authors' code: the pyramid, the levels, the play, sampling."""
+"""LAPGAN (arXiv 1506.05751) against its paper and its authors' code: the pyramid, the levels, the training loop,
+sampling."""
 
 import math
 
@@ -13,7 +14,7 @@ from zoo.engine import train
 from zoo.engine.export import model_of
 from zoo.engine.stage import shipped
 from zoo.game import Batch
-from zoo.networks.lapgan import enlarged, pyramid, shrunk
+from zoo.networks.lapgan import downsample, pyramid, upsample
 from zoo.recipe import Data, Stream
 from zoo.registry import GAMES, NETWORKS, Spec
 
@@ -29,46 +30,46 @@ def count(network):
     return sum(p.numel() for p in network.parameters())
 
 
-def tiny(level=0, classes=0, **more):
+def tiny_game(level=0, classes=0, **arguments):
     torch.manual_seed(0)
     networks = {
         "G": build("generator", 1, **TINY_G, classes=classes),
         "D": build("discriminator", 1, **TINY_D, classes=classes),
     }
-    return GAMES.build(Spec("lapgan", level=level, prior=Spec("uniform"), **more), networks)
+    return GAMES.build(Spec("lapgan", level=level, prior=Spec("uniform"), **arguments), networks)
 
 
-# The pyramid -----------------------------------------------------------------------------------------------------------
+# The pyramid --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sizes", [(8, 14, 28), (7, 14, 28), (8, 16, 32)])
-def test_residuals_give_the_image_back(sizes):
-    """u(d(I)) + h is I at every level, also where a step is no factor of two."""
+def test_residuals_reconstruct_the_image(sizes):
+    """u(d(I)) + h is I at every level, also if a step is not a factor of two."""
     x = torch.rand(2, 3, sizes[-1], sizes[-1])
     coarse, middle, fine = pyramid(x, sizes)
     assert [i.shape[-1] for i in (coarse, middle, fine)] == list(sizes) and fine is x
-    made = coarse
+    x = coarse
     for image, side in ((middle, sizes[1]), (fine, sizes[2])):
-        h = image - enlarged(made, side)
-        made = enlarged(made, side) + h
-        torch.testing.assert_close(made, image, atol=1e-6, rtol=0)
+        h = image - upsample(x, side)
+        x = upsample(x, side) + h
+        torch.testing.assert_close(x, image, atol=1e-6, rtol=0)
 
 
-def test_resizing_keeps_what_is_constant_and_blurs():
+def test_resizing_of_a_constant_and_of_a_checkerboard():
     x = torch.full((1, 1, 28, 28), 0.3)
-    torch.testing.assert_close(shrunk(x, 14), torch.full((1, 1, 14, 14), 0.3))
-    torch.testing.assert_close(enlarged(x, 32), torch.full((1, 1, 32, 32), 0.3))
+    torch.testing.assert_close(downsample(x, 14), torch.full((1, 1, 14, 14), 0.3))
+    torch.testing.assert_close(upsample(x, 32), torch.full((1, 1, 32, 32), 0.3))
     checks = (torch.arange(28)[:, None] + torch.arange(28)) % 2
-    inside = shrunk(checks[None, None].float(), 14)[..., 1:-1, 1:-1]
-    torch.testing.assert_close(inside, torch.full_like(inside, 0.5))  # nothing is aliased
+    inside = downsample(checks[None, None].float(), 14)[..., 1:-1, 1:-1]
+    torch.testing.assert_close(inside, torch.full_like(inside, 0.5))  # no aliasing
 
 
-def test_the_sampler_with_true_residuals_returns_the_true_image():
+def test_sampling_with_true_residuals():
     x, sizes = torch.rand(2, 1, 14, 14), TINY["sizes"]
     G = build("generator", 1, **TINY_G)
     truth = pyramid(x, sizes)
 
-    class Knows(torch.nn.Module):
+    class TrueLevel(torch.nn.Module):
         def __init__(self, k):
             super().__init__()
             self.k = k
@@ -76,11 +77,11 @@ def test_the_sampler_with_true_residuals_returns_the_true_image():
         def forward(self, z, l=None, y=None):
             return truth[0] if l is None else truth[self.k] - l
 
-    G.levels = torch.nn.ModuleList(map(Knows, range(3)))
+    G.levels = torch.nn.ModuleList(map(TrueLevel, range(3)))
     torch.testing.assert_close(G(torch.rand(2, G.latent)), x, atol=1e-6, rtol=0)
 
 
-# Networks --------------------------------------------------------------------------------------------------------------
+# Networks -----------------------------------------------------------------------------------------------------------
 
 
 def test_parameter_counts():
@@ -118,10 +119,10 @@ def test_shapes_and_initial_weights():
                     assert max(layer.weight.abs().max(), layer.bias.abs().max()) <= bound
                     assert layer.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
     assert [m.p for m in D.modules() if isinstance(m, torch.nn.Dropout)] == [0.5] * 4
-    assert isinstance(G.levels[2].layers[-1], torch.nn.Conv2d), "residuals have no bounds"
+    assert isinstance(G.levels[2].layers[-1], torch.nn.Conv2d), "residuals are unbounded"
 
 
-def test_D_sees_the_sum():
+def test_D_scores_the_sum():
     D = build("discriminator").eval()
     h, l, a = (torch.randn(2, 3, 28, 28) for _ in range(3))
     torch.testing.assert_close(D.levels[2](h + a, l - a), D.levels[2](h, l), atol=1e-5, rtol=1e-5)
@@ -143,40 +144,40 @@ def test_classes_matter_at_every_level():
 
 
 @pytest.mark.parametrize(
-    "given, said",
+    "kwargs, message",
     [
         ({"sizes": (8, 8, 28)}, "must ascend"),
         ({"widths": (64,)}, r"widths=\(64,\): must be 2 numbers"),
         ({"sizes": (4, 8, 28)}, "must be 9 or more"),
     ],
 )
-def test_mistakes_of_networks(given, said):
-    with pytest.raises(ValueError, match=said):
-        build("generator", **given)
+def test_wrong_sizes(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        build("generator", **kwargs)
 
 
-def test_noise_that_ends_amid_a_level():
-    with pytest.raises(ValueError, match=r"noise of 101 numbers: the levels take 100, 196, 784"):
+def test_wrong_number_of_noise_dimensions():
+    with pytest.raises(ValueError, match=r"z.shape\[1\]=101: must be a sum of the first of the levels' 100, 196, 784"):
         build("generator")(torch.rand(1, 101))
 
 
-def test_mistakes_of_the_game():
+def test_wrong_arguments_of_the_game():
     with pytest.raises(ValueError, match=r"game.level=3: must be from 0 to 2"):
-        tiny(3)
+        tiny_game(3)
     networks = {"G": build("generator", **TINY_G), "D": build("discriminator")}
-    with pytest.raises(ValueError, match=r"networks.D.sizes=\(8, 14, 28\): must be those of G"):
+    with pytest.raises(ValueError, match=r"networks.D.sizes=\(8, 14, 28\): must be "):
         GAMES.build(Spec("lapgan", level=0), networks)
-    with pytest.raises(ValueError, match="networks.G: the pyramid game needs networks G and D"):
+    with pytest.raises(ValueError, match="networks.G: .*G and D"):
         GAMES.build(Spec("lapgan", level=0), {"D": networks["D"]})
 
 
-# The play --------------------------------------------------------------------------------------------------------------
+# Training -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_undecided_losses(level):
-    """With D at zero it loses log 2, the mean over its whole batch, and so does G."""
-    game = tiny(level, loss=Spec("non-saturating", scale=0.5))
+def test_losses_at_chance(level):
+    """With a D of zeros its loss is log 2, the mean over its whole batch, and so is G's."""
+    game = tiny_game(level, loss=Spec("non-saturating", scale=0.5))
     for p in game.D.parameters():
         p.data.zero_()
     batch = Batch(3, generator=torch.Generator())
@@ -186,32 +187,32 @@ def test_undecided_losses(level):
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_a_levels_losses_reach_no_other_level(level):
-    game, batch = tiny(level), Batch(3, generator=torch.Generator())
+def test_losses_have_gradients_in_their_level_only(level):
+    game, batch = tiny_game(level), Batch(3, generator=torch.Generator())
     batch.update(x=torch.rand(3, 1, 14, 14), c=torch.rand(3, 1, 14, 14))
     game.loss_D(batch).backward()
-    assert all(p.grad is None for p in game.G.parameters()), "fakes are detached"
+    assert all(p.grad is None for p in game.G.parameters()), "D's loss has no gradient in G"
     game.loss_G(batch).backward()
     for name, p in game.named_parameters():
         assert (p.grad is not None) == (name.split(".")[1:3] == ["levels", str(level)]), name
 
 
 def test_training_conditions_on_real_images():
-    """G's coarser image is that of the other stream's images, whatever the coarser level would make."""
-    game, batch = tiny(1), Batch(3, generator=torch.Generator())
+    """G's coarser image comes from the real images of the other stream, not from the coarser level."""
+    game, batch = tiny_game(1), Batch(3, generator=torch.Generator())
     batch.update(x=torch.rand(3, 1, 14, 14), c=torch.rand(3, 1, 14, 14))
     _, l, _ = game.fakes(batch)
-    middle = shrunk(batch["c"], 9)
-    torch.testing.assert_close(l, enlarged(shrunk(middle, 4), 9))
+    middle = downsample(batch["c"], 9)
+    torch.testing.assert_close(l, upsample(downsample(middle, 4), 9))
     h, l = game.split(batch["x"])
-    torch.testing.assert_close(h + l, shrunk(batch["x"], 9))
+    torch.testing.assert_close(h + l, downsample(batch["x"], 9))
 
 
-def test_the_papers_setting():
-    found = settings.find("lapgan-cifar10")
-    assert [s.game.kwargs["level"] for s in found.stages] == [0, 1, 2]
-    assert [set(s.optimizers) for s in found.stages] == [{f"G.levels.{k}", f"D.levels.{k}"} for k in range(3)]
-    for stage in found.stages:
+def test_paper_setting():
+    recipe = settings.find("lapgan-cifar10")
+    assert [s.game.kwargs["level"] for s in recipe.stages] == [0, 1, 2]
+    assert [set(s.optimizers) for s in recipe.stages] == [{f"G.levels.{k}", f"D.levels.{k}"} for k in range(3)]
+    for stage in recipe.stages:
         momentum, dampening, lr = stage.schedules
         assert dampening.points == momentum.points
         epoch = stage.images / 375
@@ -219,34 +220,34 @@ def test_the_papers_setting():
         assert momentum.at(epoch) - 0.5 == pytest.approx(0.0008)
         assert lr.at(0) / lr.at(epoch) == pytest.approx(1 + 4e-5, abs=1e-8)
         assert (stage.resolution, stage.data.load) == (28, 32)
-    assert [s.batch for s in found.stages] == [50, 64, 64]
-    assert [s.game.kwargs["generator_batch"] for s in found.stages] == [100, 128, 128]
+    assert [s.batch for s in recipe.stages] == [50, 64, 64]
+    assert [s.game.kwargs["generator_batch"] for s in recipe.stages] == [100, 128, 128]
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
 @pytest.mark.parametrize("name, classes", [("lapgan-cifar10", 0), ("lapgan-cifar10-conditional", 10)])
-def test_plain_loop(beside, name, classes, level):
-    """K_D = 1: D on as many fakes as reals, the mean over both; G on fresh noise and, above level 0, other images."""
+def test_plain_loop(plain_loop, name, classes, level):
+    """K_D = 1: D on as many fakes as reals, the mean over both; G on fresh noise and, above level 0, fresh images."""
     streams = {"data": Stream(), "coarse": Stream(keys={"x": "c", **({"y": "y_c"} if classes else {})})}
     data = Data(range=(-1.88, 2.09), load=28, streams=streams if level else {"data": Stream()})
     sizes = {"G": {**TINY_G, "sizes": (4, 9, 14)}, "D": {**TINY_D, "drop": 0.5}}
-    b = beside(name, sizes, batch=4, size=28, classes=classes, resolution=14, data=data, stage=level,
+    loop = plain_loop(name, sizes, batch=4, size=28, classes=classes, resolution=14, data=data, stage=level,
                game={"generator_batch": 6})  # fmt: skip
-    others = b.session.loader("coarse") if level else None
-    if not level:  # deviations of 0.005 in so small a D would leave G where it is
-        for p in b.session.game.D.levels[0].parameters():
+    others = loop.run.loader("coarse") if level else None
+    if not level:  # with standard deviations of 0.005 so small a D would hardly change G
+        for p in loop.run.game.D.levels[0].parameters():
             p.data.mul_(100)
-    G, D = b.copy("G").levels[level], b.copy("D").levels[level]
+    G, D = loop.copy("G").levels[level], loop.copy("D").levels[level]
     noise = (5, 81, 196)[level]
     velocity = {}
     bce = torch.nn.functional.binary_cross_entropy_with_logits
     momentum, _, lr = settings.find(name).stages[level].schedules
-    seen = 0
+    images = 0
 
     def draws(n):
         """One draw of every stream."""
-        real = {k: b.session.to_layout(v) for k, v in next(iter(b._reals.values())).next(n, b.noise).items()}
-        other = {k: b.session.to_layout(v) for k, v in others.next(n, b.noise).items()} if level else {}
+        real = {k: loop.run.to_layout(v) for k, v in next(iter(loop.loaders.values())).next(n, loop.noise).items()}
+        other = {k: loop.run.to_layout(v) for k, v in others.next(n, loop.noise).items()} if level else {}
         return {**real, **other}
 
     def down(x, side):
@@ -262,44 +263,44 @@ def test_plain_loop(beside, name, classes, level):
         return levels[level] - l, l
 
     def fakes(batch, n):
-        z = torch.rand(n, noise, generator=b.noise) * 2 - 1
+        z = torch.rand(n, noise, generator=loop.noise) * 2 - 1
         l = parts(batch["c"])[1] if level else None
         y = None
         if classes:
-            y = batch["y_c"] if level else torch.randint(classes, (n,), generator=b.noise)
+            y = batch["y_c"] if level else torch.randint(classes, (n,), generator=loop.noise)
         return G(z, l, y), l, y
 
-    def descend(network, loss):
-        """Torch7's: the first gradient whole, each further one damped by the momentum."""
-        m, grads = momentum.at(seen), torch.autograd.grad(loss, list(network.parameters()))
+    def sgd_step(network, loss):
+        """Torch7's SGD: no dampening of the first gradient, each further one dampened by the momentum."""
+        m, grads = momentum.at(images), torch.autograd.grad(loss, list(network.parameters()))
         with torch.no_grad():
             for p, g in zip(network.parameters(), grads, strict=True):
                 velocity[p] = m * velocity[p] + (1 - m) * g if p in velocity else g
-                p -= lr.at(seen) * velocity[p]
+                p -= lr.at(images) * velocity[p]
 
-    for _ in b.rounds():
+    for _ in loop.rounds():
         batch = draws(4)
         h, l = parts(batch["x"])
-        made, other, y = fakes(batch, 4)
+        fake, other, y = fakes(batch, 4)
         out = D(
-            torch.cat([h, made.detach()]),
+            torch.cat([h, fake.detach()]),
             torch.cat([l, other]) if level else None,
             torch.cat([batch["y"], y]) if classes else None,
         )
-        descend(D, bce(out, torch.tensor([1.0] * 4 + [0.0] * 4)))
+        sgd_step(D, bce(out, torch.tensor([1.0] * 4 + [0.0] * 4)))
         if level:
             batch = draws(6)
-        descend(G, bce(D(*fakes(batch, 6)), torch.ones(6)))
-        seen += 4 + (6 if level else 0)
-    b.compare(**{f"G.levels.{level}": G, f"D.levels.{level}": D})
+        sgd_step(G, bce(D(*fakes(batch, 6)), torch.ones(6)))
+        images += 4 + (6 if level else 0)
+    loop.compare(**{f"G.levels.{level}": G, f"D.levels.{level}": D})
 
 
-# All levels together ---------------------------------------------------------------------------------------------------
+# All levels together ------------------------------------------------------------------------------------------------
 
 
 def short(name="lapgan-fashion-mnist"):
-    """The reduced setting with tiny networks, a few rounds a stage."""
-    found = settings.find(name)
+    """The reduced setting with tiny networks and three rounds per stage."""
+    recipe = settings.find(name)
     tiny_networks = {"G": Spec("laplacian-generator", **TINY_G), "D": Spec("laplacian-discriminator", **TINY_D)}
     stages = tuple(
         stage.__class__(
@@ -312,9 +313,9 @@ def short(name="lapgan-fashion-mnist"):
                 streams={n: Stream(keys={"x": "c"}) if n == "coarse" else s for n, s in stage.data.streams.items()}
             ),
         )
-        for k, stage in enumerate(found.stages)
+        for k, stage in enumerate(recipe.stages)
     )
-    return found.replace(networks=tiny_networks, stages=stages)
+    return recipe.replace(networks=tiny_networks, stages=stages)
 
 
 def garments():
@@ -323,53 +324,53 @@ def garments():
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
-def test_a_stage_moves_its_level_alone_and_ships_what_is_trained(stage):
-    opened = session(short(), garments(), stage=stage)
-    before = weights(opened.game)
+def test_stage_trains_its_level_only_and_ships_the_levels_so_far(stage):
+    run = session(short(), garments(), stage=stage)
+    before = weights(run.game)
     for _ in range(2):
-        opened.play_round()
-    changed = {".".join(k.split(".")[:3]) for k, v in opened.game.state_dict().items() if not torch.equal(v, before[k])}
+        run.play_round()
+    changed = {".".join(k.split(".")[:3]) for k, v in run.game.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == {f"G.levels.{stage}", f"D.levels.{stage}"}
-    idle = [level for k, level in enumerate(opened.game.G.levels) if k != stage]
-    assert not any(level.training or any(p.requires_grad for p in level.parameters()) for level in idle)
-    made = model_of(opened.game, {}, shipped(opened.game, opened.recipe, opened.stage, opened.facts))
+    others = [level for k, level in enumerate(run.game.G.levels) if k != stage]
+    assert not any(level.training or any(p.requires_grad for p in level.parameters()) for level in others)
+    model = model_of(run.game, {}, shipped(run.game, run.recipe, run.stage, run.facts))
     side = TINY["sizes"][stage]
-    assert made.resolution == side and made.sample(2).shape == (2, 1, side, side)
+    assert model.resolution == side and model.sample(2).shape == (2, 1, side, side)
 
 
-def test_a_run_through_all_levels(tmp_path, monkeypatch):
-    """Levels persist from stage to stage; a run that is cut in a later stage goes on as if it were not."""
+def test_run_of_all_levels_and_resume(tmp_path, monkeypatch):
+    """Levels persist across stages; a run that is interrupted in a later stage resumes exactly."""
     monkeypatch.setattr(train, "Clock", Every)
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole, interrupted = tmp_path / "whole", tmp_path / "interrupted"
     train.train(short(), whole, runtime=CPU, dataset=garments())
-    made = zoo.load(whole)
-    assert made.resolution == 14 and made.sample(3).shape == (3, 1, 14, 14)
-    done = iter(range(100))
+    model = zoo.load(whole)
+    assert model.resolution == 14 and model.sample(3).shape == (3, 1, 14, 14)
+    ticks = iter(range(100))
 
     def progress(event, **facts):
-        if event == "tick" and next(done) == 4:  # in the second stage
+        if event == "tick" and next(ticks) == 4:  # in the second stage
             raise Killed
 
     with pytest.raises(Killed):
-        train.train(short(), cut, runtime=CPU, dataset=garments(), progress=progress)
-    train.resume(cut, dataset=garments())
-    other = zoo.load(cut)
-    assert all(torch.equal(p, q) for p, q in zip(made.parameters(), other.parameters(), strict=True))
+        train.train(short(), interrupted, runtime=CPU, dataset=garments(), progress=progress)
+    train.resume(interrupted, dataset=garments())
+    other = zoo.load(interrupted)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), other.parameters(), strict=True))
 
 
-def test_a_level_keeps_its_average(tmp_path, monkeypatch):
-    """What is sampled of a level is the average at the end of its own stage, whatever later stages do."""
+def test_ema_weights_of_a_level_are_final(tmp_path, monkeypatch):
+    """A level is sampled with its EMA weights at the end of its own stage; later stages do not change them."""
     ends, save = [], train.save
 
-    def saved(run, *args):
+    def save_and_record(run, *args):
         save(run, *args)
         if run.images >= run.stage.images:
             ends.append([weights(level) for level in run.ema_networks["G"].network.levels])
 
-    monkeypatch.setattr(train, "save", saved)
+    monkeypatch.setattr(train, "save", save_and_record)
     train.train(short(), tmp_path / "run", runtime=CPU, dataset=garments())
     for stage, level in (0, 0), (1, 0), (1, 1):
         assert same(ends[stage][level], ends[stage + 1][level]), f"level {level} in stage {stage + 1}"
     assert not any(same(a, b) for a, b in zip(ends[0][1:], ends[2][1:], strict=True))
-    trained = zoo.load(tmp_path / "run").generator.levels
-    assert all(same(weights(level), average) for level, average in zip(trained, ends[2], strict=True))
+    levels = zoo.load(tmp_path / "run").generator.levels
+    assert all(same(weights(level), ema_weights) for level, ema_weights in zip(levels, ends[2], strict=True))

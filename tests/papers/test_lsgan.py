@@ -67,7 +67,7 @@ def test_initial_deviations():
         for m in NETWORKS.build(Spec(name, width=16)).modules():
             if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
                 assert not m.bias.any()
-                if isinstance(m, nn.Conv2d):  # N(0, .02) cut at two deviations has deviation .02 * .8796
+                if isinstance(m, nn.Conv2d):  # truncated at two standard deviations: .02 * .8796
                     assert m.weight.abs().max() <= 0.04
                     assert m.weight.std().item() == pytest.approx(0.0176, rel=0.1)
                 else:
@@ -77,7 +77,7 @@ def test_initial_deviations():
                 assert (m.weight == 1).all() and not m.bias.any()
 
 
-def test_where_batch_norm_is():
+def test_places_of_batch_norm():
     D, G = (
         NETWORKS.build(Spec("lsgan-discriminator", width=4)),
         NETWORKS.build(Spec("lsgan-generator", width=4)),
@@ -87,14 +87,14 @@ def test_where_batch_norm_is():
     assert [type(m).__name__ for m in G.layers][-2:] == ["ConvTranspose2d", "Tanh"]
 
 
-def test_no_squashing_of_the_discriminator():
+def test_discriminator_is_unbounded():
     torch.manual_seed(0)
     D = NETWORKS.build(SMALL_D, defaults=CHARACTERS)
     values = D(torch.rand(64, 1, 28, 28))
     assert values.min() < 0
 
 
-def test_mixture_nets():
+def test_mixture_networks():
     """Two hidden layers of 128 tanh units, orthogonal weights of gain 1.4, the noise of 256 dimensions."""
     facts = {"channels": 2, "resolution": 0}
     G = NETWORKS.build(Spec("mlp-generator", latent=256, **MIXTURE), defaults=facts)
@@ -105,7 +105,7 @@ def test_mixture_nets():
     assert torch.allclose(W @ W.T, torch.eye(128), atol=1e-5)
 
 
-def test_mistakes():
+def test_wrong_sizes():
     with pytest.raises(ValueError, match=r"resolution=100.*multiple of 16"):
         NETWORKS.build(Spec("lsgan-generator", resolution=100))
     with pytest.raises(ValueError, match=r"classes=0.*embed=256"):
@@ -113,8 +113,8 @@ def test_mistakes():
 
 
 def test_losses():
-    """Undecided at 1/2 the losses are 1/4 and 1/8; in the Pearson form at 0 they are 1 and 0. G's pull grows with the
-    distance from its target, and turns where D is past it."""
+    """At scores of 1/2 the losses are 1/4 and 1/8; those of the Pearson form at 0 are 1 and 0. G's gradient is
+    proportional to the distance from its target, and changes sign beyond it."""
     pair, half = LOSSES.build("least-squares"), torch.full((4,), 0.5)
     assert (pair.d(half, half).item(), pair.g(None, half).item()) == (0.25, 0.125)
     pearson, zero = LOSSES.build(Spec("least-squares", a=-1.0, b=1.0, c=0.0)), torch.zeros(4)
@@ -135,7 +135,7 @@ def test_best_response():
 
 
 def test_plain_loop_of_the_ring():
-    """Both players move at once, from one forward on the same noise and the old weights."""
+    """Simultaneous steps from one forward pass on the same noise and the old weights."""
     (stage,) = settings.find("lsgan-ring").stages
     tanh = {"hidden": (5, 5), "activation": "tanh", "init": "orthogonal", "scale": 1.4, "channels": 2, "resolution": 0}
     torch.manual_seed(0)
@@ -160,25 +160,25 @@ def test_plain_loop_of_the_ring():
         for opt in (opt_D, opt_G):
             opt.step()
             opt.zero_grad()
-    for name, mine in ("G", G), ("D", D):
-        for p, q in zip(mine.parameters(), networks[name].parameters(), strict=True):
+    for name, network in ("G", G), ("D", D):
+        for p, q in zip(network.parameters(), networks[name].parameters(), strict=True):
             assert torch.allclose(p, q, atol=1e-6), name
 
 
 @pytest.mark.parametrize("name", ["lsgan-lsun-bedroom", "lsgan-mnist"])
-def test_plain_loop(beside, name):
+def test_plain_loop(plain_loop, name):
     """One step of D, one of G on the same noise (and classes); mean squares, Adam with beta 1 of .5."""
     if name == "lsgan-lsun-bedroom":
-        b = beside(name, {"G": {"latent": 6, "width": 2}, "D": {"width": 2}}, channels=3, size=112, batch=4)
+        loop = plain_loop(name, {"G": {"latent": 6, "width": 2}, "D": {"width": 2}}, channels=3, size=112, batch=4)
         lr = 1e-3
     else:
         G = {"latent": 6, "width": 4, "embed": 3}
-        b = beside(name, {"G": G, "D": {"maps": (4, 5), "hidden": 6, "embed": 3}}, classes=10, batch=10)
+        loop = plain_loop(name, {"G": G, "D": {"maps": (4, 5), "hidden": 6, "embed": 3}}, classes=10, batch=10)
         lr = 2e-4
-    G, D = b.copy("G"), b.copy("D")
+    G, D = loop.copy("G"), loop.copy("D")
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=lr, betas=(0.5, 0.999)) for net in (G, D))
-    for _ in b.rounds():
-        batch, z = b.real(), 2 * b.rand(6) - 1
+    for _ in loop.rounds():
+        batch, z = loop.real(), 2 * loop.rand(6) - 1
         y = {"y": batch["y"]} if "y" in batch else {}
         fake = G(z, **y)
         opt_D.zero_grad()
@@ -187,4 +187,4 @@ def test_plain_loop(beside, name):
         opt_G.zero_grad()
         (0.5 * (D(fake, **y) - 1).square().mean()).backward()
         opt_G.step()
-    b.compare(G=G, D=D)
+    loop.compare(G=G, D=D)

@@ -1,4 +1,4 @@
-"""SAGAN as published: networks, attention, play."""
+"""SAGAN (arXiv 1805.08318) against the authors' code: networks, attention, training loop."""
 
 import math
 
@@ -9,7 +9,7 @@ from zoo.networks.layers import BatchNorm2d, SelfAttention
 from zoo.registry import NETWORKS, Spec
 from zoo.settings import find
 
-EPS = 1e-4  # of Adam, so that it does not blow up gradients that are rounding alone
+EPS = 1e-4  # of Adam; with a smaller one gradients that are only rounding errors would give full steps
 
 G128 = Spec("resnet-generator", resolution=128, classes=1000, widths=(1024, 1024, 512, 256, 128, 64), sn=True,
             attention_at=32, gain=1.0, momentum=0.001, output_momentum=0.0001)  # fmt: skip
@@ -56,14 +56,14 @@ def test_shapes():
         assert [m.momentum for m in norms] == [0.001] * 10 + [0.0001]
 
 
-def test_both_networks_are_spectrally_normalized_save_the_conditional_norms():
+def test_spectral_normalization_of_all_but_the_conditional_norms():
     with torch.device("meta"):
         for spec in (G128, D128):
             network = NETWORKS.build(spec)
-            free = {
+            normalized = {
                 n for n, p in network.named_parameters() if p.dim() > 1 and ".gain." not in n and ".shift." not in n
             }
-            assert {n.removesuffix("weight") + "u" for n in free} == {
+            assert {n.removesuffix("weight") + "u" for n in normalized} == {
                 n for n, _ in network.named_buffers() if n.endswith("u")
             }
 
@@ -87,7 +87,7 @@ def test_attention_rows_sum_to_one():
     torch.testing.assert_close(a.sum(-1), torch.ones(2, 64))
 
 
-def test_attention_written_out():
+def test_attention_in_plain_operations():
     torch.manual_seed(1)
     block = SelfAttention(8).eval()
     with torch.no_grad():
@@ -101,13 +101,12 @@ def test_attention_written_out():
     torch.testing.assert_close(block(x), expected)
 
 
-def test_attention_does_not_know_positions_beyond_its_pooling_windows():
+def test_attention_is_equivariant_to_shifts_of_whole_pooling_windows():
     block = SelfAttention(8).eval()
     with torch.no_grad():
         block.gamma.fill_(1.0)
     x = torch.randn(1, 8, 8, 8)
-    move = lambda t: t.roll((2, 4), (2, 3))  # whole windows  # noqa: E731
-    torch.testing.assert_close(block(move(x)), move(block(x)))
+    torch.testing.assert_close(block(x.roll((2, 4), (2, 3))), block(x).roll((2, 4), (2, 3)))
 
 
 def test_initial_deviations():
@@ -117,33 +116,33 @@ def test_initial_deviations():
     assert w.std().item() == pytest.approx(math.sqrt(2 / (2 * 64 * 9)), rel=0.03)
 
 
-def test_attention_where_there_is_no_such_map():
+def test_attention_at_a_missing_size():
     with pytest.raises(ValueError, match=r"attention_at=24.*\[8, 16, 32\]"):
         NETWORKS.build(Spec("resnet-generator", attention_at=24, sn=True))
 
 
-def test_plain_loop(beside):
-    """G first, then D on reals and fakes in one pass; hinge loss; a fourfold rate for D."""
+def test_plain_loop(plain_loop):
+    """G's step, then D's on reals and fakes in one pass; hinge loss; four times the learning rate for D."""
     tiny = {"G": {"widths": (8, 8, 8, 8), "latent": 6}, "D": {"widths": (8, 8, 8, 8)}}
-    b = beside("sagan-cifar10-small", tiny, channels=3, size=32, classes=5, batch=6, eps=EPS)
-    G, D = b.copy("G"), b.copy("D")
+    loop = plain_loop("sagan-cifar10-small", tiny, channels=3, size=32, classes=5, batch=6, eps=EPS)
+    G, D = loop.copy("G"), loop.copy("D")
     opt_G = torch.optim.Adam(G.parameters(), lr=1e-4, betas=(0.0, 0.9), eps=EPS)
     opt_D = torch.optim.Adam(D.parameters(), lr=4e-4, betas=(0.0, 0.9), eps=EPS)
-    for _ in b.rounds():
-        z, y = b.randn(6), torch.randint(5, (6,), generator=b.noise)
+    for _ in loop.rounds():
+        z, y = loop.randn(6), torch.randint(5, (6,), generator=loop.noise)
         opt_G.zero_grad()
         (-D(G(z, y), y).mean()).backward()
         opt_G.step()
-        real = b.real()
-        z, y = b.randn(6), torch.randint(5, (6,), generator=b.noise)
+        real = loop.real()
+        z, y = loop.randn(6), torch.randint(5, (6,), generator=loop.noise)
         fake = G(z, y).detach()
         scores = D(torch.cat([real["x"], fake]), torch.cat([real["y"], y]))
         opt_D.zero_grad()
         (torch.relu(1 - scores[:6]).mean() + torch.relu(1 + scores[6:]).mean()).backward()
         opt_D.step()
-    b.compare(G=G, D=D)
-    assert b.session.game.G.blocks[2].gamma.abs() > 0, "attention has left 0"
+    loop.compare(G=G, D=D)
+    assert loop.run.game.G.blocks[2].gamma.abs() > 0, "gamma has changed from 0"
     paper, reduced = find("sagan-imagenet").stages[0], find("sagan-cifar10-small").stages[0]
     assert paper.game == reduced.game and paper.optimizers == reduced.optimizers, (
-        "so this holds for the paper's setting"
+        "the paper's setting has the same game and optimizers"
     )

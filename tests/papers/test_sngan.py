@@ -1,4 +1,4 @@
-"""SNGAN as published: networks, spectral normalization, play."""
+"""SNGAN (arXiv 1802.05957) against the authors' code: networks, spectral normalization, training loop."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch
 from zoo.registry import LOSSES, NETWORKS, Spec
 from zoo.settings import find, names
 
-EPS = 1e-4  # of Adam, so that it does not blow up gradients that are rounding alone
+EPS = 1e-4  # of Adam; with a smaller one gradients that are only rounding errors would give full steps
 
 BIG = {"widths": (64, 128, 256, 512, 1024, 1024), "downs": 5}
 
@@ -71,7 +71,7 @@ def test_shapes():
         assert D(x, y=y).shape == (2,) and D.features(x).shape == (2, 8192)
 
 
-def test_every_weight_of_the_discriminator_is_normalized_and_none_of_the_generator():
+def test_spectral_normalization_of_the_discriminator_only():
     for D in (build("resnet-discriminator", classes=10), build("sngan-cnn-discriminator", classes=10)):
         layers = [n for n, p in D.named_parameters() if p.dim() > 1]
         assert {n.removesuffix("weight") + "u" for n in layers} == {n for n, _ in D.named_buffers()}
@@ -92,7 +92,7 @@ def test_first_singular_value_becomes_one():
             assert s.item() == pytest.approx(1, abs=1e-3)
 
 
-def test_discriminator_does_not_see_the_scale_of_its_weights():
+def test_discriminator_is_invariant_to_the_scale_of_its_weights():
     torch.manual_seed(0)
     D = build("resnet-discriminator", widths=(8,) * 4, bias=False).double().eval()
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
@@ -116,7 +116,8 @@ def test_features_are_a_sum():
 
 
 def test_shortcut_order_makes_no_difference():
-    """Pooling then 1x1 (the authors' first block) equals 1x1 then pooling (the others): one fold serves both."""
+    """Pooling then 1x1 (the authors' first block) equals 1x1 then pooling (the others): one implementation serves
+    both."""
     D = build("resnet-discriminator", widths=(8, 8), downs=2).eval()
     shortcut, x = D.blocks[1].shortcut, torch.randn(2, 8, 8, 8)
     slow = torch.nn.functional.conv2d(x, shortcut.kernel(), shortcut.bias)
@@ -139,34 +140,34 @@ def test_u_starts_normal():
     assert u.std().item() == pytest.approx(1, abs=0.1)
 
 
-def play(b, rounds, lr, betas, d_steps, loss_D, loss_G, latent, generator_batch, classes=0, passes=2):
-    """G first on a batch of its own, then D, with a pass on reals and one on fakes as in the authors' code (or one for
-    both, as in the reduced settings). Each pass of D moves its vectors u, that of G's step too."""
-    G, D = b.copy("G"), b.copy("D")
+def train_plainly(loop, lr_at, lr, betas, d_steps, loss_D, loss_G, latent, generator_batch, classes=0, passes=2):
+    """G's step on its own batch, then D's, with a pass on reals and one on fakes as in the authors' code (or one for
+    both, as in the reduced settings). Each pass of D updates its vectors u, also that of G's step."""
+    G, D = loop.copy("G"), loop.copy("D")
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=lr, betas=betas, eps=EPS) for net in (G, D))
 
     def noise(n):
-        z = torch.randn(n, latent, generator=b.noise)
-        return z, {"y": torch.randint(classes, (n,), generator=b.noise)} if classes else {}
+        z = torch.randn(n, latent, generator=loop.noise)
+        return z, {"y": torch.randint(classes, (n,), generator=loop.noise)} if classes else {}
 
-    for r in b.rounds():
+    for r in loop.rounds():
         for opt in (opt_G, opt_D):
-            opt.param_groups[0]["lr"] = rounds(r)
+            opt.param_groups[0]["lr"] = lr_at(r)
         z, y = noise(generator_batch)
         opt_G.zero_grad()
         loss_G(D(G(z, **y), **y)).backward()
         opt_G.step()
         for _ in range(d_steps):
-            real = b.real()
-            z, y = noise(b.batch)
+            real = loop.real()
+            z, y = noise(loop.batch)
             fake = G(z, **y).detach()
             if passes == 2:
-                on_real, on_fake = D(real["x"], **{k: real[k] for k in y}), D(fake, **y)
+                score_real, score_fake = D(real["x"], **{k: real[k] for k in y}), D(fake, **y)
             else:
                 both = {"y": torch.cat([real["y"], y["y"]])} if classes else {}
-                on_real, on_fake = D(torch.cat([real["x"], fake]), **both).chunk(2)
+                score_real, score_fake = D(torch.cat([real["x"], fake]), **both).chunk(2)
             opt_D.zero_grad()
-            loss_D(on_real, on_fake).backward()
+            loss_D(score_real, score_fake).backward()
             opt_D.step()
     return G, D
 
@@ -176,38 +177,52 @@ def hinge_D(real, fake):
 
 
 @pytest.mark.parametrize("name, classes", [("sngan-cifar10", 0), ("sngan-cifar10-conditional", 10)])
-def test_plain_loop_of_the_resnets(beside, name, classes):
+def test_plain_loop_of_the_resnets(plain_loop, name, classes):
     tiny = {"G": {"widths": TINY, "latent": 6}, "D": {"widths": TINY}}
-    b = beside(name, tiny, channels=3, size=32, classes=classes, batch=6, eps=EPS, game={"generator_batch": 9})
-    rate = lambda r: 2e-4 * (1 - r * 5 * 6 / (50_000 * 5 * 64))  # noqa: E731
-    G, D = play(b, rate, 2e-4, (0.0, 0.9), 5, hinge_D, lambda s: -s.mean(), 6, 9, classes)
-    b.compare(G=G, D=D)
+    loop = plain_loop(name, tiny, channels=3, size=32, classes=classes, batch=6, eps=EPS, game={"generator_batch": 9})
+
+    def lr_at(r):
+        return 2e-4 * (1 - r * 5 * 6 / (50_000 * 5 * 64))
+
+    G, D = train_plainly(loop, lr_at, 2e-4, (0.0, 0.9), 5, hinge_D, lambda s: -s.mean(), 6, 9, classes)
+    loop.compare(G=G, D=D)
     for key, u in D.named_buffers():
-        assert (u - dict(b.session.game.D.named_buffers())[key]).abs().max() < 1e-5, key
+        assert (u - dict(loop.run.game.D.named_buffers())[key]).abs().max() < 1e-5, key
 
 
-def test_plain_loop_of_the_standard_cnn(beside):
+def test_plain_loop_of_the_standard_cnn(plain_loop):
     tiny = {"G": {"width": 2, "latent": 6}, "D": {"width": 2}}
-    b = beside("sngan-cifar10-cnn", tiny, channels=3, size=32, batch=6, eps=EPS)
-    plus = torch.nn.functional.softplus
-    G, D = play(b, lambda r: 2e-4, 2e-4, (0.5, 0.999), 1, lambda r, f: plus(-r).mean() + plus(f).mean(),
-                lambda s: plus(-s).mean(), 6, 6)  # fmt: skip
-    b.compare(G=G, D=D)
+    loop = plain_loop("sngan-cifar10-cnn", tiny, channels=3, size=32, batch=6, eps=EPS)
+    softplus = torch.nn.functional.softplus
+    G, D = train_plainly(
+        loop,
+        lambda r: 2e-4,
+        2e-4,
+        (0.5, 0.999),
+        1,
+        lambda r, f: softplus(-r).mean() + softplus(f).mean(),
+        lambda s: softplus(-s).mean(),
+        6,
+        6,
+    )
+    loop.compare(G=G, D=D)
     for key, u in D.named_buffers():
-        assert (u - dict(b.session.game.D.named_buffers())[key]).abs().max() < 1e-5, key
+        assert (u - dict(loop.run.game.D.named_buffers())[key]).abs().max() < 1e-5, key
 
 
 @pytest.mark.parametrize("name, classes", [("sngan-cifar10-small", 0), ("sngan-cifar10-conditional-small", 10)])
-def test_plain_loop_of_the_reduced_settings(beside, name, classes):
+def test_plain_loop_of_the_reduced_settings(plain_loop, name, classes):
     """One pass of D on reals and fakes together."""
     tiny = {"G": {"width": 2, "latent": 6}, "D": {"width": 2}}
-    b = beside(name, tiny, channels=3, size=32, classes=classes, batch=6, eps=EPS)
-    G, D = play(b, lambda r: 2e-4, 2e-4, (0.5, 0.999), 1, hinge_D, lambda s: -s.mean(), 6, 6, classes, passes=1)
-    b.compare(G=G, D=D)
+    loop = plain_loop(name, tiny, channels=3, size=32, classes=classes, batch=6, eps=EPS)
+    G, D = train_plainly(
+        loop, lambda r: 2e-4, 2e-4, (0.5, 0.999), 1, hinge_D, lambda s: -s.mean(), 6, 6, classes, passes=1
+    )
+    loop.compare(G=G, D=D)
 
 
-def test_the_published_settings():
-    """Two passes of D in all of them; G's step has 128 samples beside D's 64 (ImageNet: 32 and 16 on 4 GPUs each)."""
+def test_published_settings():
+    """Two passes of D in all of them; G's step has 128 samples and D's 64 (ImageNet: 32 and 16 on each of 4 GPUs)."""
     published = [
         n for n in names() if n.startswith("sngan-") and not n.endswith("small") and n != "sngan-fashion-mnist"
     ]

@@ -1,4 +1,4 @@
-"""Triple-GAN (arXiv 1703.02291) against its paper and the authors' code for MNIST: networks, losses, play."""
+"""Triple-GAN (arXiv 1703.02291) against its paper and the authors' code for MNIST: networks, losses, training loop."""
 
 import math
 
@@ -52,15 +52,15 @@ def test_initial_deviations():
     assert all(m.weight.std().item() == pytest.approx(0.05, rel=0.1) for m in C.modules() if isinstance(m, nn.Conv2d))
     assert C.head.weight.std().item() == pytest.approx(0.01, rel=0.1)
     norms = [m for net in (G, C) for m in net.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
-    assert len(norms) == 7 and all(m.eps == 1e-4 for m in norms), "the authors' library's"
+    assert len(norms) == 7 and all(m.eps == 1e-4 for m in norms), "as in the authors' library"
     assert [m.sigma for m in D.modules() if isinstance(m, Noise)] == [0.3, 0.5, 0.5, 0.5, 0.5, 0.5]
 
 
-# Losses ---------------------------------------------------------------------------------------------------------------
+# Losses -------------------------------------------------------------------------------------------------------------
 
 
-class Half(nn.Module):
-    """D = 1/2 everywhere."""
+class Undecided(nn.Module):
+    """D = 1/2 for every image."""
 
     def forward(self, x, y=None):
         return torch.zeros(len(x))
@@ -81,7 +81,7 @@ def batch_of(size=20):
 
 
 def test_losses_at_one_half():
-    game, batch = game_of(Half()), batch_of()
+    game, batch = game_of(Undecided()), batch_of()
     assert game.loss_D(batch).item() == pytest.approx(2 * math.log(2), abs=1e-5)
     assert game.loss_G(batch).item() == pytest.approx(0.5 * math.log(2), abs=1e-5)
     _, y = game.fakes(batch)
@@ -89,25 +89,26 @@ def test_losses_at_one_half():
 
 
 class Points(nn.Module):
-    """Images that are one of three points, said by their first pixel."""
+    """Networks on images of three kinds, whose pixels are 0, 1 or 2: a G with fixed counts of each kind, or a D with a
+    logit for each kind."""
 
     def __init__(self, points=None):
         super().__init__()
         self.latent, self.classes = 3, 10
         self.points = points
-        self.said = nn.Parameter(torch.zeros(3))
+        self.logits = nn.Parameter(torch.zeros(3))
 
     @staticmethod
     def images(counts):
         return torch.arange(3).repeat_interleave(torch.tensor(counts)).float().view(-1, 1, 1, 1).expand(-1, 1, 28, 28)
 
     def forward(self, x, y=None):
-        return self.images(self.points) if self.points else self.said[x[:, 0, 0, 0].long()]
+        return self.images(self.points) if self.points else self.logits[x[:, 0, 0, 0].long()]
 
 
-def test_the_best_discriminator():
-    """p / (p + (p_g + p_c) / 2), where the pairs of C and those of G count by halves: there D's loss is flat."""
-    p, p_g, p_c = [2, 3, 5], [6, 2, 2], [1, 8, 1]  # of ten images each
+def test_best_discriminator():
+    """D's loss has gradient 0 at p / (p + (p_g + p_c) / 2): the pairs of C and those of G have weight 1/2 each."""
+    p, p_g, p_c = [2, 3, 5], [6, 2, 2], [1, 8, 1]  # counts out of ten images
     D = Points()
     networks = {"G": Points(p_g), "D": D, "C": build("classifier", width=2)}
     game, batch = GAMES.build(Spec("triplegan", alpha=0.5), networks), batch_of(10)
@@ -116,52 +117,52 @@ def test_the_best_discriminator():
     p, p_g, p_c = (torch.tensor(v) / 10 for v in (p, p_g, p_c))
     best = p / (p + (p_g + p_c) / 2)
     with torch.no_grad():
-        D.said.copy_(best.logit())
-    (slope,) = torch.autograd.grad(game.loss_D(batch), D.said)
-    assert slope.abs().max() < 1e-6
+        D.logits.copy_(best.logit())
+    (gradient,) = torch.autograd.grad(game.loss_D(batch), D.logits)
+    assert gradient.abs().max() < 1e-6
     with torch.no_grad():
-        D.said.copy_((p / (p + p_g + p_c)).logit())
-    (slope,) = torch.autograd.grad(game.loss_D(batch), D.said)
-    assert slope.abs().max() > 1e-2
+        D.logits.copy_((p / (p + p_g + p_c)).logit())
+    (gradient,) = torch.autograd.grad(game.loss_D(batch), D.logits)
+    assert gradient.abs().max() > 1e-2
 
 
-def test_what_reaches_the_classifier():
-    """D's part in C's loss goes back through the largest probability alone: 1/2 BCE d max C; and none goes to G."""
-    game, batch = game_of(Half(), adversarial=1.0), batch_of()
+def test_adversarial_part_of_the_classifiers_loss():
+    """D's part in C's loss has a gradient through the largest probability only: 1/2 BCE d max C."""
+    game, batch = game_of(Undecided(), adversarial=1.0), batch_of()
     game.eval()
     unlabeled = game.C.logits(batch["x"])
-    sure, _ = unlabeled.softmax(1).max(1)
-    wanted = torch.autograd.grad(0.5 * math.log(2) * sure.mean(), game.C.head.weight)[0]
+    p, _ = unlabeled.softmax(1).max(1)
+    expected = torch.autograd.grad(0.5 * math.log(2) * p.mean(), game.C.head.weight)[0]
     batch = batch_of()
     with_it = torch.autograd.grad(game.loss_C(batch), game.C.head.weight)[0]
     game.adversarial = 0.0
     without = torch.autograd.grad(game.loss_C(batch_of()), game.C.head.weight)[0]
-    torch.testing.assert_close(with_it - without, wanted, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(with_it - without, expected, atol=1e-6, rtol=1e-4)
 
 
-def test_the_classifiers_running_averages_are_of_reals():
-    """What C is tested with does not depend on G's images, which its loss is also of."""
-    kept = []
+def test_running_averages_of_the_classifier_are_of_reals():
+    """C's running averages do not depend on G's images, though its loss does."""
+    states = []
     for seed in (1, 2):
-        game, batch = game_of(Half(), pseudo=0.1), batch_of()
-        start = {k: v.clone() for k, v in game_of(Half()).C.state_dict().items()}
-        game.C.load_state_dict(kept[0][0] if kept else start)
+        game, batch = game_of(Undecided(), pseudo=0.1), batch_of()
+        start = {k: v.clone() for k, v in game_of(Undecided()).C.state_dict().items()}
+        game.C.load_state_dict(states[0][0] if states else start)
         batch.generator.manual_seed(seed)
         for m in game.C.modules():
             if isinstance(m, nn.Dropout):
                 m.eval()
         game.loss_C(batch)
-        kept.append((start, {k: v.clone() for k, v in game.C.state_dict().items() if "running" in k}))
-    assert all(torch.equal(v, kept[1][1][k]) for k, v in kept[0][1].items())
-    assert any((v != kept[0][0][k]).any() for k, v in kept[0][1].items()), "reals move them"
+        states.append((start, {k: v.clone() for k, v in game.C.state_dict().items() if "running" in k}))
+    assert all(torch.equal(v, states[1][1][k]) for k, v in states[0][1].items())
+    assert any((v != states[0][0][k]).any() for k, v in states[0][1].items()), "reals change them"
 
 
-def test_mistakes():
-    with pytest.raises(ValueError, match=r"networks\.C: the triple game needs networks G, D and C, got G, D"):
-        GAMES.build(Spec("triplegan"), {"G": build("generator", hidden=(4,)), "D": Half()})
+def test_missing_classifier():
+    with pytest.raises(ValueError, match=r"networks\.C: .*G, D and C, got G, D"):
+        GAMES.build(Spec("triplegan"), {"G": build("generator", hidden=(4,)), "D": Undecided()})
 
 
-# Play -----------------------------------------------------------------------------------------------------------------
+# Training loop ------------------------------------------------------------------------------------------------------
 
 STREAMS = {
     "data": Stream(keys={"x": "x"}, batch=6),
@@ -170,16 +171,16 @@ STREAMS = {
     "labeled_D": Stream(keys={"x": "labeled_D", "y": "y_D"}, balanced=10, batch=1),
 }
 TINY = {"G": {"latent": 3, "hidden": (6, 6)}, "D": {"hidden": (9, 8)}, "C": {"width": 2}}
-EPS = 1e-4  # biases before a norm have gradients of rounding alone
+EPS = 1e-4  # of Adam: biases before batch norm have gradients that are only rounding errors
 
 
 def entropy(logits):
     return -(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()
 
 
-def test_plain_loop(beside):
-    """D, G, C on one batch of unlabeled images, of the recipe's second stage, with C's loss on G's images switched on."""
-    b = beside(
+def test_plain_loop(plain_loop):
+    """D, G, C on one batch of unlabeled images: the recipe's second stage, with C's loss on G's images."""
+    loop = plain_loop(
         "triplegan-mnist",
         TINY,
         size=16,
@@ -190,9 +191,9 @@ def test_plain_loop(beside):
         data=Data(range=(0.0, 1.0), streams=STREAMS),
         eps=EPS,
     )
-    b.session.schedules.bound.clear()  # the schedule of the weight below
-    b.session.game.pseudo.fill_(0.1)
-    G, D, C = (b.copy(n) for n in "GDC")
+    loop.run.schedules.bound.clear()  # the schedule of the weight below
+    loop.run.game.pseudo.fill_(0.1)
+    G, D, C = (loop.copy(n) for n in "GDC")
     opt = {
         n: torch.optim.Adam(net.parameters(), lr=1e-3, betas=(0.5, 0.999), eps=EPS)
         for n, net in (("G", G), ("D", D), ("C", C))
@@ -200,50 +201,50 @@ def test_plain_loop(beside):
     y_g = torch.arange(10) % 5
     one, zero = torch.ones, torch.zeros
     bce = F.binary_cross_entropy_with_logits
-    for _ in b.rounds():
-        x, own, labeled, labeled_D = (b.real(n) for n in STREAMS)
+    for _ in loop.rounds():
+        x, own, labeled, labeled_D = (loop.real(n) for n in STREAMS)
         x, own = x["x"], own["own"]
         assert [len(v) for v in (x, own, labeled["y"], labeled_D["y_D"])] == [6, 7, 5, 1]
 
         opt["D"].zero_grad()
         with torch.no_grad():
-            said_own, said_x = C(own).argmax(1), C(x).argmax(1)
-            fake = G(b.rand(3), y_g)
-        true = D(torch.cat([own, labeled_D["labeled_D"]]), torch.cat([said_own, labeled_D["y_D"]]))
-        loss = bce(true, one(8)) + 0.5 * bce(D(fake, y_g), zero(10)) + 0.5 * bce(D(x, said_x), zero(6))
+            y_own, y_x = C(own).argmax(1), C(x).argmax(1)
+            fake = G(loop.rand(3), y_g)
+        true = D(torch.cat([own, labeled_D["labeled_D"]]), torch.cat([y_own, labeled_D["y_D"]]))
+        loss = bce(true, one(8)) + 0.5 * bce(D(fake, y_g), zero(10)) + 0.5 * bce(D(x, y_x), zero(6))
         loss.backward()
         opt["D"].step()
 
         opt["G"].zero_grad()
-        (0.5 * bce(D(G(b.rand(3), y_g), y_g), one(10))).backward()
+        (0.5 * bce(D(G(loop.rand(3), y_g), y_g), one(10))).backward()
         opt["G"].step()
 
         opt["C"].zero_grad()
         logits = C(x)
         p = logits.softmax(1)
-        sure, chosen = p.max(1)
-        fooled = 0.5 * (sure * bce(D(x, chosen).detach(), one(6), reduction="none")).mean()
-        loss = F.cross_entropy(C(labeled["labeled"]), labeled["y"]) + fooled
+        p_max, y_max = p.max(1)
+        adversarial = 0.5 * (p_max * bce(D(x, y_max).detach(), one(6), reduction="none")).mean()
+        loss = F.cross_entropy(C(labeled["labeled"]), labeled["y"]) + adversarial
         # cross-entropy from the uniform over 5 classes, as Lasagne sums it, is 1/5 of the sum of logarithms
         loss = loss + 0.3 * entropy(logits) - 1e-3 * p.mean(0).log().mean() + 1e-4 * (C.head.weight**2).sum()
-        loss = loss + 0.1 * F.cross_entropy(C(G(b.rand(3), y_g).detach()), y_g)
+        loss = loss + 0.1 * F.cross_entropy(C(G(loop.rand(3), y_g).detach()), y_g)
         loss.backward()
         opt["C"].step()
-    b.compare(G=G, D=D, C=C)
-    assert b.session.images == 3 * 6, "the clock counts the first stream"
+    loop.compare(G=G, D=D, C=C)
+    assert loop.run.images == 3 * 6, "the clock counts the images of the first stream"
 
 
-def test_plain_loop_of_the_first_stage(beside):
-    """C alone: labeled images, and unlabeled ones to be sure of and to be fair to."""
+def test_plain_loop_of_the_first_stage(plain_loop):
+    """C alone: labeled images, and unlabeled ones for the entropy and balance terms."""
     data = Data(range=(0.0, 1.0), streams={"data": Stream(keys={"x": "x"}), "labeled": STREAMS["labeled"]})
-    b = beside("triplegan-mnist", TINY, size=16, resolution=16, classes=5, batch=10, data=data, eps=EPS)
-    C = b.copy("C")
+    loop = plain_loop("triplegan-mnist", TINY, size=16, resolution=16, classes=5, batch=10, data=data, eps=EPS)
+    C = loop.copy("C")
     opt = torch.optim.Adam(C.parameters(), lr=3e-4, betas=(0.9, 0.999), eps=EPS)
-    for _ in b.rounds():
-        x, labeled = b.real()["x"], b.real("labeled")
+    for _ in loop.rounds():
+        x, labeled = loop.real()["x"], loop.real("labeled")
         opt.zero_grad()
         logits = C(x)
         loss = F.cross_entropy(C(labeled["labeled"]), labeled["y"]) + 1e-4 * (C.head.weight**2).sum()
         (loss + 0.3 * entropy(logits) - 0.3 * logits.softmax(1).mean(0).log().mean()).backward()
         opt.step()
-    b.compare(C=C)
+    loop.compare(C=C)

@@ -44,15 +44,15 @@ def test_mlp():
             assert m.bias.any()
 
 
-def test_critic_is_unbounded_and_one_number_an_image():
+def test_critic_is_unbounded_and_scores_each_image():
     f = NETWORKS.build(Spec("dcgan-discriminator", resolution=32, width=8)).eval()
     x = torch.randn(5, 3, 32, 32)
     assert f(x).shape == (5,)
-    assert torch.allclose(f(1000 * x), 1000 * f(x), rtol=1e-3)  # no biases, no squashing
+    assert torch.allclose(f(1000 * x), 1000 * f(x), rtol=1e-3)  # no biases, no output activation
 
 
 def test_losses():
-    """Zero for equal scores, turned by swapping them, blind to a constant; G's gradient is -1/N for every fake."""
+    """0 for equal scores, antisymmetric, invariant to a constant; G's gradient is -1/N for every fake."""
     pair = LOSSES.build("wasserstein")
     a, b = torch.randn(8), torch.randn(8)
     assert pair.d(a, a).item() == 0
@@ -75,41 +75,41 @@ def test_estimate_grows_with_the_distance():
 
 
 def test_bursts():
-    """100 critic steps while G has made fewer than 25 steps and at each multiple of 500, else 5."""
+    """100 critic steps during the first 25 steps of G and at each multiple of 500, otherwise 5."""
     n_critic = settings.find("wgan-lsun-bedroom").stages[0].game.kwargs["n_critic"]
     assert all(n_critic(r) == (100 if r < 25 or r % 500 == 0 else 5) for r in range(2000))
 
 
-def test_plain_loop(beside):
-    """The authors' loop: before each critic step, on fresh reals and noise, all weights are clipped; then one step of
-    G, against a critic that the last step may have taken out of the box."""
-    b = beside(
+def test_plain_loop(plain_loop):
+    """The authors' loop: critic steps on fresh reals and noise, each after clipping all weights; then one step of G,
+    against a critic that is not clipped after its last step."""
+    loop = plain_loop(
         "wgan-fashion-mnist",
         {"G": {"latent": 6, "width": 4}, "D": {"width": 4}},
         batch=10,
         game={"n_critic": Rounds(2, first=(1, 4), every=(2, 3))},
     )
-    G, f = b.copy("G"), b.copy("D")
+    G, f = loop.copy("G"), loop.copy("D")
     opt_G, opt_f = (torch.optim.RMSprop(net.parameters(), lr=2e-4) for net in (G, f))
-    for r in b.rounds():
+    for r in loop.rounds():
         for _ in range((4, 2, 3)[r]):
             for w in f.parameters():
                 w.data = w.data.clip(-0.01, 0.01)
-            x, z = b.real()["x"], b.randn(6)
+            x, z = loop.real()["x"], loop.randn(6)
             opt_f.zero_grad()
             (-(f(x).mean() - f(G(z).detach()).mean())).backward()
             opt_f.step()
         opt_G.zero_grad()
-        (-f(G(b.randn(6))).mean()).backward()
+        (-f(G(loop.randn(6))).mean()).backward()
         opt_G.step()
-    b.compare(G=G, D=f)
-    # The last step stands: RMSProp's first step of all is lr / sqrt(1 - .99) = 10 lr, later ones are smaller.
-    assert 0.01 < max(p.abs().max() for p in b.session.game.D.parameters()) < 0.01 + 10 * 2e-4
+    loop.compare(G=G, D=f)
+    # No clipping after the last step: RMSProp's first step is lr / sqrt(1 - .99) = 10 lr, later ones are smaller.
+    assert 0.01 < max(p.abs().max() for p in loop.run.game.D.parameters()) < 0.01 + 10 * 2e-4
 
 
-def test_the_first_step_sees_clipped_weights():
-    """RMSProp's second moment starts from gradients of a critic in the box. Its gains begin near 1: their unclipped
-    gradients are so large that the second moment would fade over more than a thousand steps."""
+def test_clipping_precedes_the_first_step():
+    """RMSProp's second moment starts from gradients of a clipped critic. Unclipped, the gains are near 1 and the
+    gradients so large that the second moment would take more than a thousand steps to decay."""
     torch.manual_seed(0)
     networks = {"G": Spec("dcgan-generator", width=4), "D": Spec("dcgan-discriminator", width=4)}
     shape = {"channels": 1, "resolution": 32}
@@ -117,15 +117,15 @@ def test_the_first_step_sees_clipped_weights():
         Spec("adversarial", loss=Spec("wasserstein"), clip=0.01),
         defaults={"networks": {n: NETWORKS.build(spec, defaults=shape) for n, spec in networks.items()}},
     )
-    D = game.turns()[0]
-    sizes = []
+    turn = game.turns()[0]
+    squares = []
     for clipped in (False, True):
         batch = Batch(16, generator=torch.Generator().manual_seed(0))
         batch["x"] = torch.rand(16, 1, 32, 32) * 2 - 1
         if clipped:
             with torch.no_grad():
-                D.before(batch)
+                turn.before(batch)
         assert (max(p.abs().max() for p in game.D.parameters()) <= 0.01) == clipped
-        gradients = torch.autograd.grad(D.loss(batch), list(game.D.parameters()))
-        sizes.append(max((g**2).max().item() for g in gradients))
-    assert sizes[0] > 1e3 * sizes[1]
+        gradients = torch.autograd.grad(turn.loss(batch), list(game.D.parameters()))
+        squares.append(max((g**2).max().item() for g in gradients))
+    assert squares[0] > 1e3 * squares[1]

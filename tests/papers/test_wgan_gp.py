@@ -1,4 +1,4 @@
-"""WGAN-GP as published: networks, penalty, play."""
+"""WGAN-GP (arXiv 1704.00028) against the authors' code: networks, penalty, training loop."""
 
 import itertools
 import math
@@ -9,7 +9,7 @@ import torch
 from zoo.game import Batch
 from zoo.registry import GAMES, NETWORKS, PENALTIES, Spec
 
-EPS = 1e-4  # of Adam, so that it does not blow up gradients that are rounding alone
+EPS = 1e-4  # of Adam; with a smaller one gradients that are only rounding errors would give full steps
 
 TINY = (4, 4, 4, 4)
 
@@ -43,7 +43,8 @@ def test_parameter_counts(spec, expected):
 
 
 def test_parameter_counts_of_the_64x64_networks():
-    """The sheet has none: here is the arithmetic. First convolutions of a block have no bias, shortcuts and the rest have."""
+    """The paper states none; this is the arithmetic. The first convolution of a block has no bias, all other layers
+    have."""
 
     def conv(i, o, k=3, bias=True):
         return i * o * k * k + o * bias
@@ -86,13 +87,13 @@ def test_shapes():
         assert D.features(torch.empty(2, 3, 64, 64)).shape == (2, 8192)
 
 
-def test_same_borders():
-    """TensorFlow's 'SAME' at stride 2: output i is centered on input 2i + 1 for even sides (one line before, two behind),
-    on input 2i for odd ones; the transposed convolution is the transpose of that."""
+def test_same_padding():
+    """TensorFlow's 'SAME' at stride 2: output i is centered on input 2i + 1 for even sides (padding of one row
+    at the top, two at the bottom), on input 2i for odd ones; the transposed convolution is the transpose of that."""
     D, G = build("wgan-gp-discriminator"), build("wgan-gp-generator")
-    conv, deconv = D.convs[0], G.conv3
+    conv, transposed = D.convs[0], G.conv3
     with torch.no_grad():
-        for layer in (conv, deconv):
+        for layer in (conv, transposed):
             layer.weight.zero_()
             layer.bias.zero_()
             layer.weight[0, 0, 2, 2] = 1.0
@@ -102,7 +103,7 @@ def test_same_borders():
     torch.testing.assert_close(conv(x)[0, 0], x[0, 0, 0::2, 0::2])
     h = torch.zeros(1, 64, 14, 14)
     h[0, 0] = torch.arange(1.0, 197).view(14, 14)
-    out = deconv(h)[0, 0]
+    out = transposed(h)[0, 0]
     torch.testing.assert_close(out[1::2, 1::2], h[0, 0])
     assert out[0::2].abs().sum() == 0 and out[:, 0::2].abs().sum() == 0
 
@@ -133,7 +134,7 @@ def test_initial_deviations(spec, layer, std):
     assert module.bias.abs().sum() == 0
 
 
-def test_critic_scores_each_image_on_its_own():
+def test_critic_scores_images_independently():
     for spec in (
         Spec("resnet-discriminator", widths=(8, 8, 8, 8), sn=False, pool="mean"),
         Spec("wgan-gp-discriminator", channels=3, resolution=32, width=4),
@@ -152,62 +153,62 @@ def test_mean_pool():
 
 
 def test_impossible_resolutions():
-    with pytest.raises(ValueError, match=r"can't do resolution 28.*multiple of 8"):
+    with pytest.raises(ValueError, match=r"resolution=28: must be a multiple of 8"):
         build("resnet-generator", resolution=28)
-    with pytest.raises(ValueError, match="can't do resolution 4; take 8 or more"):
+    with pytest.raises(ValueError, match="resolution=4: must be 8 or more"):
         build("wgan-gp-generator", resolution=4)
 
 
 def critic_loss(D, real, fake, alpha):
-    """Algorithm 1, lines 5 to 7, with the penalty's graph kept for the second derivative."""
+    """Algorithm 1, lines 5 to 7, with the penalty's graph for the second derivative."""
     line = (alpha * fake + (1 - alpha) * real).requires_grad_()
     (gradient,) = torch.autograd.grad(D(line).sum(), line, create_graph=True)
-    slope = gradient.square().sum((1, 2, 3)).sqrt()
-    return D(fake).mean() - D(real).mean() + 10 * ((slope - 1) ** 2).mean()
+    norm = gradient.square().sum((1, 2, 3)).sqrt()
+    return D(fake).mean() - D(real).mean() + 10 * ((norm - 1) ** 2).mean()
 
 
-def test_plain_loop_of_the_cifar10_resnet(beside):
-    """G with its own batch size, not in the first round; five critic steps; both rates falling."""
+def test_plain_loop_of_the_cifar10_resnet(plain_loop):
+    """G with its own batch size, not in the first round; five critic steps; both learning rates fall."""
     tiny = {"G": {"widths": TINY, "latent": 6}, "D": {"widths": TINY}}
-    b = beside("wgan-gp-cifar10", tiny, channels=3, size=32, batch=6, eps=EPS, game={"generator_batch": 10})
-    G, D = b.copy("G"), b.copy("D")
+    loop = plain_loop("wgan-gp-cifar10", tiny, channels=3, size=32, batch=6, eps=EPS, game={"generator_batch": 10})
+    G, D = loop.copy("G"), loop.copy("D")
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.0, 0.9), eps=EPS) for net in (G, D))
-    for r in b.rounds():
+    for r in loop.rounds():
         for opt in (opt_G, opt_D):
             opt.param_groups[0]["lr"] = 2e-4 * (1 - r * 5 * 6 / (100_000 * 5 * 64))
         if r > 0:
             opt_G.zero_grad()
-            (-D(G(torch.randn(10, 6, generator=b.noise))).mean()).backward()
+            (-D(G(torch.randn(10, 6, generator=loop.noise))).mean()).backward()
             opt_G.step()
         for _ in range(5):
-            x, z = b.real()["x"], b.randn(6)
+            x, z = loop.real()["x"], loop.randn(6)
             opt_D.zero_grad()
-            critic_loss(D, x, G(z).detach(), b.rand(1, 1, 1)).backward()
+            critic_loss(D, x, G(z).detach(), loop.rand(1, 1, 1)).backward()
             opt_D.step()
-    b.compare(G=G, D=D)
+    loop.compare(G=G, D=D)
 
 
-def test_plain_loop_of_the_5x5_networks(beside):
+def test_plain_loop_of_the_5x5_networks(plain_loop):
     tiny = {"G": {"width": 2, "latent": 6}, "D": {"width": 2}}
-    b = beside("wgan-gp-mnist", tiny, batch=7, eps=EPS)
-    G, D = b.copy("G"), b.copy("D")
+    loop = plain_loop("wgan-gp-mnist", tiny, batch=7, eps=EPS)
+    G, D = loop.copy("G"), loop.copy("D")
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=1e-4, betas=(0.5, 0.9), eps=EPS) for net in (G, D))
-    for r in b.rounds():
+    for r in loop.rounds():
         if r > 0:
             opt_G.zero_grad()
-            (-D(G(b.randn(6))).mean()).backward()
+            (-D(G(loop.randn(6))).mean()).backward()
             opt_G.step()
-        for z in [b.randn(6) for _ in range(5)]:  # G stands still, and the engine makes these fakes in one pass
-            x = b.real()["x"]
+        for z in [loop.randn(6) for _ in range(5)]:  # the engine generates these fakes in one pass
+            x = loop.real()["x"]
             assert x.min() >= 0 and x.max() <= 1
             opt_D.zero_grad()
-            critic_loss(D, x, G(z).detach(), b.rand(1, 1, 1)).backward()
+            critic_loss(D, x, G(z).detach(), loop.rand(1, 1, 1)).backward()
             opt_D.step()
-    b.compare(G=G, D=D)
+    loop.compare(G=G, D=D)
 
 
-class Linear(torch.nn.Module):
-    """D(x) = w.x: its penalty is known."""
+class LinearCritic(torch.nn.Module):
+    """D(x) = w.x, with the penalty (|w| - 1)^2."""
 
     classes = 0
 
@@ -219,33 +220,33 @@ class Linear(torch.nn.Module):
         return (x * self.w).flatten(1).sum(1)
 
 
-def penalty(D, x, fake):
-    """The zoo's penalty, with D and these images in a game."""
+def penalty_of(D, x, fake):
+    """The penalty of D in a game with these images."""
     game = GAMES.build(Spec("adversarial"), {"G": build("wgan-gp-generator", width=1), "D": D})
     batch = Batch(len(x), generator=torch.Generator().manual_seed(0))
     batch.update(x=x, fake=fake)
     return PENALTIES.build(Spec("gradient-penalty"))(game, batch)
 
 
-def test_penalty_of_known_critics():
+def test_penalty_of_linear_critics():
     torch.manual_seed(0)
     x, fake = torch.rand(2, 5, 1, 4, 4)
     w = torch.randn(1, 4, 4)
-    D = Linear(w)
-    assert penalty(D, x, fake).item() == pytest.approx((w.norm().item() - 1) ** 2, rel=1e-5)
-    D = Linear(w / w.norm())
-    value = penalty(D, x, fake)
+    D = LinearCritic(w)
+    assert penalty_of(D, x, fake).item() == pytest.approx((w.norm().item() - 1) ** 2, rel=1e-5)
+    D = LinearCritic(w / w.norm())
+    value = penalty_of(D, x, fake)
     value.backward()
     assert value.item() < 1e-10 and D.w.grad.abs().max() < 1e-5
-    D = Linear(torch.zeros(1, 4, 4))
-    value = penalty(D, x, fake)
+    D = LinearCritic(torch.zeros(1, 4, 4))
+    value = penalty_of(D, x, fake)
     value.backward()
     assert value.item() == 1 and D.w.grad.isfinite().all()
 
 
-def test_penalty_reaches_the_critic_and_not_the_generator():
+def test_penalty_has_gradients_in_the_critic_only():
     torch.manual_seed(0)
     G, D = build("wgan-gp-generator", width=1), build("wgan-gp-discriminator", width=2)
-    penalty(D, torch.rand(3, 1, 28, 28), G(torch.randn(3, 128))).backward()
+    penalty_of(D, torch.rand(3, 1, 28, 28), G(torch.randn(3, 128))).backward()
     assert all(c.weight.grad.abs().sum() > 0 for c in D.convs)
     assert all(p.grad is None for p in G.parameters())

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from zoo.game import Batch, Game, Turn
 from zoo.networks.interfaces import Pyramid
-from zoo.networks.lapgan import enlarged, pyramid
+from zoo.networks.lapgan import pyramid, upsample
 from zoo.priors import Prior
 from zoo.registry import GAMES, LOSSES, PRIORS, Spec
 
@@ -89,7 +89,7 @@ class LAPGAN(Game):
         if not self.level:
             return images[0], None
         coarse, image = images[:2]
-        l = enlarged(coarse, image.shape[-1])
+        l = upsample(coarse, image.shape[-1])
         return image - l, l
 
     def fakes(self, batch: Batch) -> Fakes:

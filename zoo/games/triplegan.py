@@ -18,7 +18,7 @@ from torch.nn.functional import softplus
 from zoo.game import Batch, Game, Turn
 from zoo.games.classification import classifier_loss
 from zoo.networks.interfaces import ClassGenerator, Classifier
-from zoo.penalties import untracked
+from zoo.penalties import keep_running_averages
 from zoo.priors import build_prior
 from zoo.registry import GAMES, Spec
 
@@ -95,7 +95,7 @@ class TripleGAN(Game):
         loss = classifier_loss(self.C, batch, unlabeled, self.weights)
         loss = loss + self.adversarial * self.alpha * adversarial.mean()
         fake, y = self.fakes(batch)
-        with untracked(self.C):  # the running averages that C is tested with are of reals
+        with keep_running_averages(self.C):  # the running averages that C is tested with are of reals
             logits = self.C.logits(fake)
         return loss + self.pseudo * F.cross_entropy(logits.float(), y)
 

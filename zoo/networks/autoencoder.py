@@ -1,4 +1,4 @@
-"""Networks that return what they are shown: the contract of discriminators that are autoencoders."""
+"""Autoencoders: the interface of discriminators that reconstruct their input (EBGAN, BEGAN)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Autoencoder(nn.Module):
-    """x -> its reconstruction, of the same shape. ``encode`` and ``decode`` are its halves."""
+    """x -> its reconstruction, of the same shape: ``decode(encode(x))``."""
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module):
         super().__init__()
@@ -17,7 +17,7 @@ class Autoencoder(nn.Module):
         return self.encoder(x)
 
     def decode(self, code: Tensor) -> Tensor:
-        """A code -> the image [N, C, H, W] it stands for."""
+        """A code -> the reconstruction [N, C, H, W]."""
         return self.decoder(code)
 
     def features(self, x: Tensor) -> Tensor:

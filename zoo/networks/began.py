@@ -1,12 +1,12 @@
-"""BEGAN's networks: a decoder, which is G, and an autoencoder of the same decoder, which is D.
+"""BEGAN's networks: G is a decoder, D an autoencoder with a decoder of the same layers.
 
 D. Berthelot, T. Schumm, L. Metz, BEGAN: Boundary Equilibrium Generative Adversarial Networks, 2017, arXiv 1703.10717,
 figure 1.
 
-3x3 convolutions and ELU, no norms, filters that grow linearly with depth; the middle map is 8x8. The authors'
-training code is not public; layers are laid out as in the best-known reimplementation (T. Kim, 2017), which has the
-plain networks. The paper's two refinements (section 3.5.1) are options: ``skips`` and ``vanishing``. Their places
-follow the paper: in the first author's layers the first convolution of a decoder's stage comes before the enlargement.
+3x3 convolutions and ELU, no norms; the number of filters grows linearly with depth; the smallest map is 8x8. The
+authors' training code is not public. The layers are those of the best-known reimplementation (T. Kim, 2017), which has
+the plain networks. The paper's two refinements (section 3.5.1) are options, ``skips`` and ``vanishing``, at the places
+that the paper gives: in the first author's layers the first convolution of a decoder's stage precedes the upsampling.
 """
 
 from __future__ import annotations
@@ -16,21 +16,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.networks.autoencoder import Autoencoder
-from zoo.networks.layers import Conv2d, Linear, glorot_
+from zoo.networks.init import glorot
+from zoo.networks.layers import Conv2d, Linear
 from zoo.registry import NETWORKS
 
 
-def stages_of(resolution: int) -> int:
-    """Stages from the image to the 8x8 map, both among them."""
+def count_stages(resolution: int) -> int:
+    """How many stages there are from the image to the 8x8 map, including both."""
     count = resolution.bit_length() - 3
     if count < 1 or resolution != 4 << count:
-        raise ValueError(f"resolution={resolution}: BEGAN's networks need a power of two from 8 on")
+        raise ValueError(f"resolution={resolution}: must be a power of two, 8 or more, for BEGAN's networks")
     return count
 
 
-class Half(nn.Module):
-    """Convolutions with ELU. With ``vanishing``, those that keep the shape pass ``carry`` of their input on: the buffer is for
-    a schedule from 1, where such layers are the identity, to 0, where they are plain."""
+class BEGANLayers(nn.Module):
+    """The base of encoder and decoder: convolutions with ELU.
+
+    ``vanishing``: layers that keep the shape of their input h return carry * h + (1 - carry) * elu(conv(h)). A
+    schedule takes the buffer ``carry`` from 1 (the identity) to 0 (plain layers).
+    """
+
+    carry: Tensor
 
     def __init__(self, vanishing: bool):
         super().__init__()
@@ -44,11 +50,11 @@ class Half(nn.Module):
 
 
 @NETWORKS.register("began-generator")
-class BeganDecoder(Half):
+class BEGANDecoder(BEGANLayers):
     """z [N, latent] -> x [N, channels, resolution, resolution], any real values.
 
-    A linear layer to ``width`` maps of 8x8, then two convolutions a stage, with nearest enlargement between stages.
-    ``skips``: each stage but the first sees the 8x8 maps again, enlarged, beside its input.
+    A linear layer to ``width`` maps of 8x8, then two convolutions a stage, with nearest upsampling between stages.
+    ``skips``: each stage but the first also takes the upsampled 8x8 maps.
     """
 
     def __init__(
@@ -65,38 +71,39 @@ class BeganDecoder(Half):
         self.latent, self.skips, self.first = latent, skips, (width, 8, 8)
         self.linear = Linear(latent, 64 * width)
         stages = []
-        for i in range(stages_of(resolution)):
+        for i in range(count_stages(resolution)):
             inputs = 2 * width if i and skips else width
-            # The enlargement between stages is part of the next convolution.
+            # The upsampling between stages is part of the next convolution.
             stages.append(nn.ModuleList([Conv2d(inputs, width, resample="up" if i else ""), Conv2d(width, width)]))
         self.stages = nn.ModuleList(stages)
         self.output = Conv2d(width, channels)
 
     def forward(self, z: Tensor) -> Tensor:
-        h = start = self.linear(z).unflatten(1, self.first)
-        for i, (one, two) in enumerate(self.stages):
+        h = first = self.linear(z).unflatten(1, self.first)  # [N, width, 8, 8]
+        for i, stage in enumerate(self.stages):
             if i and self.skips:
-                h = torch.cat([h, F.interpolate(start, scale_factor=2.0 ** (i - 1))], 1)
-            h = self.apply_conv(two, self.apply_conv(one, h))  # [N, width, 8 * 2^i, 8 * 2^i]
+                h = torch.cat([h, F.interpolate(first, scale_factor=2.0 ** (i - 1))], 1)
+            assert isinstance(stage, nn.ModuleList)
+            for conv in stage:
+                h = self.apply_conv(conv, h)  # [N, width, 8 * 2^i, 8 * 2^i]
         return self.output(h)
 
 
-class BeganEncoder(Half):
+class BEGANEncoder(BEGANLayers):
     """x [N, channels, resolution, resolution] -> code [N, latent]; stage i has i ``width`` maps."""
 
     def __init__(self, channels: int, resolution: int, latent: int, width: int, vanishing: bool):
         super().__init__(vanishing)
-        count = stages_of(resolution)
+        count = count_stages(resolution)
         self.input = Conv2d(channels, width)
         convs: list[nn.Module] = []
         for i in range(1, count + 1):
             maps = i * width
             convs += [Conv2d(max(maps - width, width), maps), Conv2d(maps, maps)]
             if i < count:
-                half = nn.Conv2d(maps, maps, 3, 2, 1)
-                glorot_(half.weight)
-                nn.init.zeros_(half.bias)
-                convs.append(half)
+                downsampling = nn.Conv2d(maps, maps, 3, 2, 1)
+                glorot()(downsampling)
+                convs.append(downsampling)
         self.convs = nn.ModuleList(convs)
         self.linear = Linear(64 * count * width, latent)
 
@@ -108,8 +115,8 @@ class BeganEncoder(Half):
 
 
 @NETWORKS.register("began-discriminator")
-class BeganDiscriminator(Autoencoder):
-    """x [N, channels, resolution, resolution] -> its reconstruction, through a code [N, latent]. Arguments as G's."""
+class BEGANDiscriminator(Autoencoder):
+    """x [N, channels, resolution, resolution] -> its reconstruction, from a code [N, latent]. Arguments as for G."""
 
     def __init__(
         self,
@@ -121,6 +128,7 @@ class BeganDiscriminator(Autoencoder):
         skips: bool = False,
         vanishing: bool = False,
     ):
-        sizes = {"channels": channels, "resolution": resolution, "latent": latent, "width": width}
-        decoder = BeganDecoder(**sizes, skips=skips, vanishing=vanishing)
-        super().__init__(BeganEncoder(**sizes, vanishing=vanishing), decoder)
+        decoder = BEGANDecoder(
+            channels=channels, resolution=resolution, latent=latent, width=width, skips=skips, vanishing=vanishing
+        )
+        super().__init__(BEGANEncoder(channels, resolution, latent, width, vanishing), decoder)

@@ -1,11 +1,11 @@
-"""BiGAN's networks: a generator, an encoder, and a discriminator of pairs.
+"""BiGAN's networks: a generator, an encoder, and a discriminator of pairs (image, code).
 
 J. Donahue, P. Krahenbuhl, T. Darrell, Adversarial Feature Learning, 2016, arXiv 1605.09782 (the authors' net.py,
 train_mnist.sh and train_imagenet.sh).
 
-Codes enter D, and enter G anew, as a linear map of z added before a later layer's batch norm; in convolutional layers
-the map gives each channel one number. No biases but batch norm's. Weights N(0, .02^2), the maps into k x k
-convolutional layers N(0, (.02 k^2)^2), D's last layer 0.
+D takes the code z as a linear map of it, added before a layer's batch norm; G takes z in the same way again in its
+later layers. In convolutional layers the map has one output per channel. Only batch norm has biases. Weights start at
+N(0, .02^2), the maps of z into k x k convolutional layers at N(0, (.02 k^2)^2), D's last layer at 0.
 """
 
 from __future__ import annotations
@@ -17,16 +17,11 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.networks.layers import doublings
+from zoo.networks.init import initialize, normal, zeros
+from zoo.networks.layers import smallest_side
 from zoo.registry import NETWORKS
 
 EPS, KERNEL, LEAK = 1e-8, 5, 0.2
-
-
-def initialize(net: nn.Module) -> None:
-    for m in net.modules():
-        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            nn.init.normal_(m.weight, 0.0, 0.02)
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
@@ -38,13 +33,14 @@ def leaky(h: Tensor) -> Tensor:
 
 
 def norm(units: int) -> nn.BatchNorm1d:
-    """Without gain and bias."""
+    """Batch norm without gain and bias."""
     return nn.BatchNorm1d(units, EPS, affine=False)
 
 
 @NETWORKS.register("bigan-mlp-generator")
-class BiganMlpGenerator(nn.Module):
-    """z [N, latent] -> x [N, channels, resolution, resolution] in (0, 1). Two hidden layers; z enters the second again."""
+class BiGANMLPGenerator(nn.Module):
+    """z [N, latent] -> x [N, channels, resolution, resolution] in (0, 1). Two hidden layers; the second
+    takes z again."""
 
     def __init__(self, *, channels: int = 1, resolution: int = 28, latent: int = 50, hidden: int = 1024):
         super().__init__()
@@ -52,7 +48,7 @@ class BiganMlpGenerator(nn.Module):
         self.l1, self.l2, self.z2 = linear(latent, hidden), linear(hidden, hidden), linear(latent, hidden)
         self.l3 = linear(hidden, math.prod(self.shape))
         self.n1, self.n2 = norm(hidden), norm(hidden)
-        initialize(self)
+        initialize(self, normal(0.02))
 
     def forward(self, z: Tensor) -> Tensor:
         h = self.n1(self.l1(z)).relu()
@@ -61,17 +57,17 @@ class BiganMlpGenerator(nn.Module):
 
 
 @NETWORKS.register("bigan-mlp-encoder")
-class BiganMlpEncoder(nn.Module):
+class BiGANMLPEncoder(nn.Module):
     """x [N, channels, resolution, resolution] -> z [N, latent] in (-1, 1)."""
 
     def __init__(self, *, channels: int = 1, resolution: int = 28, latent: int = 50, hidden: int = 1024):
         super().__init__()
         self.l1, self.l2 = linear(channels * resolution**2, hidden), linear(hidden, hidden)
         self.l3, self.n2 = linear(hidden, latent), norm(hidden)
-        initialize(self)
+        initialize(self, normal(0.02))
 
     def features(self, x: Tensor) -> Tensor:
-        """The last hidden layer, [N, hidden]: what the paper's nearest-neighbor test looks at."""
+        """The last hidden layer, [N, hidden]: the space of the paper's nearest-neighbor test."""
         return leaky(self.n2(self.l2(leaky(self.l1(x.flatten(1))))))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,46 +75,39 @@ class BiganMlpEncoder(nn.Module):
 
 
 @NETWORKS.register("bigan-mlp-discriminator")
-class BiganMlpDiscriminator(nn.Module):
-    """x [N, channels, resolution, resolution] and z [N, latent] -> logit [N] that z is the code of a real x."""
+class BiGANMLPDiscriminator(nn.Module):
+    """x [N, channels, resolution, resolution] and z [N, latent] -> logit [N]: high if x is real and z its code,
+    low if z is noise and x its image."""
 
     def __init__(self, *, channels: int = 1, resolution: int = 28, latent: int = 50, hidden: int = 1024):
         super().__init__()
-        self.l1, self.l2, self.z2 = (
-            linear(channels * resolution**2, hidden),
-            linear(hidden, hidden),
-            linear(latent, hidden),
-        )
+        self.l1, self.l2 = linear(channels * resolution**2, hidden), linear(hidden, hidden)
+        self.z2 = linear(latent, hidden)
         self.l3, self.n2 = linear(hidden, 1), norm(hidden)
-        initialize(self)
-        nn.init.zeros_(self.l3.weight)
+        initialize(self, normal(0.02))
+        zeros()(self.l3)
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         h = leaky(self.l1(x.flatten(1)))
         return self.l3(leaky(self.n2(self.l2(h) + self.z2(z)))).squeeze(1)
 
 
-def spread(h: Tensor, code: Tensor) -> Tensor:
-    """h [N, C, H, W] + code [N, C], the same everywhere."""
+def add_code(h: Tensor, code: Tensor) -> Tensor:
+    """h [N, C, H, W] + code [N, C], the same at every position."""
     return h + code[:, :, None, None]
 
 
-def into_convolutions(maps: nn.ModuleList) -> None:
-    for m in maps:
-        nn.init.normal_(m.weight, 0.0, 0.02 * KERNEL**2)
-
-
 @NETWORKS.register("bigan-generator")
-class BiganGenerator(nn.Module):
+class BiGANGenerator(nn.Module):
     """z [N, latent] -> x [N, channels, H, W] in (-1, 1), H a multiple of 16.
 
-    ``width``: maps before the last layer; twice as many a layer below. The linear layer's units are normalized one by one; z
-    enters every hidden convolution again.
+    ``width``: maps before the last layer; each layer before it has twice as many. Batch norm treats each unit of the
+    linear layer by itself. Every hidden convolution takes z again.
     """
 
     def __init__(self, *, channels: int = 3, resolution: int = 64, latent: int = 200, width: int = 64):
         super().__init__()
-        side = doublings(resolution, 4, "bigan-generator")
+        side = smallest_side(resolution, 4, "bigan-generator")
         maps = [8 * width, 4 * width, 2 * width, width]
         self.latent, self.first = latent, (maps[0], side, side)
         units = math.prod(self.first)
@@ -127,8 +116,8 @@ class BiganGenerator(nn.Module):
         self.codes = nn.ModuleList(linear(latent, m) for m in maps[1:])
         self.norms = nn.ModuleList(nn.BatchNorm2d(m, EPS) for m in maps[1:])
         self.output = self.up(width, channels)
-        initialize(self)
-        into_convolutions(self.codes)
+        initialize(self, normal(0.02))
+        initialize(self.codes, normal(0.02 * KERNEL**2))
 
     @staticmethod
     def up(inputs: int, outputs: int) -> nn.ConvTranspose2d:
@@ -137,29 +126,29 @@ class BiganGenerator(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         h = self.norm(self.linear(z)).relu().unflatten(1, self.first)
         for conv, code, norm in zip(self.convs, self.codes, self.norms, strict=True):
-            h = norm(spread(conv(h), code(z))).relu()
+            h = norm(add_code(conv(h), code(z))).relu()
         return 2 * self.output(h).sigmoid() - 1
 
 
 @NETWORKS.register("bigan-discriminator")
-class BiganDiscriminator(nn.Module):
+class BiGANDiscriminator(nn.Module):
     """x [N, channels, H, W], H a multiple of 16, and z [N, latent] -> logit [N].
 
-    Four 5x5 convolutions of stride 2, of 1, 2, 4 and 8 times ``width`` maps; z enters all but the first.
+    Four 5x5 convolutions of stride 2, of 1, 2, 4 and 8 times ``width`` maps; all but the first take z.
     """
 
     def __init__(self, *, channels: int = 3, resolution: int = 64, latent: int = 200, width: int = 64):
         super().__init__()
-        side = doublings(resolution, 4, "bigan-discriminator")
+        side = smallest_side(resolution, 4, "bigan-discriminator")
         maps = [width, 2 * width, 4 * width, 8 * width]
         self.input = self.down(channels, width)
         self.convs = nn.ModuleList(self.down(a, b) for a, b in pairwise(maps))
         self.codes = nn.ModuleList(linear(latent, m) for m in maps[1:])
         self.norms = nn.ModuleList(nn.BatchNorm2d(m, EPS) for m in maps[1:])
         self.head = linear(maps[-1] * side * side, 1)
-        initialize(self)
-        nn.init.zeros_(self.head.weight)
-        into_convolutions(self.codes)
+        initialize(self, normal(0.02))
+        zeros()(self.head)
+        initialize(self.codes, normal(0.02 * KERNEL**2))
 
     @staticmethod
     def down(inputs: int, outputs: int) -> nn.Conv2d:
@@ -168,16 +157,16 @@ class BiganDiscriminator(nn.Module):
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         h = leaky(self.input(x))
         for conv, code, norm in zip(self.convs, self.codes, self.norms, strict=True):
-            h = leaky(norm(spread(conv(h), code(z))))
+            h = leaky(norm(add_code(conv(h), code(z))))
         return self.head(h.flatten(1)).squeeze(1)
 
 
 @NETWORKS.register("bigan-encoder")
-class BiganEncoder(nn.Module):
+class BiGANEncoder(nn.Module):
     """x [N, channels, H, W], H a multiple of 16 -> z [N, latent] in (-1, 1).
 
-    AlexNet's five convolutions (11x11 of stride 4, 5x5, three 3x3; the second, fourth and fifth in two groups) with maximum
-    pooling after the first and the second; batch norm but after the first. ``widths``: their maps, 96 to 256 in AlexNet.
+    AlexNet's five convolutions (11x11 of stride 4, 5x5, three 3x3; the second, fourth and fifth in two groups) with
+    max pooling after the first and the second, and batch norm after all but the first. ``widths``: their maps.
     """
 
     def __init__(
@@ -189,7 +178,7 @@ class BiganEncoder(nn.Module):
         widths: Sequence[int] = (96, 256, 384, 384, 256),
     ):
         super().__init__()
-        side = doublings(resolution, 4, "bigan-encoder")
+        side = smallest_side(resolution, 4, "bigan-encoder")
         kernels, groups = (11, 5, 3, 3, 3), (1, 2, 1, 2, 2)
         self.convs = nn.ModuleList(
             nn.Conv2d(a, b, k, 1 if i else 4, k // 2, groups=g, bias=False)
@@ -197,7 +186,7 @@ class BiganEncoder(nn.Module):
         )
         self.norms = nn.ModuleList([nn.Identity(), *(nn.BatchNorm2d(m, EPS) for m in widths[1:])])
         self.head = linear(widths[-1] * side * side, latent)
-        initialize(self)
+        initialize(self, normal(0.02))
 
     def features(self, x: Tensor) -> Tensor:
         """The last convolution's output, flat: [N, maps * (H / 16)^2]."""
@@ -212,20 +201,21 @@ class BiganEncoder(nn.Module):
 
 
 @NETWORKS.register("bigan-small-encoder")
-class BiganSmallEncoder(nn.Module):
-    """x [N, channels, H, W], H a multiple of 16 -> z [N, latent] in (-1, 1): the discriminator's convolutions without codes.
+class BiGANSmallEncoder(nn.Module):
+    """x [N, channels, H, W], H a multiple of 16 -> z [N, latent] in (-1, 1): the discriminator's convolutions without
+    codes.
 
-    Not the authors': AlexNet's first layers leave little of a 32x32 image.
+    It is not the authors': AlexNet's first layers reduce a 32x32 image too much.
     """
 
     def __init__(self, *, channels: int = 3, resolution: int = 32, latent: int = 100, width: int = 32):
         super().__init__()
-        side = doublings(resolution, 4, "bigan-small-encoder")
+        side = smallest_side(resolution, 4, "bigan-small-encoder")
         maps = [width, 2 * width, 4 * width, 8 * width]
-        self.convs = nn.ModuleList(BiganDiscriminator.down(a, b) for a, b in pairwise([channels, *maps]))
+        self.convs = nn.ModuleList(BiGANDiscriminator.down(a, b) for a, b in pairwise([channels, *maps]))
         self.norms = nn.ModuleList([nn.Identity(), *(nn.BatchNorm2d(m, EPS) for m in maps[1:])])
         self.head = linear(maps[-1] * side * side, latent)
-        initialize(self)
+        initialize(self, normal(0.02))
 
     def features(self, x: Tensor) -> Tensor:
         """The last convolution's output, flat: [N, 8 * width * (H / 16)^2]."""

@@ -1,9 +1,13 @@
-"""A small residual classifier for images of 28 to 64 pixels: the feature network behind a feature network (``zoo/metrics/feature networks``).
+"""A small residual classifier for images of 28 to 64 pixels: the architecture of the feature networks
+(``zoo/metrics``).
 
-Its shape follows Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, arXiv 2404.00498: a 2x2 stem that is set
-to whiten patches and does not learn (``benchmarks/features.py`` sets it), then stages of a convolution, max-pooling, batch norm
-and a second convolution. Where we differ: ReLU in place of GELU, the second convolution is residual, the last map is
-averaged and not maximized (as in Inception-v3, whose features these stand in for), and there can be several heads.
+It follows Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, arXiv 2404.00498: a 2x2 stem that whitens
+patches and does not learn (the training script of the feature networks sets it), then stages of a convolution, max
+pooling, batch norm and a second convolution.
+
+Differences from the paper:
+- ReLU instead of GELU; the second convolution is residual; there can be several heads.
+- The features are the mean of the last map, not its maximum, as in Inception-v3, whose place these features take.
 """
 
 from __future__ import annotations
@@ -18,12 +22,12 @@ from zoo.registry import NETWORKS
 
 
 def conv(inputs: int, outputs: int) -> nn.Conv2d:
-    """3x3, the image keeps its size; no bias, since a batch norm follows."""
+    """3x3; keeps height and width; no bias, since batch norm follows."""
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
 
 
 class Stage(nn.Module):
-    """3x3 convolution, 2x2 max-pooling, norm, ReLU; then 3x3 convolution, norm and ReLU added to their input."""
+    """3x3 convolution, 2x2 max pooling, norm, ReLU; then a residual branch of 3x3 convolution, norm and ReLU."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -38,24 +42,36 @@ class Stage(nn.Module):
 
 @NETWORKS.register("classifier")
 class Classifier(nn.Module):
-    """Images [N, channels, H, W] in [-1, 1] -> logits [N, K] a head.
+    """Images [N, channels, H, W] in [-1, 1] -> logits [N, K] by head.
 
-    ``heads``: the name of each question and its number of answers. ``stem``: channels after the first convolution.
-    ``widths``: channels after each stage, which halves the image. ``resolution``: the side that it is trained for.
+    Args:
+        channels: of the images.
+        resolution: the size of the images that it is trained for; other sizes are possible.
+        heads: the name of each head and its number of classes; by default ``y`` with 10.
+        stem: maps of the first convolution.
+        widths: maps of each stage, which halves height and width.
     """
 
-    def __init__(self, channels: int = 3, resolution: int = 32, heads: Mapping[str, int] | None = None, stem: int = 24,
-                 widths: Sequence[int] = (32, 128, 128)):  # fmt: skip
+    def __init__(
+        self,
+        channels: int = 3,
+        resolution: int = 32,
+        heads: Mapping[str, int] | None = None,
+        stem: int = 24,
+        widths: Sequence[int] = (32, 128, 128),
+    ):
         super().__init__()
         if (resolution - 1) >> len(widths) < 1:
-            raise ValueError(f"classifier: resolution {resolution} is too small to be halved {len(widths)} times")
+            raise ValueError(
+                f"resolution={resolution}: must be more than {2 ** len(widths)} for {len(widths)} halvings"
+            )
         self.channels, self.resolution, self.dim = channels, resolution, widths[-1]
         self.stem = nn.Conv2d(channels, stem, 2)
         self.stages = nn.Sequential(*(Stage(i, o) for i, o in itertools.pairwise((stem, *widths))))
         self.heads = nn.ModuleDict({name: nn.Linear(self.dim, count) for name, count in (heads or {"y": 10}).items()})
 
     def features(self, x: Tensor) -> Tensor:
-        """x -> [N, widths[-1]], at least 0: the last map averaged over its positions."""
+        """x -> [N, widths[-1]], 0 or more: the mean of the last map over its positions."""
         return self.stages(F.relu(self.stem(x))).mean((2, 3))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:

@@ -1,11 +1,14 @@
 """CoGAN's networks: two generators that share their first layers, two discriminators that share their last ones.
 
-M.-Y. Liu, O. Tuzel, "Coupled Generative Adversarial Networks", 2016, arXiv 1606.07536. The digits' networks are those of the
-authors' PyTorch code. The faces' layers are those of their Caffe code, which holds a single, uncoupled face model: which of its
-layers belong to one domain alone is ours. A coupled network is one module, so that what is shared is there once: one pass of a shared layer
-serves both domains. ``apart``: how many layers at the images' end belong to one domain alone; with all of them nothing is
-shared and the two are ordinary GANs. Where we differ: D hands on the difference of its two outputs, which is the logit that a
-softmax over the two takes; and in the faces' networks batch norm's gains are learned with its biases.
+M.-Y. Liu, O. Tuzel, "Coupled Generative Adversarial Networks", 2016, arXiv 1606.07536. The digits' networks are those
+of the authors' PyTorch code. The faces' layers are those of their Caffe code, which has a single, uncoupled face model.
+A coupled network is one module, so that shared layers exist once: one pass of a shared layer serves both domains.
+``apart``: how many layers at the images' end each domain has of its own; if it is all of them, nothing is shared and
+the two are ordinary GANs.
+
+Differences from the paper:
+- D returns the difference of its two outputs, which is the logit of a softmax over the two.
+- Faces: how many layers the domains share is our choice; batch norm learns gains as well as biases.
 """
 
 from __future__ import annotations
@@ -15,14 +18,16 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from zoo.networks.layers import doublings
+from zoo.networks.init import glorot, initialize, normal
+from zoo.networks.layers import smallest_side
 from zoo.registry import NETWORKS
 
 Blocks = Callable[[], list[nn.Module]]
 
 
 def _split(blocks: Blocks, apart: int, first: bool) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """Shared layers, and each domain's own: the ``apart`` first ones or the last ones, built anew for each."""
+    """Shared layers, and each domain's own: the first (``first``) or the last ``apart`` layers, built once per
+    domain."""
     whole, other = blocks(), blocks()
     if not 1 <= apart <= len(whole):
         raise ValueError(f"apart={apart}: must be from 1 to {len(whole)}, the number of layers")
@@ -31,24 +36,12 @@ def _split(blocks: Blocks, apart: int, first: bool) -> tuple[nn.Module, nn.Modul
     return nn.Sequential(*whole[shared]), nn.Sequential(*whole[own]), nn.Sequential(*other[own])
 
 
-def _xavier(network: nn.Module) -> None:
-    """Xavier-uniform weights with gain sqrt 2, biases 0.1 (the authors' PyTorch code)."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.xavier_uniform_(module.weight, 2**0.5)
-            nn.init.constant_(module.bias, 0.1)
-
-
-def _normal(network: nn.Module) -> None:
-    """N(0, 0.02^2), biases 0 (the authors' Caffe code for faces)."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(module.weight, 0.0, 0.02)
-            nn.init.zeros_(module.bias)
+DIGITS = glorot(2**0.5, bias=0.1)  # initial weights: the authors' PyTorch code
+FACES = normal(0.02)  # the authors' Caffe code
 
 
 class CoupledGenerator(nn.Module):
-    """z [N, latent] -> the same z drawn in two domains: two tensors [N, C, H, W]."""
+    """z [N, latent] -> its images in two domains: two tensors [N, C, H, W]."""
 
     def __init__(self, latent: int, blocks: Blocks, apart: int):
         super().__init__()
@@ -61,7 +54,7 @@ class CoupledGenerator(nn.Module):
 
 
 class CoupledDiscriminator(nn.Module):
-    """Images of a [N, C, H, W] and of b [M, C, H, W], which are no pairs -> scores [N + M], a's before b's."""
+    """Images of a [N, C, H, W] and of b [M, C, H, W], which are not pairs -> scores [N + M], a's before b's."""
 
     classes = 0
 
@@ -70,14 +63,14 @@ class CoupledDiscriminator(nn.Module):
         self.shared, self.a, self.b = _split(blocks, apart, first=True)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        two = self.shared(torch.cat([self.a(a), self.b(b)]))  # [N + M, 2, 1, 1]
-        fake, real = two.flatten(1).unbind(1)
+        outputs = self.shared(torch.cat([self.a(a), self.b(b)]))  # [N + M, 2, 1, 1]
+        fake, real = outputs.flatten(1).unbind(1)
         return real - fake
 
 
 @NETWORKS.register("cogan-generator")
-class CoganGenerator(CoupledGenerator):
-    """28x28 in (0, 1): sides 4, 7, 13, 25, 28. Five layers, of which the last is each domain's own."""
+class CoGANGenerator(CoupledGenerator):
+    """28x28 in (0, 1): sides 4, 7, 13, 25, 28. Of five layers each domain has the last (``apart``) of its own."""
 
     def __init__(
         self,
@@ -89,27 +82,27 @@ class CoganGenerator(CoupledGenerator):
         apart: int = 1,
     ):
         if resolution != 28:
-            raise ValueError(
-                f"cogan-generator can't do resolution {resolution}: it makes 28x28; take cogan-face-generator"
-            )
+            raise ValueError(f"resolution={resolution}: cogan-generator must have 28; or use cogan-face-generator")
 
         def blocks() -> list[nn.Module]:
-            made, inputs = [], latent
+            layers: list[nn.Module] = []
+            inputs = latent
             for i, width in enumerate(widths):
                 up = nn.ConvTranspose2d(inputs, width, 4) if not i else nn.ConvTranspose2d(inputs, width, 3, 2, 1)
-                made.append(nn.Sequential(up, nn.BatchNorm2d(width, affine=False), nn.PReLU()))
+                layers.append(nn.Sequential(up, nn.BatchNorm2d(width, affine=False), nn.PReLU()))
                 inputs = width
-            return [*made, nn.Sequential(nn.ConvTranspose2d(inputs, channels, 6, 1, 1), nn.Sigmoid())]
+            return [*layers, nn.Sequential(nn.ConvTranspose2d(inputs, channels, 6, 1, 1), nn.Sigmoid())]
 
         if len(widths) != 4:
             raise ValueError(f"widths={tuple(widths)}: must be four numbers")
         super().__init__(latent, blocks, apart)
-        _xavier(self)
+        initialize(self, DIGITS)
 
 
 @NETWORKS.register("cogan-discriminator")
-class CoganDiscriminator(CoupledDiscriminator):
-    """28x28: two 5x5 convolutions with max pooling, 500 units, two outputs. Of four layers the first is each domain's own."""
+class CoGANDiscriminator(CoupledDiscriminator):
+    """28x28: two 5x5 convolutions with max pooling, 500 units, two outputs. Of four layers each domain has the first
+    (``apart``) of its own."""
 
     def __init__(
         self,
@@ -121,7 +114,7 @@ class CoganDiscriminator(CoupledDiscriminator):
         apart: int = 1,
     ):
         if resolution != 28:
-            raise ValueError(f"cogan-discriminator can't do resolution {resolution}: it takes 28x28")
+            raise ValueError(f"resolution={resolution}: cogan-discriminator must have 28")
 
         def blocks() -> list[nn.Module]:
             first, second = widths
@@ -133,12 +126,13 @@ class CoganDiscriminator(CoupledDiscriminator):
             ]
 
         super().__init__(blocks, apart)
-        _xavier(self)
+        initialize(self, DIGITS)
 
 
 @NETWORKS.register("cogan-face-generator")
-class CoganFaceGenerator(CoupledGenerator):
-    """Images in (-1, 1): 4x4, a doubling for each further width, a 3x3 convolution. 128x128 with the six published widths."""
+class CoGANFaceGenerator(CoupledGenerator):
+    """Images in (-1, 1): 4x4 maps, a layer of stride 2 for each further width, a 3x3 convolution. The six published
+    widths give 128x128."""
 
     def __init__(
         self,
@@ -150,29 +144,29 @@ class CoganFaceGenerator(CoupledGenerator):
         apart: int = 2,
     ):
         if resolution != 4 * 2 ** (len(widths) - 1):
-            raise ValueError(
-                f"cogan-face-generator can't do resolution {resolution}: {len(widths)} widths make {4 * 2 ** (len(widths) - 1)}"
-            )
+            sides = 4 * 2 ** (len(widths) - 1)
+            raise ValueError(f"resolution={resolution}: must be {sides}, which {len(widths)} widths of G give")
 
         def blocks() -> list[nn.Module]:
-            made, inputs = [], latent
+            layers: list[nn.Module] = []
+            inputs = latent
             for i, width in enumerate(widths):
                 up = nn.ConvTranspose2d(inputs, width, 4) if not i else nn.ConvTranspose2d(inputs, width, 4, 2, 1)
-                made.append(nn.Sequential(up, nn.BatchNorm2d(width), nn.PReLU()))
+                layers.append(nn.Sequential(up, nn.BatchNorm2d(width), nn.PReLU()))
                 inputs = width
-            return [*made, nn.Sequential(nn.ConvTranspose2d(inputs, channels, 3, 1, 1), nn.Tanh())]
+            return [*layers, nn.Sequential(nn.ConvTranspose2d(inputs, channels, 3, 1, 1), nn.Tanh())]
 
         super().__init__(latent, blocks, apart)
-        _normal(self)
+        initialize(self, FACES)
 
 
-DROPS = (0.0, 0.0, 0.1, 0.3, 0.3, 0.5)  # after the convolutions; 0.5 after the hidden layer
+DROPS = (0.0, 0.0, 0.1, 0.3, 0.3, 0.5)  # dropout rates after the convolutions; 0.5 after the hidden layer
 
 
 @NETWORKS.register("cogan-face-discriminator")
-class CoganFaceDiscriminator(CoupledDiscriminator):
-    """Halvings by 5x5 convolutions (the first three) and 3x3 ones, ``hidden`` units, two outputs; batch norm, PReLU and
-    dropout. 128x128 comes down to 2x2 with the six published widths."""
+class CoGANFaceDiscriminator(CoupledDiscriminator):
+    """5x5 convolutions of stride 2 (the first three), then 3x3 ones, ``hidden`` units, two outputs; batch norm, PReLU
+    and dropout. The six published widths reduce 128x128 to 2x2."""
 
     def __init__(
         self,
@@ -183,20 +177,21 @@ class CoganFaceDiscriminator(CoupledDiscriminator):
         hidden: int = 2048,
         apart: int = 2,
     ):
-        side = doublings(resolution, len(widths), "cogan-face-discriminator")
+        side = smallest_side(resolution, len(widths), "cogan-face-discriminator")
         if len(widths) > len(DROPS):
-            raise ValueError(f"widths={tuple(widths)}: at most {len(DROPS)}")
+            raise ValueError(f"widths={tuple(widths)}: must be at most {len(DROPS)} numbers")
 
         def blocks() -> list[nn.Module]:
-            made, inputs = [], channels
+            layers: list[nn.Module] = []
+            inputs = channels
             for i, width in enumerate(widths):
                 kernel = 5 if i < 3 else 3
                 down = nn.Conv2d(inputs, width, kernel, 2, kernel // 2)
-                made.append(nn.Sequential(down, nn.BatchNorm2d(width), nn.PReLU(), nn.Dropout(DROPS[i])))
+                layers.append(nn.Sequential(down, nn.BatchNorm2d(width), nn.PReLU(), nn.Dropout(DROPS[i])))
                 inputs = width
-            joint = nn.Conv2d(inputs, hidden, side)
-            made.append(nn.Sequential(joint, nn.BatchNorm2d(hidden), nn.PReLU(), nn.Dropout(0.5)))
-            return [*made, nn.Conv2d(hidden, 2, 1)]
+            dense = nn.Conv2d(inputs, hidden, side)
+            layers.append(nn.Sequential(dense, nn.BatchNorm2d(hidden), nn.PReLU(), nn.Dropout(0.5)))
+            return [*layers, nn.Conv2d(hidden, 2, 1)]
 
         super().__init__(blocks, apart)
-        _normal(self)
+        initialize(self, FACES)

@@ -1,9 +1,13 @@
 """Image-to-image networks: CycleGAN's ResNet generator and the PatchGAN discriminator.
 
 Zhu, Park, Isola, Efros, "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", 2017, arXiv
-1703.10593. Defaults are those of the authors' PyTorch code; ``affine=True`` is the instance norm of their Torch code, with
-gains N(1, 0.02^2). Where we differ: that code zeroes the convolutions' biases before every update, which changes nothing that an
-instance norm follows; and on CUDA in deterministic mode the reflected border is made by indexing, equal in value.
+1703.10593. Defaults are those of the authors' PyTorch code; ``affine=True`` is the instance norm of their Torch code,
+with gains N(1, 0.02^2).
+
+Differences from the paper:
+- The Torch code sets the convolutions' biases to 0 before every update. Ours learn; a following instance norm
+  cancels them.
+- On CUDA in deterministic mode we compute the reflected border by indexing, with equal values.
 """
 
 from __future__ import annotations
@@ -12,12 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.networks.layers import InstanceNorm2d, doublings
+from zoo.networks.init import initialize, normal
+from zoo.networks.layers import InstanceNorm2d, smallest_side
 from zoo.registry import NETWORKS
 
 
 class Reflect(nn.Module):
-    """A border of ``lines`` mirrored lines around [N, C, H, W]."""
+    """Reflection padding of ``lines`` pixels: [N, C, H, W] -> [N, C, H + 2 lines, W + 2 lines]."""
 
     def __init__(self, lines: int):
         super().__init__()
@@ -26,25 +31,15 @@ class Reflect(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not (x.is_cuda and torch.are_deterministic_algorithms_enabled()):
             return F.pad(x, [self.lines] * 4, mode="reflect")
-        for dim in (2, 3):  # CUDA's own reflection has no deterministic backward
+        for dim in (2, 3):  # CUDA's reflection padding has no deterministic backward
             last = x.shape[dim] - 1
-            line = torch.arange(-self.lines, last + 1 + self.lines, device=x.device).abs()
-            x = x.index_select(dim, last - (last - line).abs())
+            index = torch.arange(-self.lines, last + 1 + self.lines, device=x.device).abs()
+            x = x.index_select(dim, last - (last - index).abs())
         return x
 
 
-def _start(network: nn.Module) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(module.weight, 0.0, 0.02)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, InstanceNorm2d) and module.affine:
-            nn.init.normal_(module.weight, 1.0, 0.02)
-            nn.init.zeros_(module.bias)
-
-
 class Residual(nn.Module):
-    """Reflect, 3x3, norm, ReLU, reflect, 3x3, norm, plus the input; no ReLU after."""
+    """x + norm(conv(relu(norm(conv(x))))): 3x3 convolutions with reflection padding; no ReLU after the sum."""
 
     def __init__(self, width: int, affine: bool):
         super().__init__()
@@ -61,14 +56,15 @@ class Residual(nn.Module):
 class CycleGANGenerator(nn.Module):
     """Images [N, channels, H, W] -> images of the same size in [-1, 1]; H and W are multiples of 4.
 
-    7x7 to ``width``, two halvings to 4 ``width``, ``blocks`` residual blocks (9 from 256x256, 6 at 128x128), two doublings, 7x7.
+    A 7x7 convolution to ``width`` maps, two of stride 2 to 4 ``width``, ``blocks`` residual blocks (9 for 256x256 and
+    more, 6 for 128x128), two transposed convolutions of stride 2, a 7x7 convolution.
     """
 
     def __init__(
         self, channels: int = 3, resolution: int = 256, width: int = 64, blocks: int = 9, affine: bool = False
     ):
         super().__init__()
-        doublings(resolution, 2, "cyclegan-generator")
+        smallest_side(resolution, 2, "cyclegan-generator")
 
         def norm(maps: int) -> list[nn.Module]:
             return [InstanceNorm2d(maps, affine=affine), nn.ReLU()]
@@ -76,14 +72,14 @@ class CycleGANGenerator(nn.Module):
         def up(maps: int) -> nn.Module:
             return nn.ConvTranspose2d(2 * maps, maps, 3, stride=2, padding=1, output_padding=1)
 
-        layers = [Reflect(3), nn.Conv2d(channels, width, 7), *norm(width)]
+        layers: list[nn.Module] = [Reflect(3), nn.Conv2d(channels, width, 7), *norm(width)]
         for maps in (width, 2 * width):
             layers += [nn.Conv2d(maps, 2 * maps, 3, stride=2, padding=1), *norm(2 * maps)]
         layers += [Residual(4 * width, affine) for _ in range(blocks)]
         for maps in (2 * width, width):
             layers += [up(maps), *norm(maps)]
         self.layers = nn.Sequential(*layers, Reflect(3), nn.Conv2d(width, channels, 7), nn.Tanh())
-        _start(self)
+        initialize(self, normal(0.02), norms=normal(0.02, mean=1.0))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
@@ -93,8 +89,9 @@ class CycleGANGenerator(nn.Module):
 class PatchDiscriminator(nn.Module):
     """Images [N, channels, H, W] -> a map of scores [N, 1, h, w], one for each overlapping patch.
 
-    ``halvings`` 4x4 convolutions of stride 2, then two of stride 1; 1, 2 or 3 halvings look at patches of 16, 34 or 70 pixels.
-    Leaky ReLU of slope 0.2, instance norm on all but the first and the last. 256x256 with 3 halvings gives 30x30 scores.
+    ``halvings`` 4x4 convolutions of stride 2, then two of stride 1: with 1, 2 or 3 halvings the receptive field is 16,
+    34 or 70 pixels. Leaky ReLU of slope 0.2, instance norm on all but the first and the last. 256x256 with 3 halvings
+    gives 30x30 scores.
     """
 
     classes = 0
@@ -104,10 +101,8 @@ class PatchDiscriminator(nn.Module):
     ):
         super().__init__()
         if resolution // 2**halvings < 3:
-            raise ValueError(
-                f"patch-discriminator with {halvings} halvings can't do resolution {resolution}: "
-                f"take {3 * 2**halvings} or more, or fewer halvings"
-            )
+            smallest = 3 * 2**halvings
+            raise ValueError(f"resolution={resolution}: must be {smallest} or more for halvings={halvings}")
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         maps = width
         for i in range(1, halvings + 1):
@@ -116,10 +111,10 @@ class PatchDiscriminator(nn.Module):
             layers += [InstanceNorm2d(maps, affine=affine), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers)
         self.head = nn.Conv2d(maps, 1, 4, padding=1)
-        _start(self)
+        initialize(self, normal(0.02), norms=normal(0.02, mean=1.0))
 
     def features(self, x: Tensor) -> Tensor:
-        """x -> phi [N, 8 * width (with 3 halvings), h + 1, w + 1], the last map before the scores."""
+        """x -> phi [N, 8 * width (with 3 halvings), h + 1, w + 1], the last maps before the scores."""
         return self.layers(x)
 
     def forward(self, x: Tensor) -> Tensor:

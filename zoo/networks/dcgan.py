@@ -3,13 +3,18 @@
 A. Radford, L. Metz, S. Chintala, Unsupervised Representation Learning with Deep Convolutional Generative
 Adversarial Networks, 2015, arXiv 1511.06434.
 
-Two sets of networks go by this name. The paper and the authors' Theano code: 5x5 kernels (``kernel=5``),
-batch norm on each unit of the projected vector (``norm="units"``), width 128, and for 28x28 digits a net
-that is told the class at each layer. Their Torch code, from which most others descend: 4x4 kernels, batch
-norm on each map, width 64. Both have no biases but batch norm's. The projection z -> 4x4 maps, a transposed
-convolution in the Torch code, is a linear layer here, as is D's last convolution: the same function and
-number of weights, on a faster path. The Theano code has no running averages and samples with the batch's
-statistics; ours are ordinary batch norms.
+There are two sets of networks of this name:
+
+- the paper and the authors' Theano code: 5x5 kernels (``kernel=5``), batch norm on each unit of the projected vector
+  (``norm="units"``), width 128, and for 28x28 digits a network that takes the class at each layer;
+- the authors' Torch code, from which most others descend: 4x4 kernels, batch norm on each map, width 64.
+
+In both only batch norm has biases. Weights start at N(0, .02^2), batch norm's gains at N(1, .02^2).
+
+Differences from the paper:
+- The projection z -> 4x4 maps, a transposed convolution in the Torch code, is a linear layer here, as is D's last
+  convolution: the same function and number of weights, and faster.
+- The Theano code has no running averages and samples with the batch's statistics; ours are ordinary batch norms.
 """
 
 from __future__ import annotations
@@ -19,27 +24,17 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from zoo.networks.init import initialize, normal
 from zoo.networks.mlp import one_hot
 from zoo.registry import NETWORKS
 
 
-def initialize(net: nn.Module) -> None:
-    """Weights N(0, .02), batch norm's gain N(1, .02), biases 0."""
-    for m in net.modules():
-        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            nn.init.normal_(m.weight, 0.0, 0.02)
-        elif isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)) and m.affine:
-            nn.init.normal_(m.weight, 1.0, 0.02)
-            nn.init.zeros_(m.bias)
-
-
 def halvings(resolution: int, side: int = 4) -> int:
-    """How often an image is halved on its way to ``side`` x ``side``."""
+    """How many halvings reduce an image of ``resolution`` to ``side`` x ``side``."""
     count = (resolution // side).bit_length() - 1
     if count < 1 or resolution != side << count:
-        raise ValueError(
-            f"resolution={resolution}: DCGAN's networks need {'a power of two from 8 on' if side == 4 else f'{side} times a power of two'}"
-        )
+        sizes = "a power of two, 8 or more" if side == 4 else f"{side} times a power of two"
+        raise ValueError(f"resolution={resolution}: must be {sizes} for DCGAN's networks")
     return count
 
 
@@ -55,15 +50,21 @@ def up(inputs: int, outputs: int, kernel: int) -> nn.ConvTranspose2d:
 
 def check_kernel(kernel: int) -> None:
     if kernel not in (4, 5):
-        raise ValueError(f"kernel={kernel}: DCGAN's networks have 4 (the Torch code) or 5 (the paper)")
+        raise ValueError(f"kernel={kernel}: must be 4 (the Torch code) or 5 (the paper)")
 
 
 @NETWORKS.register("dcgan-generator")
-class DcganGenerator(nn.Module):
+class DCGANGenerator(nn.Module):
     """z [N, latent] -> x [N, channels, resolution, resolution] in (-1, 1).
 
-    ``width``: maps before the last layer; each layer below has twice as many, down to ``side`` x ``side``.
-    ``kernel``: 4 or 5. ``norm``: "maps", or "units" to normalize each unit of the 4x4 maps by itself.
+    Args:
+        channels, resolution: of the images; the resolution must be ``side`` times a power of two.
+        latent: numbers of noise.
+        width: maps before the last layer; each layer before it has twice as many.
+        kernel: 4 or 5.
+        norm: batch norm of the first layer: of each of its "maps", or of each of its "units" by itself.
+        eps: of the batch norms.
+        side: height and width of the first maps.
     """
 
     def __init__(
@@ -81,28 +82,35 @@ class DcganGenerator(nn.Module):
         super().__init__()
         check_kernel(kernel)
         if norm not in ("maps", "units"):
-            raise ValueError(f"norm={norm!r} is not one of 'maps', 'units'")
+            raise ValueError(f"norm={norm!r}: must be 'maps' or 'units'")
         self.latent = latent
         maps = [width << i for i in reversed(range(halvings(resolution, side)))]  # 64x64: 8w, 4w, 2w, w
         fold, units = nn.Unflatten(1, (maps[0], side, side)), maps[0] * side * side
         first = [nn.BatchNorm1d(units, eps), fold] if norm == "units" else [fold, nn.BatchNorm2d(maps[0], eps)]
         self.project = nn.Sequential(nn.Linear(latent, units, bias=False), *first, nn.ReLU(inplace=True))
-        layers = []
+        layers: list[nn.Module] = []
         for a, b in pairwise(maps):
             layers += [up(a, b, kernel), nn.BatchNorm2d(b, eps), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers, up(width, channels, kernel), nn.Tanh())
-        initialize(self)
+        initialize(self, normal(0.02), norms=normal(0.02, mean=1.0))
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.layers(self.project(z))  # [N, maps, 4, 4], then twice the size a layer
+        return self.layers(self.project(z))  # [N, maps, side, side], then twice the size per layer
 
 
 @NETWORKS.register("dcgan-discriminator")
-class DcganDiscriminator(nn.Module):
+class DCGANDiscriminator(nn.Module):
     """x [N, channels, resolution, resolution] -> logit (WGAN: critic value) [N].
 
-    ``width``: maps of the first layer, which has no batch norm. ``side``: of the last maps. ``activation``: "leaky-relu" of slope
-    0.2 or "elu". Real and fake images should come in separate passes, as in the authors' code.
+    Real and fake images should come in separate passes, as in the authors' code.
+
+    Args:
+        channels, resolution: of the images; the resolution must be ``side`` times a power of two.
+        width: maps of the first layer, which has no batch norm; each further layer has twice as many.
+        kernel: 4 or 5.
+        eps: of the batch norms.
+        side: height and width of the last maps.
+        activation: "leaky-relu" (of slope 0.2) or "elu".
     """
 
     def __init__(
@@ -119,18 +127,18 @@ class DcganDiscriminator(nn.Module):
         super().__init__()
         check_kernel(kernel)
         if activation not in ("leaky-relu", "elu"):
-            raise ValueError(f"activation={activation!r} is not one of 'leaky-relu', 'elu'")
+            raise ValueError(f"activation={activation!r}: must be 'leaky-relu' or 'elu'")
 
         def act() -> nn.Module:
             return nn.ELU(inplace=True) if activation == "elu" else nn.LeakyReLU(0.2, inplace=True)
 
         maps = [width << i for i in range(halvings(resolution, side))]  # 64x64: w, 2w, 4w, 8w
-        layers = [down(channels, width, kernel), act()]
+        layers: list[nn.Module] = [down(channels, width, kernel), act()]
         for a, b in pairwise(maps):
             layers += [down(a, b, kernel), nn.BatchNorm2d(b, eps), act()]
         self.layers = nn.Sequential(*layers)
         self.head = nn.Linear(maps[-1] * side * side, 1, bias=False)
-        initialize(self)
+        initialize(self, normal(0.02), norms=normal(0.02, mean=1.0))
 
     def features(self, x: Tensor) -> Tensor:
         """The last hidden layer, flat: [N, maps * side^2]."""
@@ -142,7 +150,7 @@ class DcganDiscriminator(nn.Module):
 
 def _quarter(resolution: int) -> int:
     if resolution < 4 or resolution % 4:
-        raise ValueError(f"resolution={resolution}: DCGAN's digit networks need a multiple of 4, such as 28")
+        raise ValueError(f"resolution={resolution}: must be a multiple of 4, such as 28, for DCGAN's digit networks")
     return resolution // 4
 
 
@@ -152,11 +160,10 @@ def _join(h: Tensor, y: Tensor) -> Tensor:
 
 
 @NETWORKS.register("dcgan-digit-generator")
-class DcganDigitGenerator(nn.Module):
-    """The authors' conditional MNIST net: z [N, latent], y [N] (int64) -> x [N, channels, H, W] in (0, 1).
+class DCGANDigitGenerator(nn.Module):
+    """The authors' conditional G for MNIST: z [N, latent], y [N] (int64) -> x [N, channels, H, W] in (0, 1).
 
-    y is appended to the input of every layer; batch norm has no gain and bias. ``hidden``: units of the
-    first layer.
+    y is appended to the input of every layer; batch norm has no gain and bias. ``hidden``: units of the first layer.
     """
 
     def __init__(
@@ -180,7 +187,7 @@ class DcganDigitGenerator(nn.Module):
         self.n1 = nn.BatchNorm1d(hidden, eps, affine=False)
         self.n2 = nn.BatchNorm1d(units, eps, affine=False)
         self.n3 = nn.BatchNorm2d(width, eps, affine=False)
-        initialize(self)
+        initialize(self, normal(0.02), norms=normal(0.02, mean=1.0))
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         y = one_hot(y, self.classes, z.dtype)
@@ -191,8 +198,8 @@ class DcganDigitGenerator(nn.Module):
 
 
 @NETWORKS.register("dcgan-digit-discriminator")
-class DcganDigitDiscriminator(nn.Module):
-    """The authors' conditional MNIST net: x [N, channels, H, W], y [N] (int64) -> logit [N].
+class DCGANDigitDiscriminator(nn.Module):
+    """The authors' conditional D for MNIST: x [N, channels, H, W], y [N] (int64) -> logit [N].
 
     y is appended to the input of every layer. ``hidden``: units of the linear layer.
     """
@@ -216,7 +223,7 @@ class DcganDigitDiscriminator(nn.Module):
         self.n2 = nn.BatchNorm2d(2 * width, eps, affine=False)
         self.n3 = nn.BatchNorm1d(hidden, eps, affine=False)
         self.act = nn.LeakyReLU(0.2)
-        initialize(self)
+        initialize(self, normal(0.02), norms=normal(0.02, mean=1.0))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         y = one_hot(y, self.classes, x.dtype)

@@ -1,13 +1,16 @@
-"""Layers that several families share: resampling convolutions, spectral normalization, self-attention, class conditions.
+"""Layers that several families share: resampling convolutions, spectral normalization, self-attention, class
+conditions.
 
-*Resampling.* A nearest x2 enlargement followed by a 3x3 convolution is one 4x4 transposed convolution of stride 2,
+*Resampling.* Nearest x2 upsampling followed by a 3x3 convolution is one 4x4 transposed convolution of stride 2,
 and a 3x3 convolution followed by 2x2 average pooling is one 4x4 convolution of stride 2: in both, the 4x4 kernel is the
-sum of the 3x3 one's four shifts. That is 16 multiply-adds where the two steps take 36. A 1x1 convolution commutes with
-both resamplings, so it runs where the image is small. Weights stay 3x3: in files, in counts, under spectral normalization.
+sum of the four shifts of the 3x3 kernel. That is 16 multiply-adds instead of the 36 of two steps. A 1x1 convolution
+commutes with both resamplings, so it runs at the smaller size. The parameter keeps its 3x3 shape: in files, in counts,
+under spectral normalization.
 
-*Spectral normalization.* Miyato, Kataoka, Koyama, Yoshida, "Spectral Normalization for Generative Adversarial Networks",
-2018, arXiv 1802.05957, section 2 and algorithm 1. One power iteration a forward pass, warm-started from the buffer ``u``.
-Where we differ from the authors' code: linear and embedding layers, like the convolutions, keep their ``u`` in eval mode.
+*Spectral normalization.* Miyato, Kataoka, Koyama, Yoshida, "Spectral Normalization for Generative Adversarial
+Networks", 2018, arXiv 1802.05957, section 2 and algorithm 1. One power iteration per forward pass, from the buffer
+``u``. Difference from the authors' code: in eval mode linear and embedding layers, like the convolutions, do not update
+``u``.
 
 *Self-attention.* Zhang, Goodfellow, Metaxas, Odena, "Self-Attention Generative Adversarial Networks", 2018, arXiv
 1805.08318, as in the authors' code (pooled keys and values, an output convolution), not as in the paper's figure.
@@ -15,46 +18,45 @@ Where we differ from the authors' code: linear and embedding layers, like the co
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-
-def glorot_(weight: Tensor, gain: float = 1.0) -> Tensor:
-    """Uniform with deviation gain * sqrt(2 / (fan_in + fan_out)), the fans counted over the kernel's area."""
-    return nn.init.xavier_uniform_(weight, gain)
+from zoo.networks.init import glorot
 
 
 def spectral(weight: Tensor, u: Tensor, update: bool) -> Tensor:
-    """``weight`` divided by its largest singular value, as a matrix [out, the rest]; differentiated through that value.
+    """``weight`` divided by its largest singular value as a matrix [out, the rest]; the gradient includes that of this
+    value.
 
-    ``u`` [out] is the left singular vector of the last pass; it is replaced by this pass's where ``update``. Products
-    are written elementwise so that autocast leaves them in float32.
+    ``u`` [out] is the left singular vector of the last pass; if ``update``, this pass's replaces it. Products are
+    elementwise, which autocast leaves in float32.
     """
-    # The order of the columns does not matter, and this one is a view where the weight is channels_last.
+    # The order of the columns does not matter, and this one is a view if the weight is channels_last.
     W = weight.permute(0, 2, 3, 1).flatten(1) if weight.dim() == 4 else weight
     with torch.no_grad():
         v = F.normalize((W * u[:, None]).sum(0), dim=0, eps=1e-12)
         left = F.normalize((W * v).sum(1), dim=0, eps=1e-12)
-        if update:  # written through out=, which torch.func's transforms allow for a captured tensor; copy_ they refuse
+        if update:  # with out=: torch.func's transforms refuse copy_ into a tensor of the enclosing scope
             torch.mul(left, 1.0, out=u)
     return weight / (left * (W * v).sum(1)).sum()
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):
-    """Each map of each image [N, C, H, W] to mean 0 and variance 1, then gain and bias where ``affine``: a group norm of one
-    map a group. torch's own instance norm returns wrong gradients, without a word, for one image (N = 1) where the layer
-    after it works in channels_last (seen in 2.14.1 on CPU)."""
+    """Each map of each image [N, C, H, W] to mean 0 and variance 1, then gain and bias if ``affine``: a group norm with
+    one map per group. PyTorch's own instance norm silently returns wrong gradients for one image (N = 1) if the next
+    layer works in channels_last (2.14.1 on CPU)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.group_norm(x, self.num_features, self.weight, self.bias, self.eps)
 
 
 class Spectral(nn.Module):
-    """The switch ``sn`` and the buffer ``u`` of a layer whose weight may be normalized."""
+    """The option ``sn`` and the buffer ``u`` of a layer with spectral normalization."""
+
+    weight: Tensor
+    u: Tensor
 
     def normalize(self, sn: bool) -> None:
         self.sn = sn
@@ -67,17 +69,16 @@ class Spectral(nn.Module):
 
 
 class Conv2d(nn.Conv2d, Spectral):
-    """A 1x1 or 3x3 convolution that keeps the image's size, after a nearest x2 enlargement (``resample="up"``) or before
-    2x2 average pooling (``"down"``). Glorot-uniform weights times ``gain``, biases 0."""
+    """A 1x1 or 3x3 convolution that keeps height and width, after nearest x2 upsampling (``resample="up"``), before
+    2x2 average pooling (``"down"``), or without resampling. Glorot-uniform weights times ``gain``, biases 0; ``sn``:
+    spectral normalization."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, *, resample: str = "", sn: bool = False,
                  bias: bool = True, gain: float = 1.0):  # fmt: skip
         assert kernel in (1, 3) and resample in ("", "up", "down")
         super().__init__(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
         self.resample = resample
-        glorot_(self.weight, gain)
-        if bias:
-            nn.init.zeros_(self.bias)
+        glorot(gain)(self)
         self.normalize(sn)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,8 +100,8 @@ class Conv2d(nn.Conv2d, Spectral):
 
 def shifts(w: Tensor) -> Tensor:
     """The mean of the four shifts of 3x3 kernels [O, I, 3, 3] inside 4x4 ones [O, I, 4, 4]."""
-    # Average pooling with a border of zeros is exactly this; on CPU in channels_last it costs a tenth of pads and adds.
-    # On CUDA its gradient is wrong in that layout (pytorch issue 188344, seen in 2.11).
+    # Average pooling with zero padding does exactly this; on CPU in channels_last it costs a tenth of pads and adds.
+    # On CUDA its gradient is wrong in that layout (pytorch issue 188344, in 2.11).
     layout = torch.channels_last if w.device.type == "cpu" else torch.contiguous_format
     return F.avg_pool2d(w.contiguous(memory_format=layout), 2, stride=1, padding=1)
 
@@ -110,9 +111,7 @@ class Linear(nn.Linear, Spectral):
 
     def __init__(self, inputs: int, outputs: int, *, sn: bool = False, bias: bool = True):
         super().__init__(inputs, outputs, bias=bias)
-        glorot_(self.weight)
-        if bias:
-            nn.init.zeros_(self.bias)
+        glorot()(self)
         self.normalize(sn)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,7 +124,7 @@ class Embedding(nn.Embedding, Spectral):
 
     def __init__(self, entries: int, features: int, *, sn: bool = False):
         super().__init__(entries, features)
-        glorot_(self.weight)
+        glorot()(self)
         self.normalize(sn)
 
     def forward(self, y: Tensor) -> Tensor:
@@ -133,16 +132,16 @@ class Embedding(nn.Embedding, Spectral):
         return F.embedding(y, self.kernel())
 
 
-def conditioned(y: Tensor | None) -> Tensor:
-    """``y``, or a ValueError where a class-conditional network was called without classes."""
+def require_classes(y: Tensor | None) -> Tensor:
+    """``y``. Raises ValueError if it is None: the network is class-conditional."""
     if y is None:
-        raise ValueError("this network is class-conditional: give y, an int64 tensor [N] of class numbers")
+        raise ValueError("y=None: must be an int64 tensor [N] of class numbers, since the network is class-conditional")
     return y
 
 
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch normalization; with ``classes`` each class has its own gain and bias (Dumoulin et al. 2017, de Vries et al.
-    2017), which start at 1 and 0, so that all classes start alike."""
+    2017), which start at 1 and 0, equal for all classes."""
 
     def __init__(self, features: int, classes: int = 0, *, eps: float = 1e-5, momentum: float = 0.1):
         super().__init__(features, eps=eps, momentum=momentum, affine=not classes)
@@ -158,21 +157,21 @@ class BatchNorm2d(nn.BatchNorm2d):
         h = super().forward(x)
         if not self.classes:
             return h
-        y = conditioned(y)
+        y = require_classes(y)
         return torch.addcmul(self.shift(y)[:, :, None, None], h, self.gain(y)[:, :, None, None])
 
 
 class SelfAttention(nn.Module):
-    """SAGAN's block: every position adds what it gathers from a quarter of the positions, weighted by likeness.
+    """SAGAN's attention block: x + gamma * output(attention(x) @ values), with max-pooled keys and values.
 
-    Spectrally normalized 1x1 convolutions without biases; queries and keys have C/8 channels, values C/2. The result
-    enters through the scalar ``gamma`` (the code's sigma), which starts at 0: the block starts as the identity.
+    Spectrally normalized 1x1 convolutions without biases; queries and keys have C/8 channels, values C/2. The scalar
+    ``gamma`` (the code's sigma) starts at 0: the block starts as the identity.
     """
 
     def __init__(self, channels: int):
         super().__init__()
         if channels < 8:
-            raise ValueError(f"self-attention needs at least 8 channels, not {channels}; take a larger width")
+            raise ValueError(f"self-attention: must have at least 8 channels, got {channels}; increase the width")
         self.query = Conv2d(channels, channels // 8, 1, sn=True, bias=False)
         self.key = Conv2d(channels, channels // 8, 1, sn=True, bias=False)
         self.value = Conv2d(channels, channels // 2, 1, sn=True, bias=False)
@@ -180,7 +179,7 @@ class SelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def attention(self, x: Tensor) -> Tensor:
-        """x [N, C, H, W] -> weights [N, HW, HW/4]; each row sums to 1. Likenesses are not scaled."""
+        """x [N, C, H, W] -> weights [N, HW, HW/4]; each row sums to 1. The dot products are not scaled."""
         q = rearrange(self.query(x), "n c h w -> n (h w) c")
         k = rearrange(F.max_pool2d(self.key(x), 2), "n c h w -> n c (h w)")
         return (q @ k).softmax(-1)
@@ -206,16 +205,12 @@ class ProjectionHead(nn.Module):
     def forward(self, phi: Tensor, y: Tensor | None = None) -> Tensor:
         """phi [N, features], y int64 [N] or None without classes -> scores [N]."""
         score = self.linear(phi)[:, 0]
-        return score + (self.embedding(conditioned(y)) * phi).sum(1) if self.classes else score
+        return score + (self.embedding(require_classes(y)) * phi).sum(1) if self.classes else score
 
 
-def doublings(resolution: int, steps: int, network: str) -> int:
-    """The side of the image ``steps`` doublings before ``resolution``; ValueError where that is no whole number."""
-    if resolution < 1 or resolution % 2**steps:
-        raise ValueError(
-            f"{network} can't do resolution {resolution}: it halves the image {steps} times, so take a multiple of {2**steps}"
-        )
-    return resolution // 2**steps
-
-
-HE = math.sqrt(2.0)  # Glorot's deviation times this is what the ResNet papers call He initialization
+def smallest_side(resolution: int, halvings: int, network: str) -> int:
+    """The side of the smallest maps, ``halvings`` halvings below ``resolution``. Raises ValueError if it is not a whole
+    number; ``network`` is its name in the message."""
+    if resolution < 1 or resolution % 2**halvings:
+        raise ValueError(f"resolution={resolution}: must be a multiple of {2**halvings} for {network}")
+    return resolution // 2**halvings

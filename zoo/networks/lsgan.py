@@ -1,10 +1,11 @@
-"""LSGAN's networks: scenes at 112x112, and characters at 28x28 with the class joined through a linear code.
+"""LSGAN's networks: scenes at 112x112, and characters at 28x28 that take the class as a learned linear code.
 
-X. Mao et al., Least Squares Generative Adversarial Networks, 2016, arXiv 1611.04076 (as coded by the
-authors).
+X. Mao et al., Least Squares Generative Adversarial Networks, 2016, arXiv 1611.04076, as in the authors' code.
+Convolutions start from N(0, .02^2) truncated at two standard deviations, other weights from N(0, .02^2), biases from 0.
 
-TensorFlow pads a 5x5 stride-2 convolution by 1 on one side and 2 on the other; ours is the mirror image,
-the same in distribution.
+Differences from the paper:
+- TensorFlow pads a 5x5 stride-2 convolution by 1 on one side and 2 on the other; ours is the mirror image, equal in
+  distribution.
 """
 
 from __future__ import annotations
@@ -12,40 +13,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from zoo.networks.init import initialize, normal, truncated_normal
+from zoo.networks.layers import require_classes, smallest_side
 from zoo.networks.mlp import one_hot
 from zoo.registry import NETWORKS
 
 
-def initialize(net: nn.Module) -> None:
-    """Convolutions: N(0, .02) cut at two deviations; other weights N(0, .02); biases 0."""
-    for m in net.modules():
-        if isinstance(m, nn.Conv2d):
-            nn.init.trunc_normal_(m.weight, std=0.02, a=-0.04, b=0.04)
-        elif isinstance(m, (nn.ConvTranspose2d, nn.Linear)):
-            nn.init.normal_(m.weight, 0.0, 0.02)
-        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            nn.init.zeros_(m.bias)
-
-
-def start(resolution: int, factor: int) -> int:
-    """Height of G's first maps."""
-    if resolution < factor or resolution % factor:
-        raise ValueError(f"resolution={resolution}: LSGAN's network needs a multiple of {factor}")
-    return resolution // factor
+def _initialize(network: nn.Module) -> None:
+    initialize(network, normal(0.02), convolutions=truncated_normal(0.02))
 
 
 def up(inputs: int, outputs: int, kernel: int, stride: int = 2) -> nn.ConvTranspose2d:
-    """``stride`` times the size; odd kernels."""
+    """Multiplies height and width by ``stride``; for odd kernels."""
     return nn.ConvTranspose2d(inputs, outputs, kernel, stride, kernel // 2, stride - 1)
 
 
 def down(inputs: int, outputs: int) -> nn.Conv2d:
-    """5x5, half the size."""
+    """5x5; halves height and width."""
     return nn.Conv2d(inputs, outputs, 5, 2, 2)
 
 
 @NETWORKS.register("lsgan-generator")
-class LsganGenerator(nn.Module):
+class LSGANGenerator(nn.Module):
     """Scenes: z [N, latent] -> x [N, channels, H, W] in (-1, 1); H a multiple of 16.
 
     Seven 3x3 transposed convolutions, of stride 2, 1, 2, 1, 2, 2, 1; ``width``: the last hidden layer's maps.
@@ -54,25 +43,21 @@ class LsganGenerator(nn.Module):
     def __init__(self, *, channels: int = 3, resolution: int = 112, latent: int = 1024, width: int = 64):
         super().__init__()
         self.latent = latent
-        size, maps = start(resolution, 16), 4 * width
-        layers = [
-            nn.Linear(latent, maps * size * size),
-            nn.Unflatten(1, (maps, size, size)),
-            nn.BatchNorm2d(maps),
-            nn.ReLU(),
-        ]
+        size, maps = smallest_side(resolution, 4, "LSGAN's networks"), 4 * width
+        layers: list[nn.Module] = [nn.Linear(latent, maps * size * size), nn.Unflatten(1, (maps, size, size))]
+        layers += [nn.BatchNorm2d(maps), nn.ReLU()]
         for outputs, stride in (4, 2), (4, 1), (4, 2), (4, 1), (2, 2), (1, 2):
             layers += [up(maps, outputs * width, 3, stride), nn.BatchNorm2d(outputs * width), nn.ReLU()]
             maps = outputs * width
         self.layers = nn.Sequential(*layers, up(maps, channels, 3, 1), nn.Tanh())
-        initialize(self)
+        _initialize(self)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.layers(z)
 
 
 @NETWORKS.register("lsgan-discriminator")
-class LsganDiscriminator(nn.Module):
+class LSGANDiscriminator(nn.Module):
     """Scenes: x [N, channels, H, W] -> real number [N]; H a multiple of 16.
 
     Four 5x5 convolutions of stride 2, batch norm after all but the first; ``width``: the first one's maps.
@@ -80,13 +65,13 @@ class LsganDiscriminator(nn.Module):
 
     def __init__(self, *, channels: int = 3, resolution: int = 112, width: int = 64):
         super().__init__()
-        size = start(resolution, 16)
-        layers = [down(channels, width), nn.LeakyReLU(0.2)]
+        size = smallest_side(resolution, 4, "LSGAN's networks")
+        layers: list[nn.Module] = [down(channels, width), nn.LeakyReLU(0.2)]
         for maps in width, 2 * width, 4 * width:
             layers += [down(maps, 2 * maps), nn.BatchNorm2d(2 * maps), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers)
         self.head = nn.Linear(8 * width * size * size, 1)
-        initialize(self)
+        _initialize(self)
 
     def features(self, x: Tensor) -> Tensor:
         """The last hidden layer, flat: [N, 8 * width * (resolution / 16)^2]."""
@@ -97,22 +82,20 @@ class LsganDiscriminator(nn.Module):
 
 
 class Code(nn.Module):
-    """y [N] -> [N, size]: a linear layer on the one-hot class, shared by the layers that are told y.
-
-    ``size=0``: there is no y, and what would be joined stays as it is.
-    """
+    """y [N] -> [N, size]: a linear layer on the one-hot class, shared by the layers that take y. With ``size=0`` there
+    is no class, and it returns None."""
 
     def __init__(self, classes: int, size: int):
         super().__init__()
         self.classes = classes if size else 0
         if size and not classes:
-            raise ValueError(f"classes=0: embed={size} needs labeled data; embed=0 needs none")
+            raise ValueError(f"classes=0: must be 1 or more for embed={size}; without labels use embed=0")
         self.linear = nn.Linear(classes, size) if size else None
 
     def forward(self, y: Tensor | None) -> Tensor | None:
         if self.linear is None:
             return None
-        return self.linear(one_hot(y, self.classes, self.linear.weight.dtype))
+        return self.linear(one_hot(require_classes(y), self.classes, self.linear.weight.dtype))
 
 
 def join(h: Tensor, code: Tensor | None) -> Tensor:
@@ -123,11 +106,11 @@ def join(h: Tensor, code: Tensor | None) -> Tensor:
 
 
 @NETWORKS.register("lsgan-character-generator")
-class LsganCharacterGenerator(nn.Module):
+class LSGANCharacterGenerator(nn.Module):
     """Characters: z [N, latent] (and y [N], int64, with ``embed``) -> x [N, channels, H, W] in (0, 1).
 
-    H a multiple of 4. ``embed``: size of the class code, 0 for no classes. The first batch norm normalizes
-    each unit by itself.
+    H a multiple of 4. ``embed``: size of the class code, 0 for no classes. The first batch norm treats each unit by
+    itself.
     """
 
     def __init__(
@@ -141,7 +124,7 @@ class LsganCharacterGenerator(nn.Module):
         embed: int = 256,
     ):
         super().__init__()
-        size = start(resolution, 4)
+        size = smallest_side(resolution, 2, "LSGAN's networks")
         self.code = Code(classes, embed)
         self.latent, self.classes = latent, self.code.classes
         self.layers = nn.Sequential(
@@ -155,19 +138,18 @@ class LsganCharacterGenerator(nn.Module):
             up(width, channels, 5),
             nn.Sigmoid(),
         )
-        initialize(self)
+        _initialize(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return self.layers(join(z, self.code(y)))
 
 
 @NETWORKS.register("lsgan-character-discriminator")
-class LsganCharacterDiscriminator(nn.Module):
+class LSGANCharacterDiscriminator(nn.Module):
     """Characters: x [N, channels, H, W] (and y [N], int64, with ``embed``) -> real number [N].
 
-    H a multiple of 4. The class code joins the input of every layer but the first. ``maps``: of the two
-    convolutions; the published ones are channels + embed and 64 + embed. ``hidden``: units of the linear
-    layer.
+    H a multiple of 4. The class code is appended to the input of every layer but the first. ``maps``: of the two
+    convolutions; the published ones are channels + embed and 64 + embed. ``hidden``: units of the linear layer.
     """
 
     def __init__(
@@ -181,7 +163,7 @@ class LsganCharacterDiscriminator(nn.Module):
         embed: int = 256,
     ):
         super().__init__()
-        size = start(resolution, 4)
+        size = smallest_side(resolution, 2, "LSGAN's networks")
         self.code = Code(classes, embed)
         self.classes = self.code.classes
         self.l1 = down(channels, maps[0])
@@ -190,7 +172,7 @@ class LsganCharacterDiscriminator(nn.Module):
         self.l4 = nn.Linear(hidden + embed, 1)
         self.n2, self.n3 = nn.BatchNorm2d(maps[1]), nn.BatchNorm1d(hidden)
         self.act = nn.LeakyReLU(0.2)
-        initialize(self)
+        _initialize(self)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         code = self.code(y)

@@ -1,91 +1,101 @@
-"""Fully connected networks: plain ones for points and flat images, and the maxout nets of GAN and cGAN.
+"""Fully connected networks: plain ones for points and images, and the maxout networks of GAN and cGAN.
 
 - I. Goodfellow et al., Generative Adversarial Networks, 2014, arXiv 1406.2661 (the released YAML files).
 - M. Mirza, S. Osindero, Conditional Generative Adversarial Nets, 2014, arXiv 1411.1784 (section 4.1).
 - M. Arjovsky et al., Wasserstein GAN, 2017, arXiv 1701.07875 (the ReLU MLPs).
 
 ``resolution=0`` means that x is a point [N, D] with D = ``channels``; otherwise x is an image [N, C, H, W]
-with H = W = ``resolution``. cGAN names no initialization and not where its dropout sits: we take the
-deviations of the group's GAN code, and drop hidden units only (half of the inputs of each layer but the
-first ones).
+with H = W = ``resolution``.
+
+Differences from the papers:
+- cGAN's paper states neither the initial weights nor the places of dropout. We take the initial weights of the group's
+  GAN code, and drop half of the inputs of each layer except the first ones.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from zoo.networks.init import Rule, he, orthogonal, uniform
 from zoo.networks.layers import Linear
 from zoo.registry import NETWORKS
 
-ACTIVATIONS = {None: nn.Identity, "relu": nn.ReLU, "elu": nn.ELU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "elu": nn.ELU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+INITS: dict[str, Callable[[float], Rule | None]] = {  # name -> rule at a scale; None: the layer's own initialization
+    "default": lambda scale: None,
+    "uniform": uniform,
+    "orthogonal": orthogonal,
+    "he": lambda scale: he(),
+}
+T = TypeVar("T")
+Value = TypeVar("Value", str, float)
 
 
 def one_hot(y: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """[N] int64 -> [N, classes] of zeros and ones. Unlike torch's it reads no value back."""
+    """[N] int64 -> [N, classes] of zeros and ones. Unlike torch's it needs no host sync."""
     return (y[:, None] == torch.arange(classes, device=y.device)).to(dtype)
 
 
-def uniform_(layer: nn.Linear, scale: float) -> nn.Linear:
-    """Weights from U(-scale, scale), bias zero."""
-    nn.init.uniform_(layer.weight, -scale, scale)
-    nn.init.zeros_(layer.bias)
+def uniform_linear(inputs: int, outputs: int, bound: float) -> nn.Linear:
+    """A linear layer with weights U(-bound, bound), biases 0."""
+    layer = nn.Linear(inputs, outputs)
+    uniform(bound)(layer)
     return layer
-
-
-def orthogonal_(layer: nn.Linear, scale: float) -> nn.Linear:
-    """Orthogonal weights times ``scale``, bias zero."""
-    nn.init.orthogonal_(layer.weight, gain=scale)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-def he_(layer: nn.Linear, scale: float) -> nn.Linear:
-    """Weights N(0, 2 / inputs), bias zero, whatever ``scale``."""
-    nn.init.kaiming_normal_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-INITS = {"default": lambda layer, scale: layer, "uniform": uniform_, "orthogonal": orthogonal_, "he": he_}
 
 
 def _shape(channels: int, resolution: int) -> tuple[int, ...]:
     return (channels, resolution, resolution) if resolution else (channels,)
 
 
-def _choice(table: dict, key: str, value):
+def _choice(table: Mapping[str, T], key: str, value: str) -> T:
     if value not in table:
-        raise ValueError(f"{key}={value!r} is not one of {', '.join(map(repr, table))}")
+        raise ValueError(f"{key}={value!r}: must be one of {', '.join(map(repr, table))}")
     return table[value]
 
 
-def _each(key: str, value, count: int) -> list:
-    """One value for each of ``count`` layers: a sequence gives its own to each."""
-    values = list(value) if isinstance(value, (list, tuple)) else [value] * count
+def _per_layer(key: str, value: Value | Sequence[Value], count: int) -> list[Value]:
+    """One value for each of ``count`` layers, from one for all of them or one per layer."""
+    values = [value] * count if isinstance(value, (str, int, float)) else list(value)
     if len(values) != count:
-        raise ValueError(f"{key}={value!r} has {len(values)} values, for {count} layers; give one, or {count}")
+        raise ValueError(f"{key}={value!r}: must be 1 or {count} values, got {len(values)}")
     return values
 
 
 def mlp(
-    sizes: Sequence[int], activation, output: str | None, init: str, scale, sn: bool = False, norm: bool = False
+    sizes: Sequence[int],
+    activation: str | Sequence[str],
+    output: str | None,
+    init: str,
+    scale: float | Sequence[float],
+    sn: bool = False,
+    norm: bool = False,
 ) -> nn.Sequential:
     """Linear layers from ``sizes[0]`` to ``sizes[-1]``.
 
-    ``activation`` (of hidden layers) and ``scale`` (of all layers): one value, or one a layer. ``sn``: every layer
-    spectrally normalized. ``norm``: batch norm before each hidden activation.
+    Args:
+        sizes: units of the input, of each hidden layer and of the output.
+        activation: of the hidden layers: one of ``ACTIVATIONS``, or one per layer.
+        output: activation of the last layer, None for none.
+        init: one of ``INITS``.
+        scale: of the initial weights: one value, or one per layer.
+        sn: spectral normalization of every layer.
+        norm: batch norm before each hidden activation.
     """
     count = len(sizes) - 1
-    activations = [*_each("activation", activation, count - 1), output]
-    fill = _choice(INITS, "init", init)
-    layers = []
-    for i, (name, s) in enumerate(zip(activations, _each("scale", scale, count), strict=True)):
+    activations: list[str | None] = [*_per_layer("activation", activation, count - 1), output]
+    rule = _choice(INITS, "init", init)
+    layers: list[nn.Module] = []
+    for i, (name, s) in enumerate(zip(activations, _per_layer("scale", scale, count), strict=True)):
         layer = Linear(sizes[i], sizes[i + 1], sn=True) if sn else nn.Linear(sizes[i], sizes[i + 1])
-        layers.append(fill(layer, s))
+        fill = rule(s)
+        if fill is not None:
+            fill(layer)
+        layers.append(layer)
         if norm and i < count - 1:
             layers.append(nn.BatchNorm1d(sizes[i + 1]))
         if name is not None:
@@ -93,21 +103,29 @@ def mlp(
     return nn.Sequential(*layers)
 
 
-def output_mean_(layer: nn.Linear, mean: Tensor | float) -> None:
-    """Bias = logit of ``mean``, a pixel mean in [0, 1] clipped to [1e-7, 1 - 1e-7] (GAN's code), so that
-    a sigmoid after ``layer`` starts at the mean image."""
+def set_output_mean(layer: nn.Module, mean: Tensor | float) -> None:
+    """Set the bias of a linear layer to the logit of ``mean``, a pixel mean in [0, 1] clipped to [1e-7, 1 - 1e-7]
+    (GAN's code), so that a sigmoid after the layer starts at the mean image."""
+    assert isinstance(layer, nn.Linear)
     with torch.no_grad():
         mean = torch.as_tensor(mean, dtype=layer.bias.dtype, device=layer.bias.device)
         layer.bias.copy_(torch.logit(mean, eps=1e-7).flatten())
 
 
 @NETWORKS.register("mlp-generator")
-class MlpGenerator(nn.Module):
+class MLPGenerator(nn.Module):
     """z [N, latent] -> x [N, channels] (``resolution=0``) or [N, C, H, W].
 
-    ``output``: None (any real), "tanh" (-1 to 1) or "sigmoid" (0 to 1). ``init``: "default" (PyTorch's),
-    "uniform" (weights in +-``scale``, biases 0), "orthogonal" (gain ``scale``, biases 0) or "he" (N(0, 2 / inputs), biases 0).
-    ``norm``: batch norm in the hidden layers.
+    Args:
+        channels, resolution: of the images; ``resolution=0``: points of ``channels`` dimensions.
+        latent: numbers of noise.
+        hidden: units of the hidden layers.
+        activation: of the hidden layers ("relu", "elu", "tanh" or "sigmoid"), one for all or one per layer.
+        output: None (any real number), "tanh" (-1 to 1) or "sigmoid" (0 to 1).
+        init: "default" (PyTorch's), "uniform" (weights in +-``scale``, biases 0), "orthogonal" (gain ``scale``, biases
+            0) or "he" (weights N(0, 2 / inputs), biases 0).
+        scale: of the initial weights, one for all layers or one per layer.
+        norm: batch norm in the hidden layers.
     """
 
     def __init__(
@@ -131,17 +149,17 @@ class MlpGenerator(nn.Module):
     def set_output_mean(self, mean: Tensor | float) -> None:
         """Start at the mean image: ``mean`` [C, H, W] (or a number) in [0, 1]. Needs ``output="sigmoid"``."""
         if self.output != "sigmoid":
-            raise ValueError(f"output={self.output!r}: only a G with output='sigmoid' can start at the mean image")
-        output_mean_(self.layers[-2], mean)
+            raise ValueError(f"output={self.output!r}: must be output='sigmoid' to start at the mean image")
+        set_output_mean(self.layers[-2], mean)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.layers(z).unflatten(1, self.shape)
 
 
 @NETWORKS.register("mlp-discriminator")
-class MlpDiscriminator(nn.Module):
-    """x [N, channels] or [N, C, H, W] -> logit (or critic value) [N]. Arguments as MlpGenerator's; ``sn``: spectral
-    normalization of every layer."""
+class MLPDiscriminator(nn.Module):
+    """x [N, channels] or [N, C, H, W] -> logit (or critic value) [N]. Arguments as for :class:`MLPGenerator`;
+    ``sn``: spectral normalization of every layer."""
 
     def __init__(
         self,
@@ -168,11 +186,11 @@ class MlpDiscriminator(nn.Module):
 
 
 class Maxout(nn.Module):
-    """[N, inputs] -> [N, units]: each unit the largest of ``pieces`` linear functions (arXiv 1302.4389)."""
+    """[N, inputs] -> [N, units]: each unit is the maximum of ``pieces`` linear functions (arXiv 1302.4389)."""
 
     def __init__(self, inputs: int, units: int, pieces: int, scale: float):
         super().__init__()
-        self.linear = uniform_(nn.Linear(inputs, units * pieces), scale)
+        self.linear = uniform_linear(inputs, units * pieces, scale)
         self.pieces = pieces
 
     def forward(self, x: Tensor) -> Tensor:
@@ -183,8 +201,8 @@ class Maxout(nn.Module):
 class MaxoutDiscriminator(nn.Module):
     """GAN's D: two maxout layers and a linear one; x [N, C, H, W] or [N, channels] -> logit [N].
 
-    Dropout on each layer's input, kept values scaled up: ``drop[0]`` of the pixels, ``drop[1]`` of hidden
-    units.
+    ``units``, ``pieces``: of the maxout layers. ``scale``: bound of the uniform initial weights. ``drop``: dropout
+    rates of the pixels and of the hidden units.
     """
 
     def __init__(
@@ -204,7 +222,7 @@ class MaxoutDiscriminator(nn.Module):
             nn.Dropout(drop[1]),
             Maxout(units, units, pieces, scale),
         )
-        self.head = nn.Sequential(nn.Dropout(drop[1]), uniform_(nn.Linear(units, 1), scale))
+        self.head = nn.Sequential(nn.Dropout(drop[1]), uniform_linear(units, 1, scale))
 
     def features(self, x: Tensor) -> Tensor:
         """The last hidden layer, [N, units]."""
@@ -215,9 +233,12 @@ class MaxoutDiscriminator(nn.Module):
 
 
 @NETWORKS.register("cgan-generator")
-class CganGenerator(nn.Module):
-    """cGAN's G: z [N, latent] and y [N] (int64) each through a ReLU layer, joined, another one, a sigmoid:
-    x [N, C, H, W] (or [N, channels]) in (0, 1). Half of the hidden units are dropped in training."""
+class CGANGenerator(nn.Module):
+    """cGAN's G: z [N, latent], y [N] (int64) -> x [N, C, H, W] (or [N, channels]) in (0, 1).
+
+    A ReLU layer each for z and y, a joint ReLU layer, a sigmoid layer. ``hidden``: units for z, for y, joint.
+    ``scale``: bound of the uniform initial weights. ``drop``: dropout rate of the hidden units.
+    """
 
     def __init__(
         self,
@@ -232,16 +253,16 @@ class CganGenerator(nn.Module):
     ):
         super().__init__()
         self.latent, self.classes, self.shape = latent, classes, _shape(channels, resolution)
-        for_z, for_y, joint = hidden
-        self.z = uniform_(nn.Linear(latent, for_z), scale)
-        self.y = uniform_(nn.Linear(classes, for_y), scale)
-        self.joint = uniform_(nn.Linear(for_z + for_y, joint), scale)
-        self.out = uniform_(nn.Linear(joint, math.prod(self.shape)), scale)
+        z_units, y_units, joint = hidden
+        self.z = uniform_linear(latent, z_units, scale)
+        self.y = uniform_linear(classes, y_units, scale)
+        self.joint = uniform_linear(z_units + y_units, joint, scale)
+        self.out = uniform_linear(joint, math.prod(self.shape), scale)
         self.drop = nn.Dropout(drop)
 
     def set_output_mean(self, mean: Tensor | float) -> None:
         """Start at the mean image: ``mean`` [C, H, W] (or a number) in [0, 1]."""
-        output_mean_(self.out, mean)
+        set_output_mean(self.out, mean)
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         h = torch.cat([self.z(z), self.y(one_hot(y, self.classes, z.dtype))], 1).relu()  # [N, 200 + 1000]
@@ -250,9 +271,12 @@ class CganGenerator(nn.Module):
 
 
 @NETWORKS.register("cgan-discriminator")
-class CganDiscriminator(nn.Module):
-    """cGAN's D: x [N, C, H, W] (or [N, channels]) and y [N] (int64) each through a maxout layer, joined,
-    a third one of its own piece count, a logit [N]. ``units`` and ``pieces``: for x, for y, joint."""
+class CGANDiscriminator(nn.Module):
+    """cGAN's D: x [N, C, H, W] (or [N, channels]), y [N] (int64) -> logit [N].
+
+    A maxout layer each for x and y, a joint maxout layer, a linear layer. ``units``, ``pieces``: of the layers for x,
+    for y and joint. ``scale``: bound of the uniform initial weights. ``drop``: dropout rate of the hidden units.
+    """
 
     def __init__(
         self,
@@ -270,7 +294,7 @@ class CganDiscriminator(nn.Module):
         self.x = Maxout(math.prod(_shape(channels, resolution)), units[0], pieces[0], scale)
         self.y = Maxout(classes, units[1], pieces[1], scale)
         self.joint = Maxout(units[0] + units[1], units[2], pieces[2], scale)
-        self.out = uniform_(nn.Linear(units[2], 1), scale)
+        self.out = uniform_linear(units[2], 1, scale)
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:

@@ -2,14 +2,17 @@
 
 - Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville, "Improved Training of Wasserstein GANs", 2017, arXiv 1704.00028: the
   CIFAR-10 ResNet and the 64x64 "good" networks.
-- Miyato, Kataoka, Koyama, Yoshida, "Spectral Normalization for Generative Adversarial Networks", 2018, arXiv 1802.05957,
-  and Miyato, Koyama, "cGANs with Projection Discriminator", 2018, arXiv 1802.05637: 32x32 and 128x128.
+- Miyato, Kataoka, Koyama, Yoshida, "Spectral Normalization for Generative Adversarial Networks", 2018, arXiv
+  1802.05957, and Miyato, Koyama, "cGANs with Projection Discriminator", 2018, arXiv 1802.05637: 32x32 and 128x128.
 - Zhang, Goodfellow, Metaxas, Odena, "Self-Attention Generative Adversarial Networks", 2018, arXiv 1805.08318: 128x128.
 
-One generator and one discriminator, whose arguments are what the papers vary; WGAN-GP's 64x64 critic stands apart. What a
-norm or a convolution has just made is overwritten (``relu_``, ``add_``), since neither needs it again for its gradient. Where we
-differ: resampling is folded into the convolutions and shortcuts run on the small image (``layers.py``), equal up to rounding;
-and batch normalization keeps running averages for sampling where WGAN-GP's code always takes the batch's own statistics.
+One generator and one discriminator, whose arguments are what the papers vary, and WGAN-GP's 64x64 critic. In-place
+operations (``relu_``, ``add_``) follow norms and convolutions, which do not need their output for the gradient.
+
+Differences from the papers:
+- Resampling is folded into the convolutions, and shortcuts run at the smaller size (``layers.py``): equal up to
+  rounding.
+- Batch norm keeps running averages for sampling; WGAN-GP's code always uses the batch's own statistics.
 """
 
 from __future__ import annotations
@@ -20,14 +23,17 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.networks.layers import HE, BatchNorm2d, Conv2d, Linear, ProjectionHead, SelfAttention, doublings
+from zoo.networks.init import HE
+from zoo.networks.layers import BatchNorm2d, Conv2d, Linear, ProjectionHead, SelfAttention, smallest_side
 from zoo.registry import NETWORKS
 
 
 class UpBlock(nn.Module):
-    """Norm, ReLU, x2, 3x3, norm, ReLU, 3x3; the shortcut is x2 and 1x1."""
+    """Norm, ReLU, upsampling, 3x3, norm, ReLU, 3x3; the shortcut is upsampling and 1x1."""
 
-    def __init__(self, inputs: int, outputs: int, classes: int, *, sn: bool, gain: float, bias: bool, norm: dict):
+    def __init__(
+        self, inputs: int, outputs: int, classes: int, *, sn: bool, gain: float, bias: bool, norm: dict[str, float]
+    ):
         super().__init__()
         self.norm1 = BatchNorm2d(inputs, classes, **norm)
         self.conv1 = Conv2d(inputs, outputs, resample="up", sn=sn, gain=gain, bias=bias)
@@ -43,14 +49,31 @@ class UpBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """(Norm,) ReLU, 3x3, (norm,) ReLU, 3x3, average pooling where ``down``; the shortcut is 1x1 and pooling, or nothing.
+    """(Norm,) ReLU, 3x3, (norm,) ReLU, 3x3, average pooling if ``down``; the shortcut is 1x1 and pooling, or the
+    identity.
 
-    The ``first`` block sees the image itself: no norm, no ReLU before its first convolution. ``hidden`` is the width
-    between the two convolutions; ``layer_norm`` normalizes each image over channels and positions, as in WGAN-GP's 64x64 critic.
+    Args:
+        inputs, outputs: channels of input and output.
+        hidden: channels between the two convolutions.
+        first: the block takes the image itself: no norm and no ReLU before the first convolution.
+        down: halve height and width.
+        sn: spectral normalization.
+        gain: of the 3x3 convolutions' initial weights.
+        layer_norm: normalize each image over channels and positions, as in WGAN-GP's 64x64 critic.
     """
 
-    def __init__(self, inputs: int, outputs: int, hidden: int, *, first: bool = False, down: bool = True, sn: bool = False,
-                 gain: float = HE, layer_norm: bool = False):  # fmt: skip
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        hidden: int,
+        *,
+        first: bool = False,
+        down: bool = True,
+        sn: bool = False,
+        gain: float = HE,
+        layer_norm: bool = False,
+    ):
         super().__init__()
         resample = "down" if down else ""
         self.first = first
@@ -62,7 +85,7 @@ class DownBlock(nn.Module):
         self.shortcut = nn.Identity() if same else Conv2d(inputs, outputs, 1, resample=resample, sn=sn)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N, inputs, H, W] -> [N, outputs, H/2, W/2] where down, else H x W."""
+        """x [N, inputs, H, W] -> [N, outputs, H/2, W/2] if down, else [N, outputs, H, W]."""
         h = self.conv1(x if self.first else F.relu(self.norm1(x)))
         h = self.conv2(F.relu_(self.norm2(h)))
         return h.add_(self.shortcut(x))
@@ -72,20 +95,38 @@ class DownBlock(nn.Module):
 class ResNetGenerator(nn.Module):
     """z [N, latent] -> images [N, channels, resolution, resolution] in [-1, 1].
 
-    ``widths``: channels of the first, smallest map, then of each block's output; the first map's side is resolution divided
-    by 2 for each block. ``classes``: class-conditional batch norm, ``G(z, y=y)``; 0 for none. ``attention_at``: the side of
-    the map that self-attention follows, 0 for none. ``gain``, ``output_gain``: of the residual 3x3 and of the last
-    convolution's weights. ``bias``: in each block's first convolution (WGAN-GP's 64x64 net has none). ``momentum``: of batch
-    norm's running averages, with ``output_momentum`` for the last one.
+    Args:
+        channels, resolution: of the images; each block doubles the resolution.
+        classes: class-conditional batch norm, ``G(z, y=y)``; 0 for none.
+        latent: numbers of noise.
+        widths: channels of the first, smallest map, then of each block's output.
+        sn: spectral normalization.
+        attention_at: the side of the map that self-attention follows, 0 for none.
+        gain, output_gain: of the residual 3x3 and of the last convolution's initial weights.
+        bias: in each block's first convolution (WGAN-GP's 64x64 network has none).
+        eps: of batch norm.
+        momentum, output_momentum: of batch norm's running averages, and of the last one's if it differs.
     """
 
-    def __init__(self, channels: int = 3, resolution: int = 32, classes: int = 0, latent: int = 128,
-                 widths: Sequence[int] = (256, 256, 256, 256), sn: bool = False, attention_at: int = 0, gain: float = HE,
-                 output_gain: float = 1.0, bias: bool = True, eps: float = 1e-5, momentum: float = 0.1,
-                 output_momentum: float | None = None):  # fmt: skip
+    def __init__(
+        self,
+        channels: int = 3,
+        resolution: int = 32,
+        classes: int = 0,
+        latent: int = 128,
+        widths: Sequence[int] = (256, 256, 256, 256),
+        sn: bool = False,
+        attention_at: int = 0,
+        gain: float = HE,
+        output_gain: float = 1.0,
+        bias: bool = True,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        output_momentum: float | None = None,
+    ):
         super().__init__()
         self.latent, self.classes = latent, classes
-        side = doublings(resolution, len(widths) - 1, f"resnet-generator with widths {tuple(widths)}")
+        side = smallest_side(resolution, len(widths) - 1, f"resnet-generator with widths {tuple(widths)}")
         self.first = (widths[0], side, side)
         self.linear = Linear(latent, widths[0] * side * side, sn=sn)
         norm = {"eps": eps, "momentum": momentum}
@@ -111,21 +152,40 @@ class ResNetGenerator(nn.Module):
 class ResNetDiscriminator(nn.Module):
     """Images [N, channels, resolution, resolution] (and classes y [N]) -> scores [N].
 
-    ``widths``: channels after each block, of which the first ``downs`` halve the image. ``hidden``: whether a block's inner
-    width is that of its "input" (SNGAN; the first block's is its output's) or its "output" (SAGAN). ``pool``: "sum" or
-    "mean" over the last map. ``classes``: projection onto a class embedding, ``D(x, y=y)``; 0 for none. ``attention_at``: the
-    side of the map that self-attention follows, 0 for none. ``gain``: of the residual 3x3 weights. ``bias``: of the last layer.
+    Args:
+        channels, resolution: of the images.
+        classes: projection onto a class embedding, ``D(x, y=y)``; 0 for none.
+        widths: channels after each block.
+        downs: how many blocks, the first ones, halve the resolution.
+        hidden: a block's inner width is that of its "input" (SNGAN; the first block's is its output's) or its "output"
+            (SAGAN).
+        pool: "sum" or "mean" over the positions of the last map.
+        sn: spectral normalization.
+        attention_at: the side of the map that self-attention follows, 0 for none.
+        gain: of the residual 3x3 convolutions' initial weights.
+        bias: of the last layer.
     """
 
-    def __init__(self, channels: int = 3, resolution: int = 32, classes: int = 0, widths: Sequence[int] = (128, 128, 128, 128),
-                 downs: int = 2, hidden: str = "input", pool: str = "sum", sn: bool = True, attention_at: int = 0,
-                 gain: float = HE, bias: bool = True):  # fmt: skip
+    def __init__(
+        self,
+        channels: int = 3,
+        resolution: int = 32,
+        classes: int = 0,
+        widths: Sequence[int] = (128, 128, 128, 128),
+        downs: int = 2,
+        hidden: str = "input",
+        pool: str = "sum",
+        sn: bool = True,
+        attention_at: int = 0,
+        gain: float = HE,
+        bias: bool = True,
+    ):
         super().__init__()
         if hidden not in ("input", "output"):
-            raise ValueError(f"resnet-discriminator: hidden is 'input' or 'output', not {hidden!r}")
+            raise ValueError(f"hidden={hidden!r}: must be 'input' or 'output'")
         if pool not in ("sum", "mean"):
-            raise ValueError(f"resnet-discriminator: pool is 'sum' or 'mean', not {pool!r}")
-        doublings(resolution, downs, f"resnet-discriminator with {downs} halvings")
+            raise ValueError(f"pool={pool!r}: must be 'sum' or 'mean'")
+        smallest_side(resolution, downs, f"resnet-discriminator with {downs} halvings")
         self.classes, self.pool = classes, pool
         sides = [resolution // 2 ** min(i, downs) for i in range(1, len(widths) + 1)]
         blocks: list[nn.Module] = []
@@ -141,7 +201,7 @@ class ResNetDiscriminator(nn.Module):
         self.head = ProjectionHead(inputs, classes, sn=sn, bias=bias)
 
     def features(self, x: Tensor) -> Tensor:
-        """x -> phi [N, widths[-1]], the last map pooled over its positions."""
+        """x -> phi [N, widths[-1]], the sum or mean of the last map over its positions."""
         h = F.relu_(self.blocks(x))
         return h.sum((2, 3)) if self.pool == "sum" else h.mean((2, 3))
 
@@ -153,21 +213,22 @@ class ResNetDiscriminator(nn.Module):
 class LayerNormDiscriminator(nn.Module):
     """WGAN-GP's 64x64 critic: images [N, channels, resolution, resolution] -> scores [N].
 
-    A 3x3 convolution to ``width``, four halving blocks of 2, 4, 8 and 8 times ``width`` with layer norm, a linear layer.
+    A 3x3 convolution to ``width``, four halving blocks of 2, 4, 8 and 8 times ``width`` with layer norm, a linear
+    layer.
     """
 
     classes = 0
 
     def __init__(self, channels: int = 3, resolution: int = 64, width: int = 64):
         super().__init__()
-        side = doublings(resolution, 4, "layernorm-resnet-discriminator")
+        side = smallest_side(resolution, 4, "layernorm-resnet-discriminator")
         widths = [width, 2 * width, 4 * width, 8 * width, 8 * width]
         self.input = Conv2d(channels, width)
         self.blocks = nn.Sequential(*(DownBlock(i, o, i, layer_norm=True) for i, o in itertools.pairwise(widths)))
         self.head = ProjectionHead(8 * width * side * side)
 
     def features(self, x: Tensor) -> Tensor:
-        """x -> phi [N, 8 * width * (resolution / 16)^2], the last map laid flat."""
+        """x -> phi [N, 8 * width * (resolution / 16)^2], the last map, flat."""
         return self.blocks(self.input(x)).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -176,6 +237,4 @@ class LayerNormDiscriminator(nn.Module):
 
 def _check_attention(attention_at: int, sides: Sequence[int]) -> None:
     if attention_at and attention_at not in sides:
-        raise ValueError(
-            f"attention_at={attention_at}: the network's maps have sides {sorted(set(sides))}; name one, or 0"
-        )
+        raise ValueError(f"attention_at={attention_at}: must be 0 or the side of a map, one of {sorted(set(sides))}")

@@ -1,7 +1,7 @@
 """SNGAN's standard CNN.
 
-Miyato, Kataoka, Koyama, Yoshida, "Spectral Normalization for Generative Adversarial Networks", 2018, arXiv 1802.05957, table 3.
-The authors' repository holds the ResNets only; weights start at N(0, 0.02^2), DCGAN's rule, which is our choice.
+Miyato, Kataoka, Koyama, Yoshida, "Spectral Normalization for Generative Adversarial Networks", 2018, arXiv 1802.05957,
+table 3. The authors' repository has the ResNets only; that weights start at N(0, 0.02^2), as in DCGAN, is our choice.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import itertools
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.networks.layers import BatchNorm2d, ProjectionHead, Spectral, doublings
+from zoo.networks.init import initialize, normal, torch_default
+from zoo.networks.layers import BatchNorm2d, ProjectionHead, Spectral, smallest_side
 from zoo.registry import NETWORKS
 
 
@@ -26,41 +27,39 @@ class Conv(nn.Conv2d, Spectral):
         return F.conv2d(x, self.kernel(), self.bias, self.stride, self.padding)
 
 
-def _start(network: nn.Module, init: str) -> None:
-    """``init``: "normal" (weights N(0, 0.02^2), biases 0), or "torch": convolutions' weights N(0, 0.02^2), batch norm's gains
-    N(1, 0.02^2) and all else as PyTorch has it, which is the rule of the code of A. Jolicoeur-Martineau (arXiv 1807.00734)."""
+def _initialize(network: nn.Module, init: str) -> None:
+    """``init``: "normal" (weights N(0, 0.02^2), biases 0), or "torch": convolutions' weights N(0, 0.02^2), batch norm's
+    gains N(1, 0.02^2) and the rest as in PyTorch, which is the rule of the code of A. Jolicoeur-Martineau (arXiv
+    1807.00734)."""
     if init not in ("normal", "torch"):
         raise ValueError(f"init='{init}': must be normal or torch")
     if init == "torch":
-        for m in network.modules():
-            if isinstance(m, nn.Linear):
-                m.reset_parameters()
-            elif isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
-                nn.init.normal_(m.weight, 0.0, 0.02)
-            elif isinstance(m, nn.BatchNorm2d) and m.affine:
-                nn.init.normal_(m.weight, 1.0, 0.02)
-        return
-    for name, p in network.named_parameters():
-        if name.endswith("weight") and "norm" not in name:
-            nn.init.normal_(p, 0.0, 0.02)
-        elif name.endswith("bias"):
-            nn.init.zeros_(p)
+        initialize(network, normal(0.02, bias=None), linears=torch_default, norms=normal(0.02, mean=1.0))
+    else:
+        initialize(network, normal(0.02))
 
 
 @NETWORKS.register("sngan-cnn-generator")
-class StandardGenerator(nn.Module):
+class SNGANGenerator(nn.Module):
     """z [N, latent] -> images [N, channels, resolution, resolution] in [-1, 1].
 
     A linear layer to 8 ``width`` maps, three 4x4 transposed convolutions of 4, 2 and 1 times ``width`` with batch norm
-    and ReLU, a 3x3 convolution. ``classes``: class-conditional batch norm, ``G(z, y=y)``; 0 for none. ``init``: "normal" or
-    "torch", see ``_start``.
+    and ReLU, a 3x3 convolution. ``classes``: class-conditional batch norm, ``G(z, y=y)``; 0 for none. ``init``:
+    "normal" (weights N(0, 0.02^2), biases 0) or "torch" (the relativistic GANs' code).
     """
 
-    def __init__(self, channels: int = 3, resolution: int = 32, classes: int = 0, latent: int = 128, width: int = 64,
-                 init: str = "normal"):  # fmt: skip
+    def __init__(
+        self,
+        channels: int = 3,
+        resolution: int = 32,
+        classes: int = 0,
+        latent: int = 128,
+        width: int = 64,
+        init: str = "normal",
+    ):
         super().__init__()
         self.classes = classes
-        side = doublings(resolution, 3, "sngan-cnn-generator")
+        side = smallest_side(resolution, 3, "sngan-cnn-generator")
         self.latent, self.first = latent, (8 * width, side, side)
         self.linear = nn.Linear(latent, 8 * width * side * side)
         widths = [8 * width, 4 * width, 2 * width, width]
@@ -68,7 +67,7 @@ class StandardGenerator(nn.Module):
         self.convs = nn.ModuleList(nn.ConvTranspose2d(i, o, 4, stride=2, padding=1) for i, o in pairs)
         self.norms = nn.ModuleList(BatchNorm2d(o, classes) for _, o in pairs)
         self.output = nn.Conv2d(width, channels, 3, padding=1)
-        _start(self, init)
+        _initialize(self, init)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         h = self.linear(z).unflatten(1, self.first)
@@ -78,26 +77,35 @@ class StandardGenerator(nn.Module):
 
 
 @NETWORKS.register("sngan-cnn-discriminator")
-class StandardDiscriminator(nn.Module):
+class SNGANDiscriminator(nn.Module):
     """Images [N, channels, resolution, resolution] -> scores [N].
 
-    3x3 and 4x4-stride-2 convolutions in turn, of 1, 1, 2, 2, 4, 4 and 8 times ``width``, leaky ReLU of slope 0.1, a linear
-    layer; spectral normalization throughout, or, without ``sn_head``, of all but the last layer. ``classes`` adds the
-    projection head: ``D(x, y=y)``; 0 for none. ``init``: as the generator's.
+    3x3 convolutions and 4x4 ones of stride 2 in turn, of 1, 1, 2, 2, 4, 4 and 8 times ``width``, leaky ReLU of slope
+    0.1, a linear layer; spectral normalization of all layers, or, without ``sn_head``, of all but the last.
+    ``classes``: a projection head, ``D(x, y=y)``; 0 for none. ``init``: as for the generator.
     """
 
-    def __init__(self, channels: int = 3, resolution: int = 32, classes: int = 0, width: int = 64, sn_head: bool = True,
-                 init: str = "normal"):  # fmt: skip
+    def __init__(
+        self,
+        channels: int = 3,
+        resolution: int = 32,
+        classes: int = 0,
+        width: int = 64,
+        sn_head: bool = True,
+        init: str = "normal",
+    ):
         super().__init__()
-        side = doublings(resolution, 3, "sngan-cnn-discriminator")
+        side = smallest_side(resolution, 3, "sngan-cnn-discriminator")
         widths = [channels] + [width * m for m in (1, 1, 2, 2, 4, 4, 8)]
         self.classes = classes
         self.convs = nn.ModuleList(Conv(i, o, 1 + k % 2) for k, (i, o) in enumerate(itertools.pairwise(widths)))
         self.head = ProjectionHead(8 * width * side * side, classes, sn=sn_head)
-        _start(self, init)
+        _initialize(self, init)
+        if classes and init == "normal":
+            normal(0.02)(self.head.embedding)
 
     def features(self, x: Tensor) -> Tensor:
-        """x -> phi [N, 8 * width * (resolution / 8)^2], the last map laid flat."""
+        """x -> phi [N, 8 * width * (resolution / 8)^2], the last map, flat."""
         for conv in self.convs:
             x = F.leaky_relu(conv(x), 0.1)
         return x.flatten(1)

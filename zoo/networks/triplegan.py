@@ -1,7 +1,10 @@
-"""Triple-GAN's networks for digits: G and D are told the class at every layer, C is a convolutional classifier.
+"""Triple-GAN's networks for digits: G and D take the class at every layer, C is a convolutional classifier.
 
-C. Li, K. Xu, J. Zhu, B. Zhang, Triple Generative Adversarial Nets, 2017, arXiv 1703.02291, as in the authors' code for MNIST.
-Where we differ: batch norms keep running averages for sampling.
+C. Li, K. Xu, J. Zhu, B. Zhang, Triple Generative Adversarial Nets, 2017, arXiv 1703.02291, as in the authors' code for
+MNIST.
+
+Differences from the paper:
+- Batch norm keeps running averages for sampling.
 """
 
 from __future__ import annotations
@@ -14,13 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from zoo.networks import weight_norm as wn
-from zoo.networks.layers import conditioned
+from zoo.networks.init import glorot, initialize, normal
+from zoo.networks.layers import require_classes
 from zoo.networks.mlp import one_hot
 from zoo.registry import NETWORKS
 
 
 @NETWORKS.register("triplegan-generator")
-class TripleGenerator(nn.Module):
+class TripleGANGenerator(nn.Module):
     """z [N, latent], y int64 [N] -> images [N, channels, H, W] in (0, 1): linear layers with batch norm and softplus, a
     weight-normalized one; y is appended before each."""
 
@@ -37,21 +41,21 @@ class TripleGenerator(nn.Module):
         pairs = list(itertools.pairwise((latent, *hidden)))
         self.linears = nn.ModuleList(nn.Linear(i + classes, o, bias=False) for i, o in pairs)
         self.norms = nn.ModuleList(nn.BatchNorm1d(o, eps=1e-4) for o in hidden)
-        self.output = wn.Linear(hidden[-1] + classes, math.prod(self.shape), 0.05, learned=True)
-        for m in (*self.linears, self.output):
-            nn.init.xavier_uniform_(m.weight)
+        self.output = wn.Linear(hidden[-1] + classes, math.prod(self.shape), 0.05, learn_gain=True)
+        initialize(self, glorot())
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        h, y = z, one_hot(conditioned(y), self.classes, z.dtype)
+        h, y = z, one_hot(require_classes(y), self.classes, z.dtype)
         for linear, norm in zip(self.linears, self.norms, strict=True):
             h = nn.functional.softplus(norm(linear(torch.cat([h, y], 1))))
         return self.output(torch.cat([h, y], 1)).sigmoid().unflatten(1, self.shape)
 
 
 @NETWORKS.register("triplegan-discriminator")
-class TripleDiscriminator(nn.Module):
-    """Images [N, channels, H, W], y int64 [N] -> logits [N]: weight-normalized ReLU layers of gain 1; y is appended before each,
-    and once more ahead of the second one's noise. ``noise``: its deviation on the pixels, and before each later layer."""
+class TripleGANDiscriminator(nn.Module):
+    """Images [N, channels, H, W], y int64 [N] -> logits [N]: weight-normalized ReLU layers of gain 1; y is appended
+    before each, and once more before the noise of the second. ``noise``: standard deviations of the noise on the pixels
+    and before each later layer."""
 
     def __init__(
         self,
@@ -69,7 +73,7 @@ class TripleDiscriminator(nn.Module):
         self.noises = nn.ModuleList(wn.Noise(noise[min(k, 1)]) for k in range(len(inputs)))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        h, y = x.flatten(1), one_hot(conditioned(y), self.classes, x.dtype)
+        h, y = x.flatten(1), one_hot(require_classes(y), self.classes, x.dtype)
         for k, (layer, noise) in enumerate(zip(self.layers, self.noises, strict=True)):
             if k:
                 h = torch.cat([h.relu(), y], 1) if k == 1 else h.relu()
@@ -78,19 +82,19 @@ class TripleDiscriminator(nn.Module):
 
 
 @NETWORKS.register("triplegan-classifier")
-class TripleClassifier(nn.Module):
-    """Images [N, channels, H, W] -> logits [N, classes]: five convolutions of 1, 2, 2, 4 and 4 times ``width`` maps with batch
-    norm and ReLU, two max-poolings with dropout, the mean over positions, a linear layer. 28x28 becomes 12, 5."""
+class TripleGANClassifier(nn.Module):
+    """Images [N, channels, H, W] -> logits [N, classes]: five convolutions of 1, 2, 2, 4 and 4 times ``width`` maps
+    with batch norm and ReLU, two max-pooling layers with dropout, the mean over positions, a linear layer. 28x28 is
+    reduced to 12x12 and 5x5."""
 
     def __init__(self, channels: int = 1, resolution: int = 28, classes: int = 10, width: int = 32):
         super().__init__()
         if resolution < 16:
-            raise ValueError(f"triplegan-classifier can't do resolution {resolution}: take 16 or more")
+            raise ValueError(f"resolution={resolution}: must be 16 or more for triplegan-classifier")
 
         def conv(i: int, o: int, kernel: int = 3, padding: int = 1) -> list[nn.Module]:
-            made = nn.Conv2d(i, o, kernel, padding=padding, bias=False)
-            nn.init.normal_(made.weight, 0.0, 0.05)
-            return [made, nn.BatchNorm2d(o, eps=1e-4), nn.ReLU()]
+            layer = initialize(nn.Conv2d(i, o, kernel, padding=padding, bias=False), normal(0.05))
+            return [layer, nn.BatchNorm2d(o, eps=1e-4), nn.ReLU()]
 
         def pool() -> list[nn.Module]:
             return [nn.MaxPool2d(2), nn.Dropout(0.5)]
@@ -100,9 +104,7 @@ class TripleClassifier(nn.Module):
             *conv(channels, w, 5, 0), *pool(), *conv(w, 2 * w), *conv(2 * w, 2 * w, padding=0), *pool(),
             *conv(2 * w, 4 * w), *conv(4 * w, 4 * w), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         )  # fmt: skip
-        self.head = nn.Linear(4 * w, classes)
-        nn.init.normal_(self.head.weight, 0.0, 0.01)
-        nn.init.zeros_(self.head.bias)
+        self.head = initialize(nn.Linear(4 * w, classes), normal(0.01))
 
     def logits(self, x: Tensor) -> Tensor:
         return self.head(self.layers(x))

@@ -1,12 +1,11 @@
-"""VAE/GAN's networks: encoder, decoder (which is the generator) and a discriminator with a layer in which images are
-compared.
+"""VAE/GAN's networks: encoder, decoder (the generator) and a discriminator, one of whose layers compares images.
 
 A. Larsen, S. Sonderby, H. Larochelle, O. Winther, Autoencoding beyond pixels using a learned similarity metric, 2015,
 arXiv 1512.09300 (the authors' code, architectures.py).
 
-5x5 convolutions of stride 2 without biases, batch norm, ReLU. Weights U(-s, s), s = 1/sqrt(3 fan), with the fan of the
-inputs, but of the outputs for transposed convolutions: the authors' library (deeppy) counts all but the weights' first
-dimension. Biases start at 0, gains at 1.
+5x5 convolutions of stride 2 without biases, batch norm, ReLU. Weights start at U(-s, s), s = 1/sqrt(3 fan), with the
+fan of the inputs, but of the outputs for transposed convolutions: the authors' library (deeppy) counts all but the
+weights' first dimension. Biases start at 0, gains at 1.
 """
 
 from __future__ import annotations
@@ -17,29 +16,21 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from zoo.networks.layers import doublings
+from zoo.networks.init import initialize, uniform_fan
+from zoo.networks.layers import smallest_side
 from zoo.registry import NETWORKS
 
-EPS = 1e-6  # of the norms after convolutions
-DENSE_EPS = 1e-5  # of those after linear layers: the library's default
-
-
-def initialize(net: nn.Module) -> None:
-    for m in net.modules():
-        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            scale = 1 / math.sqrt(3 * math.prod(m.weight.shape[1:]))
-            nn.init.uniform_(m.weight, -scale, scale)
-            if m.bias is not None:
-                nn.init.zeros_(m.bias)
+EPS = 1e-6  # of batch norm after convolutions
+DENSE_EPS = 1e-5  # of batch norm after linear layers: the library's default
 
 
 def down(inputs: int, outputs: int) -> list[nn.Module]:
-    """Half the size."""
+    """Halves height and width."""
     return [nn.Conv2d(inputs, outputs, 5, 2, 2, bias=False), nn.BatchNorm2d(outputs, EPS), nn.ReLU(inplace=True)]
 
 
 def up(inputs: int, outputs: int) -> list[nn.Module]:
-    """Twice the size."""
+    """Doubles height and width."""
     conv = nn.ConvTranspose2d(inputs, outputs, 5, 2, 2, 1, bias=False)
     return [conv, nn.BatchNorm2d(outputs, EPS), nn.ReLU(inplace=True)]
 
@@ -49,10 +40,10 @@ def dense(inputs: int, outputs: int) -> list[nn.Module]:
 
 
 @NETWORKS.register("vaegan-encoder")
-class VaeganEncoder(nn.Module):
-    """x [N, channels, H, W] -> mean and logarithm of the variance of its code, each [N, latent].
+class VAEGANEncoder(nn.Module):
+    """x [N, channels, H, W] -> mean and log variance of its code, each [N, latent].
 
-    ``widths``: maps of the convolutions, each of which halves the image. ``hidden``: units of the linear layer.
+    ``widths``: maps of the convolutions, each of which halves the resolution. ``hidden``: units of the linear layer.
     """
 
     def __init__(
@@ -65,11 +56,11 @@ class VaeganEncoder(nn.Module):
         hidden: int = 1024,
     ):
         super().__init__()
-        side = doublings(resolution, len(widths), "vaegan-encoder")
+        side = smallest_side(resolution, len(widths), "vaegan-encoder")
         convs = [layer for a, b in pairwise([channels, *widths]) for layer in down(a, b)]
         self.layers = nn.Sequential(*convs, nn.Flatten(), *dense(widths[-1] * side * side, hidden))
         self.mean, self.logvar = nn.Linear(hidden, latent), nn.Linear(hidden, latent)
-        initialize(self)
+        initialize(self, uniform_fan())
 
     def features(self, x: Tensor) -> Tensor:
         """The last hidden layer, [N, hidden]."""
@@ -81,11 +72,11 @@ class VaeganEncoder(nn.Module):
 
 
 @NETWORKS.register("vaegan-decoder")
-class VaeganDecoder(nn.Module):
+class VAEGANDecoder(nn.Module):
     """z [N, latent] -> x [N, channels, H, W] in (-1, 1).
 
-    ``widths``: maps of the linear layer, whose units are normalized one by one, and of the transposed convolutions, each of
-    which doubles the image.
+    ``widths``: maps of the linear layer, whose units batch norm treats one by one, and of the transposed convolutions,
+    each of which doubles the resolution.
     """
 
     def __init__(
@@ -98,23 +89,26 @@ class VaeganDecoder(nn.Module):
     ):
         super().__init__()
         self.latent = latent
-        side = doublings(resolution, len(widths) - 1, "vaegan-decoder")
+        side = smallest_side(resolution, len(widths) - 1, "vaegan-decoder")
         first = (widths[0], side, side)
         convs = [layer for a, b in pairwise(widths) for layer in up(a, b)]
         output = nn.Conv2d(widths[-1], channels, 5, padding=2)
         self.layers = nn.Sequential(*dense(latent, math.prod(first)), nn.Unflatten(1, first), *convs, output, nn.Tanh())
-        initialize(self)
+        initialize(self, uniform_fan())
 
     def forward(self, z: Tensor) -> Tensor:
         return self.layers(z)
 
 
 @NETWORKS.register("vaegan-discriminator")
-class VaeganDiscriminator(nn.Module):
+class VAEGANDiscriminator(nn.Module):
     """x [N, channels, H, W] -> logit [N].
 
-    ``widths``: maps of a first convolution that keeps the size, with a bias and without norm, and of those that halve it.
-    ``hidden``: units of the linear layer. ``depth``: which of the halving convolutions is :meth:`similarity`, from 1.
+    Args:
+        channels, resolution: of the images.
+        widths: maps of a first convolution of stride 1, with a bias and without norm, and of those of stride 2.
+        hidden: units of the linear layer.
+        depth: which convolution of stride 2 compares images (:meth:`similarity`), from 1.
     """
 
     def __init__(
@@ -129,18 +123,18 @@ class VaeganDiscriminator(nn.Module):
         super().__init__()
         halvings = len(widths) - 1
         if not 1 <= depth <= halvings:
-            raise ValueError(f"depth={depth}: must be from 1 to {halvings}, the number of halving convolutions")
-        side = doublings(resolution, halvings, "vaegan-discriminator")
+            raise ValueError(f"depth={depth}: must be from 1 to {halvings}, the number of convolutions of stride 2")
+        side = smallest_side(resolution, halvings, "vaegan-discriminator")
         convs = [layer for a, b in pairwise(widths) for layer in down(a, b)]
         self.convs = nn.Sequential(nn.Conv2d(channels, widths[0], 5, padding=2), nn.ReLU(inplace=True), *convs)
-        self.compared = 2 + 3 * (depth - 1) + 1  # layers up to and with the convolution, before its norm
+        self.similarity_layers = 2 + 3 * (depth - 1) + 1  # up to and including the convolution, before its norm
         self.dense = nn.Sequential(nn.Flatten(), *dense(widths[-1] * side * side, hidden))
         self.head = nn.Linear(hidden, 1)
-        initialize(self)
+        initialize(self, uniform_fan())
 
     def similarity(self, x: Tensor) -> Tensor:
-        """The layer in which images are compared: a convolution's output before norm and ReLU, [N, maps, h, w]."""
-        return self.convs[: self.compared](x)
+        """The layer that compares images: a convolution's output before norm and ReLU, [N, maps, h, w]."""
+        return self.convs[: self.similarity_layers](x)
 
     def features(self, x: Tensor) -> Tensor:
         """The last hidden layer, [N, hidden]."""

@@ -1,7 +1,7 @@
-"""Weight normalization whose scales are first set from data, and additive noise: what Improved GAN's and Triple-GAN's nets share.
+"""Weight normalization with data-dependent initialization, and additive noise: shared by Improved GAN and Triple-GAN.
 
-T. Salimans, D. P. Kingma, Weight Normalization: A Simple Reparameterization to Accelerate Training of Deep Neural Networks, 2016,
-arXiv 1602.07868, section 2 and 3, as in the code of Improved GAN (``nn.py``).
+T. Salimans, D. P. Kingma, Weight Normalization: A Simple Reparameterization to Accelerate Training of Deep Neural
+Networks, 2016, arXiv 1602.07868, section 2 and 3, as in the code of Improved GAN (``nn.py``).
 """
 
 from __future__ import annotations
@@ -12,93 +12,106 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.networks.init import normal
 
-class WeightNorm(nn.Module):
-    """Weights of unit length for each output, times a ``gain``, learned or not.
 
-    While ``measuring``, a pass sets gain and bias so that each output has mean 0 and deviation ``target`` on what it sees.
+class DataDependent(nn.Module):
+    """A layer with data-dependent initialization: while ``initializing``, a pass sets its scales from the inputs."""
+
+    initializing = False
+
+
+class WeightNorm(DataDependent):
+    """Weights of unit length for each output, times a ``gain``, which is learned or fixed.
+
+    While ``initializing``, a pass sets gain and bias so that each output has mean 0 and standard deviation ``target``
+    on the pass's inputs.
     """
 
-    outputs_at = 0  # which dimension of the weight counts the outputs
+    output_dim = 0  # the dimension of the weight that counts the outputs
+    weight: Tensor
+    gain: Tensor
 
-    def normalize(self, deviation: float, learned: bool, target: float = 1.0) -> None:
-        """Initial weights N(0, ``deviation``^2), gains 1, biases 0."""
-        nn.init.normal_(self.weight, 0.0, deviation)
-        nn.init.zeros_(self.bias)
-        gain = torch.ones(self.weight.shape[self.outputs_at])
-        if learned:
+    def normalize(self, std: float, learn_gain: bool, target: float = 1.0) -> None:
+        """Initial weights N(0, ``std``^2), gains 1, biases 0."""
+        normal(std)(self)
+        gain = torch.ones(self.weight.shape[self.output_dim])
+        if learn_gain:
             self.gain = nn.Parameter(gain)
         else:
             self.register_buffer("gain", gain)
-        self.target, self.measuring = target, False
+        self.target = target
 
     def kernel(self) -> Tensor:
         """The weight that the layer applies."""
-        rest = [d for d in range(self.weight.dim()) if d != self.outputs_at]
-        shape = [-1 if d == self.outputs_at else 1 for d in range(self.weight.dim())]
-        return self.weight * (self.gain.view(shape) * (self.weight.square().sum(rest, keepdim=True) + 1e-6).rsqrt())
+        dims = range(self.weight.dim())
+        square = self.weight.square().sum([d for d in dims if d != self.output_dim], keepdim=True)
+        shape = [-1 if d == self.output_dim else 1 for d in dims]
+        return self.weight * (self.gain.view(shape) * (square + 1e-6).rsqrt())
 
-    def run(self, apply: Callable[[Tensor, Tensor | None], Tensor]) -> Tensor:
-        """``apply(weight, bias)``, after the scales are set where they are being measured."""
-        if self.measuring:
+    def run(self, apply: Callable[[Tensor, Tensor | None], Tensor], bias: Tensor | None) -> Tensor:
+        """``apply(weight, bias)``; while ``initializing``, after gain and bias are set."""
+        if self.initializing:
+            assert bias is not None
             h = apply(self.kernel(), None)
-            over = [d for d in range(h.dim()) if d != 1]
-            factor = self.target / h.std(over, correction=0).clamp(min=1e-6)
+            dims = [d for d in range(h.dim()) if d != 1]  # all but the outputs
+            factor = self.target / h.std(dims, correction=0).clamp(min=1e-6)
             self.gain.mul_(factor)
-            self.bias.copy_(-h.mean(over) * factor)
-        return apply(self.kernel(), self.bias)
+            bias.copy_(-h.mean(dims) * factor)
+        return apply(self.kernel(), bias)
 
 
 class Linear(nn.Linear, WeightNorm):
     """[N, inputs] -> [N, outputs]."""
 
-    def __init__(self, inputs: int, outputs: int, deviation: float, *, learned: bool = False, target: float = 1.0):
+    def __init__(self, inputs: int, outputs: int, std: float, *, learn_gain: bool = False, target: float = 1.0):
         super().__init__(inputs, outputs)
-        self.normalize(deviation, learned, target)
+        self.normalize(std, learn_gain, target)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.run(lambda weight, bias: F.linear(x, weight, bias))
+        return self.run(lambda weight, bias: F.linear(x, weight, bias), self.bias)
 
 
 class Conv2d(nn.Conv2d, WeightNorm):
     """[N, inputs, H, W] -> [N, outputs, ...]."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, padding: int, deviation: float):
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, padding: int, std: float):
         super().__init__(inputs, outputs, kernel, stride, padding)
-        self.normalize(deviation, False)
+        self.normalize(std, False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.run(lambda weight, bias: F.conv2d(x, weight, bias, self.stride, self.padding))
+        return self.run(lambda weight, bias: F.conv2d(x, weight, bias, self.stride, self.padding), self.bias)
 
 
 class ConvTranspose2d(nn.ConvTranspose2d, WeightNorm):
-    """5x5 of stride 2: [N, inputs, H, W] -> [N, outputs, 2H, 2W]; a learned gain."""
+    """5x5 of stride 2: [N, inputs, H, W] -> [N, outputs, 2H, 2W]; the gain is learned."""
 
-    outputs_at = 1
+    output_dim = 1
 
-    def __init__(self, inputs: int, outputs: int, deviation: float, target: float):
+    def __init__(self, inputs: int, outputs: int, std: float, target: float):
         super().__init__(inputs, outputs, 5, 2, 2, 1)
-        self.normalize(deviation, True, target)
+        self.normalize(std, True, target)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.run(lambda weight, bias: F.conv_transpose2d(x, weight, bias, 2, 2, 1))
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        assert output_size is None
+        return self.run(lambda weight, bias: F.conv_transpose2d(x, weight, bias, 2, 2, 1), self.bias)
 
 
-def set_scales(network: nn.Module, *inputs: Tensor) -> None:
-    """Let every layer of a network that can measure (``measuring``) set its scales on one pass, without gradient."""
-    layers = [m for m in network.modules() if hasattr(m, "measuring")]
+def initialize_scales(network: nn.Module, *inputs: Tensor) -> None:
+    """Data-dependent initialization of all :class:`DataDependent` layers of a network in one pass, without gradient."""
+    layers = [m for m in network.modules() if isinstance(m, DataDependent)]
     for m in layers:
-        m.measuring = True
+        m.initializing = True
     try:
         with torch.no_grad():
             network(*inputs)
     finally:
         for m in layers:
-            m.measuring = False
+            m.initializing = False
 
 
 class Noise(nn.Module):
-    """Adds N(0, ``sigma``^2) in training."""
+    """Adds N(0, ``sigma``^2) in training mode."""
 
     def __init__(self, sigma: float):
         super().__init__()
