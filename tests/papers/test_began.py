@@ -128,7 +128,7 @@ def losses_of(real, fake, k=0.0, **arguments):
     batch["x"] = real
     losses = game.loss_D(batch), game.loss_G(batch)
     with torch.no_grad():
-        game.control(batch)
+        game.update_k(batch)
     return game, batch, losses
 
 

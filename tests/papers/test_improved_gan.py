@@ -503,7 +503,7 @@ def test_wrong_networks_and_weights():
         semi(D=nn.Identity())
     with pytest.raises(ValueError, match=r"game\.\w+=0\.0: .*feature-matching"):
         semi(adversarial_weight=0.0)
-    with pytest.raises(ValueError, match=r"historical-averaging of 'C'"):
+    with pytest.raises(ValueError, match=r"historical-averaging must be a penalty of G or D, got one of 'C'"):
         networks = {n: build("improved-gan-mlp-discriminator", hidden=(8,)) for n in "CD"}
         networks["G"] = build("improved-gan-mlp-generator", hidden=(8, 8))
         GAMES.build(Spec("adversarial", penalties=(Spec("historical-averaging", player="C"),)), networks)
