@@ -1,6 +1,5 @@
 """The feature networks: the shipped files say the truth about themselves, and images are laid before the networks as stated."""
 
-import hashlib
 import json
 import sys
 from dataclasses import replace
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 
 from zoo.data import ImageData, open_data
 from zoo.data.store import home as data_home
+from zoo.files import hash_tensors
 from zoo.metrics import feature_networks
 from zoo.metrics.feature_networks.network import FeatureNetwork, read, write
 from zoo.registry import NETWORKS, Spec
@@ -48,14 +48,14 @@ def test_each_data_set_has_its_ruler():
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped(name):
     feature_network, content = feature_networks.load(name), feature_networks.path(name).read_bytes()
-    assert feature_network.name == name and feature_network.hash == hashlib.sha256(content).hexdigest()[:16]
+    assert feature_network.name == name and feature_network.hash == hash_tensors(feature_networks.path(name))[:16]
     assert len(content) <= 6 << 20
     training = bench.TRAININGS[name]
     facts = feature_network.facts
     assert facts == feature_networks.facts(name)
     assert facts["training"] == json.loads(json.dumps(bench.asdict(training)))
     assert (facts["dataset"], facts["seed"], facts["fit"]) == (training.dataset, training.seed, training.fit)
-    assert facts["command"] == f"python benchmarks/feature networks.py train {name}" and not facts["commit"].endswith(
+    assert facts["command"] == f"python benchmarks/features.py train {name}" and not facts["commit"].endswith(
         "-dirty"
     )
     assert facts["images"] > 0 and facts["license"] and facts["versions"]["torch"]

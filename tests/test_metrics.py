@@ -22,6 +22,7 @@ from zoo.data import Facts, ImageData, ImageSet, Rows, Source, open_data
 from zoo.engine import checkpoint, train
 from zoo.engine.run_folder import CHECKPOINT, WEIGHTS
 from zoo.engine.runtime import Runtime
+from zoo.files import hash_tensors
 from zoo.metrics import (
     baselines,
     copies,
@@ -814,7 +815,7 @@ def test_the_command(shell, tmp_path, monkeypatch):
     assert found.json["scores"].keys() == {f"{m}-tiny" for m in evaluate.USUAL}
     assert found.json["protocol"]["weights"] == {
         "file": "w.safetensors",
-        "sha256": zoo.hub.sha256(path)[:16],
+        "sha256": hash_tensors(path)[:16],
         "checkpoint": "unknown: not in its Card",
         "name": "small-net-ring",
         "images": 1000,

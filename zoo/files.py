@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -44,3 +46,23 @@ def remove_partials(folder: str | Path) -> None:
     """Remove what writers that were killed left beside their targets."""
     for partial in list(Path(folder).rglob(".*.partial")):
         shutil.rmtree(partial)
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_tensors(path: str | Path) -> str:
+    """The SHA-256, in hexadecimal, of the tensors of a safetensors file: their names, types, shapes and values.
+
+    A change of the metadata in the header leaves it as it is.
+    """
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        header.pop("__metadata__", None)
+        content = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+        while block := file.read(1 << 20):
+            content.update(block)
+    return content.hexdigest()

@@ -7,7 +7,6 @@ license, images seen, metrics, versions. ``zoo/weights/index.json`` names the sh
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import settings
-from zoo.files import beside
+from zoo.files import beside, hash_tensors, sha256
 from zoo.registry import nearest
 
 if TYPE_CHECKING:
@@ -114,12 +113,6 @@ def index(folder: str | Path | None = None) -> dict[str, dict[str, Any]]:
     """What a weights folder holds: name -> ``{"file", "sha256", "bytes", "recipe", "half", ...}``."""
     path = Path(folder or SHIPPED) / "index.json"
     return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find(name_or_path: str | Path) -> Path:
@@ -227,6 +220,7 @@ def publish(source: str | Path, to: str | Path, name: str | None = None) -> dict
     entry = {
         "file": path.name,
         "sha256": sha256(path),
+        "tensors": hash_tensors(path),
         "bytes": path.stat().st_size,
         "recipe": name,
         "kind": model.spec["kind"],

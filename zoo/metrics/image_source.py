@@ -14,6 +14,7 @@ from zoo import hub
 from zoo.data import ImageData, open_data
 from zoo.data import facts as facts_of
 from zoo.data.store import Progress
+from zoo.files import hash_tensors
 from zoo.metrics.images import Images, from_data, from_folder, from_sampler, quantized, spread
 from zoo.recipe import Recipe, Stage, Stream, decode
 
@@ -125,7 +126,7 @@ def find(what: Any, device: str = "cpu") -> ImageSource:
         model = hub.load(what, device)
         file = hub.find(what)
         rule = "last" if path.is_dir() else model.card.get("checkpoint", "unknown: not in its Card")
-        weights = {"file": file.name, "sha256": hub.sha256(file)[:16], "checkpoint": rule}
+        weights = {"file": file.name, "sha256": hash_tensors(file)[:16], "checkpoint": rule}
         weights |= {key: model.card.get(key) for key in ("name", "images")}
         return _checked(ImageSource(str(what), model, weights=weights))
     if hasattr(what, "iter_samples") or getattr(what, "verb", ""):

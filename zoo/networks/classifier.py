@@ -1,7 +1,7 @@
 """A small residual classifier for images of 28 to 64 pixels: the feature network behind a feature network (``zoo/metrics/feature networks``).
 
 Its shape follows Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, arXiv 2404.00498: a 2x2 stem that is set
-to whiten patches and does not learn (``benchmarks/feature networks.py`` sets it), then stages of a convolution, max-pooling, batch norm
+to whiten patches and does not learn (``benchmarks/features.py`` sets it), then stages of a convolution, max-pooling, batch norm
 and a second convolution. Where we differ: ReLU in place of GELU, the second convolution is residual, the last map is
 averaged and not maximized (as in Inception-v3, whose features these stand in for), and there can be several heads.
 """

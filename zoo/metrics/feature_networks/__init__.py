@@ -3,8 +3,8 @@
     names()                                  # ["cifar10", "cifar10-b", "emoji", ...]
     load("cifar10").features(images)         # images [N, 3, 32, 32] in [0, 1] -> float32 [N, F]
 
-Each is a small classifier trained by ``benchmarks/feature networks.py`` and stored beside this file: one safetensors file in half
-precision, whose header says, under ``feature network``, the network and the facts (data set and license, seed, accuracy on
+Each is a small classifier trained by ``benchmarks/features.py`` and stored beside this file: one safetensors file in half
+precision, whose header says, under ``feature_network``, the network and the facts (data set and license, seed, accuracy on
 the test split, images seen, command, versions, commit). Those that end in ``-b`` are second, independently seeded networks:
 they serve to check that a ranking does not hang on one network. A distance is named after its feature network (``fd-cifar10``);
 none of them is the FID.

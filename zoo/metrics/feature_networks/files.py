@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-KEY = "feature network"  # the one entry of the safetensors header's metadata
+KEY = "feature_network"  # the one entry of the safetensors header's metadata
 
 
 def header(path: Path) -> dict[str, Any]:

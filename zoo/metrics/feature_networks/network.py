@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.files import beside
+from zoo.files import beside, hash_tensors
 from zoo.metrics.feature_networks.files import KEY, header
 from zoo.registry import NETWORKS, Spec
 
@@ -22,7 +21,7 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's mode "L"
 class FeatureNetwork(nn.Module):
     """A feature network in eval mode, without gradients.
 
-    ``name``; ``hash``: the first 16 hexadecimal digits of the SHA-256 of the file; ``channels``, ``resolution``: of the images
+    ``name``; ``hash``: the first 16 hexadecimal digits of the SHA-256 of the file's tensors; ``channels``, ``resolution``: of the images
     that the network sees; ``dim``: features an image; ``facts``: what the file says of itself, of which ``fit`` rules ``fit``.
     """
 
@@ -99,4 +98,4 @@ def read(path: str | Path) -> FeatureNetwork:
         network.load_state_dict(load(content))
     except RuntimeError as error:
         raise ValueError(f"feature network '{path}': {' '.join(str(error).split())[:300]}") from None
-    return FeatureNetwork(network, path.stem, said["facts"], hashlib.sha256(content).hexdigest()[:16])
+    return FeatureNetwork(network, path.stem, said["facts"], hash_tensors(path)[:16])
