@@ -41,6 +41,7 @@ FLOORS = {
     "zoo.settings": 2,
     "zoo.pictures": 2,
     "zoo.hub": 2,
+    "zoo.publish": 2,
     "zoo.weights": 2,
     "zoo.games": 3,
     "zoo.engine": 3,

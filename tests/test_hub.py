@@ -10,7 +10,7 @@ from helpers.tiny import class_spec, image_spec, model, point_spec, process, tra
 from safetensors.torch import save_file
 
 import zoo
-from zoo import hub
+from zoo import hub, publish
 
 SPECS = {"images": image_spec, "classes": class_spec, "points": point_spec}
 
@@ -56,7 +56,7 @@ def test_half_precision(tmp_path):
     assert half.stat().st_size < 0.65 * whole.stat().st_size
     loaded = zoo.load(half)
     assert all(p.dtype == torch.float32 for p in loaded.parameters())
-    assert (loaded.sample(16) - made.sample(16)).abs().max() < hub.SAME
+    assert (loaded.sample(16) - made.sample(16)).abs().max() < publish.MAX_DIFFERENCE
 
 
 def test_loading_leaves_the_random_state_alone(tmp_path):
@@ -75,7 +75,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
     for name in ("fsync", "replace"):
         with monkeypatch.context() as patch:
-            patch.setattr(hub.os, name, fail)
+            patch.setattr(f"os.{name}", fail)
             with pytest.raises(OSError, match="No space"):
                 weights(path, class_spec())
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -122,13 +122,13 @@ def test_card_and_tensors_that_disagree(tmp_path):
 
 
 def test_folders_and_devices(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no weights\.safetensors; give a run's folder"):
+    with pytest.raises(ValueError, match=r"has no weights\.safetensors; must be a run's folder"):
         zoo.load(tmp_path)
     (tmp_path / "recipe.json").write_text("{}")
     with pytest.raises(ValueError, match="zoo resume"):
         zoo.load(tmp_path)
     path = weights(tmp_path / "w.safetensors", image_spec())
-    with pytest.raises(ValueError, match=r"device='abacus': not available here.*choose cpu"):
+    with pytest.raises(ValueError, match=r"device='abacus': not available here.*must be cpu"):
         zoo.load(path, device="abacus")
 
 
@@ -140,7 +140,7 @@ def shelf(tmp_path, monkeypatch):
     """A weights folder of the test's own in the place of the shipped one."""
     folder = tmp_path / "shelf"
     monkeypatch.setattr(hub, "SHIPPED", folder)
-    hub.publish(weights(tmp_path / "w.safetensors", image_spec()), folder, "dcgan-test")
+    publish.publish(weights(tmp_path / "w.safetensors", image_spec()), folder, "dcgan-test")
     return folder
 
 
@@ -150,7 +150,7 @@ def test_shipped_weights_by_name(shelf):
     entry = hub.index()["dcgan-test"]
     content = (shelf / entry["file"]).read_bytes()
     assert entry["sha256"] == hashlib.sha256(content).hexdigest() and entry["bytes"] == len(content)
-    assert (zoo.load("dcgan-test").sample(4) - model(image_spec()).sample(4)).abs().max() < hub.SAME
+    assert (zoo.load("dcgan-test").sample(4) - model(image_spec()).sample(4)).abs().max() < publish.MAX_DIFFERENCE
     with pytest.raises(ValueError, match="unknown weights 'dcgan-tset'; did you mean dcgan-test"):
         zoo.load("dcgan-tset")
 
@@ -186,10 +186,10 @@ def test_what_ships_is_what_the_index_says():
 def test_publish_in_half_where_the_eye_sees_no_difference(tmp_path):
     run = tmp_path / "run"
     weights(run / "weights.safetensors", image_spec())
-    entry = hub.publish(run, tmp_path / "shelf")
-    assert entry["half"] and entry["difference"] < hub.SAME
+    entry = publish.publish(run, tmp_path / "shelf")
+    assert entry["half"] and entry["difference"] < publish.MAX_DIFFERENCE
     assert entry["path"].endswith("small-net-ring.safetensors")  # named after its recipe
-    hub.publish(weights(tmp_path / "t.safetensors", translate_spec()), tmp_path / "shelf", "second")
+    publish.publish(weights(tmp_path / "t.safetensors", translate_spec()), tmp_path / "shelf", "second")
     assert set(json.loads((tmp_path / "shelf/index.json").read_text())) == {"small-net-ring", "second"}
     assert sorted(p.name for p in (tmp_path / "shelf").iterdir()) == [
         "index.json", "second.safetensors", "small-net-ring.safetensors",
@@ -203,13 +203,13 @@ def test_publish_whole_where_halves_would_show(tmp_path):
         next(made.parameters()).view(-1)[0] = 1e6
     path = tmp_path / "w.safetensors"
     hub.save_weights(path, made.networks, {"model": image_spec()})
-    entry = hub.publish(path, tmp_path / "shelf")
+    entry = publish.publish(path, tmp_path / "shelf")
     assert not entry["half"]
     assert torch.equal(zoo.load(entry["path"]).sample(4), made.sample(4))
 
 
 def test_points_stay_whole(tmp_path):
-    entry = hub.publish(weights(tmp_path / "w.safetensors", point_spec()), tmp_path / "shelf")
+    entry = publish.publish(weights(tmp_path / "w.safetensors", point_spec()), tmp_path / "shelf")
     assert not entry["half"] and entry["difference"] is None
 
 
@@ -227,9 +227,9 @@ def test_hub(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "create_repo", lambda name, exist_ok: None)
     monkeypatch.setattr(huggingface_hub, "upload_file", upload)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repo, file, **_: str(store / file))
-    entry = hub.publish(weights(tmp_path / "w.safetensors", image_spec()), "hf:owner/name")
+    entry = publish.publish(weights(tmp_path / "w.safetensors", image_spec()), "hf:owner/name")
     assert entry["path"] == "hf:owner/name"
-    assert (zoo.load("hf:owner/name").sample(2) - model(image_spec()).sample(2)).abs().max() < hub.SAME
+    assert (zoo.load("hf:owner/name").sample(2) - model(image_spec()).sample(2)).abs().max() < publish.MAX_DIFFERENCE
 
     def fail(kind):
         def call(*args, **kwargs):
@@ -240,7 +240,7 @@ def test_hub(tmp_path, monkeypatch):
     for kind, expected, said in [
         (errors.LocalEntryNotFoundError("no connection"), OSError, "'hf:owner/name': the hub does not answer"),
         (ConnectionError("refused"), OSError, "'hf:owner/name': the hub does not answer"),
-        (errors.EntryNotFoundError("404"), ValueError, "'hf:owner/name': holds no weights"),
+        (errors.EntryNotFoundError("404"), ValueError, "'hf:owner/name': has no weights"),
     ]:
         monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail(kind))
         with pytest.raises(expected, match=said):
@@ -249,7 +249,7 @@ def test_hub(tmp_path, monkeypatch):
         zoo.load("hf:name")
     monkeypatch.setattr(huggingface_hub, "upload_file", fail(ConnectionError("refused")))
     with pytest.raises(OSError, match="'hf:owner/name': not published"):
-        hub.publish(tmp_path / "w.safetensors", "hf:owner/name")
+        publish.publish(tmp_path / "w.safetensors", "hf:owner/name")
 
 
 def test_loading_needs_no_games_and_no_engine(tmp_path):
