@@ -100,7 +100,7 @@ MISTAKES = {
     "class name": (("sample", "class.safetensors", "--y", "dgo", *SAMPLE), "y=", "'dgo'", "did you mean dog"),
     "classes for none": (("sample", "image.safetensors", "--y", "3", *SAMPLE), "y=", "3", "not class-conditional"),
     "class grid of none": (("sample", "image.safetensors", "--classes", *SAMPLE), "--classes", "", "leave --classes out"),
-    "as many classes": (("sample", "class.safetensors", "--y", "0,1", *SAMPLE), "y", "2 classes", "give one"),
+    "as many classes": (("sample", "class.safetensors", "--y", "0,1", *SAMPLE), "y", "2 classes", "must be one"),
     "truncation": (("sample", "image.safetensors", "--truncation", "-1", *SAMPLE), "truncation", "-1", "above 0"),
     "seed": (("sample", "image.safetensors", "--seed", str(2**32), *SAMPLE), "seed", str(2**32), str(2**32 - 1)),
     "grid's name": (("sample", "image.safetensors", "--out", "new.jpg"), "--out", "new.jpg", "written as .png"),

@@ -98,15 +98,15 @@ def test_mistakes():
     m, c = model(image_spec()), model(class_spec())
     for call, said in [
         (lambda: m.sample(2, y=1), "y=1: this model is not class-conditional"),
-        (lambda: c.sample(3, y=[0, 1]), "2 classes for 3 images"),
+        (lambda: c.sample(3, y=[0, 1]), "y: must be one class, or one for each of 3 images, got 2 classes"),
         (lambda: c.sample(1, y="dgo"), "did you mean dog"),
         (lambda: m.sample(0), "n=0: must be at least 1"),
         (lambda: m.sample(2, seed=-1), "seed=-1: must be a whole number from 0"),
         (lambda: m.sample(seeds=[2**32]), "seed=4294967296"),
-        (lambda: m.sample(3, seeds=[1]), "n=3: 1 seeds"),
+        (lambda: m.sample(3, seeds=[1]), "n=3: must be the number of seeds, got 1 seeds"),
         (lambda: m.sample(1, chunk=0), "chunk=0: must be at least 1"),
         (lambda: m.sample(1, truncation=0), "truncation=0: must be above 0"),
-        (lambda: list(m.interpolate([1], 4)), "needs at least two"),
+        (lambda: list(m.interpolate([1], 4)), "must be at least two seeds"),
         (lambda: build_model(image_spec(kind="imgae")), "'imgae'; did you mean image"),
         (lambda: build_model({"kind": "image"}), "'networks' is missing"),
     ]:

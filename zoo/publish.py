@@ -22,20 +22,21 @@ def largest_difference(model: Model, path: str | Path) -> float:
     a probability if the model only classifies."""
     import torch
 
+    from zoo.model import AutoencoderModel, TranslateModel
+
     other = hub.read_model(path, str(model.device))
-    if model.verb != "sample":
-        generator = torch.Generator().manual_seed(0)
-        coarse = torch.rand(8, model.channels, 4, 4, generator=generator)
-        side = model.resolution
-        x = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")  # [8, C, side, side]
-        if model.verb == "classify":
-            return (model.classify(x) - other.classify(x)).abs().max().item()
+    if model.verb == "sample":
+        difference = (model.preview({})[0] - other.preview({})[0]).abs().max().item()
+        if isinstance(model, AutoencoderModel) and isinstance(other, AutoencoderModel):
+            x = model.sample(64)
+            difference = max(difference, (model.reconstruct(x) - other.reconstruct(x)).abs().max().item())
+        return difference
+    coarse = torch.rand(8, model.channels, 4, 4, generator=torch.Generator().manual_seed(0))
+    side = model.resolution
+    x = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")  # [8, C, side, side]
+    if isinstance(model, TranslateModel) and isinstance(other, TranslateModel):
         return max((model.translate(x, to) - other.translate(x, to)).abs().max().item() for to in model.to_network)
-    difference = (model.preview({})[0] - other.preview({})[0]).abs().max()
-    if hasattr(model, "reconstruct"):
-        x = model.sample(64)
-        difference = torch.maximum(difference, (model.reconstruct(x) - other.reconstruct(x)).abs().max())
-    return difference.item()
+    return (model.classify(x) - other.classify(x)).abs().max().item()
 
 
 def publish(source: str | Path, to: str | Path, name: str | None = None) -> Json:

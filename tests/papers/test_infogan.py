@@ -289,7 +289,7 @@ def test_recognition(model):
         ({"c9": 1}, r"codes: no 'c9'; did you mean .*; this model has c1, c2, c3"),
         ({"c1": 10}, r"codes\.c1=10: must be whole numbers from 0 to 9"),
         ({"c1": 0.5}, r"codes\.c1=0\.5: must be whole numbers"),
-        ({"c2": [1.0, 2.0]}, r"codes\.c2: 2 values for 3 images"),
+        ({"c2": [1.0, 2.0]}, r"codes\.c2: must be one value, or one for each of 3 images, got 2"),
         ({"c2": float("nan")}, r"codes\.c2=nan: must be finite"),
     ],
 )
