@@ -150,8 +150,8 @@ MISTAKES = {
     "samples among other files": (
         ("sample", "image.safetensors", "--out", "full/"), "--out", "full", "choose another folder",
     ),
-    "output folder": ((*TRAIN[:-1], "full"), "--out", "full", "choose another --out"),
-    "output file": ((*TRAIN[:-1], "image.safetensors"), "--out", "image.safetensors", "choose another --out"),
+    "output folder": ((*TRAIN[:-1], "full"), "out=", "'full'", "another folder with --out"),
+    "output file": ((*TRAIN[:-1], "image.safetensors"), "out=", "'image.safetensors'", "another folder with --out"),
     # data
     "labels that are not there": (
         ("train", "cgan", "--dataset", "folder:whole", "--out", "new"), "classes", "folder-whole", "with labels",

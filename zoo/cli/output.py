@@ -1,23 +1,21 @@
-"""What verbs print: tables on a terminal, tab-separated lines in a pipe, JSON where asked."""
+"""Output of the verbs: tables on a terminal, tab-separated lines in a pipe, JSON with --json."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
-
 import click
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, default=str))
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+def print_table(rows: Sequence[Mapping[str, object]], as_json: bool) -> None:
     """Rows with the same keys. In a pipe one line a row, cells separated by tabs, without a heading."""
     if as_json:
         print_json(list(rows))
@@ -35,7 +33,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
         Console(highlight=False, markup=False).print(table)
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, int) and not isinstance(value, bool):
