@@ -283,7 +283,7 @@ def test_single_files_stream_and_go_on(shell, tmp_path):
     assert np.array_equal(pixels("d/000006.png"), first)
     assert not list((tmp_path / "d").glob(".*"))
     other = shell("sample", path, "-n", 2, "--truncation", 0.5, "--out", "d/")
-    assert other.status == 2 and "--out d: holds samples of other weights or settings" in other.err
+    assert other.status == 2 and "--out d: has samples of other weights or settings" in other.err
 
 
 def test_memory_stays_flat(shell, tmp_path, monkeypatch):
@@ -360,7 +360,7 @@ def test_pairs_of_a_coupled_model(shell, tmp_path):
     assert shell("sample", path, "-n", 4, "--to", "edges", "--out", "d/").status == 0
     assert np.array_equal(pixels("d/000003.png"), pairs[3, 1])
     other = shell("sample", path, "-n", 4, "--to", "plain", "--out", "d/")
-    assert other.status == 2 and "holds samples of other weights or settings" in other.err
+    assert other.status == 2 and "has samples of other weights or settings" in other.err
     assert shell("sample", path, "-n", 2, "--interpolate", 2, "--out", "walk.gif").status == 0
     assert Image.open("walk.gif").size == (56, 28)
     wrong = shell("sample", path, "--to", "edge", "--out", "x.png")
@@ -437,5 +437,5 @@ def test_export_that_differs_is_removed(shell, tmp_path, monkeypatch):
 def test_publish(shell, tmp_path):
     path = weights(tmp_path / "w.safetensors", image_spec())
     done = shell("publish", path, "--to", "shelf")
-    assert re.search(r"bytes in half precision \(in halves a pixel differs by up to [01]\.\d\d/255\)", done.out)
+    assert re.search(r"bytes in half precision \(in half precision a pixel differs by up to [01]\.\d\d/255\)", done.out)
     assert list(hub.index(tmp_path / "shelf")) == ["small-net-ring"]

@@ -55,9 +55,7 @@ def test_shipped(name):
     assert facts == feature_networks.facts(name)
     assert facts["training"] == json.loads(json.dumps(bench.asdict(training)))
     assert (facts["dataset"], facts["seed"], facts["fit"]) == (training.dataset, training.seed, training.fit)
-    assert facts["command"] == f"python benchmarks/features.py train {name}" and not facts["commit"].endswith(
-        "-dirty"
-    )
+    assert facts["command"] == f"python benchmarks/features.py train {name}" and not facts["commit"].endswith("-dirty")
     assert facts["images"] > 0 and facts["license"] and facts["versions"]["torch"]
     assert set(facts["accuracy"]) == set(training.heads)
     for head, least in ACCURACY.get(name, {}).items():

@@ -67,12 +67,12 @@ MISTAKES = {
     ),
     "verb": (("trian",), "command", "'trian'", "did you mean train"),
     "option": ((*TRAIN, "--image", "5"), "option", "--image", "--images"),
-    "kind": (("list", "modles", "x"), "list", "'modles'", "models, recipes"),
+    "kind": (("list", "modles", "x"), "list", "'modles'", "must be one of models, recipes"),
     "pattern": (("list", "models", "dcgn"), "models", "'dcgn'", "did you mean dcgan"),
     "show": (("show", "wgan-pg"), "name", "'wgan-pg'", "did you mean wgan-gp"),
     "init": ((*TRAIN, "--init", "dcgan-fashion-minst"), "weights", "'dcgan-fashion-minst'", "did you mean"),
     # keys and values of a recipe
-    "key": ((*TRAIN, "--set", "optimizers.D.lr=1"), "--set", "optimizers.D.lr=1", "did you mean optimizers"),
+    "key": ((*TRAIN, "--set", "optimizer.D.lr=1"), "--set", "optimizer.D.lr=1", "did you mean optimizers"),
     "player": ((*TRAIN, "--set", "optimizers.E.lr=1"), "--set", "optimizers.E.lr=1", "G, D"),
     "network's argument": ((*TRAIN, "--set", "networks.G.hiden=[8]"), "--set", "hiden", "did you mean hidden"),
     "type": ((*TRAIN, "--set", "batch=many"), "batch", "'many'", "must be int"),
@@ -118,7 +118,7 @@ MISTAKES = {
         "to=", "'gogle'", "did you mean google",
     ),
     "no direction": (
-        ("sample", "translate.safetensors", "--input", "whole/1.png", *SAMPLE), "--to", "google", "say which",
+        ("sample", "translate.safetensors", "--input", "whole/1.png", *SAMPLE), "--to", "google", "must be a domain",
     ),
     "no such input": (
         ("sample", "translate.safetensors", "--input", "gone.png", "--to", "b", *SAMPLE),

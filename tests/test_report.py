@@ -25,7 +25,8 @@ from zoo.engine.run_folder import RunFolder
 from zoo.game import Turn
 from zoo.recipe import SGD, Ema, Recipe, Stage
 from zoo.registry import Spec
-from zoo.reports import curves, html, reading
+from zoo.reports import curves, reading
+from zoo.reports.page import environment
 
 VOID = {"br", "img", "input", "link", "meta"}
 HOSTILE = "</script></style><img src=x onerror=alert(1)>\"'&amp;\ud800"
@@ -450,12 +451,14 @@ def test_no_string_becomes_markup(run):
     assert f"scores/{HOSTILE}" in held["keys"] and HOSTILE in held["keys"]
 
 
-def test_elements_escape():
-    assert html.tag("p", "a<b", html.tag("b", "&"), None, 1, a_b='"', class_="c", off=False, on=True) == (
-        '<p a-b="&quot;" class="c" on>a&lt;b<b>&amp;</b>1</p>'
-    )
-    assert html.tag("br") == "<br>" and html.tag("i", [["x"], ("y",)]) == "<i>xy</i>"
-    assert html.data({"</script>": "<!--"}).count("<") == 2
+def test_templates_escape_values():
+    templates = environment()
+    macros = templates.get_template("macros.html").module
+    pairs = macros.pairs({"a<b": {"c": ['"&', 1234.5]}, "empty": "", "none": None}, "tiles")
+    inner = "<dl><div><dt>c</dt><dd>&#34;&amp;, 1,234</dd></div></dl>"
+    assert str(pairs) == f'<dl class="tiles"><div><dt>a&lt;b</dt><dd>{inner}</dd></div></dl>'
+    assert str(macros.table(("x",), [("<i>", "</td>")], "y")).count("<") == 16
+    assert "<" not in templates.from_string("{{ value | tojson }}").render(value={"</script>": "<!--"})
 
 
 # Size --------------------------------------------------------------------------------------------------------------------

@@ -205,7 +205,9 @@ class ImageModel(Model):
                 with self._eval_mode():
                     x = self.render(z_part[index].to(self.device), **inputs)
             except torch.OutOfMemoryError:
-                raise RuntimeError(f"chunk={chunk}: out of memory; {self._chunk_that_fits(z_part, y_part, chunk)}") from None
+                raise RuntimeError(
+                    f"chunk={chunk}: out of memory; {self._chunk_that_fits(z_part, y_part, chunk)}"
+                ) from None
             yield self.to_unit(x[: len(z_part)])
 
     def _chunk_that_fits(self, z: Tensor, y: Tensor | None, chunk: int) -> str:
@@ -314,7 +316,9 @@ class ImageModel(Model):
             values = torch.as_tensor(value, dtype=torch.float32).cpu()
             k = self.codes[name]
             if values.dim() > 1 or (values.dim() == 1 and len(values) != n):
-                raise ValueError(f"codes.{name}: must be one value, or one for each of {n} images, got {values.numel()}")
+                raise ValueError(
+                    f"codes.{name}: must be one value, or one for each of {n} images, got {values.numel()}"
+                )
             if k and not all(v in range(k) for v in values.flatten().tolist()):
                 raise ValueError(f"codes.{name}={value}: must be whole numbers from 0 to {k - 1}")
             if not torch.isfinite(values).all():
@@ -420,7 +424,9 @@ class CoupledModel(ImageModel):
         """As :meth:`sample`, ``chunk`` images at a time."""
         yield from self._of(super().iter_samples(n, **options), to)
 
-    def interpolate(self, seeds: Sequence[int], steps: int, *, to: str | None = None, **options: Any) -> Iterator[Tensor]:
+    def interpolate(
+        self, seeds: Sequence[int], steps: int, *, to: str | None = None, **options: Any
+    ) -> Iterator[Tensor]:
         """As :meth:`ImageModel.interpolate`, in the domain ``to``."""
         yield from self._of(super().interpolate(seeds, steps, **options), to)
 

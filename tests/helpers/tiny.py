@@ -12,7 +12,7 @@ from zoo import hub
 from zoo.model import Model, build_model
 from zoo.registry import NETWORKS
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ["cat", "dog", "owl"]
 
 RECIPE = '''"""Small net. A recipe of the tests' own.

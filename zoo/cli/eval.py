@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 @click.option(
     "--features", help="A feature network, inception or timm:NAME.  [default: the data set's feature network]"
 )
-@click.option("-n", "count", type=click.IntRange(min=2), help="Generated images.  [default: 10,000; all images of a folder]")
+@click.option(
+    "-n", "count", type=click.IntRange(min=2), help="Generated images.  [default: 10,000; all images of a folder]"
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Image k has the seed SEED + k.")
 @click.option(
     "--to", help="A domain, by its letter or name: the direction of a translator, or one of the two of a coupled model."

@@ -22,7 +22,7 @@ def command(kind: str, pattern: str, as_json: bool) -> None:
     """
     if kind not in KINDS:
         if pattern != "*":
-            raise click.UsageError(f"'{kind}' must be one of {', '.join(KINDS)}")
+            raise click.UsageError(f"list '{kind}': must be one of {', '.join(KINDS)}")
         kind, pattern = "models", kind
     rows = {"models": models, "recipes": recipes, "datasets": datasets, "weights": weights}[kind](pattern)
     if not rows and pattern != "*":

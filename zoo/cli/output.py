@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+
 import click
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
