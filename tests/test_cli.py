@@ -189,7 +189,7 @@ def test_another_data_set_is_told(shell, recipe_file):
 def test_a_long_run_names_the_one_that_takes_minutes(recipe_file):
     full = settings.find(str(recipe_file), "fashion-mnist-10k")
     said = advice(full, "cpu", 5 * 86_400.0)
-    assert "about 5.0 days on this CPU" in said
+    assert "about 5 d 00 h on this CPU" in said
     assert said.endswith("zoo train small-net --dataset fashion-mnist-10k --variant small")
     assert advice(full, "cpu", 600.0) == advice(full, "cuda:0", 5 * 86_400.0) == ""
     assert advice(settings.find("dcgan", "cifar10", "small"), "cpu", 86_400.0) == ""

@@ -42,14 +42,6 @@ def cell(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def duration(seconds: float) -> str:
-    """12 s, 4.5 minutes, 3.2 hours, 5.1 days."""
-    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= size * 1.5 or (seconds >= size and unit == "minutes"):
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
-
-
 def amount(value: float) -> str:
     """950, 15.3 M, 40.1 T, 59.1 P."""
     for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):

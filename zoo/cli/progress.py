@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.output import duration
+from zoo.reports.values import duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar

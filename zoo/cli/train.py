@@ -10,9 +10,10 @@ import click
 
 from zoo import overrides
 from zoo.cli import processes
-from zoo.cli.output import amount, device_option, duration, print_json
+from zoo.cli.output import amount, device_option, print_json
 from zoo.cli.progress import LONG, Progress
 from zoo.files import Json
+from zoo.reports.values import duration
 
 if TYPE_CHECKING:
     from zoo.recipe import Recipe

@@ -107,6 +107,7 @@ def header(run: Run) -> Json:
     modified = None
     if run.modified is not None and not finished:
         modified = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(run.modified))
+    seconds = run.log.last("seconds")
     lines = run.log.unreadable
     damage = [f"{lines} line{'s' * (lines > 1)} of log.jsonl could not be read (incomplete after a kill?)"]
     return {
@@ -116,7 +117,7 @@ def header(run: Run) -> Json:
             "data set": run.recipe.get("dataset"),
             "seed": run.facts.get("seed"),
             "rounds": run.log.last("round"),
-            "training time": duration(run.log.last("seconds")),
+            "training time": None if seconds is None else duration(seconds),
             "images a second, at last": run.log.last("images_per_second"),
         },
         "warnings": warnings(run) + damage * (lines > 0),

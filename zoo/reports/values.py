@@ -33,10 +33,11 @@ def cell_text(value: object) -> str:
     return str(value)
 
 
-def duration(seconds: float | None) -> str | None:
-    """1 h 02 min, 2 min 03 s or 3 s."""
-    if seconds is None:
-        return None
+def duration(seconds: float) -> str:
+    """5 d 02 h, 1 h 02 min, 2 min 03 s or 3 s."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days:,} d {hours:02} h"
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
