@@ -51,6 +51,14 @@ def remove_partials(folder: str | Path) -> None:
         shutil.rmtree(partial)
 
 
+def check_new(folder: str | Path) -> None:
+    """Raises ValueError if the folder exists and has files other than those of a killed writer."""
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(p.suffix != ".partial" for p in folder.iterdir())):
+        advice = f"name another folder with --out, or continue the run with zoo resume {folder}"
+        raise ValueError(f"out='{folder}': exists already; {advice}")
+
+
 def sha256(path: str | Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:

@@ -64,12 +64,11 @@ def weights(name: str) -> Json:
 
 
 def of_recipe(name: str) -> Json:
-    from zoo import recipe
-    from zoo.engine.dry_run import describe
+    from zoo import costs, recipe
 
     entry = settings.RECIPES[name]
     built = entry["build"]()
-    cost = describe(built)
+    cost = costs.cost(built)
     return {
         "recipe": name,
         "about": entry["about"],

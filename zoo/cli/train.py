@@ -12,7 +12,7 @@ from zoo import overrides
 from zoo.cli import processes
 from zoo.cli.output import amount, device_option, print_json
 from zoo.cli.progress import LONG, Progress
-from zoo.files import Json
+from zoo.files import Json, check_new
 from zoo.reports.values import duration
 
 if TYPE_CHECKING:
@@ -89,9 +89,7 @@ def command(
     one. If there is none, the model's first setting is used, with a note. The run can be stopped (Ctrl-C) and resumed
     at any time.
     """
-    from zoo import api, hub, settings
-    from zoo.engine.dry_run import describe
-    from zoo.engine.run_folder import RunFolder
+    from zoo import api, costs, hub, settings
 
     recipe = settings.find(model, dataset, variant)
     for text in changes:
@@ -105,10 +103,10 @@ def command(
         raise ValueError("--out: must be set for several processes, so that all write to one folder")
     path = Path(out) if out else api.new_folder(recipe.name, seed)
     if processes.main_process():
-        RunFolder(path).check_new()
+        check_new(path)
     rescaled = recipe.rescaled(images) if images else recipe
     if dry_run or not processes.launched():
-        cost = describe(rescaled)
+        cost = costs.cost(recipe, images)
         check_processes(rescaled, cost, nproc)
         print_cost(rescaled, cost, dataset, as_json, dry_run)
     if dry_run:
@@ -140,7 +138,7 @@ def check_processes(recipe: Recipe, cost: Json, nproc: int) -> None:
 
 
 def print_cost(recipe: Recipe, cost: Json, dataset: str | None, as_json: bool, full: bool) -> None:
-    """Print parameters, images and rounds (``cost``: of :func:`zoo.engine.dry_run.describe`), before anything is
+    """Print parameters, images and rounds (``cost``: of :func:`zoo.costs.cost`), before anything is
     downloaded. ``dataset``: the option; ``full``: with the turns."""
     if as_json:
         if full:
