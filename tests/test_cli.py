@@ -32,7 +32,7 @@ from zoo.cli import VERBS
 from zoo.cli import export as exporting
 from zoo.cli.train import advice
 
-# Start-up ---------------------------------------------------------------------------------------------------------------
+# Start-up -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["models", "recipes", "datasets", "weights"])
@@ -62,7 +62,7 @@ def test_list_is_quick(tmp_path):
     assert min(took) < 0.3, took
 
 
-# list and show ----------------------------------------------------------------------------------------------------------
+# list and show --------------------------------------------------------------------------------------------------------
 
 
 def test_list(shell):
@@ -120,7 +120,7 @@ def test_help_fits_a_narrow_terminal(shell, monkeypatch):
     assert not any(line.rstrip().endswith("...") or len(line) > 80 for line in verbs)
 
 
-# train and resume -------------------------------------------------------------------------------------------------------
+# train and resume -----------------------------------------------------------------------------------------------------
 
 
 def test_train_sample_resume(shell, recipe_file):
@@ -253,7 +253,7 @@ def test_two_processes(recipe_file, tmp_path):
     assert "in 2 processes" in result.stdout and result.stdout.count("done: 640 images") == 1
 
 
-# sample -----------------------------------------------------------------------------------------------------------------
+# sample ---------------------------------------------------------------------------------------------------------------
 
 
 def pixels(path) -> np.ndarray:
@@ -379,7 +379,7 @@ def test_encoders_reconstruct(shell, tmp_path):
     assert wrong.status == 2 and "makes images from noise" in wrong.err
 
 
-# data, export, publish --------------------------------------------------------------------------------------------------
+# data, export, publish ------------------------------------------------------------------------------------------------
 
 
 def test_data(shell, recipe_file):

@@ -81,7 +81,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-# What is not a weights file ---------------------------------------------------------------------------------------------
+# What is not a weights file -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("keep", [0, 5, 8, 100, -1, 0.5])
@@ -132,7 +132,7 @@ def test_folders_and_devices(tmp_path):
         zoo.load(path, device="abacus")
 
 
-# Names ------------------------------------------------------------------------------------------------------------------
+# Names ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_index_of_shipped_files():
         assert hub.read_header(hub.find(name))["card"]["name"] == name
 
 
-# Publishing -------------------------------------------------------------------------------------------------------------
+# Publishing -----------------------------------------------------------------------------------------------------------
 
 
 def test_publish_in_half_precision(tmp_path):

@@ -99,7 +99,9 @@ MISTAKES = {
     "class number": (("sample", "class.safetensors", "--y", "3", *SAMPLE), "y=", "3", "0 to 2"),
     "class name": (("sample", "class.safetensors", "--y", "dgo", *SAMPLE), "y=", "'dgo'", "did you mean dog"),
     "classes for none": (("sample", "image.safetensors", "--y", "3", *SAMPLE), "y=", "3", "not class-conditional"),
-    "class grid of none": (("sample", "image.safetensors", "--classes", *SAMPLE), "--classes", "", "leave --classes out"),
+    "class grid of none": (
+        ("sample", "image.safetensors", "--classes", *SAMPLE), "--classes", "", "leave --classes out",
+    ),
     "as many classes": (("sample", "class.safetensors", "--y", "0,1", *SAMPLE), "y", "2 classes", "must be one"),
     "truncation": (("sample", "image.safetensors", "--truncation", "-1", *SAMPLE), "truncation", "-1", "above 0"),
     "seed": (("sample", "image.safetensors", "--seed", str(2**32), *SAMPLE), "seed", str(2**32), str(2**32 - 1)),
@@ -177,7 +179,7 @@ def test_mistake(mistake, examples, shell, home):
     assert tree(examples, home) == before
 
 
-# Failures that are not a user's mistake -------------------------------------------------------------------------------------
+# Failures that are not a user's mistake -------------------------------------------------------------------------------
 
 
 def check_failure(result, home, before, *expected: str) -> None:
@@ -241,7 +243,7 @@ def test_a_bug_of_the_zoo(shell, monkeypatch):
     assert shell("list").status == 130
 
 
-# As real processes --------------------------------------------------------------------------------------------------------
+# As real processes ----------------------------------------------------------------------------------------------------
 
 
 def test_as_a_process(examples, home):

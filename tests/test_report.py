@@ -161,7 +161,7 @@ def lines(run) -> list[dict]:
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
-# A run that is whole -----------------------------------------------------------------------------------------------------
+# A run that is whole --------------------------------------------------------------------------------------------------
 
 
 def test_a_finished_run(run):
@@ -254,7 +254,7 @@ def test_commands_by_verb():
     assert uses({"kind": "classify"}, "run") == ["zoo eval run"]
 
 
-# In a browser ------------------------------------------------------------------------------------------------------------
+# In a browser ---------------------------------------------------------------------------------------------------------
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 in_a_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
@@ -320,7 +320,7 @@ def test_a_browser_refuses_what_the_policy_does_not_name(run):
     assert len(errors) == 1 and "Content Security Policy" in errors[0] and 'hidden=""' in dom
 
 
-# Runs that are not whole -------------------------------------------------------------------------------------------------
+# Runs that are not whole ----------------------------------------------------------------------------------------------
 
 
 def test_a_run_that_was_killed(run):
@@ -409,7 +409,7 @@ def test_another_machine(run, monkeypatch):
     assert "does not name its machine" in checked_page(run).text
 
 
-# What strings may hold ---------------------------------------------------------------------------------------------------
+# What strings may hold ------------------------------------------------------------------------------------------------
 
 
 def test_no_string_becomes_markup(run):
@@ -461,7 +461,7 @@ def test_templates_escape_values():
     assert "<" not in templates.from_string("{{ value | tojson }}").render(value={"</script>": "<!--"})
 
 
-# Size --------------------------------------------------------------------------------------------------------------------
+# Size -----------------------------------------------------------------------------------------------------------------
 
 
 def test_many_large_grids_stay_below_ten_megabytes(run):
@@ -506,7 +506,7 @@ def test_a_long_log(run):
     assert max(draw) <= 2 * curves.POINTS
 
 
-# Mistakes ----------------------------------------------------------------------------------------------------------------
+# Mistakes -------------------------------------------------------------------------------------------------------------
 
 
 def test_folders_that_are_not_runs(shell, tmp_path, run):
@@ -540,7 +540,7 @@ def test_a_failed_write_leaves_the_old_page(run, monkeypatch):
     assert path.read_bytes() == before and not list(run.glob(".*"))
 
 
-# Curves ------------------------------------------------------------------------------------------------------------------
+# Curves ---------------------------------------------------------------------------------------------------------------
 
 
 def test_smoothing_stays_within_a_stage():

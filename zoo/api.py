@@ -130,8 +130,8 @@ def resume(
     """Continue a run that was stopped, from its last checkpoint, and return its folder. The result is that of a run
     without a stop.
 
-    ``minutes``, ``progress``: as for :func:`train`. ``dataset``: the Dataset or tensor that the run was trained on, if it
-    has no name. ``device``, ``precision``: by default those of the run's start.
+    ``minutes``, ``progress``: as for :func:`train`. ``dataset``: the Dataset or tensor that the run was trained on, if
+    it has no name. ``device``, ``precision``: by default those of the run's start.
     Raises ValueError if ``run`` is not the folder of a run.
     """
     from zoo.engine.run_folder import RunFolder

@@ -1,9 +1,9 @@
-"""Costs of recipes: parameters, turns, rounds, multiply-adds. The zoo's own recipes have theirs in ``costs.json``; others
-need a dry run (:mod:`zoo.engine.dry_run`).
+"""Costs of recipes: parameters, turns, rounds, multiply-adds. The zoo's own recipes have theirs in ``costs.json``;
+others need a dry run (:mod:`zoo.engine.dry_run`).
 
 torch imports its compiler and sympy for any computation on the ``meta`` device, which takes longer than torch itself.
-With the table ``zoo show`` and ``zoo train --dry-run`` need no torch. ``python -m zoo.costs`` writes it anew after a change
-of recipes, networks or games; tests/test_costs.py compares it with the dry run.
+With the table ``zoo show`` and ``zoo train --dry-run`` need no torch. ``python -m zoo.costs`` writes it anew after a
+change of recipes, networks or games; tests/test_costs.py compares it with the dry run.
 """
 
 from __future__ import annotations

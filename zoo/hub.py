@@ -166,8 +166,8 @@ def load(name_or_path: str | Path, device: str = "cpu") -> Model:
 
 
 def repository(name: str) -> tuple[ModuleType, str]:
-    """huggingface_hub and the repository that ``hf:OWNER/NAME`` names. Raises ValueError if the name has another form or
-    the package is missing."""
+    """huggingface_hub and the repository that ``hf:OWNER/NAME`` names. Raises ValueError if the name has another form
+    or the package is missing."""
     path = name.removeprefix("hf:")
     if path.count("/") != 1 or not all(path.split("/")):
         raise ValueError(f"'{name}': must be hf:OWNER/NAME")

@@ -43,9 +43,11 @@ Classes: TypeAlias = int | str | Sequence[int | str] | Tensor | np.ndarray  # on
 CodeValues: TypeAlias = Mapping[str, float | Sequence[float] | Tensor]
 
 
-def build_model(spec: Json, networks: Mapping[str, nn.Module] | None = None, card: Json | None = None) -> Model:
-    """The model of a spec. ``networks``: existing ones (a run's own); without them new ones are built, from a fixed seed
-    and without a change of the global random state. Raises ValueError if the spec is not a model spec."""
+def build_model(
+    spec: Mapping[str, Any], networks: Mapping[str, nn.Module] | None = None, card: Json | None = None
+) -> Model:
+    """The model of a spec. ``networks``: existing ones (a run's own); without them new ones are built, from a fixed
+    seed and without a change of the global random state. Raises ValueError if the spec is not a model spec."""
     for key in ("kind", "networks", "range", "resolution", "channels"):
         if key not in spec:
             raise ValueError(f"model spec: '{key}' is missing")
@@ -83,13 +85,14 @@ class Model(nn.Module):
         return next(self.parameters()).device
 
     def preview(self, reals: Mapping[str, Tensor]) -> tuple[Tensor, int]:
-        """Images for a grid of samples, and its number of columns. ``reals``: real images in the networks' range, by the
-        batch's keys, for models whose input is images."""
+        """Images for a grid of samples, and its number of columns. ``reals``: real images in the networks' range, by
+        the batch's keys, for models whose input is images."""
         raise TypeError(f"a {self.spec['kind']} model has no preview")
 
     @contextlib.contextmanager
     def _eval_mode(self) -> Iterator[None]:
-        """Eval mode and no gradient. Afterwards each module has its former mode, so that a run can sample while it trains."""
+        """Eval mode and no gradient. Afterwards each module has its former mode, so that a run can sample while it
+        trains."""
         training = [m for m in self.modules() if m.training]
         self.eval()
         try:
@@ -260,8 +263,8 @@ class ImageModel(Model):
             seeds: the seed of each image, instead of ``n`` and ``seed``.
             y: a class (number or name) for all images, or one for each; by default it comes from the image's seed.
             truncation: noise beyond so many standard deviations is sampled again (normal priors).
-            codes: values of the prior's codes, ``{"c1": 3, "c2": [-1.0, 1.0]}``, one for all images or one for each; the
-                others come from the image's seed.
+            codes: values of the prior's codes, ``{"c1": 3, "c2": [-1.0, 1.0]}``, one for all images or one for each;
+                the others come from the image's seed.
             chunk: images in one pass of G.
 
         Raises ValueError for an invalid class, seed, code or number.
@@ -294,8 +297,8 @@ class ImageModel(Model):
 
     def recognize(self, images: Images, chunk: int = 64) -> dict[str, Tensor]:
         """The codes that Q finds in images: by name the probabilities [N, K] of a categorical code, the mean [N] of a
-        continuous one. ``images``: as :meth:`TranslateModel.translate` takes them. Raises ValueError if the model has no
-        such network."""
+        continuous one. ``images``: as :meth:`TranslateModel.translate` takes them. Raises ValueError if the model has
+        no such network."""
         if "recognition" not in self.spec or not isinstance(self.prior, Codes):
             raise ValueError(f"this model has no network that recognizes codes; it has {', '.join(self.networks)}")
         D, Q = (getattr(self, name) for name in self.spec["recognition"])
@@ -350,8 +353,8 @@ class ImageModel(Model):
         yield from self.decode(path, None if classes is None else classes[:1].expand(len(path)), chunk)
 
     def preview(self, reals: Mapping[str, Tensor]) -> tuple[Tensor, int]:
-        """64 images in rows of 8; a conditional model has a row for each class (the first ten); a model with codes has two
-        rows for each of the first five codes; a point set has 4,096 points."""
+        """64 images in rows of 8; a conditional model has a row for each class (the first ten); a model with codes has
+        two rows for each of the first five codes; a point set has 4,096 points."""
         if not self.resolution:
             return self.sample(4096, chunk=1024), 1
         if self.codes:
@@ -416,8 +419,9 @@ class CoupledModel(ImageModel):
         return torch.cat(list(super().iter_samples(n, **options)))
 
     def sample(self, n: int | None = None, *, to: str | None = None, **options: Any) -> Tensor:
-        """n images of the domain ``to``, by default the first: float32 [n, C, H, W] in [0, 1]; ``to="both"``: pairs side by
-        side, [n, C, H, 2 W]. Other arguments as :meth:`ImageModel.sample`. The same seed gives the same pair."""
+        """n images of the domain ``to``, by default the first: float32 [n, C, H, W] in [0, 1]; ``to="both"``: pairs
+        side by side, [n, C, H, 2 W]. Other arguments as :meth:`ImageModel.sample`. The same seed gives the same
+        pair."""
         return torch.cat(list(self.iter_samples(n, to=to, **options)))
 
     def iter_samples(self, n: int | None = None, *, to: str | None = None, **options: Any) -> Iterator[Tensor]:
@@ -471,14 +475,14 @@ class AutoencoderModel(ImageModel):
         return torch.cat(codes)
 
     def reconstruct(self, images: Images, shift: Tensor | None = None, chunk: int = 16) -> Tensor:
-        """G(E(images)): float32 [N, C, H, W] in [0, 1]. ``shift`` [latent] (such as an attribute's vector) is added to the
-        codes."""
+        """G(E(images)): float32 [N, C, H, W] in [0, 1]. ``shift`` [latent] (such as an attribute's vector) is added to
+        the codes."""
         codes = self.encode(images, chunk)
         return torch.cat(list(self.decode(codes if shift is None else codes + shift.to(codes), chunk=chunk)))
 
     def attribute(self, having: Images, lacking: Images, chunk: int = 16) -> Tensor:
-        """The vector [latent] of an attribute: the mean code of images that have it (``having``) minus that of images that
-        do not (``lacking``) (Larsen et al. 2015, section 4.1)."""
+        """The vector [latent] of an attribute: the mean code of images that have it (``having``) minus that of images
+        that do not (``lacking``) (Larsen et al. 2015, section 4.1)."""
         return self.encode(having, chunk).mean(0) - self.encode(lacking, chunk).mean(0)
 
     def preview(self, reals: Mapping[str, Tensor]) -> tuple[Tensor, int]:

@@ -107,8 +107,8 @@ def _check_stage(stage: Stage, where: str) -> None:
 def override(recipe: Recipe, key: str, text: str) -> Recipe:
     """The recipe with one field changed (``zoo train --set key=text``).
 
-    ``key``: a dotted path (``optimizers.D.lr``, ``batch``, ``networks.G.width``, ``stages.1.game.loss``); a path that does
-    not start with a field of the recipe is one of the first stage. ``text``: JSON, else a string.
+    ``key``: a dotted path (``optimizers.D.lr``, ``batch``, ``networks.G.width``, ``stages.1.game.loss``); a path that
+    does not start with a field of the recipe is one of the first stage. ``text``: JSON, else a string.
     Raises ValueError if there is no such field or the value does not fit.
     """
     try:

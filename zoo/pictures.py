@@ -11,8 +11,8 @@ from zoo.files import beside
 
 
 def tile(images: Tensor, columns: int) -> Tensor:
-    """[N, C, H, W] -> [3, rows * (H + 2) + 2, columns * (W + 2) + 2], two white pixels around each image. As torchvision's
-    ``make_grid``, whose import alone takes two seconds."""
+    """[N, C, H, W] -> [3, rows * (H + 2) + 2, columns * (W + 2) + 2], two white pixels around each image. As
+    torchvision's ``make_grid``, whose import alone takes two seconds."""
     images = images.clamp(0, 1)
     n, _, height, width = images.shape
     columns = min(columns, n)

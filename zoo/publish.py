@@ -18,8 +18,8 @@ MAX_DIFFERENCE = 2 / 255  # of a pixel in [0, 1]; images that differ by less loo
 
 
 def largest_difference(model: Model, path: str | Path) -> float:
-    """The largest difference of a pixel, in [0, 1], between the images of ``model`` and of the weights file ``path``; of
-    a probability if the model only classifies."""
+    """The largest difference of a pixel, in [0, 1], between the images of ``model`` and of the weights file ``path``;
+    of a probability if the model only classifies."""
     import torch
 
     from zoo.model import AutoencoderModel, TranslateModel

@@ -1,7 +1,7 @@
 """Recipes: all that a paper fixes, as frozen data. No torch here, so that ``zoo list`` and ``zoo show`` are quick.
 
-A recipe file (``recipes/wgan_gp.py`` for the model ``wgan-gp``) has a docstring (citation, then the differences from the
-paper and the reasons) and one function a setting::
+A recipe file (``recipes/wgan_gp.py`` for the model ``wgan-gp``) has a docstring (citation, then the differences from
+the paper and the reasons) and one function a setting::
 
     @setting("cifar10", "small")              # the recipe wgan-gp-cifar10-small
     def cifar10_small():
@@ -145,7 +145,8 @@ class Rounds(_Data):
 
 @dataclass(frozen=True)
 class Ema(_Data):
-    """An exponential moving average (EMA) of a network's weights, which are sampled, scored and shipped. Units: real images.
+    """An exponential moving average (EMA) of a network's weights, which are sampled, scored and shipped. Units: real
+    images.
 
     ``halflife``: after so many images an old weight counts half. Before ``start`` the average equals the network.
     ``rampup``: the half-life is at most this fraction of the images seen (0.05 as in StyleGAN2; None: no limit).
@@ -198,8 +199,8 @@ class Data(_Data):
 class Stage(_Data):
     """One game at one resolution, one batch size, one budget.
 
-    ``game``: Spec in GAMES. ``optimizers``: one for each player that learns. ``images``: the budget in real images, over
-    all processes. ``batch``: real images in a batch, over all processes.
+    ``game``: Spec in GAMES. ``optimizers``: one for each player that learns. ``images``: the budget in real images,
+    over all processes. ``batch``: real images in a batch, over all processes.
     """
 
     game: Spec
@@ -213,8 +214,8 @@ class Stage(_Data):
 
 @dataclass(frozen=True)
 class Recipe(_Data):
-    """Everything that the paper fixes. ``networks`` persist across the stages; ``ema`` by network; ``model``, ``dataset``,
-    ``variant`` are set by :func:`zoo.settings.setting`."""
+    """Everything that the paper fixes. ``networks`` persist across the stages; ``ema`` by network; ``model``,
+    ``dataset``, ``variant`` are set by :func:`zoo.settings.setting`."""
 
     networks: Mapping[str, Spec]
     stages: tuple[Stage, ...]
@@ -237,8 +238,8 @@ class Recipe(_Data):
         return dataclasses.replace(self, **changes)
 
     def rescaled(self, images: int) -> Recipe:
-        """The same recipe with a total budget of ``images``; all stages and schedules are rescaled. Raises ValueError if it is
-        below 1."""
+        """The same recipe with a total budget of ``images``; all stages and schedules are rescaled. Raises ValueError
+        if it is below 1."""
         if images < 1:
             raise ValueError(f"images={images}: must be at least 1")
         factor = images / self.images

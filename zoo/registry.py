@@ -80,8 +80,8 @@ class Registry:
     """Names to builders (functions or classes) of one kind."""
 
     def __init__(self, kind: str, package: str):
-        """``kind``: the word for an entry in messages. ``package``: a package or module to import on first use; also the
-        name of the entry-point group through which others add entries."""
+        """``kind``: the word for an entry in messages. ``package``: a package or module to import on first use; also
+        the name of the entry-point group through which others add entries."""
         self.kind, self.package = kind, package
         self._entries: dict[str, Callable[..., Any]] = {}
         self._loaded = False
@@ -152,7 +152,8 @@ class Registry:
                 raise ValueError(f"{self.kind} '{spec.name}' takes no argument '{key}'{nearest(key, parameters)}")
 
     def build(self, spec: Spec | str, /, *args: Any, defaults: Mapping[str, Any] | None = None) -> Any:
-        """Build ``spec``. ``defaults``: arguments that are passed if the builder takes them and the spec does not set them."""
+        """Build ``spec``. ``defaults``: arguments that are passed if the builder takes them and the spec does not set
+        them."""
         spec = Spec(spec) if isinstance(spec, str) else spec
         self.check(spec)
         parameters = self.parameters(spec.name)

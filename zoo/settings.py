@@ -17,7 +17,8 @@ from zoo.registry import matching, nearest
 
 
 class Setting(TypedDict):
-    """One entry of ``RECIPES``. ``about``: the first line of the function's docstring; ``doc``: the file's docstring."""
+    """One entry of ``RECIPES``. ``about``: the first line of the function's docstring; ``doc``: the file's
+    docstring."""
 
     build: Callable[[], Recipe]
     model: str

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
+from zoo.settings import find, names
 
 from zoo.registry import LOSSES, NETWORKS, Spec
-from zoo.settings import find, names
 
 EPS = 1e-4  # of Adam, so that it does not blow up gradients that are rounding alone
 

@@ -28,7 +28,8 @@ KINDS = {
 def command(kind: str, check: bool, arguments: tuple[str, ...]) -> None:
     """Run a benchmark of the repository, from within a checkout of it; results go to benchmarks/results/.
 
-    Further options are the benchmark's: `zoo bench modes --loss hinge --seed 1`; python benchmarks/KIND.py --help lists it.
+    Further options are the benchmark's: `zoo bench modes --loss hinge --seed 1`; python benchmarks/KIND.py --help lists
+    it.
     """
     script = checkout() / "benchmarks" / f"{kind}.py"
     process = subprocess.run([sys.executable, str(script), *(["--check"] if check else []), *arguments])
@@ -36,8 +37,8 @@ def command(kind: str, check: bool, arguments: tuple[str, ...]) -> None:
 
 
 def checkout() -> Path:
-    """The repository's folder: the current one or one above it, or the one of the package zoo. Raises ValueError if there
-    is none."""
+    """The repository's folder: the current one or one above it, or the one of the package zoo. Raises ValueError if
+    there is none."""
     here = Path(os.path.abspath("."))
     for folder in (here, *here.parents, Path(__file__).resolve().parents[2]):
         if (folder / "benchmarks" / "rows.py").is_file() and (folder / "zoo" / "registry.py").is_file():

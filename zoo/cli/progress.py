@@ -58,7 +58,7 @@ class Progress:
         else:
             click.echo(text, err=err)
 
-    # Events -------------------------------------------------------------------------------------------------------------
+    # Events -----------------------------------------------------------------------------------------------------------
 
     def prepare(self, images: int, total: int, what: str) -> None:
         """Called by the preparation of a data set."""

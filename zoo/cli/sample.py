@@ -61,8 +61,8 @@ IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 )
 @click.option(
     "--to",
-    help="A domain, by its letter or name: the direction of a two-way translator (required), or one of the two of a coupled "
-    "model.  [default: both, side by side]",
+    help="A domain, by its letter or name: the direction of a two-way translator (required), or one of the two of a "
+    "coupled model.  [default: both, side by side]",
 )
 @click.option("--chunk", type=click.IntRange(min=1), default=16, show_default=True, help="Images in one pass.")
 @device_option

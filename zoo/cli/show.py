@@ -20,7 +20,8 @@ from zoo.files import Json
 def command(name: str, as_json: bool) -> None:
     """A model, a recipe, weights (a name, a file, a run's folder) or a data set.
 
-    A recipe: the paper and our differences from it, networks with their parameters, budget, settings. Weights: their Card.
+    A recipe: the paper and our differences from it, networks with their parameters, budget, settings. Weights: their
+    Card.
     """
     facts = look_up(name)
     if as_json:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.option(
     "--dataset",
-    help="A registered set, folder:PATH of your own images or shards:PATTERN.  [default: that of the model's first setting]",
+    help="A registered set, folder:PATH of your own images or shards:PATTERN.  "
+    "[default: that of the model's first setting]",
 )
 @click.option(
     "--variant",

@@ -1,2 +1,2 @@
-"""``zoo report``: a run's folder as one HTML page: its contents (``reading``), curves (``curves``), facts (``about``), the
-page (``page``, from ``templates``)."""
+"""``zoo report``: a run's folder as one HTML page: its contents (``reading``), curves (``curves``), facts (``about``),
+the page (``page``, from ``templates``)."""

@@ -36,7 +36,8 @@ class Curve:
         return len(self.y) // SMOOTH // 2 * 2 + 1
 
     def smooth(self, most: int) -> Curve:
-        """The centered mean over ``window`` points of the same stage (fewer at its ends), at no more than ``most`` places."""
+        """The centered mean over ``window`` points of the same stage (fewer at its ends), at no more than ``most``
+        places."""
         reach, places = self.window // 2, thin(range(len(self.y)), most)
         means = []
         for i in places:
@@ -132,7 +133,8 @@ def nice(about: float) -> list[float]:
 
 
 def linear(values: Sequence[float]) -> Scale:
-    """A scale for the values. A few outliers (a start, a spike) are left outside, so that the rest does not look flat."""
+    """A scale for the values. A few outliers (a start, a spike) are left outside, so that the rest does not look
+    flat."""
     (low, high), (inner_low, inner_high) = (min(values), max(values)), middle(values)
     if inner_high > inner_low and high - low > 3 * (inner_high - inner_low):
         low, high = inner_low, inner_high

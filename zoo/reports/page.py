@@ -1,4 +1,5 @@
-"""The page: a header, samples, curves, recipe, Card, machine, commands, from ``templates/page.html``; nothing is loaded.
+"""The page: a header, samples, curves, recipe, Card, machine, commands, from ``templates/page.html``; nothing is
+loaded.
 
 Jinja2 escapes every value. The content security policy has the hashes of the page's own style and script and allows
 images from data URIs only, so that a browser refuses requests and other scripts.
@@ -28,10 +29,11 @@ WIDTH = 640  # pixels to which a small grid is enlarged, by an integer factor
 
 
 def report(run: str | Path, out: str | Path | None = None) -> Path:
-    """Write one self-contained HTML page of the run in folder ``run`` and return its path, by default ``RUN/report.html``.
+    """Write one self-contained HTML page of the run in folder ``run`` and return its path, by default
+    ``RUN/report.html``.
 
-    The run may be finished, still training, or killed. Raises ValueError if ``run`` is not the folder of a run or ``out``
-    is not an .html file; OSError if the page cannot be written.
+    The run may be finished, still training, or killed. Raises ValueError if ``run`` is not the folder of a run or
+    ``out`` is not an .html file; OSError if the page cannot be written.
     """
     path = Path(run) / "report.html" if out is None else Path(out)
     if path.suffix.lower() not in (".html", ".htm"):
@@ -135,7 +137,8 @@ def warnings(run: Run) -> list[str]:
 
 
 def samples(run: Run) -> Json:
-    """The grids, all of them in the page; the script shows one at a time. ``note``: which are left out or compressed."""
+    """The grids, all of them in the page; the script shows one at a time. ``note``: which are left out or
+    compressed."""
     if not run.grids:
         unreadable = f" {run.unreadable} can't be read." if run.unreadable else ""
         return {"note": f"No grid of samples yet.{unreadable}", "figures": []}

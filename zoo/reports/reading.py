@@ -32,8 +32,8 @@ GRID_BYTES = 6_500_000  # of all grids together, before base64 makes four bytes 
 
 @dataclass
 class Log:
-    """``lines`` in the order of the images seen, each with ``images``, ``stage`` and its finite numbers; scores have the
-    key ``scores/NAME``. ``notices``: (images, text) of warnings and of a stop by a value that is not finite
+    """``lines`` in the order of the images seen, each with ``images``, ``stage`` and its finite numbers; scores have
+    the key ``scores/NAME``. ``notices``: (images, text) of warnings and of a stop by a value that is not finite
     (``diverged``: whether there was one). ``unreadable``: the number of lines that could not be read."""
 
     lines: list[dict[str, Any]] = field(default_factory=list)
