@@ -1,4 +1,4 @@
-"""zoo: every GAN of the paper timeline in one registry, trained by one engine."""
+"""zoo: GANs of the paper timeline in one registry, trained by one engine."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0) ->
 
 def train(
     model: str,
-    dataset: Any = None,
+    dataset: object = None,
     variant: str = "",
     *,
     out: str | Path | None = None,
@@ -101,8 +101,8 @@ def train(
     from zoo.engine.runtime import Runtime
     from zoo.engine.train import train as run
 
-    named = isinstance(dataset, str)
-    recipe = find_recipe(model, dataset if named else None, variant)
+    name = dataset if isinstance(dataset, str) else None
+    recipe = find_recipe(model, name, variant)
     for key, value in (settings or {}).items():
         recipe = overrides.override(recipe, key, value if isinstance(value, str) else json.dumps(encode(value)))
     return run(
@@ -113,7 +113,7 @@ def train(
         images=images,
         minutes=minutes,
         init=init,
-        dataset=None if named else dataset,
+        dataset=dataset if name is None else None,
         progress=progress,
     )
 

@@ -334,7 +334,7 @@ class ImageModel(Model):
         seeds: Sequence[int],
         steps: int,
         *,
-        y: int | str | None = None,
+        y: Classes | None = None,
         truncation: float | None = None,
         chunk: int = 16,
     ) -> Iterator[Tensor]:

@@ -14,7 +14,7 @@ from zoo.recipe import Recipe, Rounds, Stage, decode
 from zoo.registry import FrozenDict, Registry, Spec, nearest
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def _fits(value: object, hint: Any) -> bool:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return True
@@ -52,7 +52,7 @@ def _check_types(value: Any, path: str) -> None:
                 _check_types(part, f"{where}.{key}" if key != "" else where)
 
 
-def _parts(value: Any) -> list[tuple[Any, Any]]:
+def _parts(value: object) -> list[tuple[object, object]]:
     if isinstance(value, Mapping):
         return list(value.items())
     return list(enumerate(value)) if isinstance(value, tuple) else [("", value)]
@@ -179,7 +179,7 @@ def _argument(spec: Spec, name: str, parent: str, where: str) -> Any:
     return None
 
 
-def _check_same_type(where: str, key: str, old: Any, new: Any) -> None:
+def _check_same_type(where: str, key: str, old: object, new: object) -> None:
     if old is None or isinstance(old, (Spec, Mapping)) or dataclasses.is_dataclass(old):
         return
     kind = float if isinstance(old, float) else int if isinstance(old, int) and not isinstance(old, bool) else type(old)

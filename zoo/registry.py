@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
-Builder = TypeVar("Builder", bound=Callable[..., Any])
+AnyBuilder = Callable[..., Any]
+Builder = TypeVar("Builder", bound=AnyBuilder)
 
 
 class FrozenDict(dict):
     """A dict that can be hashed and cannot be changed: keyword arguments inside frozen specs."""
 
-    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
         raise TypeError("a Spec is frozen; make a new one with Spec.replace(key=value)")
 
     __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse
@@ -83,7 +84,7 @@ class Registry:
         """``kind``: the word for an entry in messages. ``package``: a package or module to import on first use; also
         the name of the entry-point group through which others add entries."""
         self.kind, self.package = kind, package
-        self._entries: dict[str, Callable[..., Any]] = {}
+        self._entries: dict[str, AnyBuilder] = {}
         self._loaded = False
 
     def register(self, name: str) -> Callable[[Builder], Builder]:
@@ -121,7 +122,7 @@ class Registry:
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
 
-    def __getitem__(self, name: str) -> Callable[..., Any]:
+    def __getitem__(self, name: str) -> AnyBuilder:
         """The builder called ``name``. Raises ValueError with the nearest names if there is none."""
         self._load()
         if name not in self._entries:
@@ -161,7 +162,7 @@ class Registry:
         return self[spec.name](*args, **{**extra, **spec.kwargs})
 
 
-def _origin(builder: Callable[..., Any]) -> tuple[str, str]:
+def _origin(builder: AnyBuilder) -> tuple[str, str]:
     return builder.__module__, builder.__qualname__
 
 

@@ -64,7 +64,7 @@ class Progress:
         """Called by the preparation of a data set."""
         self("data", done=images, total=total, what=what)
 
-    def on_data(self, done: int, total: int, what: str, **_: Any) -> None:
+    def on_data(self, done: int, total: int, what: str, **_: object) -> None:
         if sys.stdout.isatty():
             self._show(done, total, what, "")
         elif time.monotonic() - self.last > LINES or done == 0:
@@ -78,7 +78,7 @@ class Progress:
         several = f" in {facts['processes']} processes" if facts.get("processes", 1) > 1 else ""
         self.line(f"training on {device}{several}: {images:,} images of {dataset}{before}")
 
-    def on_rate(self, images_per_second: float, seconds_left: float, **_: Any) -> None:
+    def on_rate(self, images_per_second: float, seconds_left: float, **_: object) -> None:
         stops = f"; the run stops after {self.minutes:g} minutes (--minutes)" if self.minutes else ""
         self.line(f"{images_per_second:,.1f} images/s: the whole budget takes about {duration(seconds_left)}{stops}")
         advice = self.advice(self.device, seconds_left)
@@ -97,10 +97,10 @@ class Progress:
                 f"{images:,} of {total:,} images  {images_per_second:,.1f}/s  {duration(seconds_left)} left  {logs}"
             )
 
-    def on_grid(self, path: str, **_: Any) -> None:
+    def on_grid(self, path: str, **_: object) -> None:
         self.line(f"samples: {path}")
 
-    def on_warning(self, text: str, **_: Any) -> None:
+    def on_warning(self, text: str, **_: object) -> None:
         self.line(f"zoo: warning: {text}", err=True)
 
     def on_done(self, path: str, images: int, seconds: float, stopped_by: str, use: list[str], **facts: Any) -> None:

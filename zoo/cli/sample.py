@@ -8,9 +8,9 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from zoo.model import ImageModel, TranslateModel
+
+Y = int | str | list[int | str] | None  # one class for all images, or one for each
+Chunk = TypeVar("Chunk", bound=Sized)
 
 MANIFEST = "samples.json"
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -126,7 +129,7 @@ def command(
     elif classes:
         class_grid(model, count, seed, Path(out), y_values, options)
     elif folder:
-        manifest = {"weights": sha256(hub.find(name)), "y": y_values, "truncation": truncation}
+        manifest: Json = {"weights": sha256(hub.find(name)), "y": y_values, "truncation": truncation}
         manifest |= {"to": options["to"]} if "to" in options else {}
         manifest |= {"codes": code_values} if code_values else {}
         files(model, seeds, y_values, Path(out), manifest, {**options, "codes": code_values})
@@ -136,7 +139,7 @@ def command(
     click.echo(out)
 
 
-def _classes(y: str | None) -> Any:
+def _classes(y: str | None) -> Y:
     """``3``, ``cat`` or ``0,cat,2`` -> a number, a name, or a list of them."""
     if y is None:
         return None
@@ -168,7 +171,7 @@ def grid(images: Tensor, columns: int, out: Path) -> None:
     write_grid(out, images.cpu(), columns)
 
 
-def class_grid(model: ImageModel, count: int, seed: int, out: Path, y: Any, options: Json) -> None:
+def class_grid(model: ImageModel, count: int, seed: int, out: Path, y: Y, options: Json) -> None:
     """A row for each class; the same seeds in each row."""
     if not model.class_count:
         raise ValueError("--classes: this model is not class-conditional; leave --classes out")
@@ -179,7 +182,7 @@ def class_grid(model: ImageModel, count: int, seed: int, out: Path, y: Any, opti
     grid(model.sample(seeds=seeds, y=numbers, **options), count, out)
 
 
-def files(model: ImageModel, seeds: Sequence[int], y: Any, out: Path, manifest: Json, options: Json) -> None:
+def files(model: ImageModel, seeds: Sequence[int], y: Y, out: Path, manifest: Json, options: Json) -> None:
     """One PNG for each seed that has none yet. Raises ValueError if the folder has samples of another manifest."""
     path = out / MANIFEST
     if path.exists():
@@ -211,7 +214,7 @@ def walk(chunks: Iterable[Tensor], out: Path) -> None:
     _save(frames[0], out, save_all=True, append_images=frames[1:], duration=50, loop=0)
 
 
-def _with_bar(chunks: Iterable[Any], total: int) -> Iterator[Any]:
+def _with_bar(chunks: Iterable[Chunk], total: int) -> Iterator[Chunk]:
     if not sys.stderr.isatty():
         yield from chunks
         return
@@ -229,7 +232,7 @@ def _pil(image: Tensor) -> Image:
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
 
-def _save(image: Image, path: Path, **options: Any) -> None:
+def _save(image: Image, path: Path, **options: object) -> None:
     """Write the image atomically, so that a file that exists is complete."""
     from PIL import Image
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -127,7 +126,7 @@ def _stages(stages: list[Json]) -> list[str]:
     return lines
 
 
-def _entry(key: str, value: Any, depth: int) -> list[str]:
+def _entry(key: str, value: object, depth: int) -> list[str]:
     pad = "  " * depth
     if isinstance(value, dict):
         lines = [line for k, v in value.items() if k != "@" for line in _entry(k, v, depth + 1)]

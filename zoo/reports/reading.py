@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from zoo import hub
 from zoo.engine.run_folder import LOG, SAMPLES, WEIGHTS, RunFolder
@@ -36,7 +36,7 @@ class Log:
     the key ``scores/NAME``. ``notices``: (images, text) of warnings and of a stop by a value that is not finite
     (``diverged``: whether there was one). ``unreadable``: the number of lines that could not be read."""
 
-    lines: list[dict[str, Any]] = field(default_factory=list)
+    lines: list[Json] = field(default_factory=list)
     notices: list[tuple[float, str]] = field(default_factory=list)
     diverged: bool = False
     unreadable: int = 0
@@ -189,7 +189,7 @@ def pack(image: Image, content: bytes, most: int) -> tuple[bytes, str, bool]:
     form = "webp" if webp else "jpeg"
     image = image.convert("RGB")
 
-    def encode(image: Image, **options: Any) -> bytes:
+    def encode(image: Image, **options: object) -> bytes:
         file = io.BytesIO()
         image.save(file, format=form, **options)
         return file.getvalue()
