@@ -101,7 +101,7 @@ def _check_stage(stage: Stage, where: str) -> None:
         if schedule.shape == "geometric" and min(v for _, v in schedule.points) <= 0:
             raise ValueError(f"{field}.points={schedule.points}: must have values above 0 if the shape is geometric")
         if schedule.target.split(".")[0] not in ("optimizers", "game", "ema"):
-            raise ValueError(f"{field}.target='{schedule.target}': must start with optimizers., game. or ema.")
+            raise ValueError(f"{field}.target='{schedule.target}': must begin with optimizers., game. or ema.")
 
 
 def override(recipe: Recipe, key: str, text: str) -> Recipe:
