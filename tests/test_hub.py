@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 import zoo
 from zoo import hub, publish
+from zoo.files import hash_tensors, sha256
 
 SPECS = {"images": image_spec, "classes": class_spec, "points": point_spec}
 
@@ -178,6 +179,19 @@ def test_index_of_shipped_files():
     assert sum(e["bytes"] for e in hub.index().values()) < 60e6
     for name in hub.index():
         assert hub.read_header(hub.find(name))["card"]["name"] == name
+        assert hash_tensors(hub.find(name)) == hub.index()[name]["tensors"]
+
+
+def test_the_hash_of_tensors_ignores_the_card(tmp_path):
+    m = model(image_spec())
+    paths = [tmp_path / f"{i}.safetensors" for i in range(2)]
+    for i, path in enumerate(paths):
+        hub.save_weights(path, m.networks, {"model": image_spec(), "images": i})
+    assert hash_tensors(paths[0]) == hash_tensors(paths[1]) and sha256(paths[0]) != sha256(paths[1])
+    with torch.no_grad():
+        next(m.parameters()).view(-1)[0] += 1
+    hub.save_weights(paths[1], m.networks, {"model": image_spec(), "images": 0})
+    assert hash_tensors(paths[0]) != hash_tensors(paths[1])
 
 
 # Publishing -----------------------------------------------------------------------------------------------------------
