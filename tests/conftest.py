@@ -36,10 +36,10 @@ def shell(capsys, tmp_path, monkeypatch):
 
     def run(*args) -> Result:
         capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as stop:
             main([str(a) for a in args])
-        said = capsys.readouterr()
-        return Result(left.value.code, said.out, said.err)
+        output = capsys.readouterr()
+        return Result(stop.value.code, output.out, output.err)
 
     return run
 
@@ -53,12 +53,12 @@ def home(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def recipe_file(tmp_path, monkeypatch, home) -> Iterator[Path]:
-    """A recipe file of one's own, forgotten afterwards; data sets are prepared in a folder of the tests."""
+    """A user's recipe file; its recipes are removed afterwards. Data sets are prepared in a folder of the tests."""
     monkeypatch.setenv("ZOO_HOME", str(home))
     path = tmp_path / "small_net.py"
     path.write_text(RECIPE)
-    settings.names()  # all of the house's own
-    known = dict(settings.RECIPES)
+    settings.names()  # load the zoo's own
+    before = dict(settings.RECIPES)
     yield path
-    for name in [n for n in settings.RECIPES if n not in known]:
+    for name in [n for n in settings.RECIPES if n not in before]:
         del settings.RECIPES[name]

@@ -32,7 +32,7 @@ from zoo.cli import VERBS
 from zoo.cli import export as exporting
 from zoo.cli.train import advice
 
-# Start-up ---------------------------------------------------------------------------------------------------------------
+# Start-up -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["models", "recipes", "datasets", "weights"])
@@ -42,16 +42,16 @@ def test_list_without_torch(kind, tmp_path):
         f"try: main(['list', '{kind}'])\nexcept SystemExit as e: assert not e.code\n"
         "bad = {'torch', 'torchvision', 'numpy', 'rich'} & set(sys.modules); assert not bad, bad"
     )
-    done = process("-c", code, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    result = process("-c", code, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
 
 
 def test_import_without_torch(tmp_path):
-    done = process("-c", "import sys, zoo; dir(zoo); assert 'torch' not in sys.modules", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    result = process("-c", "import sys, zoo; dir(zoo); assert 'torch' not in sys.modules", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
 
 
-def test_list_within_a_third_of_a_second(tmp_path):
+def test_list_is_quick(tmp_path):
     """Processor time, which other work on the machine does not stretch; the best of five."""
     took = []
     for _ in range(5):
@@ -62,7 +62,7 @@ def test_list_within_a_third_of_a_second(tmp_path):
     assert min(took) < 0.3, took
 
 
-# list and show ----------------------------------------------------------------------------------------------------------
+# list and show --------------------------------------------------------------------------------------------------------
 
 
 def test_list(shell):
@@ -77,10 +77,10 @@ def test_list(shell):
 
 
 def test_show(shell, tmp_path):
-    shown = shell("show", "dcgan-fashion-mnist", "--json").json
-    assert shown["parameters"]["G"] > 1000 and shown["settings"]["model"] == "dcgan"
+    facts = shell("show", "dcgan-fashion-mnist", "--json").json
+    assert facts["parameters"]["G"] > 1000 and facts["settings"]["model"] == "dcgan"
     text = shell("show", "dcgan-fashion-mnist").out
-    assert f"{shown['parameters']['G']:,} parameters" in text and "Radford" in text and "rounds" in text
+    assert f"{facts['parameters']['G']:,} parameters" in text and "Radford" in text and "rounds" in text
     assert "dcgan-celeba" in shell("show", "dcgan").out
     assert "10,000" in shell("show", "fashion-mnist").out
     path = weights(tmp_path / "w.safetensors", image_spec(), dataset={"name": "ring", "license": "generated"})
@@ -90,8 +90,8 @@ def test_show(shell, tmp_path):
 
 @pytest.mark.parametrize("name", settings.models())
 def test_show_every_model(name, shell):
-    shown = shell("show", name, "--json").json
-    first = next(iter(shown["recipes"]))
+    facts = shell("show", name, "--json").json
+    first = next(iter(facts["recipes"]))
     assert f"recipe: {first}" in shell("show", first).out
 
 
@@ -99,8 +99,8 @@ def test_terminals_get_tables_and_a_bar(shell, recipe_file, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     table = shell("list", "models").out
     assert "title" in table.splitlines()[1] and "\t" not in table
-    done = shell("train", recipe_file, "--dataset", "ring", "--out", "run", "--images", 640)
-    assert done.status == 0 and "images/s" in done.out and "left" in done.out and "640/640" in done.out
+    result = shell("train", recipe_file, "--dataset", "ring", "--out", "run", "--images", 640)
+    assert result.status == 0 and "images/s" in result.out and "left" in result.out and "640/640" in result.out
 
 
 def test_help(shell):
@@ -113,42 +113,42 @@ def test_help(shell):
 
 
 def test_help_fits_a_narrow_terminal(shell, monkeypatch):
-    """Each verb is told in a line that is not cut."""
+    """Each verb has a line that is not truncated."""
     monkeypatch.setenv("COLUMNS", "80")
     verbs = shell("--help").out.partition("Commands:")[2].strip().splitlines()
     assert len(verbs) == len(VERBS)
     assert not any(line.rstrip().endswith("...") or len(line) > 80 for line in verbs)
 
 
-# train and resume -------------------------------------------------------------------------------------------------------
+# train and resume -----------------------------------------------------------------------------------------------------
 
 
 def test_train_sample_resume(shell, recipe_file):
-    done = shell("train", recipe_file, "--dataset", "ring", "--out", "run", "--images", 640)
-    assert done.status == 0, done.err
-    assert "parameters G" in done.out and "640 images" in done.out and "done: 640 images" in done.out
+    result = shell("train", recipe_file, "--dataset", "ring", "--out", "run", "--images", 640)
+    assert result.status == 0, result.err
+    assert "parameters G" in result.out and "640 images" in result.out and "done: 640 images" in result.out
     assert (package.load("run").sample(3).shape, package.load("run").card["name"]) == ((3, 2), "small-net-ring")
     assert shell("sample", "run", "-n", 500, "--out", "points.png").status == 0
     assert Image.open("points.png").size == (256, 256)
     assert shell("resume", "run").status == 0
 
 
-def test_train_says_it_in_json(shell, recipe_file):
-    done = shell("train", recipe_file, "--dataset", "ring", "--out", "run", "--images", 640, "--json", "--seed", 3)
-    events = done.events()
+def test_train_events_in_json(shell, recipe_file):
+    result = shell("train", recipe_file, "--dataset", "ring", "--out", "run", "--images", 640, "--json", "--seed", 3)
+    events = result.events()
     assert {"start", "rate", "tick", "grid", "checkpoint", "done"} <= {e["event"] for e in events}
-    assert len(events) == len(done.out.splitlines())
+    assert len(events) == len(result.out.splitlines())
     assert events[-1]["event"] == "done" and events[-1]["images"] == 640
     assert json.loads((recipe_file.parent / "run/recipe.json").read_text())["seed"] == 3
 
 
 def test_resume_on_another_device(shell, recipe_file, tmp_path, monkeypatch):
-    """A run that was begun on a GPU goes on where there is none."""
+    """A run that started on a GPU continues on a machine without one."""
     assert shell("train", recipe_file, "--dataset", "ring", "--out", "run", "--images", 640).status == 0
     path = tmp_path / "run/recipe.json"
-    held = json.loads(path.read_text())
-    held["runtime"].update(device="cuda", precision="bf16")
-    path.write_text(json.dumps(held))
+    stored_json = json.loads(path.read_text())
+    stored_json["runtime"].update(device="cuda", precision="bf16")
+    path.write_text(json.dumps(stored_json))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     refused = shell("resume", "run")
     assert refused.status == 2 and "torch finds no CUDA device here; use --device cpu" in refused.err
@@ -158,10 +158,10 @@ def test_resume_on_another_device(shell, recipe_file, tmp_path, monkeypatch):
 
 
 def test_train_on_images(shell, recipe_file):
-    done = shell("train", recipe_file, "--dataset", "fashion-mnist-10k", "--variant", "small", "--images", 128)
-    assert done.status == 0, done.err
+    result = shell("train", recipe_file, "--dataset", "fashion-mnist-10k", "--variant", "small", "--images", 128)
+    assert result.status == 0, result.err
     run = "runs/small-net-fashion-mnist-10k-small-seed0"
-    assert run in done.out
+    assert run in result.out
     assert shell("sample", run, "--out", "grid.png").status == 0
     assert Image.open("grid.png").size == (4 * 8 + 5 * 2,) * 2
     again = shell("train", recipe_file, "--dataset", "fashion-mnist-10k", "--variant", "small", "--images", 64)
@@ -174,23 +174,23 @@ def test_train_on_images(shell, recipe_file):
 
 def test_dry_run_writes_nothing(shell, recipe_file, tmp_path):
     before = sorted(tmp_path.rglob("*"))
-    done = shell("train", recipe_file, "--dataset", "ring", "--dry-run", "--set", "networks.G.hidden=[32]")
-    assert done.status == 0 and f"G {2 * 32 + 32 + 32 * 2 + 2}" in done.out
+    result = shell("train", recipe_file, "--dataset", "ring", "--dry-run", "--set", "networks.G.hidden=[32]")
+    assert result.status == 0 and f"G {2 * 32 + 32 + 32 * 2 + 2}" in result.out
     cost = shell("train", recipe_file, "--dataset", "ring", "--dry-run", "--json", "--images", 6400).json
     assert cost["images"] == 6400 and cost["stages"][0]["rounds"] == 100
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_another_data_set_is_told(shell, recipe_file):
-    done = shell("train", recipe_file, "--dataset", "gaussian1d", "--dry-run")
-    assert "no setting of its own for gaussian1d: its setting for ring is used" in done.out
+def test_note_on_another_data_set(shell, recipe_file):
+    result = shell("train", recipe_file, "--dataset", "gaussian1d", "--dry-run")
+    assert "no setting of its own for gaussian1d: its setting for ring is used" in result.out
 
 
-def test_a_long_run_names_the_one_that_takes_minutes(recipe_file):
+def test_advice_for_a_long_run(recipe_file):
     full = settings.find(str(recipe_file), "fashion-mnist-10k")
-    said = advice(full, "cpu", 5 * 86_400.0)
-    assert "about 5.0 days on this CPU" in said
-    assert said.endswith("zoo train small-net --dataset fashion-mnist-10k --variant small")
+    text = advice(full, "cpu", 5 * 86_400.0)
+    assert "about 5 d 00 h on this CPU" in text
+    assert text.endswith("zoo train small-net --dataset fashion-mnist-10k --variant small")
     assert advice(full, "cpu", 600.0) == advice(full, "cuda:0", 5 * 86_400.0) == ""
     assert advice(settings.find("dcgan", "cifar10", "small"), "cpu", 86_400.0) == ""
     assert advice(settings.find("wgan", "lsun"), "cpu", 86_400.0).endswith("small")
@@ -208,15 +208,15 @@ def test_python_trains_too(recipe_file, tmp_path):
         settings={"optimizers.D.lr": 1e-4, "networks.G.hidden": [8]},
         progress=lambda event, **facts: events.append(event),
     )
-    held = json.loads((run / "recipe.json").read_text())["recipe"]
-    assert held["stages"][0]["optimizers"]["D"]["lr"] == 1e-4 and "done" in events
+    stored_json = json.loads((run / "recipe.json").read_text())["recipe"]
+    assert stored_json["stages"][0]["optimizers"]["D"]["lr"] == 1e-4 and "done" in events
     assert package.load(run).sample(2).shape == (2, 1, 8, 8)
-    made = package.create("dcgan", "cifar10", "small")
-    assert made.sample(2).shape == (2, 3, 32, 32) and made.card == {}
-    assert torch.equal(made.sample(1), package.create("dcgan", "cifar10", "small").sample(1))
+    m = package.create("dcgan", "cifar10", "small")
+    assert m.sample(2).shape == (2, 3, 32, 32) and m.card == {}
+    assert torch.equal(m.sample(1), package.create("dcgan", "cifar10", "small").sample(1))
 
 
-def test_ctrl_c_keeps_what_there_is(recipe_file, tmp_path):
+def test_weights_after_ctrl_c(recipe_file, tmp_path):
     args = [
         "-m",
         "zoo",
@@ -248,12 +248,12 @@ def test_ctrl_c_keeps_what_there_is(recipe_file, tmp_path):
 
 def test_two_processes(recipe_file, tmp_path):
     args = ("train", recipe_file.name, "--dataset", "ring", "--out", "run", "--images", 640, "--nproc", 2)
-    done = process("-m", "zoo", *args, cwd=tmp_path, env={"ZOO_HOME": os.environ["ZOO_HOME"]})
-    assert done.returncode == 0, done.stderr
-    assert "in 2 processes" in done.stdout and done.stdout.count("done: 640 images") == 1
+    result = process("-m", "zoo", *args, cwd=tmp_path, env={"ZOO_HOME": os.environ["ZOO_HOME"]})
+    assert result.returncode == 0, result.stderr
+    assert "in 2 processes" in result.stdout and result.stdout.count("done: 640 images") == 1
 
 
-# sample -----------------------------------------------------------------------------------------------------------------
+# sample ---------------------------------------------------------------------------------------------------------------
 
 
 def pixels(path) -> np.ndarray:
@@ -269,21 +269,21 @@ def test_grid(shell, tmp_path):
     assert np.array_equal(grid[20:36, 20:36], expected)
 
 
-def test_single_files_stream_and_go_on(shell, tmp_path):
+def test_single_files_are_continued(shell, tmp_path):
     path = weights(tmp_path / "w.safetensors", image_spec())
     assert shell("sample", path, "-n", 20, "--seed", 5, "--out", "d/").status == 0
     names = sorted(p.name for p in (tmp_path / "d").glob("*.png"))
     assert names == [f"{s:06d}.png" for s in range(5, 25)]
-    kept = (tmp_path / "d/000007.png").stat().st_mtime_ns
+    modified_at = (tmp_path / "d/000007.png").stat().st_mtime_ns
     first = pixels("d/000006.png")
     (tmp_path / "d/000006.png").unlink()
     assert shell("sample", path, "-n", 30, "--seed", 0, "--out", "d").status == 0
     assert len(list((tmp_path / "d").glob("*.png"))) == 30
-    assert (tmp_path / "d/000007.png").stat().st_mtime_ns == kept
+    assert (tmp_path / "d/000007.png").stat().st_mtime_ns == modified_at
     assert np.array_equal(pixels("d/000006.png"), first)
     assert not list((tmp_path / "d").glob(".*"))
     other = shell("sample", path, "-n", 2, "--truncation", 0.5, "--out", "d/")
-    assert other.status == 2 and "--out d: holds samples of other weights or settings" in other.err
+    assert other.status == 2 and "--out d: has samples of other weights or settings" in other.err
 
 
 def test_memory_stays_flat(shell, tmp_path, monkeypatch):
@@ -291,21 +291,21 @@ def test_memory_stays_flat(shell, tmp_path, monkeypatch):
     alive, most = [0], [0]
     save = __import__("zoo.cli.sample", fromlist=["_save"])._save
 
-    def count(image, where, **how):
+    def count(image, path, **options):
         alive[0] += 1
         most[0] = max(most[0], alive[0])
-        save(image, where, **how)
+        save(image, path, **options)
 
     monkeypatch.setattr("zoo.cli.sample._save", count)
     passes = []
     decode = package.model.ImageModel.decode
 
-    def watched(self, *args, **kwargs):
+    def count_passes(self, *args, **kwargs):
         for images in decode(self, *args, **kwargs):
             passes.append(alive[0])
             yield images
 
-    monkeypatch.setattr(package.model.ImageModel, "decode", watched)
+    monkeypatch.setattr(package.model.ImageModel, "decode", count_passes)
     shell("sample", path, "-n", 50, "--out", "d/", "--chunk", 10)
     assert passes == [0, 10, 20, 30, 40]  # each chunk is written before the next is made
 
@@ -341,8 +341,8 @@ def test_translators(shell, tmp_path):
     (tmp_path / "in").mkdir()
     picture.save("in/one.png")
     picture.crop((0, 0, 16, 16)).save("in/two.jpg", quality=95)
-    done = shell("sample", path, "--input", "in/one.png", "--to", "google", "--out", "o.png")
-    assert done.status == 0 and "24x18 resized to 24x16" in done.err
+    result = shell("sample", path, "--input", "in/one.png", "--to", "google", "--out", "o.png")
+    assert result.status == 0 and "24x18 resized to 24x16" in result.err
     assert Image.open("o.png").size == (24, 16)
     assert shell("sample", path, "--input", "in", "--to", "a", "--out", "o/").status == 0
     assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["one.png", "two.png"]
@@ -360,7 +360,7 @@ def test_pairs_of_a_coupled_model(shell, tmp_path):
     assert shell("sample", path, "-n", 4, "--to", "edges", "--out", "d/").status == 0
     assert np.array_equal(pixels("d/000003.png"), pairs[3, 1])
     other = shell("sample", path, "-n", 4, "--to", "plain", "--out", "d/")
-    assert other.status == 2 and "holds samples of other weights or settings" in other.err
+    assert other.status == 2 and "has samples of other weights or settings" in other.err
     assert shell("sample", path, "-n", 2, "--interpolate", 2, "--out", "walk.gif").status == 0
     assert Image.open("walk.gif").size == (56, 28)
     wrong = shell("sample", path, "--to", "edge", "--out", "x.png")
@@ -379,13 +379,13 @@ def test_encoders_reconstruct(shell, tmp_path):
     assert wrong.status == 2 and "makes images from noise" in wrong.err
 
 
-# data, export, publish --------------------------------------------------------------------------------------------------
+# data, export, publish ------------------------------------------------------------------------------------------------
 
 
 def test_data(shell, recipe_file):
-    done = shell("data", "get", "fashion-mnist-10k", "--resolution", 8, "--check", "--json")
-    assert done.status == 0, done.err
-    assert [(r["split"], r["images"]) for r in done.json] == [("train", 10_000), ("test", 1_000)]
+    result = shell("data", "get", "fashion-mnist-10k", "--resolution", 8, "--check", "--json")
+    assert result.status == 0, result.err
+    assert [(r["split"], r["images"]) for r in result.json] == [("train", 10_000), ("test", 1_000)]
     listed = shell("data", "list", "--json").json
     assert {(r["data set"], r["resolution"], r["split"]) for r in listed} >= {("fashion-mnist-10k", 8, "train")}
 
@@ -397,23 +397,23 @@ def test_export(form, name, kind, shell, tmp_path):
     spec = {**specs, "coupled": coupled_spec}[kind]()
     path = weights(tmp_path / "w.safetensors", spec)
     to = ["--to", "b"] if kind in ("translate", "coupled") else []
-    done = shell("export", path, "--format", form, "--out", name, *to, "--json")
-    assert done.status == 0, done.err
-    assert done.json["difference"] < 1e-3 and sorted(p.name for p in tmp_path.iterdir()) == [name, "w.safetensors"]
-    made = model(spec)
+    result = shell("export", path, "--format", form, "--out", name, *to, "--json")
+    assert result.status == 0, result.err
+    assert result.json["difference"] < 1e-3 and sorted(p.name for p in tmp_path.iterdir()) == [name, "w.safetensors"]
+    m = model(spec)
     if kind == "translate":
         inputs = (torch.rand(3, 3, 16, 16),)
-        expected = made.translate(inputs[0], "b")
+        expected = m.translate(inputs[0], "b")
     else:
-        z, y = made.latents(range(3))
+        z, y = m.latents(range(3))
         inputs = (z,) if y is None else (z, y)
-        expected = made.sample(3, to="b") if kind == "coupled" else made.sample(3)
+        expected = m.sample(3, to="b") if kind == "coupled" else m.sample(3)
     if form == "onnx":
         import onnxruntime
 
         session = onnxruntime.InferenceSession(name)
-        assert [i.name for i in session.get_inputs()] == done.json["inputs"]
-        feeds = dict(zip(done.json["inputs"], (t.numpy() for t in inputs), strict=True))
+        assert [i.name for i in session.get_inputs()] == result.json["inputs"]
+        feeds = dict(zip(result.json["inputs"], (t.numpy() for t in inputs), strict=True))
         images = torch.from_numpy(session.run(None, feeds)[0])
     else:
         images = torch.export.load(name).module()(*inputs)
@@ -429,13 +429,15 @@ def test_export_that_differs_is_removed(shell, tmp_path, monkeypatch):
         return lambda *inputs: run(*inputs) + 0.01
 
     monkeypatch.setattr(exporting, "write_torch", wrong)
-    done = shell("export", path, "--format", "torch", "--out", "g.pt2")
-    assert done.status == 1 and "gives other images (difference 0.01); removed" in done.err
+    result = shell("export", path, "--format", "torch", "--out", "g.pt2")
+    assert result.status == 1 and "gives other images (difference 0.01); removed" in result.err
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
 
 
 def test_publish(shell, tmp_path):
     path = weights(tmp_path / "w.safetensors", image_spec())
-    done = shell("publish", path, "--to", "shelf")
-    assert re.search(r"bytes in half precision \(in halves a pixel differs by up to [01]\.\d\d/255\)", done.out)
+    result = shell("publish", path, "--to", "shelf")
+    assert re.search(
+        r"bytes in half precision \(in half precision a pixel differs by up to [01]\.\d\d/255\)", result.out
+    )
     assert list(hub.index(tmp_path / "shelf")) == ["small-net-ring"]

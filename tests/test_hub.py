@@ -1,4 +1,4 @@
-"""Weights files: the same images back, nothing torn, and one clear line for whatever is not a weights file."""
+"""Weights files: the same images after loading, atomic writes, and one clear line for other files."""
 
 import hashlib
 import json
@@ -10,14 +10,14 @@ from helpers.tiny import class_spec, image_spec, model, point_spec, process, tra
 from safetensors.torch import save_file
 
 import zoo
-from zoo import hub
-from zoo.files import tensor_hash
+from zoo import hub, publish
+from zoo.files import sha256, tensor_hash
 
 SPECS = {"images": image_spec, "classes": class_spec, "points": point_spec}
 
 
 @pytest.mark.parametrize("kind", SPECS)
-def test_the_same_images_come_back(kind, tmp_path):
+def test_save_and_load(kind, tmp_path):
     path = weights(tmp_path / "w.safetensors", SPECS[kind]())
     loaded = zoo.load(path)
     assert torch.equal(loaded.sample(5), model(SPECS[kind]()).sample(5))
@@ -25,7 +25,7 @@ def test_the_same_images_come_back(kind, tmp_path):
     assert not any(p.requires_grad for p in loaded.parameters())
 
 
-def test_translator_comes_back(tmp_path):
+def test_save_and_load_a_translator(tmp_path):
     path = weights(tmp_path / "w.safetensors", translate_spec())
     x = torch.rand(2, 3, 16, 16)
     for to in ("twitter", "b"):
@@ -38,26 +38,26 @@ def test_run_folder(tmp_path):
 
 
 def test_channels_last_and_shared_weights_are_saved(tmp_path):
-    made = model(translate_spec())
-    made.F = made.G  # as in models whose directions share
-    made.to(memory_format=torch.channels_last)
-    hub.save_weights(tmp_path / "w.safetensors", made.networks, {"model": translate_spec()})
+    m = model(translate_spec())
+    m.F = m.G  # as in models whose directions share
+    m.to(memory_format=torch.channels_last)
+    hub.save_weights(tmp_path / "w.safetensors", m.networks, {"model": translate_spec()})
     x = torch.rand(1, 3, 16, 16)
     loaded = zoo.load(tmp_path / "w.safetensors")
-    assert torch.allclose(loaded.translate(x, "b"), made.translate(x, "b"), atol=1e-5)
+    assert torch.allclose(loaded.translate(x, "b"), m.translate(x, "b"), atol=1e-5)
     assert torch.equal(loaded.translate(x, "b"), loaded.translate(x, "a"))
 
 
 def test_half_precision(tmp_path):
-    made = model(image_spec())
+    m = model(image_spec())
     whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
     card = {"model": image_spec()}
-    hub.save_weights(whole, made.networks, card)
-    hub.save_weights(half, made.networks, card, half=True)
+    hub.save_weights(whole, m.networks, card)
+    hub.save_weights(half, m.networks, card, half=True)
     assert half.stat().st_size < 0.65 * whole.stat().st_size
     loaded = zoo.load(half)
     assert all(p.dtype == torch.float32 for p in loaded.parameters())
-    assert (loaded.sample(16) - made.sample(16)).abs().max() < hub.SAME
+    assert (loaded.sample(16) - m.sample(16)).abs().max() < publish.MAX_DIFFERENCE
 
 
 def test_loading_leaves_the_random_state_alone(tmp_path):
@@ -76,13 +76,13 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
     for name in ("fsync", "replace"):
         with monkeypatch.context() as patch:
-            patch.setattr(hub.os, name, fail)
+            patch.setattr(f"os.{name}", fail)
             with pytest.raises(OSError, match="No space"):
                 weights(path, class_spec())
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-# What is not a weights file ---------------------------------------------------------------------------------------------
+# What is not a weights file -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("keep", [0, 5, 8, 100, -1, 0.5])
@@ -94,7 +94,7 @@ def test_truncated(keep, tmp_path):
         zoo.load(path)
 
 
-def test_other_files(tmp_path):
+def test_files_that_are_not_weights(tmp_path):
     path = tmp_path / "w.safetensors"
     for content in (b"\x89PNG" + bytes(1000), b"\xff" * 1000, (20).to_bytes(8, "little") + b"{} " * 7):
         path.write_bytes(content)
@@ -112,52 +112,52 @@ def test_other_files(tmp_path):
 
 def test_card_and_tensors_that_disagree(tmp_path):
     path = tmp_path / "w.safetensors"
-    made = model(image_spec())
-    hub.save_weights(path, made.networks, {"model": class_spec()})
+    m = model(image_spec())
+    hub.save_weights(path, m.networks, {"model": class_spec()})
     with pytest.raises(ValueError, match="the tensors do not fit the networks of its Card"):
         zoo.load(path)
     unknown = image_spec(networks={"G": {"name": "dcgan-generatr", "kwargs": {}}})
-    hub.save_weights(path, made.networks, {"model": unknown})
+    hub.save_weights(path, m.networks, {"model": unknown})
     with pytest.raises(ValueError, match=r"w\.safetensors'.*'dcgan-generatr'; did you mean dcgan-generator"):
         zoo.load(path)
 
 
 def test_folders_and_devices(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no weights\.safetensors; give a run's folder"):
+    with pytest.raises(ValueError, match=r"has no weights\.safetensors; must be a run's folder"):
         zoo.load(tmp_path)
     (tmp_path / "recipe.json").write_text("{}")
     with pytest.raises(ValueError, match="zoo resume"):
         zoo.load(tmp_path)
     path = weights(tmp_path / "w.safetensors", image_spec())
-    with pytest.raises(ValueError, match=r"device='abacus': not available here.*choose cpu"):
+    with pytest.raises(ValueError, match=r"device='abacus': not available here.*must be cpu"):
         zoo.load(path, device="abacus")
 
 
-# Names ------------------------------------------------------------------------------------------------------------------
+# Names ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def shelf(tmp_path, monkeypatch):
-    """A weights folder of the test's own in the place of the shipped one."""
+def weights_folder(tmp_path, monkeypatch):
+    """A weights folder of the test instead of the shipped one."""
     folder = tmp_path / "shelf"
     monkeypatch.setattr(hub, "SHIPPED", folder)
-    hub.publish(weights(tmp_path / "w.safetensors", image_spec()), folder, "dcgan-test")
+    publish.publish(weights(tmp_path / "w.safetensors", image_spec()), folder, "dcgan-test")
     return folder
 
 
-def test_shipped_weights_by_name(shelf):
+def test_shipped_weights_by_name(weights_folder):
     assert zoo.list_weights() == zoo.list_weights("dcgan") == zoo.list_weights("*test") == ["dcgan-test"]
     assert zoo.list_weights("wgan") == []
     entry = hub.index()["dcgan-test"]
-    content = (shelf / entry["file"]).read_bytes()
+    content = (weights_folder / entry["file"]).read_bytes()
     assert entry["sha256"] == hashlib.sha256(content).hexdigest() and entry["bytes"] == len(content)
-    assert (zoo.load("dcgan-test").sample(4) - model(image_spec()).sample(4)).abs().max() < hub.SAME
+    assert (zoo.load("dcgan-test").sample(4) - model(image_spec()).sample(4)).abs().max() < publish.MAX_DIFFERENCE
     with pytest.raises(ValueError, match="unknown weights 'dcgan-tset'; did you mean dcgan-test"):
         zoo.load("dcgan-tset")
 
 
-def test_shipped_weights_that_changed(shelf):
-    path = shelf / "dcgan-test.safetensors"
+def test_shipped_weights_that_changed(weights_folder):
+    path = weights_folder / "dcgan-test.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -168,49 +168,62 @@ def test_shipped_weights_that_changed(shelf):
         zoo.load("dcgan-test")
 
 
-def test_weights_that_are_not_published(shelf):
+def test_weights_that_are_not_published(weights_folder):
     with pytest.raises(ValueError, match="'dcgan-cifar10-small' are not published") as error:
         zoo.load("dcgan-cifar10-small")
     assert str(error.value).endswith("zoo train dcgan --dataset cifar10 --variant small")
 
 
-def test_what_ships_is_what_the_index_says():
+def test_index_of_shipped_files():
     assert {hub.SHIPPED / e["file"] for e in hub.index().values()} == set(hub.SHIPPED.glob("*.safetensors"))
     assert sum(e["bytes"] for e in hub.index().values()) < 60e6
     for name in hub.index():
         assert hub.read_header(hub.find(name))["card"]["name"] == name
+        assert tensor_hash(hub.find(name)) == hub.index()[name]["tensors"]
 
 
-# Publishing -------------------------------------------------------------------------------------------------------------
+def test_the_hash_of_tensors_ignores_the_card(tmp_path):
+    m = model(image_spec())
+    paths = [tmp_path / f"{i}.safetensors" for i in range(2)]
+    for i, path in enumerate(paths):
+        hub.save_weights(path, m.networks, {"model": image_spec(), "images": i})
+    assert tensor_hash(paths[0]) == tensor_hash(paths[1]) and sha256(paths[0]) != sha256(paths[1])
+    with torch.no_grad():
+        next(m.parameters()).view(-1)[0] += 1
+    hub.save_weights(paths[1], m.networks, {"model": image_spec(), "images": 0})
+    assert tensor_hash(paths[0]) != tensor_hash(paths[1])
 
 
-def test_publish_in_half_where_the_eye_sees_no_difference(tmp_path):
+# Publishing -----------------------------------------------------------------------------------------------------------
+
+
+def test_publish_in_half_precision(tmp_path):
     run = tmp_path / "run"
     weights(run / "weights.safetensors", image_spec())
-    entry = hub.publish(run, tmp_path / "shelf")
-    assert entry["half"] and entry["difference"] < hub.SAME
+    entry = publish.publish(run, tmp_path / "shelf")
+    assert entry["half"] and entry["difference"] < publish.MAX_DIFFERENCE
     assert entry["path"].endswith("small-net-ring.safetensors")  # named after its recipe
-    hub.publish(weights(tmp_path / "t.safetensors", translate_spec()), tmp_path / "shelf", "second")
+    publish.publish(weights(tmp_path / "t.safetensors", translate_spec()), tmp_path / "shelf", "second")
     assert set(json.loads((tmp_path / "shelf/index.json").read_text())) == {"small-net-ring", "second"}
     assert sorted(p.name for p in (tmp_path / "shelf").iterdir()) == [
         "index.json", "second.safetensors", "small-net-ring.safetensors",
     ]  # fmt: skip
 
 
-def test_publish_whole_where_halves_would_show(tmp_path):
-    made = model(image_spec())
+def test_publish_in_float32(tmp_path):
+    m = model(image_spec())
     with torch.no_grad():
-        next(made.parameters()).mul_(1e6)  # beyond what a half holds
-        next(made.parameters()).view(-1)[0] = 1e6
+        next(m.parameters()).mul_(1e6)  # beyond what a half holds
+        next(m.parameters()).view(-1)[0] = 1e6
     path = tmp_path / "w.safetensors"
-    hub.save_weights(path, made.networks, {"model": image_spec()})
-    entry = hub.publish(path, tmp_path / "shelf")
+    hub.save_weights(path, m.networks, {"model": image_spec()})
+    entry = publish.publish(path, tmp_path / "shelf")
     assert not entry["half"]
-    assert torch.equal(zoo.load(entry["path"]).sample(4), made.sample(4))
+    assert torch.equal(zoo.load(entry["path"]).sample(4), m.sample(4))
 
 
-def test_points_stay_whole(tmp_path):
-    entry = hub.publish(weights(tmp_path / "w.safetensors", point_spec()), tmp_path / "shelf")
+def test_points_are_published_in_float32(tmp_path):
+    entry = publish.publish(weights(tmp_path / "w.safetensors", point_spec()), tmp_path / "shelf")
     assert not entry["half"] and entry["difference"] is None
 
 
@@ -228,9 +241,9 @@ def test_hub(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "create_repo", lambda name, exist_ok: None)
     monkeypatch.setattr(huggingface_hub, "upload_file", upload)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repo, file, **_: str(store / file))
-    entry = hub.publish(weights(tmp_path / "w.safetensors", image_spec()), "hf:owner/name")
+    entry = publish.publish(weights(tmp_path / "w.safetensors", image_spec()), "hf:owner/name")
     assert entry["path"] == "hf:owner/name"
-    assert (zoo.load("hf:owner/name").sample(2) - model(image_spec()).sample(2)).abs().max() < hub.SAME
+    assert (zoo.load("hf:owner/name").sample(2) - model(image_spec()).sample(2)).abs().max() < publish.MAX_DIFFERENCE
 
     def fail(kind):
         def call(*args, **kwargs):
@@ -238,19 +251,19 @@ def test_hub(tmp_path, monkeypatch):
 
         return call
 
-    for kind, expected, said in [
+    for kind, expected, message in [
         (errors.LocalEntryNotFoundError("no connection"), OSError, "'hf:owner/name': the hub does not answer"),
         (ConnectionError("refused"), OSError, "'hf:owner/name': the hub does not answer"),
-        (errors.EntryNotFoundError("404"), ValueError, "'hf:owner/name': holds no weights"),
+        (errors.EntryNotFoundError("404"), ValueError, "'hf:owner/name': has no weights"),
     ]:
         monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail(kind))
-        with pytest.raises(expected, match=said):
+        with pytest.raises(expected, match=message):
             zoo.load("hf:owner/name")
     with pytest.raises(ValueError, match="'hf:name': must be hf:OWNER/NAME"):
         zoo.load("hf:name")
     monkeypatch.setattr(huggingface_hub, "upload_file", fail(ConnectionError("refused")))
     with pytest.raises(OSError, match="'hf:owner/name': not published"):
-        hub.publish(tmp_path / "w.safetensors", "hf:owner/name")
+        publish.publish(tmp_path / "w.safetensors", "hf:owner/name")
 
 
 def test_loading_needs_no_games_and_no_engine(tmp_path):
@@ -260,8 +273,8 @@ def test_loading_needs_no_games_and_no_engine(tmp_path):
         "bad = [m for m in sys.modules if m.startswith(('zoo.games', 'zoo.engine', 'zoo.cli', 'zoo.recipes.'))];"
         "assert not bad, bad"
     )
-    done = process("-c", code, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    result = process("-c", code, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
 
 
 def test_the_hash_of_tensors_is_theirs_alone(tmp_path):

@@ -1,5 +1,5 @@
-"""Mistakes: one line on stderr with the key, the value and what would be right; exit status 2 (1 where it is no mistake
-of the user's); nothing left behind."""
+"""Mistakes: one line on stderr with the key, the value and what would be right; exit status 2 (1 if it is not a
+mistake of the user's); no file is left."""
 
 import os
 import shutil
@@ -16,8 +16,8 @@ from zoo.registry import DATASETS
 
 
 @pytest.fixture
-def things(tmp_path, recipe_file) -> Path:
-    """What the mistakes below are made with."""
+def examples(tmp_path, recipe_file) -> Path:
+    """The files that the mistakes below use."""
     weights(tmp_path / "image.safetensors", image_spec())
     weights(tmp_path / "class.safetensors", class_spec())
     weights(tmp_path / "points.safetensors", point_spec())
@@ -27,12 +27,12 @@ def things(tmp_path, recipe_file) -> Path:
     (tmp_path / "full").mkdir()
     (tmp_path / "full/notes.txt").write_text("mine")
     (tmp_path / "empty").mkdir()
-    for folder, broken in (("whole", False), ("corrupt", True)):
+    for folder, damage in (("whole", False), ("corrupt", True)):
         (tmp_path / folder).mkdir()
         for i in range(4):
             picture = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
             Image.fromarray(picture).save(tmp_path / folder / f"{i}.png")
-        if broken:
+        if damage:
             path = tmp_path / folder / "2.png"
             path.write_bytes(path.read_bytes()[:300])
     return tmp_path
@@ -67,12 +67,12 @@ MISTAKES = {
     ),
     "verb": (("trian",), "command", "'trian'", "did you mean train"),
     "option": ((*TRAIN, "--image", "5"), "option", "--image", "--images"),
-    "kind": (("list", "modles", "x"), "list", "'modles'", "models, recipes"),
+    "kind": (("list", "modles", "x"), "list", "'modles'", "must be one of models, recipes"),
     "pattern": (("list", "models", "dcgn"), "models", "'dcgn'", "did you mean dcgan"),
     "show": (("show", "wgan-pg"), "name", "'wgan-pg'", "did you mean wgan-gp"),
     "init": ((*TRAIN, "--init", "dcgan-fashion-minst"), "weights", "'dcgan-fashion-minst'", "did you mean"),
     # keys and values of a recipe
-    "key": ((*TRAIN, "--set", "optimizers.D.lr=1"), "--set", "optimizers.D.lr=1", "did you mean optimizers"),
+    "key": ((*TRAIN, "--set", "optimizer.D.lr=1"), "--set", "optimizer.D.lr=1", "did you mean optimizers"),
     "player": ((*TRAIN, "--set", "optimizers.E.lr=1"), "--set", "optimizers.E.lr=1", "G, D"),
     "network's argument": ((*TRAIN, "--set", "networks.G.hiden=[8]"), "--set", "hiden", "did you mean hidden"),
     "type": ((*TRAIN, "--set", "batch=many"), "batch", "'many'", "must be int"),
@@ -99,8 +99,10 @@ MISTAKES = {
     "class number": (("sample", "class.safetensors", "--y", "3", *SAMPLE), "y=", "3", "0 to 2"),
     "class name": (("sample", "class.safetensors", "--y", "dgo", *SAMPLE), "y=", "'dgo'", "did you mean dog"),
     "classes for none": (("sample", "image.safetensors", "--y", "3", *SAMPLE), "y=", "3", "not class-conditional"),
-    "class grid of none": (("sample", "image.safetensors", "--classes", *SAMPLE), "--classes", "", "leave --classes out"),
-    "as many classes": (("sample", "class.safetensors", "--y", "0,1", *SAMPLE), "y", "2 classes", "give one"),
+    "class grid of none": (
+        ("sample", "image.safetensors", "--classes", *SAMPLE), "--classes", "", "leave --classes out",
+    ),
+    "as many classes": (("sample", "class.safetensors", "--y", "0,1", *SAMPLE), "y", "2 classes", "must be one"),
     "truncation": (("sample", "image.safetensors", "--truncation", "-1", *SAMPLE), "truncation", "-1", "above 0"),
     "seed": (("sample", "image.safetensors", "--seed", str(2**32), *SAMPLE), "seed", str(2**32), str(2**32 - 1)),
     "grid's name": (("sample", "image.safetensors", "--out", "new.jpg"), "--out", "new.jpg", "written as .png"),
@@ -118,7 +120,7 @@ MISTAKES = {
         "to=", "'gogle'", "did you mean google",
     ),
     "no direction": (
-        ("sample", "translate.safetensors", "--input", "whole/1.png", *SAMPLE), "--to", "google", "say which",
+        ("sample", "translate.safetensors", "--input", "whole/1.png", *SAMPLE), "--to", "google", "must be a domain",
     ),
     "no such input": (
         ("sample", "translate.safetensors", "--input", "gone.png", "--to", "b", *SAMPLE),
@@ -150,8 +152,8 @@ MISTAKES = {
     "samples among other files": (
         ("sample", "image.safetensors", "--out", "full/"), "--out", "full", "choose another folder",
     ),
-    "output folder": ((*TRAIN[:-1], "full"), "--out", "full", "choose another --out"),
-    "output file": ((*TRAIN[:-1], "image.safetensors"), "--out", "image.safetensors", "choose another --out"),
+    "output folder": ((*TRAIN[:-1], "full"), "out=", "'full'", "another folder with --out"),
+    "output file": ((*TRAIN[:-1], "image.safetensors"), "out=", "'image.safetensors'", "another folder with --out"),
     # data
     "labels that are not there": (
         ("train", "cgan", "--dataset", "folder:whole", "--out", "new"), "classes", "folder-whole", "with labels",
@@ -166,25 +168,25 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistake(mistake, things, shell, home):
+def test_mistake(mistake, examples, shell, home):
     args, *expected = MISTAKES[mistake]
-    before = tree(things, home)
-    done = shell(*args)
-    (line,) = done.err.splitlines()
-    assert line.startswith("zoo: ") and done.status == 2, (done.status, line)
-    for said in expected:
-        assert said in line, f"{said!r} is not in: {line}"
-    assert tree(things, home) == before
+    before = tree(examples, home)
+    result = shell(*args)
+    (line,) = result.err.splitlines()
+    assert line.startswith("zoo: ") and result.status == 2, (result.status, line)
+    for text in expected:
+        assert text in line, f"{text!r} is not in: {line}"
+    assert tree(examples, home) == before
 
 
-# Failures that are nobody's mistake -------------------------------------------------------------------------------------
+# Failures that are not a user's mistake -------------------------------------------------------------------------------
 
 
-def failing(done, home, before, *expected: str) -> None:
-    (line,) = done.err.splitlines()
-    assert line.startswith("zoo: ") and done.status == 1, (done.status, line)
-    for said in expected:
-        assert said in line, f"{said!r} is not in: {line}"
+def check_failure(result, home, before, *expected: str) -> None:
+    (line,) = result.err.splitlines()
+    assert line.startswith("zoo: ") and result.status == 1, (result.status, line)
+    for text in expected:
+        assert text in line, f"{text!r} is not in: {line}"
     assert tree(*before[0]) == before[1]
 
 
@@ -204,66 +206,66 @@ def far_away(monkeypatch):
     monkeypatch.setitem(DATASETS._entries, "far-away", lambda: ImageSet(facts, sources))
 
 
-def test_a_source_that_does_not_answer(things, shell, home, far_away):
-    before = ((things, home), tree(things, home))
-    said = ("far-away", "no source answered", "official: timed out", "mirror: 404 not found")
-    failing(shell("data", "get", "far-away"), home, before, *said)
-    failing(shell(*IMAGES, "far-away"), home, before, *said)
+def test_a_source_that_does_not_answer(examples, shell, home, far_away):
+    before = ((examples, home), tree(examples, home))
+    text = ("far-away", "no source answered", "official: timed out", "mirror: 404 not found")
+    check_failure(shell("data", "get", "far-away"), home, before, *text)
+    check_failure(shell(*IMAGES, "far-away"), home, before, *text)
 
 
-def test_no_space_for_data(things, shell, home, monkeypatch):
-    usage = shutil.disk_usage(things)
+def test_no_space_for_data(examples, shell, home, monkeypatch):
+    usage = shutil.disk_usage(examples)
     monkeypatch.setattr(store.shutil, "disk_usage", lambda path: usage._replace(free=0))
-    before = ((things, home), tree(things, home))
-    failing(shell(*IMAGES, "folder:whole"), home, before, "no space", "ZOO_HOME")
+    before = ((examples, home), tree(examples, home))
+    check_failure(shell(*IMAGES, "folder:whole"), home, before, "no space", "ZOO_HOME")
 
 
-def test_no_space_for_the_output(things, shell, home, monkeypatch):
+def test_no_space_for_the_output(examples, shell, home, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device", "new.png")
 
     monkeypatch.setattr("os.replace", full)
-    before = ((things, home), tree(things, home))
-    failing(shell("publish", "image.safetensors", "--to", "full"), home, before, "No space left")
-    failing(
+    before = ((examples, home), tree(examples, home))
+    check_failure(shell("publish", "image.safetensors", "--to", "full"), home, before, "No space left")
+    check_failure(
         shell("sample", "image.safetensors", "--interpolate", 2, "-n", 2, "--out", "new.gif"), home, before, "No space"
     )
 
 
-def test_errors_of_the_zoos_own_say_so(shell, monkeypatch):
-    def broken(*args):
+def test_a_bug_of_the_zoo(shell, monkeypatch):
+    def damage(*args):
         raise KeyError("x")
 
-    monkeypatch.setattr("zoo.cli.list.models", broken)
-    done = shell("list")
-    assert done.status == 1 and len(done.err.splitlines()) == 1 and "--debug" in done.err
+    monkeypatch.setattr("zoo.cli.list.models", damage)
+    result = shell("list")
+    assert result.status == 1 and len(result.err.splitlines()) == 1 and "--debug" in result.err
     monkeypatch.setattr("zoo.cli.list.models", lambda pattern: (_ for _ in ()).throw(KeyboardInterrupt))
     assert shell("list").status == 130
 
 
-# As real processes --------------------------------------------------------------------------------------------------------
+# As real processes ----------------------------------------------------------------------------------------------------
 
 
-def test_as_a_process(things, home):
-    before = tree(things, home)
+def test_as_a_process(examples, home):
+    before = tree(examples, home)
     for args, status in [(MISTAKES["class number"][0], 2), (("train",), 2), (("list",), 0)]:
-        done = process("-m", "zoo", *args, cwd=things)
-        assert done.returncode == status and "Traceback" not in done.stderr
-        assert len(done.stderr.splitlines()) == (status != 0)
-    debug = process("-m", "zoo", "show", "wgan-pg", "--debug", cwd=things)
+        result = process("-m", "zoo", *args, cwd=examples)
+        assert result.returncode == status and "Traceback" not in result.stderr
+        assert len(result.stderr.splitlines()) == (status != 0)
+    debug = process("-m", "zoo", "show", "wgan-pg", "--debug", cwd=examples)
     assert debug.returncode == 1 and "Traceback" in debug.stderr and "did you mean wgan-gp" in debug.stderr
-    assert tree(things, home) == before
+    assert tree(examples, home) == before
     assert zoo.data.home() == home
 
 
-def test_a_reader_that_leaves(things):
+def test_a_closed_pipe(examples):
     import subprocess
     import sys
 
     from helpers.tiny import ROOT
 
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        f"{sys.executable} -m zoo list recipes --json | head -1", shell=True, cwd=things, env=env, capture_output=True
+    result = subprocess.run(
+        f"{sys.executable} -m zoo list recipes --json | head -1", shell=True, cwd=examples, env=env, capture_output=True
     )
-    assert done.stdout == b"[\n" and not done.stderr
+    assert result.stdout == b"[\n" and not result.stderr

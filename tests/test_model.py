@@ -29,7 +29,7 @@ def test_chunks_change_rounding_only(kind, chunk):
     assert torch.allclose(m.sample(20, chunk=chunk), m.sample(20), atol=1e-4)
 
 
-def test_channels_last_keeps_the_rule():
+def test_image_depends_on_its_seed_in_channels_last():
     m = model(image_spec()).to(memory_format=torch.channels_last)
     assert torch.equal(m.sample(2), m.sample(40)[:2])
 
@@ -42,14 +42,14 @@ def test_shapes_and_values():
     assert model(point_spec()).sample(500).min() < 0  # points are raw
 
 
-def test_range_is_undone():
+def test_range():
     m = model(image_spec())
     spec = image_spec(range=[0, 1])
     other = build_model(spec, m.networks)
     assert torch.allclose(other.sample(4), (2 * m.sample(4) - 1).clamp(0, 1), atol=1e-6)
 
 
-def test_streams():
+def test_iter_samples_is_lazy():
     m = model(image_spec())
     passes = []
     m.generator.register_forward_hook(lambda *_: passes.append(1))
@@ -88,7 +88,7 @@ def test_class_comes_from_the_seed():
 
 
 @pytest.mark.parametrize("y", [3, -1, "fish", "7", 1.0, True, [0, 9]])
-def test_class_that_is_none(y):
+def test_invalid_class(y):
     value = y[1] if isinstance(y, list) else y
     with pytest.raises(ValueError, match=rf"y='?{value}'?: .*(0 to 2|cat, dog, owl)"):
         model(class_spec()).sample(2, y=y)
@@ -96,21 +96,21 @@ def test_class_that_is_none(y):
 
 def test_mistakes():
     m, c = model(image_spec()), model(class_spec())
-    for call, said in [
+    for call, message in [
         (lambda: m.sample(2, y=1), "y=1: this model is not class-conditional"),
-        (lambda: c.sample(3, y=[0, 1]), "2 classes for 3 images"),
+        (lambda: c.sample(3, y=[0, 1]), "y: must be one class, or one for each of 3 images, got 2 classes"),
         (lambda: c.sample(1, y="dgo"), "did you mean dog"),
         (lambda: m.sample(0), "n=0: must be at least 1"),
         (lambda: m.sample(2, seed=-1), "seed=-1: must be a whole number from 0"),
         (lambda: m.sample(seeds=[2**32]), "seed=4294967296"),
-        (lambda: m.sample(3, seeds=[1]), "n=3: 1 seeds"),
+        (lambda: m.sample(3, seeds=[1]), "n=3: must be the number of seeds, got 1 seeds"),
         (lambda: m.sample(1, chunk=0), "chunk=0: must be at least 1"),
         (lambda: m.sample(1, truncation=0), "truncation=0: must be above 0"),
-        (lambda: list(m.interpolate([1], 4)), "needs at least two"),
+        (lambda: list(m.interpolate([1], 4)), "must be at least two seeds"),
         (lambda: build_model(image_spec(kind="imgae")), "'imgae'; did you mean image"),
         (lambda: build_model({"kind": "image"}), "'networks' is missing"),
     ]:
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             call()
 
 
@@ -119,8 +119,8 @@ def test_truncation():
     z, _ = m.latents(range(40), truncation=0.5)
     free, _ = m.latents(range(40))
     assert z.abs().max() <= 0.5 and z.std() > 0.2
-    near = free.abs() <= 0.5
-    assert torch.equal(z[near], free[near]) and not near.all()  # only the far ones are drawn again
+    small = free.abs() <= 0.5
+    assert torch.equal(z[small], free[small]) and not small.all()  # only the far ones are drawn again
     assert torch.equal(m.sample(4, truncation=100.0), m.sample(4))
     uniform = model(image_spec(prior={"name": "uniform", "kwargs": {}}))
     with pytest.raises(ValueError, match=r"truncation=0\.5: the prior 'uniform'"):
@@ -198,19 +198,19 @@ def test_attributes():
 def test_the_code_of_a_distribution_is_its_mean():
     sizes = {"channels": 1, "resolution": 8, "latent": 3}
     specs = {"G": ("vaegan-decoder", {"widths": (4, 4, 4)}), "E": ("vaegan-encoder", {"widths": (4, 4), "hidden": 8})}
-    m = model(coded_spec(networks={n: {"name": k, "kwargs": {**sizes, **more}} for n, (k, more) in specs.items()}))
+    m = model(coded_spec(networks={n: {"name": k, "kwargs": {**sizes, **kwargs}} for n, (k, kwargs) in specs.items()}))
     x = torch.rand(3, 1, 8, 8)
     assert torch.allclose(m.encode(x), m.E(x)[0], atol=1e-5)
 
 
 def test_encoding_mistakes():
     m = model(coded_spec())
-    for call, said in [
+    for call, message in [
         (lambda: m.encode(torch.rand(1, 1, 8, 9)), "images of 9x8: this model takes 8x8"),
         (lambda: m.encode(torch.rand(1, 3, 8, 8)), r"must be \[N, 1, H, W\]"),
         (lambda: m.reconstruct(torch.rand(1, 1, 8, 8), chunk=0), "chunk=0: must be at least 1"),
     ]:
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             call()
 
 
@@ -247,7 +247,7 @@ def test_translate_pictures():
 def test_translate_mistakes():
     m = model(translate_spec())
     x = torch.rand(1, 3, 16, 16)
-    for call, said in [
+    for call, message in [
         (lambda: m.translate(x, to="c"), "to='c': no such domain.*b, a, google, twitter"),
         (lambda: m.translate(x, to="gogle"), "did you mean google"),
         (lambda: m.translate(torch.rand(1, 3, 18, 16), to="b"), "16x18: .*multiples of 4; resize to 16x16"),
@@ -259,5 +259,5 @@ def test_translate_mistakes():
         (lambda: m.translate([Image.new("RGB", (16, 16)), Image.new("RGB", (20, 16))], to="b"), "16x16, 20x16"),
         (lambda: m.translate(torch.rand(1, 3, 4, 4), to="b"), "4x4: too small"),
     ]:
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             call()

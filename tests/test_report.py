@@ -1,4 +1,4 @@
-"""The page of a run: everything that the folder says, nothing fetched, no string that becomes markup."""
+"""The page of a run: all contents of the folder, nothing loaded, every string escaped."""
 
 import base64
 import hashlib
@@ -25,7 +25,8 @@ from zoo.engine.run_folder import RunFolder
 from zoo.game import Turn
 from zoo.recipe import SGD, Ema, Recipe, Stage
 from zoo.registry import Spec
-from zoo.reports import curves, html, reading
+from zoo.reports import curves, reading
+from zoo.reports.page import environment
 
 VOID = {"br", "img", "input", "link", "meta"}
 HOSTILE = "</script></style><img src=x onerror=alert(1)>\"'&amp;\ud800"
@@ -66,8 +67,8 @@ class Page(HTMLParser):
         return [e for e in self.elements if e["tag"] == tag and fits(e)]
 
     def one(self, tag, **attributes) -> dict:
-        (found,) = self.all(tag, **attributes)
-        return found
+        (element,) = self.all(tag, **attributes)
+        return element
 
     @property
     def text(self) -> str:
@@ -79,7 +80,7 @@ class Page(HTMLParser):
 
 
 def offline(page: Page) -> None:
-    """Nothing on the page asks for anything, and its policy forbids what a string could smuggle in."""
+    """The page loads nothing, and its policy forbids other scripts and requests."""
     for e in page.elements:
         for name in ("src", "srcset", "poster", "action", "formaction", "background", "xlink:href"):
             assert e.get(name, "data:").startswith("data:"), e
@@ -101,7 +102,7 @@ def offline(page: Page) -> None:
 
 
 def accessible(page: Page) -> None:
-    """What is operated or seen has a name; ids are there once; what the script looks for is there."""
+    """Controls and images have names; ids are unique; the ids that the script uses exist."""
     ids = [e["id"] for e in page.elements if "id" in e]
     assert len(ids) == len(set(ids))
     labeled = {e["for"] for e in page.all("label")}
@@ -116,13 +117,13 @@ def accessible(page: Page) -> None:
         assert inner or e.get("aria-hidden") == "true" or (e["role"] == "img" and e["aria-label"])
     assert page.one("html")["lang"] == "en" and page.one("title")["text"] and len(page.all("h1")) == 1
     assert {a["href"] for a in page.one("nav") and page.all("a") if a["href"][0] == "#"} <= {f"#{i}" for i in ids}
-    sought = set(re.findall(r'getElementById\("(\w+)"\)', page.source))
-    assert sought >= {"slider", "play", "readings"} and (
-        not page.all("img") or len(page.all("img")) == 1 or sought <= set(ids)
+    script_ids = set(re.findall(r'getElementById\("(\w+)"\)', page.source))
+    assert script_ids >= {"slider", "play", "readings"} and (
+        not page.all("img") or len(page.all("img")) == 1 or script_ids <= set(ids)
     )
 
 
-def paged(run, **how) -> Page:
+def checked_page(run, **how) -> Page:
     page = Page(zoo.report(run, **how))
     offline(page)
     accessible(page)
@@ -142,11 +143,11 @@ def finished(tmp_path_factory):
     step = SGD(lr=0.1)
     parts = tuple(Stage(Duel.spec, {"G": step, "D": step}, images=n, batch=8, resolution=8) for n in (24, 48))
     networks = {"G": Spec("test-painter"), "D": Spec("test-conv")}
-    made = Recipe(networks, parts, ema={"G": Ema(halflife=50)}, model="test", dataset="noise")
+    two_stages = Recipe(networks, parts, ema={"G": Ema(halflife=50)}, model="test", dataset="noise")
     folder = tmp_path_factory.mktemp("runs") / "two stages"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "Clock", WithGrids)
-        train.train(made, folder, runtime=CPU, dataset=images().arrays["x"])
+        train.train(two_stages, folder, runtime=CPU, dataset=images().arrays["x"])
     return folder
 
 
@@ -160,11 +161,11 @@ def lines(run) -> list[dict]:
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
-# A run that is whole -----------------------------------------------------------------------------------------------------
+# A run that is whole --------------------------------------------------------------------------------------------------
 
 
 def test_a_finished_run(run):
-    page = paged(run)
+    page = checked_page(run)
     assert page.one("title")["text"].startswith("test-noise") and "72 of 72 real images (100%): finished" in page.text
     sections = [e["text"] for e in page.all("h2")]
     assert sections == ["Samples", "Losses", "Also logged", "Recipe", "Card", "Machine", "Commands"]
@@ -182,13 +183,13 @@ def test_a_finished_run(run):
     assert hashlib.sha256((run / "weights.safetensors").read_bytes()).hexdigest() in page.text
     assert f"zoo sample {run} -n 16" in page.text and "zoo resume" not in page.text
     assert page.one("progress")["value"] == "72"
-    held = json.loads(page.one("script", type="application/json")["text"])
-    assert held["images"] == [line["images"] for line in logged]
-    assert held["keys"]["loss/G"][-1] == pytest.approx(logged[-1]["loss/G"], rel=1e-4)
+    readings = json.loads(page.one("script", type="application/json")["text"])
+    assert readings["images"] == [line["images"] for line in logged]
+    assert readings["keys"]["loss/G"][-1] == pytest.approx(logged[-1]["loss/G"], rel=1e-4)
 
 
-def test_every_grid_is_in_the_page_as_it_was_drawn(run):
-    page = paged(run)
+def test_every_grid_is_in_the_page(run):
+    page = checked_page(run)
     paths = sorted((run / "samples").glob("*.png"))
     figures, pictures = page.all("figure", class_="grid"), page.all("img")
     assert [int(e["data-images"]) for e in figures] == [int(p.stem) for p in paths] == [0, 16, 24, 40, 56, 72]
@@ -204,20 +205,20 @@ def test_every_grid_is_in_the_page_as_it_was_drawn(run):
 
 
 def test_the_command_and_the_function(run, shell):
-    said = shell("report", run)
-    assert said.status == 0 and said.out.strip() == str(run / "report.html")
+    result = shell("report", run)
+    assert result.status == 0 and result.out.strip() == str(run / "report.html")
     assert Page(run / "report.html").one("h1")["text"] == "test-noise"
     assert shell("report", run, "--out", "sub/p.html").out.strip() == "sub/p.html"
     assert zoo.report(str(run), run / "again.htm") == run / "again.htm"
-    assert zoo.load(run).sample(1).shape == (1, 3, 8, 8)  # a page in the folder is in nobody's way
+    assert zoo.load(run).sample(1).shape == (1, 3, 8, 8)  # a page in the folder does not matter
 
 
 def test_scores(run):
-    more = lines(run)
-    more[2]["scores"] = {"fd-noise": 31.5, "is-noise": 1.5, "odd": None}
-    more[-1]["scores"] = {"fd-noise": 12.25, "is-noise": 1.75}
-    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in more))
-    page = paged(run)
+    log = lines(run)
+    log[2]["scores"] = {"fd-noise": 31.5, "is-noise": 1.5, "odd": None}
+    log[-1]["scores"] = {"fd-noise": 12.25, "is-noise": 1.75}
+    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    page = checked_page(run)
     assert [e["text"] for e in page.all("h2")][1] == "Scores" and page.keys[:2] == [
         "scores/fd-noise",
         "scores/is-noise",
@@ -227,7 +228,7 @@ def test_scores(run):
 
 
 def test_a_translator(tmp_path, monkeypatch):
-    """CycleGAN on a folder of the user's own, whose domains are called what markup is made of."""
+    """CycleGAN on a folder of the user's own, whose domains have names with markup."""
     monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
     domains = ["a<img src=x onerror=alert(1)>", "b'\"&<script>"]
     for i, name in enumerate(domains):
@@ -241,42 +242,42 @@ def test_a_translator(tmp_path, monkeypatch):
             "networks.D_b.width": 4,
         },
     )  # fmt: skip
-    page = paged(run)
+    page = checked_page(run)
     assert {"loss/G+F", "loss/D_a+D_b", "G/cycle"} <= set(page.keys)
     assert page.text.count("--input image.png --to") == 2 and domains[0] in page.text and domains[1] in page.text
     assert "Zhu" in page.text and "https://arxiv.org/abs/1703.10593" in {e.get("href") for e in page.all("a")}
 
 
-def test_a_run_says_what_can_be_done_with_it():
-    """By the model's verb: what only classifies can't be sampled."""
+def test_commands_by_verb():
+    """By the model's verb: a classifier can't be sampled."""
     assert uses({"kind": "image"}, "a run") == ["zoo sample 'a run' -n 16 --out grid.png"]
     assert uses({"kind": "classify"}, "run") == ["zoo eval run"]
 
 
-# In a browser ------------------------------------------------------------------------------------------------------------
+# In a browser ---------------------------------------------------------------------------------------------------------
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 in_a_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
 PROBE = """
-const seen = () => [...document.querySelectorAll("figure.grid")].filter((f) => f.getBoundingClientRect().height > 0)
+const visible = () => [...document.querySelectorAll("figure.grid")].filter((f) => f.getBoundingClientRect().height > 0)
   .map((f) => +f.dataset.images);
 const decoded = [...document.images].every((i) => i.complete && i.naturalWidth > 0);
-const knob = document.getElementById("slider"), said = { decoded, begins: seen() };
+const knob = document.getElementById("slider"), result = { decoded, begins: visible() };
 knob.value = 2;
 knob.dispatchEvent(new Event("input"));
-said.slid = seen();
-said.where = document.getElementById("where").textContent;
-said.marks = [...document.querySelectorAll(".grid-at.on")].map((line) => line.getAttribute("x1"));
+result.slid = visible();
+result.where = document.getElementById("where").textContent;
+result.marks = [...document.querySelectorAll(".grid-at.on")].map((line) => line.getAttribute("x1"));
 document.getElementById("next").click();
-said.next = seen();
+result.next = visible();
 document.getElementById("back").click();
 document.getElementById("back").click();
-said.back = seen();
+result.back = visible();
 const area = document.querySelector(".area");
 area.dispatchEvent(new KeyboardEvent("keydown", { key: "Home" }));
-said.readout = area.closest("figure").querySelector(".readout").textContent;
-said.sideways = document.documentElement.scrollWidth > document.documentElement.clientWidth;
-document.body.dataset.said = JSON.stringify(said);
+result.readout = area.closest("figure").querySelector(".readout").textContent;
+result.sideways = document.documentElement.scrollWidth > document.documentElement.clientWidth;
+document.body.dataset.result = JSON.stringify(result);
 """
 
 
@@ -286,26 +287,26 @@ def browse(page, *how) -> tuple[str, list[str]]:
         quiet = ("background-networking", "component-update", "sync", "gpu", "quic")
         options = ["--headless", "--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
         options += [f"--user-data-dir={profile}", "--enable-logging=stderr", "--v=0", *how, "--dump-dom", page.as_uri()]
-        done = subprocess.run([BROWSER, *options], capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+        process = subprocess.run([BROWSER, *options], capture_output=True, text=True, timeout=120, check=True)
+    return process.stdout, [line for line in process.stderr.splitlines() if ":CONSOLE" in line]
 
 
 @in_a_browser
 def test_the_page_in_a_browser(run):
-    """Its script runs under its own policy; the slider, the buttons and the keys change what is seen."""
+    """Its script runs under its own policy; the slider, the buttons and the keys change the visible grid."""
     path = zoo.report(run)
-    shown, errors = browse(path)
-    assert not errors and re.search(r'<div class="controls">', shown)  # the script shows them
+    dom, errors = browse(path)
+    assert not errors and re.search(r'<div class="controls">', dom)  # the script shows them
     allowed = "sha256-" + base64.b64encode(hashlib.sha256(PROBE.encode()).digest()).decode()
     probed = path.read_text().replace("script-src ", f"script-src '{allowed}' ").replace("</body>", "")
     path.with_name("probed.html").write_text(probed.replace("</html>", f"<script>{PROBE}</script></body></html>"))
     for width in (1200, 400):
-        shown, errors = browse(path.with_name("probed.html"), f"--window-size={width},900")
-        said = json.loads(unescape(re.search(r'data-said="([^"]*)"', shown)[1]))
+        dom, errors = browse(path.with_name("probed.html"), f"--window-size={width},900")
+        result = json.loads(unescape(re.search(r'data-result="([^"]*)"', dom)[1]))
         assert not errors
-        assert said.pop("marks") == [f"{100 * 16 / 72}%"] * shown.count('class="area"') != []
-        assert said.pop("readout").startswith("at 8 images: loss/")
-        assert said == {
+        assert result.pop("marks") == [f"{100 * 16 / 72}%"] * dom.count('class="area"') != []
+        assert result.pop("readout").startswith("at 8 images: loss/")
+        assert result == {
             "decoded": True, "begins": [72], "slid": [16], "where": "2 of 6", "next": [24], "back": [0],
             "sideways": False,
         }  # fmt: skip
@@ -315,36 +316,36 @@ def test_the_page_in_a_browser(run):
 def test_a_browser_refuses_what_the_policy_does_not_name(run):
     path = zoo.report(run)
     path.write_text(path.read_text().replace('"use strict";', '"use strict"; '))
-    shown, errors = browse(path)
-    assert len(errors) == 1 and "Content Security Policy" in errors[0] and 'hidden=""' in shown
+    dom, errors = browse(path)
+    assert len(errors) == 1 and "Content Security Policy" in errors[0] and 'hidden=""' in dom
 
 
-# Runs that are not whole -------------------------------------------------------------------------------------------------
+# Runs that are not whole ----------------------------------------------------------------------------------------------
 
 
 def test_a_run_that_was_killed(run):
-    """The last line torn, a grid cut short, nothing exported yet."""
+    """The last line and a grid are incomplete, no weights yet."""
     content = (run / "log.jsonl").read_text()
     (run / "log.jsonl").write_text(content[: len(content) - 30])
     grid = run / "samples/0000000040.png"
     grid.write_bytes(grid.read_bytes()[:100])
     (run / "weights.safetensors").unlink()
-    page = paged(run)
+    page = checked_page(run)
     assert "1 line of log.jsonl could not be read" in page.text and "1 can't be read and is left out" in page.text
     assert "64 of 72 real images (89%): still training, or stopped" in page.text
     assert f"zoo resume {run}" not in page.text and f"zoo.resume({str(run)!r}, dataset=...)" in page.text
     assert "No Card" in page.text and len(page.all("img")) == 5
 
 
-def test_a_run_that_has_only_begun(tmp_path):
+def test_a_run_without_a_log(tmp_path):
     RunFolder.create(tmp_path / "run", recipe(), CPU, seed=3, init=None, dataset_object=False)
-    page = paged(tmp_path / "run")
+    page = checked_page(tmp_path / "run")
     assert "0 of 80 real images" in page.text and "No grid of samples yet" in page.text
     assert "No line of the log yet" in page.text and "there is no checkpoint yet" in page.text
     (tmp_path / "run/log.jsonl").write_bytes(
         b'\xff{"images": NaN}\n[1]\n{"images": 5, "loss/D": 1e999, "round": true}\n{"im'
     )
-    page = paged(tmp_path / "run")
+    page = checked_page(tmp_path / "run")
     assert "3 lines of log.jsonl could not be read" in page.text and not page.keys
 
 
@@ -361,11 +362,11 @@ class Breaking(Duel):
         return super().loss_D(batch) + torch.where(self.rounds > 1, torch.nan, 0.0)
 
 
-def test_a_run_that_a_nan_stopped(tmp_path, monkeypatch):
+def test_a_run_with_a_nan(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "Clock", Every)
     with pytest.raises(RuntimeError) as stopped:
         train.train(recipe(Breaking.spec), tmp_path / "run", runtime=CPU)
-    page = paged(tmp_path / "run")
+    page = checked_page(tmp_path / "run")
     assert "stopped by a value that is not finite" in page.text
     assert f"after 16 images: {stopped.value}" in page.text and f"zoo resume {tmp_path / 'run'}" in page.text
     assert "These weights are the last checkpoint's, after 0 images" in page.text
@@ -380,35 +381,35 @@ class Collapsing(Duel):
         nn.init.zeros_(self.G.last.weight)
 
 
-def test_a_collapse_is_told(tmp_path):
+def test_collapse_warning(tmp_path):
     run = train.train(recipe(Collapsing.spec), tmp_path / "run", runtime=CPU)
-    page = paged(run)
+    page = checked_page(run)
     assert "Warningscollapse: after 80 images all samples are alike" in page.text
     assert page.keys[:2] == ["loss/D", "loss/G"]
     line = (run / "log.jsonl").read_text().splitlines()[-1]
     (run / "log.jsonl").write_text(f"{line}\n" * 50)
-    page = paged(run)
+    page = checked_page(run)
     assert page.text.count("all samples are alike") == 10 and "40 earlier warnings are in log.jsonl" in page.text
 
 
-def test_another_machine_is_told(run, monkeypatch):
+def test_another_machine(run, monkeypatch):
     elsewhere = {**json.loads((run / "recipe.json").read_text())["machines"][0], "processor": "Abacus", "cores": 10}
     del elsewhere["from_images"]
     monkeypatch.setattr(train, "machine_of", lambda device: elsewhere)
     for _ in range(2):  # the same machine is not said twice
         train.resume(run, dataset=images().arrays["x"])
-    held = json.loads((run / "recipe.json").read_text())["machines"]
-    assert [m["from_images"] for m in held] == [0, 72]
-    page = paged(run)
+    readings = json.loads((run / "recipe.json").read_text())["machines"]
+    assert [m["from_images"] for m in readings] == [0, 72]
+    page = checked_page(run)
     assert "From image 72 on" in page.text and "Abacus" in page.text
     del elsewhere["processor"]
     old = json.loads((run / "recipe.json").read_text())
     del old["machines"]
     (run / "recipe.json").write_text(json.dumps(old))
-    assert "does not name its machine" in paged(run).text
+    assert "does not name its machine" in checked_page(run).text
 
 
-# What strings may hold ---------------------------------------------------------------------------------------------------
+# What strings may hold ------------------------------------------------------------------------------------------------
 
 
 def test_no_string_becomes_markup(run):
@@ -440,29 +441,31 @@ def test_no_string_becomes_markup(run):
     header = json.dumps({"__metadata__": {"card": json.dumps(card)}}).encode()
     (run / "weights.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
 
-    page = paged(run)
+    page = checked_page(run)
     assert not [e for e in page.all("img") if e["src"] == "x"] and "<img src=x" not in page.source
     assert page.source.count("</script>") == 2 and page.source.count("</style>") == 1
-    shown = HOSTILE.replace("\ud800", "?")
-    assert page.one("title")["text"].startswith(f"{shown}-{shown}") and f"loss/{shown}" in page.keys
-    assert page.text.count(shown) > 30
-    held = json.loads(page.one("script", type="application/json")["text"])
-    assert f"scores/{HOSTILE}" in held["keys"] and HOSTILE in held["keys"]
+    dom = HOSTILE.replace("\ud800", "?")
+    assert page.one("title")["text"].startswith(f"{dom}-{dom}") and f"loss/{dom}" in page.keys
+    assert page.text.count(dom) > 30
+    readings = json.loads(page.one("script", type="application/json")["text"])
+    assert f"scores/{HOSTILE}" in readings["keys"] and HOSTILE in readings["keys"]
 
 
-def test_elements_escape():
-    assert html.tag("p", "a<b", html.tag("b", "&"), None, 1, a_b='"', class_="c", off=False, on=True) == (
-        '<p a-b="&quot;" class="c" on>a&lt;b<b>&amp;</b>1</p>'
-    )
-    assert html.tag("br") == "<br>" and html.tag("i", [["x"], ("y",)]) == "<i>xy</i>"
-    assert html.data({"</script>": "<!--"}).count("<") == 2
+def test_templates_escape_values():
+    templates = environment()
+    macros = templates.get_template("macros.html").module
+    pairs = macros.pairs({"a<b": {"c": ['"&', 1234.5]}, "empty": "", "none": None}, "tiles")
+    inner = "<dl><div><dt>c</dt><dd>&#34;&amp;, 1,234</dd></div></dl>"
+    assert str(pairs) == f'<dl class="tiles"><div><dt>a&lt;b</dt><dd>{inner}</dd></div></dl>'
+    assert str(macros.table(("x",), [("<i>", "</td>")], "y")).count("<") == 18
+    assert "<" not in templates.from_string("{{ value | tojson }}").render(value={"</script>": "<!--"})
 
 
-# Size --------------------------------------------------------------------------------------------------------------------
+# Size -----------------------------------------------------------------------------------------------------------------
 
 
 def test_many_large_grids_stay_below_ten_megabytes(run):
-    """The first, the last and those evenly between; what is left out or compressed is told."""
+    """The first, the last and those evenly between; the note says what is left out or compressed."""
     shutil.rmtree(run / "samples")
     (run / "samples").mkdir()
     generator = np.random.default_rng(0)
@@ -472,8 +475,8 @@ def test_many_large_grids_stay_below_ten_megabytes(run):
     path = zoo.report(run)
     assert path.stat().st_size < 10_000_000
     page = Page(path)
-    shown = [int(e["data-images"]) for e in page.all("figure", class_="grid")]
-    assert len(shown) == 40 and shown[0] == 0 and shown[-1] == 49 and max(np.diff(shown)) <= 2
+    dom = [int(e["data-images"]) for e in page.all("figure", class_="grid")]
+    assert len(dom) == 40 and dom[0] == 0 and dom[-1] == 49 and max(np.diff(dom)) <= 2
     assert "10 of 50 grids are left out" in page.text and "40 are compressed with loss" in page.text
     assert page.all("img")[0]["width"] == "600"
 
@@ -503,10 +506,10 @@ def test_a_long_log(run):
     assert max(draw) <= 2 * curves.POINTS
 
 
-# Mistakes ----------------------------------------------------------------------------------------------------------------
+# Mistakes -------------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_no_run_is_told_in_a_line(shell, tmp_path, run):
+def test_folders_that_are_not_runs(shell, tmp_path, run):
     (tmp_path / "empty").mkdir()
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd/recipe.json").write_text('{"recipe": {"stages": 3}}')
@@ -514,15 +517,17 @@ def test_what_is_no_run_is_told_in_a_line(shell, tmp_path, run):
     (tmp_path / "list/recipe.json").write_text("[]")
     before = sorted(tmp_path.rglob("*"))
     for name in ("gone", "empty", "odd", "list", run / "weights.safetensors"):
-        said = shell("report", name)
-        assert said.status == 2 and said.err.count("\n") == 1 and "is it the folder of a run?" in said.err, said.err
-        assert f"run '{name}'" in said.err and "recipe.json" in said.err
-    said = shell("report", run, "--out", run / "weights.safetensors")
-    assert said.status == 2 and "must end in .html" in said.err
+        result = shell("report", name)
+        assert result.status == 2 and result.err.count("\n") == 1 and "is it the folder of a run?" in result.err, (
+            result.err
+        )
+        assert f"run '{name}'" in result.err and "recipe.json" in result.err
+    result = shell("report", run, "--out", run / "weights.safetensors")
+    assert result.status == 2 and "must end in .html" in result.err
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_page_is_whole_or_not_there(run, monkeypatch):
+def test_a_failed_write_leaves_the_old_page(run, monkeypatch):
     path = zoo.report(run)
     before = path.read_bytes()
 
@@ -535,7 +540,7 @@ def test_a_page_is_whole_or_not_there(run, monkeypatch):
     assert path.read_bytes() == before and not list(run.glob(".*"))
 
 
-# Curves ------------------------------------------------------------------------------------------------------------------
+# Curves ---------------------------------------------------------------------------------------------------------------
 
 
 def test_smoothing_stays_within_a_stage():
@@ -551,7 +556,7 @@ def test_smoothing_stays_within_a_stage():
 @pytest.mark.parametrize(
     "values", [[0.0], [5.0], [-3.0, -3.0], [1e-9, 2e-9], [0.1, 1e12], [-1e200, 1e200], [1.0, 1.0 + 1e-12], [0, 1, 2]]
 )
-def test_frames_hold_their_values(values):
+def test_frames_contain_their_values(values):
     for scale in filter(None, (curves.linear(values), curves.logarithmic(values))):
         assert all(0 <= scale.at(v) <= 1 for v in values)
         ticks = scale.ticks()
@@ -578,7 +583,7 @@ def test_scales():
     ]
 
 
-def test_curves_share_a_frame_only_where_both_show():
+def test_curves_of_similar_ranges_share_a_frame():
     log = reading.Log(
         [{"images": i, "stage": 0, "loss/G": 50 + i, "loss/D": 0.5, "loss/E": 40, "x": 1} for i in range(5)]
     )
@@ -592,6 +597,6 @@ def test_a_run_on_images_of_one_stage(tmp_path):
     run = train.train(image_recipe(images=8), tmp_path / "run", runtime=CPU, dataset=images().arrays["x"])
     for grid in sorted((run / "samples").glob("*.png"))[:-1]:
         grid.unlink()
-    page = paged(run)
+    page = checked_page(run)
     assert not page.all("input", type="range") and len(page.all("img")) == 1 and page.all("path", class_="dots")
     assert "stage" not in page.one("figure", class_="grid")["text"]

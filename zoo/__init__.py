@@ -1,4 +1,4 @@
-"""zoo: every GAN of the paper timeline in one registry, trained by one engine."""
+"""zoo: GANs of the paper timeline in one registry, trained by one engine."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.version import __version__
 
-# In a checkout recipes/ lies beside zoo/; in an installation it is zoo/recipes. Both are imported as zoo.recipes.
+# In a checkout recipes/ is next to zoo/; in an installation it is zoo/recipes. Both are imported as zoo.recipes.
 _root = Path(__file__).resolve().parent.parent
 if not (Path(__file__).parent / "recipes").exists() and (_root / "setup.cfg").exists():
     __path__.append(str(_root))
 
 if TYPE_CHECKING:
     from zoo.api import create, list_datasets, list_models, list_recipes, list_weights, report, resume, train
-    from zoo.hub import load, publish
+    from zoo.hub import load
     from zoo.metrics.evaluate import evaluate
 
-# Looked up on first use, so that `import zoo` imports no torch.
+# Imported on first use, so that `import zoo` imports no torch.
 _PUBLIC = {
     "create": "zoo.api",
     "evaluate": "zoo.metrics.evaluate",
@@ -27,7 +27,6 @@ _PUBLIC = {
     "list_recipes": "zoo.api",
     "list_weights": "zoo.api",
     "load": "zoo.hub",
-    "publish": "zoo.hub",
     "report": "zoo.api",
     "resume": "zoo.api",
     "train": "zoo.api",
@@ -42,7 +41,6 @@ __all__ = [
     "list_recipes",
     "list_weights",
     "load",
-    "publish",
     "report",
     "resume",
     "train",

@@ -1,12 +1,14 @@
-"""The Python API beside ``zoo.load``: what there is, untrained models, training. No torch until it is needed."""
+"""The Python API except ``zoo.load``: lists, untrained models, training. No torch until it is needed."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo import hub, overrides, recipe
+from zoo import hub, overrides
+from zoo.recipe import encode
 from zoo.registry import DATASETS, matching
 from zoo.settings import find as find_recipe
 from zoo.settings import models, names
@@ -31,7 +33,7 @@ def list_datasets(pattern: str = "*") -> list[str]:
 
 
 def list_weights(pattern: str = "*") -> list[str]:
-    """The weights that come with the package: what ``zoo.load`` takes by name."""
+    """The weights in the package, which ``zoo.load`` takes by name."""
     return matching(pattern, hub.index())
 
 
@@ -39,7 +41,7 @@ def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0) ->
     """An untrained Model: the networks of a recipe, initialized from ``seed``, with their prior, range and verb.
 
     ``model``: a model's id, a recipe's name, or the path of a recipe file. ``dataset``: as for :func:`train`.
-    ValueError for names that are none, and for a data set that lacks what the recipe needs.
+    Raises ValueError for an unknown name, or a data set without a field that the recipe needs.
     """
     from torch import random
 
@@ -47,20 +49,20 @@ def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0) ->
     from zoo.engine.stage import build_game, build_networks, resolve, shipped
     from zoo.model import build_model
 
-    found = find_recipe(model, dataset if isinstance(dataset, str) else None, variant)
-    facts = facts_of(found.dataset if dataset is None else dataset)
-    found = resolve(found, facts)
+    recipe = find_recipe(model, dataset if isinstance(dataset, str) else None, variant)
+    facts = facts_of(recipe.dataset if dataset is None else dataset)
+    recipe = resolve(recipe, facts)
     with random.fork_rng(devices=[]):
-        networks = build_networks(found, seed)
-        stage = found.stages[-1]
+        networks = build_networks(recipe, seed)
+        stage = recipe.stages[-1]
         game = build_game(stage, networks, facts)
-    spec = shipped(game, found, stage, facts)
+    spec = shipped(game, recipe, stage, facts)
     return build_model(spec, {name: game.get_submodule(name) for name in spec["networks"]}).eval()
 
 
 def train(
     model: str,
-    dataset: Any = None,
+    dataset: object = None,
     variant: str = "",
     *,
     out: str | Path | None = None,
@@ -78,33 +80,40 @@ def train(
 ) -> Path:
     """Train a model and return the run's folder, which :func:`zoo.load` takes.
 
-    ``model``: a model's id, a recipe's name, or the path of a recipe file. ``dataset``: a registered name,
-    ``folder:PATH``, any map-style torch Dataset, or an image tensor; by default that of the model's first recipe.
-    ``out``: a new folder (``runs/NAME-SEED``). ``images``: the budget, to which stages and schedules are rescaled;
-    ``minutes`` only stops early. ``settings``: recipe fields by dotted path, ``{"optimizers.D.lr": 1e-4}``.
-    ``init``: weights to begin from. ``device`` to ``deterministic``: the machine's choices. ``eval_every``: score the model
-    each time so many images have been consumed: ``scores`` in log.jsonl, by the data set's feature network.
-    ``progress(event, **facts)``: called with start, rate, tick, grid, checkpoint, warning, done.
-    ValueError for a mistake in any of these, before anything is written.
-    """
-    import json
+    Args:
+        model: a model's id, a recipe's name, or the path of a recipe file.
+        dataset: a registered name, ``folder:PATH``, any map-style torch Dataset, or an image tensor; by default that of
+            the model's first recipe.
+        variant: a setting other than the main one, such as ``small``.
+        out: a new folder; by default ``runs/NAME-seedS``.
+        images: the budget in real images; stages and schedules are rescaled to it.
+        minutes: stop early, after so many minutes.
+        seed: of the first weights, the noise and the order of the images.
+        settings: recipe fields by dotted path, ``{"optimizers.D.lr": 1e-4}``.
+        init: weights to start from: a name, a file or a run's folder.
+        device, precision, compile, deterministic: how this machine trains.
+        eval_every: score the model each time so many images were seen, with the data set's feature network, into
+            log.jsonl.
+        progress: called as ``progress(event, **facts)`` with start, rate, tick, grid, checkpoint, warning, done.
 
+    Raises ValueError for a mistake in any of these, before anything is written.
+    """
     from zoo.engine.runtime import Runtime
     from zoo.engine.train import train as run
 
-    named = isinstance(dataset, str)
-    found = find_recipe(model, dataset if named else None, variant)
+    name = dataset if isinstance(dataset, str) else None
+    recipe = find_recipe(model, name, variant)
     for key, value in (settings or {}).items():
-        found = overrides.override(found, key, value if isinstance(value, str) else json.dumps(recipe.encode(value)))
+        recipe = overrides.override(recipe, key, value if isinstance(value, str) else json.dumps(encode(value)))
     return run(
-        found,
-        out or fresh_folder(found.name, seed),
+        recipe,
+        out or new_folder(recipe.name, seed),
         runtime=Runtime(device, precision, compile=compile, deterministic=deterministic, eval_every=eval_every),
         seed=seed,
         images=images,
         minutes=minutes,
         init=init,
-        dataset=None if named else dataset,
+        dataset=dataset if name is None else None,
         progress=progress,
     )
 
@@ -118,27 +127,31 @@ def resume(
     precision: str | None = None,
     progress: Callable[..., None] | None = None,
 ) -> Path:
-    """Go on with a run that was stopped, from its last checkpoint, as if nothing had happened. Returns its folder.
-    ``dataset``: the Dataset or tensor that it was trained on, where it had no name. ``device``, ``precision``: by default as it
-    was begun."""
+    """Continue a run that was stopped, from its last checkpoint, and return its folder. The result is that of a run
+    without a stop.
+
+    ``minutes``, ``progress``: as for :func:`train`. ``dataset``: the Dataset or tensor that the run was trained on, if
+    it has no name. ``device``, ``precision``: by default those of the run's start.
+    Raises ValueError if ``run`` is not the folder of a run.
+    """
     from zoo.engine.run_folder import RunFolder
-    from zoo.engine.train import resume as go_on
+    from zoo.engine.train import resume as continue_run
 
     runtime = RunFolder(run).runtime(device=device, precision=precision)
-    return go_on(run, runtime=runtime, minutes=minutes, dataset=dataset, progress=progress)
+    return continue_run(run, runtime=runtime, minutes=minutes, dataset=dataset, progress=progress)
 
 
 def report(run: str | Path, out: str | Path | None = None) -> Path:
     """Write one self-contained HTML page of the run in folder ``run`` (curves, scores, grids over time, recipe, Card,
-    machine) and return its path, by default ``RUN/report.html``. The run may be going on, or have been killed.
-    ValueError where ``run`` is no run's folder."""
+    machine) and return its path, by default ``RUN/report.html``. The run may be finished, still training, or killed.
+    Raises ValueError if ``run`` is not the folder of a run."""
     from zoo.reports.page import report as write
 
     return write(run, out)
 
 
-def fresh_folder(name: str, seed: int) -> Path:
-    """``runs/NAME-seedS``, or with -2, -3, ... the first that does not exist."""
+def new_folder(name: str, seed: int) -> Path:
+    """The first of ``runs/NAME-seedS``, ``runs/NAME-seedS-2``, ``runs/NAME-seedS-3``, ... that does not exist."""
     first = Path("runs") / f"{name}-seed{seed}"
     path, count = first, 1
     while path.exists():

@@ -1,5 +1,4 @@
-"""Files that are whole or not there: written beside their target, flushed to the disk, renamed over it; and what tensors a
-file holds. No torch here."""
+"""Atomic files (written next to their target, flushed to the disk, renamed over it) and their hashes. No torch here."""
 
 from __future__ import annotations
 
@@ -11,24 +10,27 @@ import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]  # a JSON object
 
 
 class NoSpace(OSError):
-    """The disk is full: nobody's mistake, and no reason to try another source."""
+    """The disk is full: not a user's mistake, and no reason to try another source."""
 
 
 @contextlib.contextmanager
 def beside(path: str | Path) -> Iterator[Path]:
-    """A path to write in place of ``path``; at the end of the block it is flushed and renamed. A kill at any instant
-    leaves the old file or the new one; an exception leaves the old one and nothing else.
+    """A path to write instead of ``path``; at the end of the block it is flushed and renamed. If the process is killed,
+    the old file or the new one is there; after an exception the old one, and nothing else.
 
-    It lies in a folder of its own beside its target: a library that writes (safetensors) may have files of its own beside what
-    it was given, and a kill would leave those too.
+    The path is in a folder of its own: a library that writes (safetensors) may create temporary files next to it, which
+    a killed process would leave.
     """
     path = Path(path)
     folder = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        shutil.rmtree(folder, ignore_errors=True)  # of a killed process that had the same number
+        shutil.rmtree(folder, ignore_errors=True)  # from a killed process with the same id
         folder.mkdir()
         partial = folder / path.name
         yield partial
@@ -45,9 +47,17 @@ def beside(path: str | Path) -> Iterator[Path]:
 
 
 def remove_partials(folder: str | Path) -> None:
-    """Remove what writers that were killed left beside their targets."""
+    """Remove the temporary folders of killed writers."""
     for partial in list(Path(folder).rglob(".*.partial")):
         shutil.rmtree(partial)
+
+
+def check_new(folder: str | Path) -> None:
+    """Raises ValueError if the folder exists and has files other than those of a killed writer."""
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(p.suffix != ".partial" for p in folder.iterdir())):
+        advice = f"name another folder with --out, or continue the run with zoo resume {folder}"
+        raise ValueError(f"out='{folder}': exists already; {advice}")
 
 
 def sha256(path: str | Path) -> str:

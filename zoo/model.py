@@ -1,4 +1,4 @@
-"""Models: what a run leaves behind and ``zoo.load`` returns. Networks, prior, value range and one verb a kind.
+"""Models: what a run writes and ``zoo.load`` returns. Networks, prior, value range and one verb a kind.
 
 A model is built from a *model spec*, plain JSON that travels in the Card of its weights:
 
@@ -11,7 +11,7 @@ A model is built from a *model spec*, plain JSON that travels in the Card of its
      "domains": {"a": "twitter", "b": "google"}, "range": ..., "resolution": ..., "channels": ...}
     {"kind": "coupled", "networks": {"G": ...}, "prior": ..., "domains": {"a": "digits", "b": "edges"}, ...}
 
-No game is needed, and none is imported but its priors. Nothing here touches the global random state.
+No game is imported. Nothing here changes the global random state.
 """
 
 from __future__ import annotations
@@ -20,25 +20,34 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from zoo.data.images import to_array, to_pil
+from zoo.files import Json
 from zoo.priors import Codes, build_prior
 from zoo.recipe import decode
 from zoo.registry import NETWORKS, Registry, Spec, nearest
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 KINDS = Registry("kind of model", "zoo.model")
-SEEDS = 2**32  # torch's CPU generator keeps 32 bits of a seed
+SEEDS = 2**32  # torch's CPU generator uses 32 bits of a seed
+
+Images: TypeAlias = "Tensor | Image | Sequence[Tensor | Image]"
+Classes: TypeAlias = int | str | Sequence[int | str] | Tensor | np.ndarray  # one for all images, or one for each
+CodeValues: TypeAlias = Mapping[str, float | Sequence[float] | Tensor]
 
 
 def build_model(
-    spec: Mapping[str, Any], networks: Mapping[str, nn.Module] | None = None, card: Mapping[str, Any] | None = None
+    spec: Mapping[str, Any], networks: Mapping[str, nn.Module] | None = None, card: Json | None = None
 ) -> Model:
-    """The model of a spec. ``networks``: those that exist already (a run's own); without them they are built anew, from
-    a fixed seed and without touching the global random state. ValueError where the spec is not one."""
+    """The model of a spec. ``networks``: existing ones (a run's own); without them new ones are built, from a fixed
+    seed and without a change of the global random state. Raises ValueError if the spec is not a model spec."""
     for key in ("kind", "networks", "range", "resolution", "channels"):
         if key not in spec:
             raise ValueError(f"model spec: '{key}' is missing")
@@ -48,12 +57,12 @@ def build_model(
 class Model(nn.Module):
     """Networks by name, the range of their values, and the Card.
 
-    ``spec``: the model spec. ``card``: what the weights file says of itself (empty for an untrained model).
+    ``spec``: the model spec. ``card``: the Card of the weights file (empty for an untrained model).
     """
 
     verb = ""
 
-    def __init__(self, spec: Mapping[str, Any], networks: Mapping[str, nn.Module] | None, card: Mapping | None):
+    def __init__(self, spec: Json, networks: Mapping[str, nn.Module] | None, card: Json | None):
         super().__init__()
         self.spec, self.card = dict(spec), dict(card or {})
         self.low, self.high = spec["range"]
@@ -68,7 +77,7 @@ class Model(nn.Module):
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """The networks by name; they are the model's children (one may bear two names)."""
+        """The networks by name; they are the model's children (one network may have two names)."""
         return {name: getattr(self, name) for name in self.spec["networks"]}
 
     @property
@@ -76,13 +85,14 @@ class Model(nn.Module):
         return next(self.parameters()).device
 
     def preview(self, reals: Mapping[str, Tensor]) -> tuple[Tensor, int]:
-        """Images for a grid that shows the model at a glance, and its number of columns. ``reals``: real images in the
-        networks' own range, by the batch's keys, for models that begin from some."""
-        raise TypeError(f"a {self.spec['kind']} model shows nothing")
+        """Images for a grid of samples, and its number of columns. ``reals``: real images in the networks' range, by
+        the batch's keys, for models whose input is images."""
+        raise TypeError(f"a {self.spec['kind']} model has no preview")
 
     @contextlib.contextmanager
     def _eval_mode(self) -> Iterator[None]:
-        """Eval mode and no gradient; each module's own mode comes back afterwards, so that a run may look at itself."""
+        """Eval mode and no gradient. Afterwards each module has its former mode, so that a run can sample while it
+        trains."""
         training = [m for m in self.modules() if m.training]
         self.eval()
         try:
@@ -92,9 +102,9 @@ class Model(nn.Module):
             for m in training:
                 m.training = True
 
-    def classify(self, images: Any, chunk: int = 256) -> Tensor:
+    def classify(self, images: Images, chunk: int = 256) -> Tensor:
         """The probability of each class, float32 [N, K]. ``images``: as :meth:`TranslateModel.translate` takes them.
-        ValueError where the model has no classifier (``spec["classifier"]`` names the network)."""
+        Raises ValueError if the model has no classifier (``spec["classifier"]`` names the network)."""
         if "classifier" not in self.spec:
             raise ValueError(f"this model has no classifier; it has {', '.join(self.networks)}")
         C, x = getattr(self, self.spec["classifier"]), as_batch(images, self.channels)
@@ -116,7 +126,7 @@ class Model(nn.Module):
 
 
 def _truncated(draw: Callable[[], Tensor], limit: float) -> Tensor:
-    """Components beyond ``limit`` are drawn again until none is (Brock et al. 2019, section 3.1)."""
+    """Components beyond ``limit`` are sampled again until none is (Brock et al. 2019, section 3.1)."""
     z = draw()
     while (far := z.abs() > limit).any():
         z = torch.where(far, draw(), z)
@@ -124,7 +134,7 @@ def _truncated(draw: Callable[[], Tensor], limit: float) -> Tensor:
 
 
 def _great_circle(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """From a to b along the sphere, length interpolated with it: a straight line would leave a normal's shell."""
+    """From a to b along the sphere, with the length interpolated; a straight line has points of much smaller norm."""
     cos = torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0).clamp(-1, 1)
     angle = math.acos(cos.item())
     if math.sin(angle) < 1e-4:
@@ -134,17 +144,17 @@ def _great_circle(a: Tensor, b: Tensor, t: float) -> Tensor:
 
 @KINDS.register("image")
 class ImageModel(Model):
-    """Noise -> images, one generator ``G``; class-conditional where G takes ``y``; point sets where resolution is 0.
+    """Noise -> images, one generator ``G``; class-conditional if G takes ``y``; point sets if the resolution is 0.
 
-    Image k of a sample is a function of its own seed: noise (and the class, where none is given) come from a CPU
-    generator seeded with it, and G always sees batches of ``chunk`` images, the last one filled up, because convolution
-    libraries round differently for different batch sizes. For a given ``chunk`` the bits do not depend on n or on the
+    Image k of a sample depends on its own seed only: the noise (and the class, unless ``y`` sets it) come from a CPU
+    generator with that seed, and G always gets batches of ``chunk`` images, the last one filled up, because convolution
+    libraries round differently for different batch sizes. For a fixed ``chunk`` the bits do not depend on n or on the
     place in the batch; another ``chunk``, thread count or device may differ by rounding (below 1e-4).
     """
 
     verb = "sample"
 
-    def __init__(self, spec: Mapping[str, Any], networks: Mapping[str, nn.Module] | None, card: Mapping | None):
+    def __init__(self, spec: Json, networks: Mapping[str, nn.Module] | None, card: Json | None):
         super().__init__(spec, networks, card)
         if "prior" not in spec:
             raise ValueError("model spec: 'prior' is missing")
@@ -155,7 +165,7 @@ class ImageModel(Model):
 
     @property
     def generator(self) -> nn.Module:
-        """The network that makes the images: the first that the spec names."""
+        """The generator: the first network of the spec."""
         return getattr(self, next(iter(self.spec["networks"])))
 
     def render(self, z: Tensor, **inputs: Tensor) -> Tensor:
@@ -163,32 +173,34 @@ class ImageModel(Model):
         return self.generator(z, **inputs)
 
     def latents(
-        self, seeds: Sequence[int], y: int | str | Sequence | None = None, truncation: float | None = None
+        self, seeds: Sequence[int], y: Classes | None = None, truncation: float | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """The noise [N, ...] and classes (int64 [N], or None for an unconditional G) of some seeds, on the CPU."""
+        """The noise [N, ...] and classes (int64 [N], or None for an unconditional G) of the seeds, on the CPU."""
         seeds = [_seed(s) for s in seeds]
         if truncation is not None:
             if self.prior_spec.name != "normal":
-                raise ValueError(f"truncation={truncation}: the prior '{self.prior_spec.name}' has no tails to cut")
+                prior = self.prior_spec.name
+                raise ValueError(f"truncation={truncation}: the prior '{prior}' must be 'normal'")
             if not truncation > 0:
-                raise ValueError(f"truncation={truncation}: must be above 0 (deviations of the normal prior)")
-        given = self._classes(y, len(seeds))
+                raise ValueError(f"truncation={truncation}: must be above 0 (standard deviations)")
+        classes = self._classes(y, len(seeds))
         zs, ys = [], []
         generator = torch.Generator()
         draw = functools.partial(self.prior, 1, generator, "cpu")
         for seed in seeds:
             generator.manual_seed(seed)
             zs.append(draw() if truncation is None else _truncated(draw, truncation))
-            if self.class_count and given is None:
+            if self.class_count and classes is None:
                 ys.append(torch.randint(self.class_count, (1,), generator=generator))
-        y = torch.cat(ys) if ys else given
-        return (torch.cat(zs) if zs else self.prior(0, generator, "cpu")), y
+        z = torch.cat(zs) if zs else self.prior(0, generator, "cpu")
+        return z, torch.cat(ys) if ys else classes
 
     def decode(self, z: Tensor, y: Tensor | None = None, chunk: int = 16) -> Iterator[Tensor]:
-        """Images of given noise, ``chunk`` at a time: float32 [<= chunk, C, H, W] in [0, 1] (points: [.., D])."""
+        """Images of the noise z, ``chunk`` at a time: float32 [<= chunk, C, H, W] in [0, 1] (points: [.., D])."""
         if chunk < 1:
             raise ValueError(f"chunk={chunk}: must be at least 1")
-        for z_part, y_part in zip(z.split(chunk), y.split(chunk) if y is not None else _nones(), strict=False):
+        ys = [None] * -(-len(z) // chunk) if y is None else y.split(chunk)
+        for z_part, y_part in zip(z.split(chunk), ys, strict=False):
             full = [len(z_part) - 1] * (chunk - len(z_part))
             index = torch.tensor([*range(len(z_part)), *full])
             inputs = {} if y_part is None else {"y": y_part[index].to(self.device)}
@@ -196,15 +208,17 @@ class ImageModel(Model):
                 with self._eval_mode():
                     x = self.render(z_part[index].to(self.device), **inputs)
             except torch.OutOfMemoryError:
-                raise RuntimeError(f"chunk={chunk}: out of memory; {self._fitting(z_part, y_part, chunk)}") from None
+                raise RuntimeError(
+                    f"chunk={chunk}: out of memory; {self._chunk_that_fits(z_part, y_part, chunk)}"
+                ) from None
             yield self.to_unit(x[: len(z_part)])
 
-    def _fitting(self, z: Tensor, y: Tensor | None, chunk: int) -> str:
-        """Which chunk fits, found by halving."""
+    def _chunk_that_fits(self, z: Tensor, y: Tensor | None, chunk: int) -> str:
+        """The first of chunk / 2, chunk / 4, ... that fits, in words."""
         while (chunk := chunk // 2) >= 1:
             with contextlib.suppress(torch.OutOfMemoryError), self._eval_mode():
-                some = {} if y is None else {"y": y[:1].expand(chunk).to(self.device)}
-                self.render(z[:1].expand(chunk, *z.shape[1:]).to(self.device), **some)
+                inputs = {} if y is None else {"y": y[:1].expand(chunk).to(self.device)}
+                self.render(z[:1].expand(chunk, *z.shape[1:]).to(self.device), **inputs)
                 return f"chunk={chunk} fits"
         return "not even one image fits"
 
@@ -214,19 +228,20 @@ class ImageModel(Model):
         *,
         seed: int = 0,
         seeds: Sequence[int] | None = None,
-        y: int | str | Sequence | None = None,
+        y: Classes | None = None,
         truncation: float | None = None,
-        codes: Mapping[str, Any] | None = None,
+        codes: CodeValues | None = None,
         chunk: int = 16,
     ) -> Iterator[Tensor]:
-        """As :meth:`sample`, ``chunk`` images at a time on the model's device: memory does not grow with n."""
+        """As :meth:`sample`, ``chunk`` images at a time on the model's device; memory does not grow with n."""
         seeds = _seeds(n, seed, seeds)
-        y = self._classes(y, len(seeds))
-        given = self._codes(codes, len(seeds))
-        for at in range(0, len(seeds), chunk) if chunk > 0 else [0]:
-            z, classes = self.latents(seeds[at : at + chunk], None if y is None else y[at : at + chunk], truncation)
-            if given:
-                z = self.prior.place(z, {name: value[at : at + chunk] for name, value in given.items()})
+        all_classes = self._classes(y, len(seeds))
+        all_codes = self._codes(codes, len(seeds))
+        for start in range(0, len(seeds), chunk) if chunk > 0 else [0]:
+            part = slice(start, start + chunk)
+            z, classes = self.latents(seeds[part], None if all_classes is None else all_classes[part], truncation)
+            if isinstance(self.prior, Codes) and all_codes:
+                z = self.prior.place(z, {name: values[part] for name, values in all_codes.items()})
             yield from self.decode(z, classes, chunk)
 
     def sample(
@@ -235,23 +250,29 @@ class ImageModel(Model):
         *,
         seed: int = 0,
         seeds: Sequence[int] | None = None,
-        y: int | str | Sequence | None = None,
+        y: Classes | None = None,
         truncation: float | None = None,
-        codes: Mapping[str, Any] | None = None,
+        codes: CodeValues | None = None,
         chunk: int = 16,
     ) -> Tensor:
         """n images: float32 [n, C, H, W] in [0, 1] (point sets: [n, D], raw), on the model's device.
 
-        ``seed``: image k has the seed ``seed + k``; or ``seeds`` names each image's own. ``y``: a class (number or
-        name) for all, or one an image; without it a conditional model draws it from the image's seed. ``truncation``:
-        noise beyond so many deviations is drawn again (normal priors). ``codes``: values of some of the prior's codes,
-        ``{"c1": 3, "c2": [-1.0, 1.0]}``, one for all or one an image; the others come from the image's seed.
-        ``chunk``: images in one pass of G. ValueError for a class, seed, code or number that cannot be.
-        """
-        more = dict(y=y, truncation=truncation, codes=codes, chunk=chunk)
-        return torch.cat(list(self.iter_samples(n, seed=seed, seeds=seeds, **more)))
+        Args:
+            n: how many; by default 1, or as many as ``seeds``.
+            seed: image k has the seed ``seed + k``.
+            seeds: the seed of each image, instead of ``n`` and ``seed``.
+            y: a class (number or name) for all images, or one for each; by default it comes from the image's seed.
+            truncation: noise beyond so many standard deviations is sampled again (normal priors).
+            codes: values of the prior's codes, ``{"c1": 3, "c2": [-1.0, 1.0]}``, one for all images or one for each;
+                the others come from the image's seed.
+            chunk: images in one pass of G.
 
-    # Codes: what InfoGAN's prior has beside the noise -------------------------------------------------------------
+        Raises ValueError for an invalid class, seed, code or number.
+        """
+        chunks = self.iter_samples(n, seed=seed, seeds=seeds, y=y, truncation=truncation, codes=codes, chunk=chunk)
+        return torch.cat(list(chunks))
+
+    # Codes of InfoGAN's prior ------------------------ -------------------------------------------------------------
 
     @property
     def codes(self) -> dict[str, int]:
@@ -261,64 +282,69 @@ class ImageModel(Model):
     def traverse(
         self, code: str, seeds: Sequence[int], values: Sequence[float] | None = None, chunk: int = 16
     ) -> tuple[Tensor, int]:
-        """What a code does: a row for each seed, in which only this code changes. Images and the number of columns.
+        """Images with a row for each seed, in which only this code changes, and the number of columns.
 
         ``values``: by default all of a categorical code, or ten from -2 to 2, twice the range of training.
+        Raises ValueError if the prior has no such code.
         """
         if code not in self.codes:
-            known = ", ".join(self.codes) or "none"
-            raise ValueError(f"code '{code}': no such code{nearest(code, self.codes)}; this model has {known}")
+            names = ", ".join(self.codes) or "none"
+            raise ValueError(f"code '{code}': no such code{nearest(code, self.codes)}; this model has {names}")
         if values is None:
             values = range(self.codes[code]) if self.codes[code] else torch.linspace(-2, 2, 10).tolist()
         each = [seed for seed in seeds for _ in values]
         return self.sample(seeds=each, codes={code: [*values] * len(seeds)}, chunk=chunk), len(values)
 
-    def recognize(self, images: Any, chunk: int = 64) -> dict[str, Tensor]:
-        """Which codes Q reads off images: by name the probabilities [N, K] of a categorical code, the mean [N] of a
-        continuous one. ``images``: as :meth:`TranslateModel.translate` takes them. ValueError without such a network."""
-        if "recognition" not in self.spec:
+    def recognize(self, images: Images, chunk: int = 64) -> dict[str, Tensor]:
+        """The codes that Q finds in images: by name the probabilities [N, K] of a categorical code, the mean [N] of a
+        continuous one. ``images``: as :meth:`TranslateModel.translate` takes them. Raises ValueError if the model has
+        no such network."""
+        if "recognition" not in self.spec or not isinstance(self.prior, Codes):
             raise ValueError(f"this model has no network that recognizes codes; it has {', '.join(self.networks)}")
         D, Q = (getattr(self, name) for name in self.spec["recognition"])
-        x, found = as_batch(images, self.channels), []
+        x, parts = as_batch(images, self.channels), []
         with self._eval_mode():
             for part in x.split(chunk):
-                said = self.prior.read(Q(D.features(self.from_unit(part.to(self.device)))))
-                found.append({name: value.exp() if self.codes[name] else value for name, value in said.items()})
-        return {name: torch.cat([part[name] for part in found]) for name in self.codes}
+                outputs = self.prior.read(Q(D.features(self.from_unit(part.to(self.device)))))
+                parts.append({name: value.exp() if self.codes[name] else value for name, value in outputs.items()})
+        return {name: torch.cat([part[name] for part in parts]) for name in self.codes}
 
-    def _codes(self, codes: Mapping[str, Any] | None, n: int) -> dict[str, Tensor]:
-        """Values [n] by name. ValueError for a code or value that cannot be."""
-        given = {}
+    def _codes(self, codes: CodeValues | None, n: int) -> dict[str, Tensor]:
+        """Values [n] by name. Raises ValueError for an invalid code or value."""
+        expanded = {}
         for name, value in (codes or {}).items():
             if name not in self.codes:
-                known = ", ".join(self.codes) or "none"
-                raise ValueError(f"codes: no '{name}'{nearest(name, self.codes)}; this model has {known}")
+                names = ", ".join(self.codes) or "none"
+                raise ValueError(f"codes: no '{name}'{nearest(name, self.codes)}; this model has {names}")
             values = torch.as_tensor(value, dtype=torch.float32).cpu()
             k = self.codes[name]
             if values.dim() > 1 or (values.dim() == 1 and len(values) != n):
-                raise ValueError(f"codes.{name}: {values.numel()} values for {n} images; give one, or one an image")
+                raise ValueError(
+                    f"codes.{name}: must be one value, or one for each of {n} images, got {values.numel()}"
+                )
             if k and not all(v in range(k) for v in values.flatten().tolist()):
                 raise ValueError(f"codes.{name}={value}: must be whole numbers from 0 to {k - 1}")
             if not torch.isfinite(values).all():
                 raise ValueError(f"codes.{name}={value}: must be finite numbers")
-            given[name] = values.expand(n)
-        return given
+            expanded[name] = values.expand(n)
+        return expanded
 
     def interpolate(
         self,
         seeds: Sequence[int],
         steps: int,
         *,
-        y: int | str | None = None,
+        y: Classes | None = None,
         truncation: float | None = None,
         chunk: int = 16,
     ) -> Iterator[Tensor]:
-        """A closed walk through the noise of ``seeds``, ``steps`` images from each to the next, ``chunk`` at a time.
-        Great circles for a normal prior, straight lines for others. One class throughout: ``y``, or the first seed's."""
+        """A closed path through the noise of ``seeds``, ``steps`` images from each to the next, ``chunk`` at a time.
+        Great circles for a normal prior, straight lines for others. All images have one class: ``y``, or the first
+        seed's. Raises ValueError for fewer than two seeds or one step."""
         if steps < 1:
             raise ValueError(f"steps={steps}: must be at least 1")
         if len(seeds) < 2:
-            raise ValueError(f"seeds={list(seeds)}: a walk needs at least two")
+            raise ValueError(f"seeds={list(seeds)}: must be at least two seeds")
         z, classes = self.latents(seeds, y, truncation)
         between = _great_circle if self.prior_spec.name == "normal" else torch.lerp
         path = torch.stack(
@@ -327,8 +353,8 @@ class ImageModel(Model):
         yield from self.decode(path, None if classes is None else classes[:1].expand(len(path)), chunk)
 
     def preview(self, reals: Mapping[str, Tensor]) -> tuple[Tensor, int]:
-        """64 images, 8 a row; a conditional model's rows are its classes (the first ten); with codes two rows of each of
-        the first five, traversed; 4,096 points of a point set."""
+        """64 images in rows of 8; a conditional model has a row for each class (the first ten); a model with codes has
+        two rows for each of the first five codes; a point set has 4,096 points."""
         if not self.resolution:
             return self.sample(4096, chunk=1024), 1
         if self.codes:
@@ -341,18 +367,17 @@ class ImageModel(Model):
         rows = min(self.class_count, 10)
         return self.sample(seeds=[*range(8)] * rows, y=[i // 8 for i in range(8 * rows)]), 8
 
-    def _classes(self, y: Any, n: int) -> Tensor | None:
-        """Class numbers int64 [n] from a number, a name, or n of them."""
+    def _classes(self, y: Classes | None, n: int) -> Tensor | None:
+        """Class numbers int64 [n] from a number, a name, or n of them. Raises ValueError for an invalid class."""
         if y is None:
             return None
         if not self.class_count:
             raise ValueError(f"y={y!r}: this model is not class-conditional")
-        if isinstance(y, (Tensor, np.ndarray)):
-            y = y.tolist()
-        one = isinstance(y, str) or not isinstance(y, Sequence)
-        values = [y] if one else list(y)
+        plain: Any = y.tolist() if isinstance(y, (Tensor, np.ndarray)) else y
+        one = isinstance(plain, str) or not isinstance(plain, Sequence)
+        values = [plain] if one else [*plain]
         if not one and len(values) != n:
-            raise ValueError(f"y: {len(values)} classes for {n} images; give one, or one an image")
+            raise ValueError(f"y: must be one class, or one for each of {n} images, got {len(values)} classes")
         numbers = torch.tensor([self._class(v) for v in values], dtype=torch.int64)
         return numbers.expand(n) if one else numbers
 
@@ -362,8 +387,8 @@ class ImageModel(Model):
             if value in self.classes:
                 return self.classes.index(value)
             if not value.lstrip("-").isdigit():
-                known = ", ".join(self.classes[:20]) or f"numbers 0 to {count - 1}"
-                raise ValueError(f"y='{value}': no such class{nearest(value, self.classes)}; it has {known}")
+                names = ", ".join(self.classes[:20]) or f"numbers 0 to {count - 1}"
+                raise ValueError(f"y='{value}': no such class{nearest(value, self.classes)}; the model has {names}")
         try:
             number = int(value)
         except (TypeError, ValueError):
@@ -375,36 +400,39 @@ class ImageModel(Model):
 
 @KINDS.register("coupled")
 class CoupledModel(ImageModel):
-    """Noise -> the same z drawn in two domains, ``a`` and ``b``, by one generator that returns both."""
+    """Noise -> two images of one z in two domains, ``a`` and ``b``, by one generator that returns both."""
 
-    def __init__(self, spec: Mapping[str, Any], networks: Mapping[str, nn.Module] | None, card: Mapping | None):
+    def __init__(self, spec: Json, networks: Mapping[str, nn.Module] | None, card: Json | None):
         super().__init__(spec, networks, card)
         self.domains = dict(spec.get("domains", {"a": "a", "b": "b"}))
 
     def direction(self, to: str) -> str:
-        """The domain ("a", "b") that a domain or its name means. ValueError where it is none."""
+        """The domain ("a", "b") of a letter or a domain's name. Raises ValueError if there is none."""
         return _domain(to, list(self.domains), self.domains, "makes")
 
     def render(self, z: Tensor, **inputs: Tensor) -> Tensor:
         """Both domains' images, [N, 2, C, H, W]."""
         return torch.stack(self.generator(z, **inputs), 1)
 
-    def pairs(self, n: int | None = None, **how: Any) -> Tensor:
+    def pairs(self, n: int | None = None, **options: Any) -> Tensor:
         """n pairs of images of one z: float32 [n, 2, C, H, W] in [0, 1]. Arguments as :meth:`ImageModel.sample`."""
-        return torch.cat(list(super().iter_samples(n, **how)))
+        return torch.cat(list(super().iter_samples(n, **options)))
 
-    def sample(self, n: int | None = None, *, to: str | None = None, **how: Any) -> Tensor:
-        """n images of the domain ``to``, by default the first: float32 [n, C, H, W] in [0, 1]; ``to="both"``: pairs side by
-        side, [n, C, H, 2 W]. Other arguments as :meth:`ImageModel.sample`. The same seed gives the same pair."""
-        return torch.cat(list(self.iter_samples(n, to=to, **how)))
+    def sample(self, n: int | None = None, *, to: str | None = None, **options: Any) -> Tensor:
+        """n images of the domain ``to``, by default the first: float32 [n, C, H, W] in [0, 1]; ``to="both"``: pairs
+        side by side, [n, C, H, 2 W]. Other arguments as :meth:`ImageModel.sample`. The same seed gives the same
+        pair."""
+        return torch.cat(list(self.iter_samples(n, to=to, **options)))
 
-    def iter_samples(self, n: int | None = None, *, to: str | None = None, **how: Any) -> Iterator[Tensor]:
+    def iter_samples(self, n: int | None = None, *, to: str | None = None, **options: Any) -> Iterator[Tensor]:
         """As :meth:`sample`, ``chunk`` images at a time."""
-        yield from self._of(super().iter_samples(n, **how), to)
+        yield from self._of(super().iter_samples(n, **options), to)
 
-    def interpolate(self, seeds: Sequence[int], steps: int, *, to: str | None = None, **how: Any) -> Iterator[Tensor]:
+    def interpolate(
+        self, seeds: Sequence[int], steps: int, *, to: str | None = None, **options: Any
+    ) -> Iterator[Tensor]:
         """As :meth:`ImageModel.interpolate`, in the domain ``to``."""
-        yield from self._of(super().interpolate(seeds, steps, **how), to)
+        yield from self._of(super().interpolate(seeds, steps, **options), to)
 
     def _of(self, chunks: Iterator[Tensor], to: str | None) -> Iterator[Tensor]:
         both = to == "both"
@@ -413,25 +441,25 @@ class CoupledModel(ImageModel):
             yield torch.cat([pairs[:, 0], pairs[:, 1]], -1) if both else pairs[:, place]
 
     def preview(self, reals: Mapping[str, Tensor]) -> tuple[Tensor, int]:
-        """32 pairs: rows of eight images of the first domain, below each its twin."""
+        """32 pairs: a row of eight images of the first domain, below it their pairs in the second, four times."""
         return self.pairs(32).unflatten(0, (4, 8)).transpose(1, 2).flatten(0, 2), 8
 
 
 @KINDS.register("autoencoder")
 class AutoencoderModel(ImageModel):
-    """An image model with an encoder: the networks are a generator and, second, E(x) -> code [N, latent] of G, or a tuple that
-    begins with the code's mean."""
+    """An image model with an encoder: the networks are a generator and, second, E(x) -> the code [N, latent] of G, or a
+    tuple whose first entry is the code's mean."""
 
     @property
     def encoder(self) -> nn.Module:
-        """The network that finds codes: the second that the spec names."""
+        """The encoder: the second network of the spec."""
         return getattr(self, list(self.spec["networks"])[1])
 
-    def encode(self, images: Any, chunk: int = 16) -> Tensor:
-        """The codes of images: float32 [N, latent], on the model's device; of a code that is a distribution the mean.
+    def encode(self, images: Images, chunk: int = 16) -> Tensor:
+        """The codes of images: float32 [N, latent], on the model's device; the mean if the code is a distribution.
 
-        ``images``: float [N, C, H, W] or [C, H, W] in [0, 1], a PIL image, or a list of PIL images, of the spec's resolution.
-        ``chunk``: images in one pass of E. ValueError where the images do not fit.
+        ``images``: float [N, C, H, W] or [C, H, W] in [0, 1], a PIL image, or a list of PIL images, of the spec's
+        resolution. ``chunk``: images in one pass of E. Raises ValueError if the images do not fit.
         """
         x = as_batch(images, self.channels)
         if tuple(x.shape[-2:]) != (self.resolution,) * 2:
@@ -446,18 +474,19 @@ class AutoencoderModel(ImageModel):
             codes.append((code[0] if isinstance(code, tuple) else code).float())
         return torch.cat(codes)
 
-    def reconstruct(self, images: Any, shift: Tensor | None = None, chunk: int = 16) -> Tensor:
-        """G(E(images)): float32 [N, C, H, W] in [0, 1]. ``shift`` [latent] (an attribute's vector, say) is added to the codes."""
+    def reconstruct(self, images: Images, shift: Tensor | None = None, chunk: int = 16) -> Tensor:
+        """G(E(images)): float32 [N, C, H, W] in [0, 1]. ``shift`` [latent] (such as an attribute's vector) is added to
+        the codes."""
         codes = self.encode(images, chunk)
         return torch.cat(list(self.decode(codes if shift is None else codes + shift.to(codes), chunk=chunk)))
 
-    def attribute(self, having: Any, lacking: Any, chunk: int = 16) -> Tensor:
-        """The vector [latent] of what the images ``having`` have and ``lacking`` lack: the difference of their mean codes
-        (Larsen et al. 2015, section 4.1)."""
+    def attribute(self, having: Images, lacking: Images, chunk: int = 16) -> Tensor:
+        """The vector [latent] of an attribute: the mean code of images that have it (``having``) minus that of images
+        that do not (``lacking``) (Larsen et al. 2015, section 4.1)."""
         return self.encode(having, chunk).mean(0) - self.encode(lacking, chunk).mean(0)
 
     def preview(self, reals: Mapping[str, Tensor]) -> tuple[Tensor, int]:
-        """As an image model; below, a row of real images and a row of their reconstructions."""
+        """As an image model, then a row of real images and a row of their reconstructions."""
         samples, columns = super().preview(reals)
         real = next((x for x in reals.values() if x.ndim == 4), None)
         if real is None:
@@ -474,7 +503,7 @@ class TranslateModel(Model):
 
     verb = "translate"
 
-    def __init__(self, spec: Mapping[str, Any], networks: Mapping[str, nn.Module] | None, card: Mapping | None):
+    def __init__(self, spec: Json, networks: Mapping[str, nn.Module] | None, card: Json | None):
         super().__init__(spec, networks, card)
         if not spec.get("to"):
             raise ValueError("model spec: 'to' is missing")
@@ -482,7 +511,7 @@ class TranslateModel(Model):
         self.domains = dict(spec.get("domains", {}))
 
     def direction(self, to: str) -> str:
-        """The domain ("a", "b") that a domain or its name means. ValueError where it is none."""
+        """The domain ("a", "b") of a letter or a domain's name. Raises ValueError if there is none."""
         return _domain(to, list(self.to_network), self.domains, "translates to")
 
     def network(self, to: str) -> nn.Module:
@@ -490,7 +519,7 @@ class TranslateModel(Model):
         return getattr(self, self.to_network[self.direction(to)])
 
     def preview(self, reals: Mapping[str, Tensor]) -> tuple[Tensor, int]:
-        """For each direction a row of real images and below it their translations."""
+        """For each direction a row of real images and a row of their translations."""
         rows = []
         for to in self.to_network:
             source = next(x for key, x in reals.items() if key != to and x.ndim == 4)
@@ -498,12 +527,12 @@ class TranslateModel(Model):
             rows += [source, self.translate(source, to).to(source.device)]
         return torch.cat(rows), len(rows[0])
 
-    def translate(self, images: Any, to: str, chunk: int = 16) -> Tensor:
-        """The images as the domain ``to`` would have them: float32 [N, C, H, W] in [0, 1].
+    def translate(self, images: Images, to: str, chunk: int = 16) -> Tensor:
+        """The images translated to the domain ``to``: float32 [N, C, H, W] in [0, 1].
 
-        ``images``: float [N, C, H, W] or [C, H, W] in [0, 1], a PIL image, or a list of PIL images of one size (alpha is
-        laid on white). Height and width: multiples of 4; where the network is not fully convolutional, the spec's.
-        ``chunk``: images in one pass. ValueError where the images do not fit.
+        ``images``: float [N, C, H, W] or [C, H, W] in [0, 1], a PIL image, or a list of PIL images of one size
+        (transparent pixels become white). Height and width: multiples of 4, or the spec's if the network is not fully
+        convolutional. ``chunk``: images in one pass. Raises ValueError if the images do not fit.
         """
         G = self.network(to)
         x = as_batch(images, self.channels)
@@ -512,54 +541,54 @@ class TranslateModel(Model):
         if fixed and (height, width) != (fixed, fixed):
             raise ValueError(f"images of {width}x{height}: this model takes {fixed}x{fixed}")
         if height % 4 or width % 4:
-            near = f"{max(4, round(width / 4) * 4)}x{max(4, round(height / 4) * 4)}"
-            raise ValueError(f"images of {width}x{height}: height and width must be multiples of 4; resize to {near}")
+            size = f"{max(4, round(width / 4) * 4)}x{max(4, round(height / 4) * 4)}"
+            raise ValueError(f"images of {width}x{height}: height and width must be multiples of 4; resize to {size}")
         if chunk < 1:
             raise ValueError(f"chunk={chunk}: must be at least 1")
-        made = []
+        outputs = []
         for part in x.split(chunk):
             try:
                 with self._eval_mode():
-                    made.append(self.to_unit(G(self.from_unit(part.to(self.device)))))
+                    outputs.append(self.to_unit(G(self.from_unit(part.to(self.device)))))
             except torch.OutOfMemoryError:
                 raise RuntimeError(f"chunk={chunk}: out of memory for images of {width}x{height}; lower it") from None
             except (RuntimeError, ValueError) as error:
-                small = f"images of {width}x{height}: too small or of a shape that the network cannot do"
-                raise ValueError(f"{small} ({str(error).splitlines()[0]})") from error
-        return torch.cat(made)
+                message = f"images of {width}x{height}: too small, or of a shape that the network does not take"
+                raise ValueError(f"{message} ({str(error).splitlines()[0]})") from error
+        return torch.cat(outputs)
 
 
 @KINDS.register("classify")
 class ClassifyModel(Model):
-    """Images -> classes, by the network that ``spec["classifier"]`` names: what a classifier without a generator leaves."""
+    """Images -> classes, by the network that ``spec["classifier"]`` names: a classifier without a generator."""
 
     verb = "classify"
 
     def preview(self, reals: Mapping[str, Tensor]) -> tuple[Tensor, int]:
-        """Real images, in the order of the classes that they are taken for."""
+        """Real images, in the order of their predicted classes."""
         x = self.to_unit(next(x for x in reals.values() if x.ndim == 4))
         return x[self.classify(x).argmax(1).argsort(stable=True)], len(x)
 
 
-def _domain(to: str, known: Sequence[str], names: Mapping[str, str], does: str) -> str:
-    """The one of the domains ``known`` that ``to`` or its name in ``names`` means. ValueError where there is none."""
-    for domain in known:
+def _domain(to: str, domains: Sequence[str], names: Mapping[str, str], verb: str) -> str:
+    """The one of ``domains`` whose letter or name (by ``names``) is ``to``. Raises ValueError if there is none."""
+    for domain in domains:
         if to in (domain, names.get(domain)):
             return domain
-    said = [*known, *(names[d] for d in known if names.get(d, d) != d)]
-    raise ValueError(f"to='{to}': no such domain{nearest(to, said)}; this model {does} {', '.join(said)}")
+    options = [*domains, *(names[d] for d in domains if names.get(d, d) != d)]
+    raise ValueError(f"to='{to}': no such domain{nearest(to, options)}; this model {verb} {', '.join(options)}")
 
 
-def as_batch(images: Any, channels: int) -> Tensor:
-    """A tensor, PIL image or list of either -> float32 [N, C, H, W] in [0, 1]. ValueError where it cannot be."""
+def as_batch(images: Images, channels: int) -> Tensor:
+    """A tensor, PIL image or list of either -> float32 [N, C, H, W] in [0, 1]. Raises ValueError for anything else."""
     if isinstance(images, (list, tuple)):
         if not images:
             raise ValueError("images: the list is empty")
         parts = [as_batch(i, channels) for i in images]
         sizes = {tuple(p.shape[-2:]) for p in parts}
         if len(sizes) > 1:
-            said = ", ".join(f"{w}x{h}" for h, w in sorted(sizes))
-            raise ValueError(f"images: sizes differ ({said}); give those of one size at a time")
+            listed = ", ".join(f"{w}x{h}" for h, w in sorted(sizes))
+            raise ValueError(f"images: must have one size, got {listed}")
         return torch.cat(parts)
     if isinstance(images, Tensor):
         x = images.float()
@@ -569,20 +598,14 @@ def as_batch(images: Any, channels: int) -> Tensor:
         if not images.is_floating_point() or x.min() < 0 or x.max() > 1:
             raise ValueError("images: must be float, from 0 (black) to 1 (white)")
         return x
-    if not hasattr(images, "convert"):
-        raise ValueError(f"images: must be a tensor, a PIL image or a list of them, not {type(images).__name__}")
-    from PIL import Image
-
-    if images.mode in ("RGBA", "LA", "PA") or "transparency" in images.info:
-        images = images.convert("RGBA")
-        images = Image.alpha_composite(Image.new("RGBA", images.size, "white"), images)
+    if not isinstance(images, Image):
+        raise ValueError(f"images: must be a tensor, a PIL image or a list of them, got {type(images).__name__}")
     if channels not in (1, 3):
-        raise ValueError(f"images: PIL images have 1 or 3 channels, this model {channels}; give a tensor")
-    array = np.asarray(images.convert("L" if channels == 1 else "RGB"), dtype=np.float32) / 255
-    return torch.from_numpy(array).reshape(*array.shape[:2], channels).permute(2, 0, 1)[None].contiguous()
+        raise ValueError(f"images: must be a tensor, since the model has {channels} channels, got a PIL image")
+    return torch.from_numpy(to_array(to_pil(images, channels)))[None].float() / 255
 
 
-def _seed(seed: Any) -> int:
+def _seed(seed: int) -> int:
     if isinstance(seed, bool) or int(seed) != seed or not 0 <= seed < SEEDS:
         raise ValueError(f"seed={seed}: must be a whole number from 0 to {SEEDS - 1}")
     return int(seed)
@@ -591,7 +614,7 @@ def _seed(seed: Any) -> int:
 def _seeds(n: int | None, seed: int, seeds: Sequence[int] | None) -> Sequence[int]:
     if seeds is not None:
         if n not in (None, len(seeds)):
-            raise ValueError(f"n={n}: {len(seeds)} seeds are given")
+            raise ValueError(f"n={n}: must be the number of seeds, got {len(seeds)} seeds")
         if not len(seeds):
             raise ValueError("seeds: the list is empty")
         return seeds
@@ -601,8 +624,3 @@ def _seeds(n: int | None, seed: int, seeds: Sequence[int] | None) -> Sequence[in
     _seed(seed)
     _seed(seed + n - 1)
     return range(seed, seed + n)
-
-
-def _nones() -> Iterator[None]:
-    while True:
-        yield None

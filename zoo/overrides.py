@@ -14,7 +14,7 @@ from zoo.recipe import Recipe, Rounds, Stage, decode
 from zoo.registry import FrozenDict, Registry, Spec, nearest
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def _fits(value: object, hint: Any) -> bool:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return True
@@ -44,134 +44,149 @@ def _type_name(hint: Any) -> str:
 def _check_types(value: Any, path: str) -> None:
     hints = typing.get_type_hints(type(value))
     for f in dataclasses.fields(value):
-        inside, where = getattr(value, f.name), f"{path}.{f.name}".lstrip(".")
-        if not _fits(inside, hints[f.name]):
-            raise ValueError(f"{where}={inside!r}: must be {_type_name(hints[f.name])}")
-        for key, part in _parts(inside):
+        field, where = getattr(value, f.name), f"{path}.{f.name}".lstrip(".")
+        if not _fits(field, hints[f.name]):
+            raise ValueError(f"{where}={field!r}: must be {_type_name(hints[f.name])}")
+        for key, part in _parts(field):
             if dataclasses.is_dataclass(part) and not isinstance(part, Spec):
                 _check_types(part, f"{where}.{key}" if key != "" else where)
 
 
-def _parts(value: Any) -> list[tuple[Any, Any]]:
+def _parts(value: object) -> list[tuple[object, object]]:
     if isinstance(value, Mapping):
         return list(value.items())
     return list(enumerate(value)) if isinstance(value, tuple) else [("", value)]
 
 
 def check(recipe: Recipe) -> None:
-    """ValueError with the key, the value and what would be right, for all that can be told without building anything."""
+    """Check what needs no network and no data. Raises ValueError with the key, the value and the expected one."""
     _check_types(recipe, "")
     if not recipe.stages:
         raise ValueError("stages=(): a recipe needs at least one stage")
     for i, stage in enumerate(recipe.stages):
-        where = f"stages.{i}"
-        for key in ("images", "batch"):
-            if getattr(stage, key) < 1:
-                raise ValueError(f"{where}.{key}={getattr(stage, key)}: must be at least 1")
-        if stage.resolution < 0:
-            raise ValueError(f"{where}.resolution={stage.resolution}: must be at least 1 (0 for points)")
-        if stage.data.load is not None and stage.data.load < stage.resolution:
-            raise ValueError(f"{where}.data.load={stage.data.load}: must be at least resolution={stage.resolution}")
-        if stage.data.range[0] >= stage.data.range[1]:
-            raise ValueError(f"{where}.data.range={stage.data.range}: must ascend")
-        if not stage.data.streams:
-            raise ValueError(f"{where}.data.streams: must name at least one stream")
-        for name, stream in stage.data.streams.items():
-            for key in ("balanced", "batch"):
-                value = getattr(stream, key)
-                if value is not None and value < 1:
-                    raise ValueError(f"{where}.data.streams.{name}.{key}={value}: must be at least 1")
-        for player, optimizer in stage.optimizers.items():
-            if optimizer.lr < 0:
-                raise ValueError(f"{where}.optimizers.{player}.lr={optimizer.lr}: must be 0 or more")
-        for j, schedule in enumerate(stage.schedules):
-            at = [images for images, _ in schedule.points]
-            if not at or at != sorted(set(at)):
-                raise ValueError(f"{where}.schedules.{j}.points={schedule.points}: must have ascending images")
-            if schedule.shape == "geometric" and min(v for _, v in schedule.points) <= 0:
-                raise ValueError(
-                    f"{where}.schedules.{j}.points={schedule.points}: a geometric schedule needs values above 0"
-                )
-            if schedule.target.split(".")[0] not in ("optimizers", "game", "ema"):
-                raise ValueError(
-                    f"{where}.schedules.{j}.target='{schedule.target}': must begin with optimizers., game. or ema."
-                )
+        _check_stage(stage, f"stages.{i}")
     for key, ema in recipe.ema.items():
         if ema.halflife <= 0:
             raise ValueError(f"ema.{key}.halflife={ema.halflife}: must be above 0 images")
         if key not in recipe.networks:
-            raise ValueError(f"ema.{key}: no network of that name{nearest(key, recipe.networks)}")
+            raise ValueError(f"ema.{key}: must name a network{nearest(key, recipe.networks)}")
+
+
+def _check_stage(stage: Stage, where: str) -> None:
+    data = stage.data
+    for key in ("images", "batch"):
+        if getattr(stage, key) < 1:
+            raise ValueError(f"{where}.{key}={getattr(stage, key)}: must be at least 1")
+    if stage.resolution < 0:
+        raise ValueError(f"{where}.resolution={stage.resolution}: must be at least 1 (0 for points)")
+    if data.load is not None and data.load < stage.resolution:
+        raise ValueError(f"{where}.data.load={data.load}: must be at least resolution={stage.resolution}")
+    if data.range[0] >= data.range[1]:
+        raise ValueError(f"{where}.data.range={data.range}: must ascend")
+    if not data.streams:
+        raise ValueError(f"{where}.data.streams: must name at least one stream")
+    for name, stream in data.streams.items():
+        for key in ("balanced", "batch"):
+            value = getattr(stream, key)
+            if value is not None and value < 1:
+                raise ValueError(f"{where}.data.streams.{name}.{key}={value}: must be at least 1")
+    for player, optimizer in stage.optimizers.items():
+        if optimizer.lr < 0:
+            raise ValueError(f"{where}.optimizers.{player}.lr={optimizer.lr}: must be 0 or more")
+    for j, schedule in enumerate(stage.schedules):
+        field = f"{where}.schedules.{j}"
+        at = [images for images, _ in schedule.points]
+        if not at or at != sorted(set(at)):
+            raise ValueError(f"{field}.points={schedule.points}: must have ascending images")
+        if schedule.shape == "geometric" and min(v for _, v in schedule.points) <= 0:
+            raise ValueError(f"{field}.points={schedule.points}: must have values above 0 if the shape is geometric")
+        if schedule.target.split(".")[0] not in ("optimizers", "game", "ema"):
+            raise ValueError(f"{field}.target='{schedule.target}': must begin with optimizers., game. or ema.")
 
 
 def override(recipe: Recipe, key: str, text: str) -> Recipe:
-    """``zoo train --set key=text``: one field changed. ``key`` is a dotted path (``optimizers.D.lr``, ``batch``,
-    ``networks.G.width``, ``stages.1.game.loss``); a path that no recipe field begins is sought in the first stage.
-    ``text`` is read as JSON where it is JSON, else as a string."""
+    """The recipe with one field changed (``zoo train --set key=text``).
+
+    ``key``: a dotted path (``optimizers.D.lr``, ``batch``, ``networks.G.width``, ``stages.1.game.loss``); a path that
+    does not start with a field of the recipe is one of the first stage. ``text``: JSON, else a string.
+    Raises ValueError if there is no such field or the value does not fit.
+    """
     try:
         value = decode(json.loads(text))
     except json.JSONDecodeError:
         value = text
     path = key.split(".")
+    where = f"--set {key}={text}"
     if path[0] in ("model", "dataset", "variant"):
-        raise ValueError(f"--set {key}={text}: '{path[0]}' is chosen on the command line, not set")
+        raise ValueError(f"{where}: must be a field of the recipe; '{path[0]}' is chosen on the command line")
     top = {f.name for f in dataclasses.fields(Recipe)}
     in_stage = {f.name for f in dataclasses.fields(Stage)}
     if path[0] not in top:
         if path[0] not in in_stage:
-            raise ValueError(f"--set {key}={text}: no such key{nearest(path[0], top | in_stage)}")
+            raise ValueError(f"{where}: no such key{nearest(path[0], top | in_stage)}")
         path = ["stages", "0", *path]
-
-    def change(node: Any, path: list[str], done: str) -> Any:
-        if not path:
-            if isinstance(node, Spec) and isinstance(value, str):
-                return Spec(value)
-            return value
-        head, rest = path[0], path[1:]
-        where = f"--set {key}={text}"
-        if isinstance(node, Spec):
-            registry = _registry_of(done)
-            known = dict(registry.parameters(node.name)) if registry else {}
-            if head not in node.kwargs and known and head not in known:
-                raise ValueError(
-                    f"{where}: {registry.kind} '{node.name}' takes no argument '{head}'{nearest(head, known)}"
-                )
-            default = known[head].default if head in known else None
-            old = node.kwargs.get(head, None if default is inspect.Parameter.empty else default)
-            new = change(old, rest, f"{done}.{head}")
-            if not rest:
-                _same_type(where, head, old, new)
-            return node.replace(**{head: new})
-        if dataclasses.is_dataclass(node):
-            fields = {f.name for f in dataclasses.fields(node)}
-            if head not in fields:
-                raise ValueError(f"{where}: {type(node).__name__} has no '{head}'{nearest(head, fields)}")
-            return dataclasses.replace(node, **{head: change(getattr(node, head), rest, f"{done}.{head}")})
-        if isinstance(node, Mapping):
-            if head not in node:
-                raise ValueError(
-                    f"{where}: '{head}' is not in {done.lstrip('.')}{nearest(head, node) or ': ' + ', '.join(node)}"
-                )
-            return FrozenDict({**node, head: change(node[head], rest, f"{done}.{head}")})
-        if isinstance(node, (list, tuple)):
-            if not head.isdigit() or int(head) >= len(node):
-                raise ValueError(f"{where}: {done.lstrip('.')} has entries 0 to {len(node) - 1}, not '{head}'")
-            i = int(head)
-            return (*node[:i], change(node[i], rest, f"{done}.{head}"), *node[i + 1 :])
-        raise ValueError(f"{where}: {done.lstrip('.')} is {node!r} and has no '{head}' inside")
-
-    changed = change(recipe, path, "")
-    check(changed)
-    return changed
+    result = _replace(recipe, path, value, "", where)
+    check(result)
+    return result
 
 
-def _same_type(where: str, key: str, old: Any, new: Any) -> None:
+def _replace(node: Any, path: list[str], value: Any, parent: str, where: str) -> Any:
+    """``node``, which is at the path ``parent`` of the recipe, with ``value`` at ``path`` inside it."""
+    if not path:
+        return Spec(value) if isinstance(node, Spec) and isinstance(value, str) else value
+    head, rest = path[0], path[1:]
+
+    def inner(child: Any) -> Any:
+        return _replace(child, rest, value, f"{parent}.{head}".lstrip("."), where)
+
+    if isinstance(node, Spec):
+        old = _argument(node, head, parent, where)
+        new = inner(old)
+        if not rest:
+            _check_same_type(where, head, old, new)
+        return node.replace(**{head: new})
+    if dataclasses.is_dataclass(node) and not isinstance(node, type):
+        fields = {f.name for f in dataclasses.fields(node)}
+        if head not in fields:
+            raise ValueError(f"{where}: {type(node).__name__} has no '{head}'{nearest(head, fields)}")
+        return dataclasses.replace(node, **{head: inner(getattr(node, head))})
+    if isinstance(node, Mapping):
+        if head not in node:
+            raise ValueError(f"{where}: '{head}' is not in {parent}{nearest(head, node) or ': ' + ', '.join(node)}")
+        return FrozenDict({**node, head: inner(node[head])})
+    if isinstance(node, (list, tuple)):
+        if not head.isdigit() or int(head) >= len(node):
+            raise ValueError(f"{where}: {parent} must have an index from 0 to {len(node) - 1}, got '{head}'")
+        i = int(head)
+        return (*node[:i], inner(node[i]), *node[i + 1 :])
+    raise ValueError(f"{where}: {parent} is {node!r} and has no '{head}'")
+
+
+def _argument(spec: Spec, name: str, parent: str, where: str) -> Any:
+    """The value of an argument of a spec, or its default. Raises ValueError if the builder takes no such argument."""
+    registry = _registry_of(parent)
+    if registry is None:
+        return spec.kwargs.get(name)
+    parameters = registry.parameters(spec.name)
+    if name in spec.kwargs:
+        return spec.kwargs[name]
+    if name in parameters:
+        default = parameters[name].default
+        return None if default is inspect.Parameter.empty else default
+    if parameters:
+        message = f"{registry.kind} '{spec.name}' takes no argument '{name}'{nearest(name, parameters)}"
+        raise ValueError(f"{where}: {message}")
+    return None
+
+
+def _check_same_type(where: str, key: str, old: object, new: object) -> None:
     if old is None or isinstance(old, (Spec, Mapping)) or dataclasses.is_dataclass(old):
         return
     kind = float if isinstance(old, float) else int if isinstance(old, int) and not isinstance(old, bool) else type(old)
     if isinstance(new, Rounds) or (kind is tuple and isinstance(new, tuple)):
         return
     if not _fits(new, kind):
-        raise ValueError(f"{where}: {key} must be {kind.__name__}, as now {old!r}")
+        raise ValueError(f"{where}: {key} must be {kind.__name__}, as {old!r} is")
 
 
 def _registry_of(path: str) -> Registry | None:

@@ -11,8 +11,8 @@ from zoo.files import beside
 
 
 def tile(images: Tensor, columns: int) -> Tensor:
-    """[N, C, H, W] -> [3, rows * (H + 2) + 2, columns * (W + 2) + 2], two white pixels around each image. As torchvision's
-    ``make_grid``, whose import alone takes two seconds."""
+    """[N, C, H, W] -> [3, rows * (H + 2) + 2, columns * (W + 2) + 2], two white pixels around each image. As
+    torchvision's ``make_grid``, whose import alone takes two seconds."""
     images = images.clamp(0, 1)
     n, _, height, width = images.shape
     columns = min(columns, n)
@@ -30,13 +30,13 @@ def write_grid(path: Path, images: Tensor, columns: int) -> None:
     if images.dim() == 2:  # points: a scatter plot (one dimension: a histogram) over [-4, 4]
         canvas = Image.new("RGB", (256, 256), "white")
         draw = ImageDraw.Draw(canvas)
-        at = ((images.clamp(-4, 4) + 4) / 8 * 255).tolist()
+        positions = ((images.clamp(-4, 4) + 4) / 8 * 255).tolist()
         if images.shape[1] == 1:
             counts = torch.histc(images, 128, -4, 4)
             for i, h in enumerate((counts / counts.max().clamp(min=1) * 250).tolist()):
                 draw.rectangle((2 * i, 255 - h, 2 * i + 1, 255), fill="black")
         else:
-            for u, v, *_ in at:
+            for u, v, *_ in positions:
                 draw.point((u, 255 - v), fill="black")
     else:
         canvas = Image.fromarray((tile(images, columns) * 255 + 0.5).byte().permute(1, 2, 0).numpy())

@@ -1,7 +1,7 @@
 """Recipes: all that a paper fixes, as frozen data. No torch here, so that ``zoo list`` and ``zoo show`` are quick.
 
-A recipe file (``recipes/wgan_gp.py`` for the model ``wgan-gp``) holds a docstring (citation, then where it departs from
-the authors and why) and one function a setting::
+A recipe file (``recipes/wgan_gp.py`` for the model ``wgan-gp``) has a docstring (citation, then the differences from
+the paper and the reasons) and one function a setting::
 
     @setting("cifar10", "small")              # the recipe wgan-gp-cifar10-small
     def cifar10_small():
@@ -18,7 +18,7 @@ the authors and why) and one function a setting::
         )
 
 The first setting of a file is the paper's main one; it also serves data sets that have no setting of their own.
-Network arguments ``channels`` and ``resolution`` are filled in from the data where the spec is silent;
+Network arguments ``channels`` and ``resolution`` are filled in from the data if the spec does not set them;
 ``classes="data"`` becomes the number of the data set's classes, and a head's ``features`` those of D.
 """
 
@@ -52,8 +52,9 @@ __all__ = [
 ]
 
 
+@dataclass(frozen=True)
 class _Data:
-    """Frozen data whose mappings are frozen with it, so that a recipe can be hashed and compared."""
+    """Base of frozen dataclasses: mappings become FrozenDicts and lists tuples, so that a recipe can be hashed."""
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -76,8 +77,8 @@ class Adam(_Data):
 
 @dataclass(frozen=True)
 class SGD(_Data):
-    """Gradient descent with classical momentum. ``dampening``: by how much less than whole a gradient enters it, after the
-    first; Torch7's is the momentum itself unless told otherwise, torch's 0."""
+    """Gradient descent with classical momentum. ``dampening``: 1 minus the weight with which a gradient enters the
+    momentum, after the first step. The default is torch's; Torch7's default is ``momentum``."""
 
     lr: float
     momentum: float = 0.0
@@ -96,12 +97,12 @@ class RMSProp(_Data):
 
 @dataclass(frozen=True)
 class Schedule(_Data):
-    """A value over the real images that the stage has seen, written before each round.
+    """A value as a function of the real images seen in the stage, written before each round.
 
-    ``target``: ``optimizers.D.lr`` (a field of a player's optimizer; ``optimizers.*.lr`` for all, ``optimizers.D.betas.0`` for one of a
-    pair), ``game.PATH`` (a buffer of the game: ``game.penalties.0.weight``) or ``ema.G.halflife``.
-    ``points``: (images, value), ascending; flat before the first and after the last.
-    ``shape``: how to pass between points: ``linear``, ``cosine`` (half a period), ``geometric`` (values > 0), ``steps``.
+    ``target``: ``optimizers.D.lr`` (a field of a player's optimizer; ``optimizers.*.lr`` for all,
+    ``optimizers.D.betas.0`` for one of a pair), ``game.PATH`` (a buffer of the game: ``game.penalties.0.weight``) or
+    ``ema.G.halflife``. ``points``: (images, value), ascending; constant before the first and after the last.
+    ``shape``: the interpolation: ``linear``, ``cosine`` (half a period), ``geometric`` (values > 0), ``steps``.
     """
 
     target: str
@@ -127,8 +128,8 @@ class Schedule(_Data):
 
 @dataclass(frozen=True)
 class Rounds(_Data):
-    """How often a turn is played in a round: ``base``, save ``first=(n, k)``: k times in the first n rounds, and
-    ``every=(n, k)``: k times in each round whose number is a multiple of n (WGAN's bursts of 100)."""
+    """How often a turn is played in a round: ``base`` times, except: ``first=(n, k)``: k times in the first n rounds;
+    ``every=(n, k)``: k times in each round whose number is a multiple of n (WGAN: 100 critic steps every 500)."""
 
     base: int
     first: tuple[int, int] | None = None
@@ -144,9 +145,10 @@ class Rounds(_Data):
 
 @dataclass(frozen=True)
 class Ema(_Data):
-    """An exponential moving average of a player: what is sampled, scored and shipped. All in real images.
+    """An exponential moving average (EMA) of a network's weights, which are sampled, scored and shipped. Units: real
+    images.
 
-    ``halflife``: after so many images an old weight counts half. Before ``start`` the shadow equals the player.
+    ``halflife``: after so many images an old weight counts half. Before ``start`` the average equals the network.
     ``rampup``: the half-life is at most this fraction of the images seen (0.05 as in StyleGAN2; None: no limit).
     """
 
@@ -157,11 +159,14 @@ class Ema(_Data):
 
 @dataclass(frozen=True)
 class Stream(_Data):
-    """One stream of real data. ``keys`` renames what the data set yields ({"x": "a"}), ``where`` keeps the rows with
-    these labels ({"domain": 0}, {"y": (0, 1)}), ``part=(k, n)`` keeps row k, k+n, k+2n, ... of those (disjoint, unpaired halves),
-    ``balanced`` so many of the rest in all, as many of each class ``y``, chosen by the run's seed alone: every stream and
-    stage of a run that asks for the same number gets the same rows. ``view`` makes another domain of the images
-    (:mod:`zoo.data.views`). ``batch``: rows a draw, where that is not the turn's."""
+    """One stream of real data.
+
+    ``keys``: new names of the data set's fields ({"x": "a"}). ``where``: only rows with these labels ({"domain": 0},
+    {"y": (0, 1)}). ``part=(k, n)``: of those only row k, k+n, k+2n, ... (disjoint, unpaired halves). ``balanced``: of
+    those so many in all, equally many of each class ``y``; they depend on the run's seed only, so that all streams and
+    stages with the same number have the same rows. ``view``: turns the images into another domain
+    (:mod:`zoo.data.views`). ``batch``: rows in a batch, if it is not the turn's number.
+    """
 
     split: str = "train"
     keys: Mapping[str, str] = field(default_factory=FrozenDict)
@@ -174,12 +179,12 @@ class Stream(_Data):
 
 @dataclass(frozen=True)
 class Data(_Data):
-    """What is done to the images on their way in.
+    """How real images are read.
 
-    ``range``: the values of black and white. ``pad``: zero-pad smaller images up to the stage's resolution instead of
+    ``range``: the values of black and white. ``pad``: zero-pad smaller images to the stage's resolution instead of
     resizing them. ``load``: store at this size, then crop the stage's resolution at random. ``flip``: mirror half of
-    the images. ``dequantize``: add uniform noise of one gray level. ``streams``: by name; the first consumes the
-    clock's images.
+    the images. ``dequantize``: add uniform noise of one gray level. ``streams``: by name; images seen are counted on
+    the first.
     """
 
     range: tuple[float, float] = (-1.0, 1.0)
@@ -194,8 +199,8 @@ class Data(_Data):
 class Stage(_Data):
     """One game at one resolution, one batch size, one budget.
 
-    ``game``: Spec in GAMES. ``optimizers``: one for each player that learns. ``images``: the budget in real images
-    consumed by the whole of all processes. ``batch``: real images a draw, over all processes.
+    ``game``: Spec in GAMES. ``optimizers``: one for each player that learns. ``images``: the budget in real images,
+    over all processes. ``batch``: real images in a batch, over all processes.
     """
 
     game: Spec
@@ -209,8 +214,8 @@ class Stage(_Data):
 
 @dataclass(frozen=True)
 class Recipe(_Data):
-    """All that the paper fixes. ``networks`` persist across the stages; ``ema`` by network; ``model``, ``dataset``,
-    ``variant`` are written by :func:`setting`."""
+    """Everything that the paper fixes. ``networks`` persist across the stages; ``ema`` by network; ``model``,
+    ``dataset``, ``variant`` are set by :func:`zoo.settings.setting`."""
 
     networks: Mapping[str, Spec]
     stages: tuple[Stage, ...]
@@ -233,7 +238,8 @@ class Recipe(_Data):
         return dataclasses.replace(self, **changes)
 
     def rescaled(self, images: int) -> Recipe:
-        """The same recipe with a total budget of ``images``: every stage and every schedule shrinks or grows with it."""
+        """The same recipe with a total budget of ``images``; all stages and schedules are rescaled. Raises ValueError
+        if it is below 1."""
         if images < 1:
             raise ValueError(f"images={images}: must be at least 1")
         factor = images / self.images
@@ -256,7 +262,7 @@ def encode(value: Any) -> Any:
     """Recipes, specs and their parts as plain JSON values."""
     if isinstance(value, Spec):
         return {"@": "Spec", "name": value.name, "kwargs": encode(value.kwargs)}
-    if dataclasses.is_dataclass(value):
+    if isinstance(value, _Data):
         fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"@": type(value).__name__, **fields}
     if isinstance(value, Mapping):
@@ -265,20 +271,20 @@ def encode(value: Any) -> Any:
 
 
 def decode(value: Any) -> Any:
-    """The inverse of :func:`encode`."""
+    """The inverse of :func:`encode`. Raises ValueError for an unknown kind."""
     if isinstance(value, list):
         return tuple(map(decode, value))
     if not isinstance(value, Mapping):
         return value
-    inside = {k: decode(v) for k, v in value.items() if k != "@"}
+    fields = {k: decode(v) for k, v in value.items() if k != "@"}
     kind = value.get("@")
     if kind is None:
-        return FrozenDict(inside)
+        return FrozenDict(fields)
     if kind == "Spec":
-        return Spec(inside["name"], **inside["kwargs"])
+        return Spec(fields["name"], **fields["kwargs"])
     if kind not in _KINDS:
         raise ValueError(f"recipe.json: unknown kind '{kind}'{nearest(kind, _KINDS)}")
-    return _KINDS[kind](**inside)
+    return _KINDS[kind](**fields)
 
 
 def to_json(recipe: Recipe) -> str:

@@ -1,9 +1,9 @@
-"""Registries: names for the leaves of the zoo (networks, games, losses, penalties, data sets, metrics).
+"""Registries: names for the parts of the zoo (networks, games, losses, penalties, data sets, metrics).
 
-A registry knows the package its entries live in and imports that package's modules on the first look-up,
-so that a new leaf is one file and nothing else. Other distributions add leaves through an entry-point group
-of the same name (``zoo.networks``, ``zoo.games``, ``zoo.losses``, ``zoo.penalties``, ``zoo.data``, ``zoo.metrics``): the entry
-point names a module, and importing the module registers what it holds. No torch here.
+A registry imports the modules of its package on the first look-up, so that a new entry is one file and nothing else.
+Other distributions add entries through an entry-point group of the same name (``zoo.networks``, ``zoo.games``,
+``zoo.losses``, ``zoo.penalties``, ``zoo.data``, ``zoo.priors``, ``zoo.metrics``): the entry point names a module, and
+importing the module registers its entries. No torch here.
 """
 
 from __future__ import annotations
@@ -16,21 +16,24 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn, TypeVar
+
+AnyBuilder = Callable[..., Any]
+Builder = TypeVar("Builder", bound=AnyBuilder)
 
 
 class FrozenDict(dict):
-    """A dict that can be hashed and not be changed: keyword arguments inside frozen specs."""
+    """A dict that can be hashed and cannot be changed: keyword arguments inside frozen specs."""
 
-    def _frozen(self, *args, **kwargs):
+    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
         raise TypeError("a Spec is frozen; make a new one with Spec.replace(key=value)")
 
-    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _frozen
+    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse
 
-    def __hash__(self) -> int:
+    def __hash__(self) -> int:  # type: ignore[override]  # a dict cannot be hashed, this one can
         return hash(tuple(sorted((k, _hashable(v)) for k, v in self.items())))
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[FrozenDict], tuple[dict]]:
         return (FrozenDict, (dict(self),))
 
 
@@ -56,14 +59,14 @@ class Spec:
         return Spec(self.name, **{**self.kwargs, **kwargs})
 
     def __repr__(self) -> str:
-        inside = "".join(f", {k}={v!r}" for k, v in self.kwargs.items())
-        return f"Spec({self.name!r}{inside})"
+        arguments = "".join(f", {k}={v!r}" for k, v in self.kwargs.items())
+        return f"Spec({self.name!r}{arguments})"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """', did you mean a, b?' for a wrong name, or '' when nothing is near. Used by every name error."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or [k for k in known if name and name in k][:3]
+def nearest(name: str, names: Iterable[str]) -> str:
+    """``; did you mean a, b?`` for a wrong name, or '' if no name is close. Used by every name error."""
+    names = list(names)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or [n for n in names if name and name in n][:3]
     return f"; did you mean {', '.join(close)}?" if close else ""
 
 
@@ -78,22 +81,20 @@ class Registry:
     """Names to builders (functions or classes) of one kind."""
 
     def __init__(self, kind: str, package: str):
-        """``kind``: what an entry is called in messages. ``package``: a package or module to import on first use;
-        also the name of the entry-point group through which others add entries."""
+        """``kind``: the word for an entry in messages. ``package``: a package or module to import on first use; also
+        the name of the entry-point group through which others add entries."""
         self.kind, self.package = kind, package
-        self._entries: dict[str, Callable[..., Any]] = {}
+        self._entries: dict[str, AnyBuilder] = {}
         self._loaded = False
 
-    def register(self, name: str) -> Callable[[Callable], Callable]:
-        """Decorator: ``@NETWORKS.register("dcgan-generator")``. The same name twice is an error."""
+    def register(self, name: str) -> Callable[[Builder], Builder]:
+        """Decorator: ``@NETWORKS.register("dcgan-generator")``. Raises ValueError if the name is registered already."""
 
-        def add(builder: Callable) -> Callable:
-            known = self._entries.get(name)
-            if known is not None and (known.__module__, known.__qualname__) != (
-                builder.__module__,
-                builder.__qualname__,
-            ):
-                raise ValueError(f"{self.kind} '{name}' is registered twice: {known.__module__}, {builder.__module__}")
+        def add(builder: Builder) -> Builder:
+            first = self._entries.get(name)
+            # A module that is imported again under the same name may register its builders again.
+            if first is not None and _origin(first) != _origin(builder):
+                raise ValueError(f"{self.kind} '{name}' is registered twice: {first.__module__}, {builder.__module__}")
             self._entries[name] = builder
             return builder
 
@@ -121,43 +122,48 @@ class Registry:
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
 
-    def __getitem__(self, name: str) -> Callable[..., Any]:
-        """The builder called ``name``. ValueError with the nearest names where there is none."""
+    def __getitem__(self, name: str) -> AnyBuilder:
+        """The builder called ``name``. Raises ValueError with the nearest names if there is none."""
         self._load()
         if name not in self._entries:
             raise ValueError(f"unknown {self.kind} '{name}'{nearest(name, self._entries)}")
         return self._entries[name]
 
     def parameters(self, name: str) -> Mapping[str, inspect.Parameter]:
-        """The keyword arguments that ``name`` can be built with; those of its bases too, where a class hands on what it
-        does not know itself (``**more``)."""
+        """The keyword arguments of a builder; those of its base classes too if it passes ``**kwargs`` on to them."""
         builder = self[name]
-        found = dict(inspect.signature(builder).parameters)
+        parameters = dict(inspect.signature(builder).parameters)
         for base in inspect.getmro(builder)[1:] if inspect.isclass(builder) else ():
-            rest = [k for k, p in found.items() if p.kind is p.VAR_KEYWORD]
+            rest = [k for k, p in parameters.items() if p.kind is p.VAR_KEYWORD]
             if not rest or "__init__" not in vars(base):
                 continue
-            del found[rest[0]]
-            found.update({k: p for k, p in inspect.signature(base).parameters.items() if k not in found})
-        return found
+            del parameters[rest[0]]
+            more = inspect.signature(base).parameters.items()
+            parameters.update({k: p for k, p in more if k not in parameters})
+        return parameters
 
     def check(self, spec: Spec | str) -> None:
-        """ValueError where ``spec`` names nothing, or gives an argument that its builder does not take."""
+        """Raises ValueError if no entry has the name of ``spec``, or its builder does not take one of the arguments."""
         spec = Spec(spec) if isinstance(spec, str) else spec
-        known = self.parameters(spec.name)
-        if any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        parameters = self.parameters(spec.name)
+        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             return
         for key in spec.kwargs:
-            if key not in known:
-                raise ValueError(f"{self.kind} '{spec.name}' takes no argument '{key}'{nearest(key, known)}")
+            if key not in parameters:
+                raise ValueError(f"{self.kind} '{spec.name}' takes no argument '{key}'{nearest(key, parameters)}")
 
     def build(self, spec: Spec | str, /, *args: Any, defaults: Mapping[str, Any] | None = None) -> Any:
-        """Build ``spec``. ``defaults`` are passed where the builder takes them and the spec is silent."""
+        """Build ``spec``. ``defaults``: arguments that are passed if the builder takes them and the spec does not set
+        them."""
         spec = Spec(spec) if isinstance(spec, str) else spec
         self.check(spec)
-        known = self.parameters(spec.name)
-        extra = {k: v for k, v in (defaults or {}).items() if k in known and k not in spec.kwargs}
+        parameters = self.parameters(spec.name)
+        extra = {k: v for k, v in (defaults or {}).items() if k in parameters and k not in spec.kwargs}
         return self[spec.name](*args, **{**extra, **spec.kwargs})
+
+
+def _origin(builder: AnyBuilder) -> tuple[str, str]:
+    return builder.__module__, builder.__qualname__
 
 
 NETWORKS = Registry("network", "zoo.networks")
@@ -165,5 +171,5 @@ LOSSES = Registry("loss", "zoo.losses")
 PENALTIES = Registry("penalty", "zoo.penalties")
 GAMES = Registry("game", "zoo.games")
 DATASETS = Registry("data set", "zoo.data")
-PRIORS = Registry("prior", "zoo.game")
+PRIORS = Registry("prior", "zoo.priors")
 METRICS = Registry("metric", "zoo.metrics")

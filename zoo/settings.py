@@ -1,4 +1,4 @@
-"""Settings: the recipes, found by model, data set and variant. No torch here, so that ``zoo list`` is quick."""
+"""Settings: the recipes, by model, data set and variant. No torch here, so that ``zoo list`` is quick."""
 
 from __future__ import annotations
 
@@ -10,28 +10,42 @@ import pkgutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from zoo.recipe import Recipe
 from zoo.registry import matching, nearest
 
-RECIPES: dict[str, dict[str, Any]] = {}  # recipe name -> {"build", "model", "dataset", "variant", "about"}
+
+class Setting(TypedDict):
+    """One entry of ``RECIPES``. ``about``: the first line of the function's docstring; ``doc``: the file's
+    docstring."""
+
+    build: Callable[[], Recipe]
+    model: str
+    dataset: str
+    variant: str
+    about: str
+    doc: str
+
+
+RECIPES: dict[str, Setting] = {}  # by the recipe's name
 
 
 def setting(dataset: str, variant: str = "") -> Callable[[Callable[[], Recipe]], Callable[[], Recipe]]:
     """Decorator of a function without arguments that returns a :class:`Recipe`. The model's id is the file's name."""
 
-    def add(build: Callable[[], Recipe]) -> Callable[[], Recipe]:
-        model = build.__module__.rpartition(".")[2].replace("_", "-")
+    def add(function: Callable[[], Recipe]) -> Callable[[], Recipe]:
+        model = function.__module__.rpartition(".")[2].replace("_", "-")
 
-        def made() -> Recipe:
-            return build().replace(model=model, dataset=dataset, variant=variant)
+        def build() -> Recipe:
+            return function().replace(model=model, dataset=dataset, variant=variant)
 
-        about = (inspect.getdoc(build) or "").split("\n")[0]
-        module = sys.modules[build.__module__]
-        entry = dict(build=made, model=model, dataset=dataset, variant=variant, about=about, doc=module.__doc__ or "")
-        RECIPES["-".join(filter(None, (model, dataset, variant)))] = entry
-        return made
+        about = (inspect.getdoc(function) or "").split("\n")[0]
+        doc = sys.modules[function.__module__].__doc__ or ""
+        RECIPES["-".join(filter(None, (model, dataset, variant)))] = Setting(
+            build=build, model=model, dataset=dataset, variant=variant, about=about, doc=doc
+        )
+        return build
 
     return add
 
@@ -54,25 +68,29 @@ def models(pattern: str = "*") -> list[str]:
 
 
 def load_file(path: str | Path) -> str:
-    """Read a recipe file of the user's own; its settings are then known. Returns the model's id."""
+    """Read a recipe file of the user's own and add its settings to ``RECIPES``. Returns the model's id.
+
+    Raises ValueError if there is no such file, or no setting in it.
+    """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"recipe file '{path}': no such file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     model = path.stem.replace("_", "-")
     if not any(e["model"] == model for e in RECIPES.values()):
-        raise ValueError(f"recipe file '{path}' holds no function decorated with @setting(dataset)")
+        raise ValueError(f"recipe file '{path}': must have a function decorated with @setting(dataset)")
     return model
 
 
 def find(model: str, dataset: str | None = None, variant: str = "") -> Recipe:
     """The recipe of a model on a data set. ``model`` may be a recipe's full name, or the path of a recipe file.
 
-    Where the model has no setting for ``dataset``, its first setting of that variant is taken and its data set
-    replaced (compare ``recipe.stages`` with what was asked: nothing else changes but zero-padding, which goes).
+    If the model has no setting for ``dataset``, its first setting of that variant is taken with the data set replaced;
+    nothing else changes but zero-padding, which is dropped. Raises ValueError for an unknown model or variant.
     """
     if model.endswith(".py"):
         model = load_file(model)
@@ -82,15 +100,16 @@ def find(model: str, dataset: str | None = None, variant: str = "") -> Recipe:
         return RECIPES[model]["build"]()
     entries = [e for e in RECIPES.values() if e["model"] == model]
     if not entries:
-        known = {e["model"] for e in RECIPES.values()} | (set(RECIPES) if dataset is None else set())
-        raise ValueError(f"unknown model '{model}'{nearest(model, known)} (zoo list models)")
-    fitting = [e for e in entries if e["variant"] == variant]
-    if not fitting:
-        known = sorted({e["variant"] for e in entries} - {""})
-        raise ValueError(f"model '{model}' has no variant '{variant}'; it has: {', '.join(known) or 'none'}")
-    for entry in fitting:
+        options = {e["model"] for e in RECIPES.values()} | (set(RECIPES) if dataset is None else set())
+        raise ValueError(f"unknown model '{model}'{nearest(model, options)} (zoo list models)")
+    entries = [e for e in entries if e["variant"] == variant]
+    if not entries:
+        variants = sorted({e["variant"] for e in RECIPES.values() if e["model"] == model} - {""})
+        raise ValueError(f"model '{model}' has no variant '{variant}'; it has: {', '.join(variants) or 'none'}")
+    for entry in entries:
         if dataset in (None, entry["dataset"]):
             return entry["build"]()
-    recipe = fitting[0]["build"]()
+    assert dataset is not None
+    recipe = entries[0]["build"]()
     stages = tuple(dataclasses.replace(s, data=dataclasses.replace(s.data, pad=False)) for s in recipe.stages)
     return recipe.replace(dataset=dataset, stages=stages)

@@ -12,7 +12,7 @@ from zoo import hub
 from zoo.model import Model, build_model
 from zoo.registry import NETWORKS
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ["cat", "dog", "owl"]
 
 RECIPE = '''"""Small net. A recipe of the tests' own.
@@ -106,23 +106,23 @@ def coupled_spec() -> dict:
 
 def model(spec: dict, seed: int = 0) -> Model:
     """A model with lively weights: as initialized, images would hardly differ from each other."""
-    made = build_model(spec)
+    built = build_model(spec)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for p in made.parameters():
+        for p in built.parameters():
             p.copy_(torch.randn(p.shape, generator=generator) * (0.5 if p.ndim > 1 else 0.2))
-    return made.eval()
+    return built.eval()
 
 
 def weights(path: Path, spec: dict, **card) -> Path:
-    made = model(spec)
-    hub.save_weights(path, made.networks, {"name": "small-net-ring", "model": spec, "images": 1000, **card})
+    built = model(spec)
+    hub.save_weights(path, built.networks, {"name": "small-net-ring", "model": spec, "images": 1000, **card})
     return path
 
 
-def process(*args, cwd: Path, **how) -> subprocess.CompletedProcess:
+def process(*args, cwd: Path, **options) -> subprocess.CompletedProcess:
     """``python ARGS`` as a process of its own."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **how.pop("env", {})}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **options.pop("env", {})}
     return subprocess.run(
-        [sys.executable, *map(str, args)], cwd=cwd, env=env, capture_output=True, text=True, timeout=300, **how
+        [sys.executable, *map(str, args)], cwd=cwd, env=env, capture_output=True, text=True, timeout=300, **options
     )

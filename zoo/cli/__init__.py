@@ -1,7 +1,7 @@
 """The command ``zoo``: a file a verb. No torch until a verb needs it, so that ``zoo list`` answers at once.
 
-Exit status: 0; 2 for a mistake of the user's, explained in one line; 1 for a failure; 130 if interrupted. A traceback
-appears only with ``--debug``.
+Exit status: 0; 2 for a mistake of the user's, with a message of one line; 1 for a failure; 130 if interrupted. A
+traceback is printed only with ``--debug``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ VERBS = ("list", "show", "train", "resume", "sample", "report", "eval", "bench",
 
 
 class Verbs(click.Group):
-    """The verbs, each imported when it is asked for: ``zoo.cli.VERB`` holds a command called ``VERB``."""
+    """The verbs, each imported when it is used: the module ``zoo.cli.VERB`` has the function ``command``."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*VERBS]
@@ -29,7 +29,9 @@ class Verbs(click.Group):
             return None
         return importlib.import_module(f"zoo.cli.{name}").command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         from zoo.registry import nearest
 
         if args and args[0] not in VERBS and not args[0].startswith("-"):
@@ -46,7 +48,7 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line ``args`` (by default the process's) and exit with its status."""
-    args = [*(sys.argv[1:] if args is None else args)]  # zoo.cli.list has taken the name of the builtin
+    args = [*(sys.argv[1:] if args is None else args)]  # `list` is the module zoo.cli.list here
     debug = "--debug" in args
     try:
         status = cli.main([a for a in args if a != "--debug"], prog_name="zoo", standalone_mode=False)
@@ -55,7 +57,7 @@ def main(args: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except (KeyboardInterrupt, click.Abort):
-        status = say("interrupted", 130)
+        status = print_error("interrupted", 130)
     except Exception as error:
         if debug and not isinstance(error, click.ClickException):
             raise
@@ -64,21 +66,22 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def explain(error: Exception) -> int:
-    """One line for an error, and its exit status. A group of commands without a command prints its help."""
+    """Print an error in one line and return its exit status. A group of commands without a command prints its help."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(error.format_message())
         return 0
     if isinstance(error, click.ClickException):
-        return say(error.format_message(), error.exit_code)
+        return print_error(error.format_message(), error.exit_code)
     if isinstance(error, ValueError):
-        return say(error, 2)
+        return print_error(error, 2)
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return say(f"{error.filename}: {error.strerror}", 1)
+        return print_error(f"{error.filename}: {error.strerror}", 1)
     if isinstance(error, (OSError, RuntimeError, ImportError)):
-        return say(error, 1)
-    return say(f"{type(error).__name__}: {error} (an error of the zoo's own; --debug shows where)", 1)
+        return print_error(error, 1)
+    return print_error(f"{type(error).__name__}: {error} (a bug of the zoo; --debug prints the traceback)", 1)
 
 
-def say(what: object, status: int) -> int:
-    print("zoo:", " ".join(str(what).split()) or type(what).__name__, file=sys.stderr)
+def print_error(message: object, status: int) -> int:
+    """Print the message in one line on stderr and return the status."""
+    print("zoo:", " ".join(str(message).split()) or type(message).__name__, file=sys.stderr)
     return status

@@ -1,4 +1,4 @@
-"""``zoo bench``: the benchmarks of a checkout, which write benchmarks/results/ and are rendered into the tables."""
+"""``zoo bench``: the benchmarks of a checkout, which write benchmarks/results/."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 
 KINDS = {
-    "quality": "Scores of the shipped weights, or with --baselines of the baselines beside them.",
-    "speed": "The engine beside a plain loop: images a second, memory, start-up.",
-    "modes": "Modes covered on toy sets by each loss.",
+    "quality": "Scores of the shipped weights, or with --baselines of the baselines.",
+    "speed": "The engine compared with a plain loop: images a second, memory, start-up.",
+    "modes": "Modes of toy sets that each loss covers.",
 }
 
 
@@ -23,21 +23,22 @@ KINDS = {
     epilog="\n\n".join(f"{k}: {v}" for k, v in KINDS.items()),
 )
 @click.argument("kind", type=click.Choice(list(KINDS)))
-@click.option("--check", is_flag=True, help="Exit with 1 if the committed results do not hold.")
-@click.argument("more", nargs=-1, type=click.UNPROCESSED)
-def command(kind: str, check: bool, more: tuple[str, ...]) -> None:
+@click.option("--check", is_flag=True, help="Exit with 1 if the committed results are not reproduced.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def command(kind: str, check: bool, arguments: tuple[str, ...]) -> None:
     """Run a benchmark of the repository, from within a checkout of it; results go to benchmarks/results/.
 
-    Further options go to the benchmark: `zoo bench modes --loss hinge --seed 1`. python benchmarks/KIND.py --help lists
-    them.
+    Further options are the benchmark's: `zoo bench modes --loss hinge --seed 1`; python benchmarks/KIND.py --help lists
+    it.
     """
     script = checkout() / "benchmarks" / f"{kind}.py"
-    done = subprocess.run([sys.executable, str(script), *(["--check"] if check else []), *more])
-    sys.exit(done.returncode)
+    process = subprocess.run([sys.executable, str(script), *(["--check"] if check else []), *arguments])
+    sys.exit(process.returncode)
 
 
 def checkout() -> Path:
-    """The repository: the current folder, one above it, or the one that contains zoo. Raises ValueError if none is."""
+    """The repository's folder: the current one or one above it, or the one of the package zoo. Raises ValueError if
+    there is none."""
     here = Path(os.path.abspath("."))
     for folder in (here, *here.parents, Path(__file__).resolve().parents[2]):
         if (folder / "benchmarks" / "rows.py").is_file() and (folder / "zoo" / "registry.py").is_file():

@@ -1,4 +1,4 @@
-"""``zoo data``: fetch and prepare data sets, and see what is prepared."""
+"""``zoo data``: download and prepare data sets, and list the prepared ones."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from zoo.cli.output import json_option, print_json, print_table
 
 @click.group("data")
 def command() -> None:
-    """Fetch and prepare data sets."""
+    """Download and prepare data sets."""
 
 
 @command.command("get")
 @click.argument("name")
 @click.option("--resolution", type=click.IntRange(min=1), help="Store at this size.  [default: as published]")
 @click.option("--split", help="train, test, ...  [default: all]")
-@click.option("--check", is_flag=True, help="Read what is prepared already and compare its checksum.")
+@click.option("--check", is_flag=True, help="Read a prepared set again and compare its checksum.")
 @json_option
 def get(name: str, resolution: int | None, split: str | None, check: bool, as_json: bool) -> None:
-    """Fetch NAME (a registered set, or folder:PATH) and prepare it once for all runs."""
+    """Download NAME (a registered set, or folder:PATH) and prepare it once for all runs."""
     from zoo import data
     from zoo.cli.progress import Progress
 
@@ -27,13 +27,8 @@ def get(name: str, resolution: int | None, split: str | None, check: bool, as_js
     rows = []
     for part in splits:
         progress = Progress()
-        show = (
-            None
-            if as_json
-            else lambda done, total, what, tell=progress: tell("data", done=done, total=total, what=what)
-        )
         try:
-            path = data.prepare(name, resolution, part, show, check)
+            path = data.prepare(name, resolution, part, None if as_json else progress.prepare, check)
         finally:
             progress.close()
         images = len(data.open_data(name, resolution, part))
@@ -47,7 +42,7 @@ def get(name: str, resolution: int | None, split: str | None, check: bool, as_js
 @command.command("list")
 @json_option
 def show(as_json: bool) -> None:
-    """What is prepared on this machine. (`zoo list datasets` shows what there is.)"""
+    """The prepared data sets on this machine. (`zoo list datasets` lists all sets.)"""
     from zoo import data
 
     keys = ("data set", "resolution", "split", "bytes", "path")

@@ -1,15 +1,19 @@
-"""``zoo eval``: scores of weights or of a folder of images, each with what it depends on."""
+"""``zoo eval``: scores of weights or of a folder of images, with the settings that they depend on."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from zoo.cli.output import choose_device, device_option, json_option, print_json, print_table
 from zoo.cli.progress import LINES
+from zoo.files import Json
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 
 @click.command("eval", short_help="Score weights or a folder of images.")
@@ -17,18 +21,20 @@ from zoo.cli.progress import LINES
 @click.option(
     "--metrics", help="Scores, separated by commas: fd,kid,is,precision,recall,density,coverage,near-copies,..."
 )
-@click.option("--dataset", help="The reference: a registered set or folder:PATH.  [default: what it was trained on]")
-@click.option("--split", help="Of the reference.  [default: test where it holds 10,000 images, else train]")
+@click.option("--dataset", help="The reference: a registered set or folder:PATH.  [default: the training set]")
+@click.option("--split", help="Of the reference.  [default: test if it has 10,000 images, else train]")
 @click.option(
     "--features", help="A feature network, inception or timm:NAME.  [default: the data set's feature network]"
 )
-@click.option("-n", "count", type=click.IntRange(min=2), help="Generated images.  [default: 10,000; of a folder all]")
+@click.option(
+    "-n", "count", type=click.IntRange(min=2), help="Generated images.  [default: 10,000; all images of a folder]"
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Image k has the seed SEED + k.")
 @click.option(
-    "--to", help="A domain, by its letter or name: a translator's direction, or which of a coupled model's two."
+    "--to", help="A domain, by its letter or name: the direction of a translator, or one of the two of a coupled model."
 )
 @click.option(
-    "--inception", type=click.Path(), metavar="FILE", help="The Inception-v3's weights, where they can't be fetched."
+    "--inception", type=click.Path(), metavar="FILE", help="Weights of Inception-v3, if they cannot be downloaded."
 )
 @device_option
 @json_option
@@ -47,13 +53,13 @@ def command(
 ) -> None:
     """Score WHAT: the name of weights, a run's folder, a weights file, or a folder of images.
 
-    Only scores with --features inception are called FID; those of the zoo's own feature networks bear their names (fd-cifar10).
+    Only scores with --features inception are called FID; others have the name of their feature network (fd-cifar10).
     """
     from zoo.metrics.evaluate import evaluate
 
     bar = Bar()
     try:
-        found = evaluate(
+        result = evaluate(
             what,
             None if metrics is None else [m for m in map(str.strip, metrics.split(",")) if m],
             dataset=dataset,
@@ -69,54 +75,53 @@ def command(
     finally:
         bar.close()
     if as_json:
-        print_json(found)
+        print_json(result)
         return
-    print_table(rows(found), False)
-    for text in (*found["notes"], protocol(found["protocol"])):
+    print_table(rows(result), False)
+    for text in (*result["notes"], protocol_line(result["protocol"])):
         click.echo(text)
 
 
-def rows(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """A line a score: its value and, where it has one, its error."""
-    errors = found["errors"]
+def rows(result: Json) -> list[Json]:
+    """A row for each score: its value and its error, if it has one."""
+    errors = result["errors"]
     return [
         {"score": name, "value": f"{value:.5g}", "±": f"{errors[name]:.2g}" if name in errors else None}
-        for name, value in found["scores"].items()
+        for name, value in result["scores"].items()
     ]
 
 
-def protocol(said: dict[str, Any]) -> str:
-    """What the scores depend on, in a line."""
-    parts = (
-        [f"checkpoint {said['weights']['checkpoint']} ({said['weights']['tensors']})"]
-        if "tensors" in said["weights"]
-        else []
-    )
-    if "generated" in said:
-        parts.append(f"{said['generated']:,} images, seed {said['seed']}")
-    if "reference" in said:
-        held = said["reference"]
-        parts.append(f"against {held['images']:,} of {said['dataset']} {said['split']} ({held['content']})")
-    if "pairs" in said:
-        content = f" ({said['pairs_content']})" if "pairs_content" in said else ""
-        parts.append(f"{said['pairs']:,} pairs of {said['dataset']} {said['split']}{content}")
-    if "near_copies" in said:
-        near = said["near_copies"]
-        parts.append(f"copies sought among {near['train']:,} of {said['dataset']} train ({near['train_content']})")
-    if "labeled" in said:
-        held = said["labeled"]
-        parts.append(f"{held['images']:,} labeled images of {said['dataset']} {held['split']} ({held['content']})")
-    if "features" in said:
-        parts.append(f"features {said['features']} ({said['features_hash']}): {said['resize']}")
-    return "; ".join([*parts, said["quantization"], f"torch-fidelity {said['versions']['torch-fidelity']}"])
+def protocol_line(protocol: Json) -> str:
+    """The settings that the scores depend on, in a line."""
+    parts = []
+    weights, dataset, split = protocol["weights"], protocol.get("dataset"), protocol.get("split")
+    if "tensors" in weights:
+        parts.append(f"checkpoint {weights['checkpoint']} ({weights['tensors']})")
+    if "generated" in protocol:
+        parts.append(f"{protocol['generated']:,} images, seed {protocol['seed']}")
+    if "reference" in protocol:
+        reference = protocol["reference"]
+        parts.append(f"against {reference['images']:,} of {dataset} {split} ({reference['content']})")
+    if "pairs" in protocol:
+        content = f" ({protocol['pairs_content']})" if "pairs_content" in protocol else ""
+        parts.append(f"{protocol['pairs']:,} pairs of {dataset} {split}{content}")
+    if "near_copies" in protocol:
+        copies = protocol["near_copies"]
+        parts.append(f"copies sought among {copies['train']:,} of {dataset} train ({copies['train_content']})")
+    if "labeled" in protocol:
+        labeled = protocol["labeled"]
+        parts.append(f"{labeled['images']:,} labeled images of {dataset} {labeled['split']} ({labeled['content']})")
+    if "features" in protocol:
+        parts.append(f"features {protocol['features']} ({protocol['features_hash']}): {protocol['resize']}")
+    return "; ".join([*parts, protocol["quantization"], f"torch-fidelity {protocol['versions']['torch-fidelity']}"])
 
 
 class Bar:
-    """Progress on stderr, called as ``bar(done, total, what)``: a bar on a terminal, elsewhere a line now and then."""
+    """Progress on stderr, called as ``bar(done, total, what)``: a bar on a terminal, else a line every few seconds."""
 
     def __init__(self) -> None:
-        self.bar: Any = None
-        self.tasks: dict[str, Any] = {}
+        self.bar: Progress | None = None
+        self.tasks: dict[str, TaskID] = {}
         self.last = time.monotonic()
 
     def __call__(self, done: int, total: int, what: str) -> None:

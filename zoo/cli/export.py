@@ -1,8 +1,10 @@
-"""``zoo export``: a model as ONNX or torch.export program, checked against the model itself."""
+"""``zoo export``: a model as ONNX or torch.export program, compared with the model."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +14,9 @@ from zoo.cli.output import json_option, print_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.export import Dim
 
-    from zoo.model import Model
+    from zoo.model import ImageModel, Model, TranslateModel
 
 TOLERANCE = 1e-3  # the largest difference of a pixel in [0, 1]: a quarter of a gray level
 
@@ -34,87 +37,106 @@ def command(name: str, form: str, out: str, to: str | None, as_json: bool) -> No
     """Export NAME (the name of weights, a run's folder, a weights file).
 
     Inputs: `z` [N, latent] (and `y` [N], class numbers), or `images` [N, C, H, W] in [0, 1] for a translator; output:
-    `images` in [0, 1]. N is free. The file is kept only if it gives the same images.
+    `images` in [0, 1]. N is free. The file is removed if its images differ from the model's.
     """
     from zoo import hub
 
     path = Path(out)
-    wanted = {"onnx": ".onnx", "torch": ".pt2"}[form]
-    if path.suffix != wanted:
-        raise ValueError(f"--out {out}: must end in {wanted} for --format {form}")
+    suffix = {"onnx": ".onnx", "torch": ".pt2"}[form]
+    if path.suffix != suffix:
+        raise ValueError(f"--out {out}: must end in {suffix} for --format {form}")
     if form == "onnx":
         _need_onnx()
     model = hub.load(name)
-    network, draw, names = plain(model, to)
+    exported = program(model, to)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}{wanted}")
+    draft = path.with_name(f".{path.stem}.{os.getpid()}{suffix}")
     try:
-        run = {"onnx": write_onnx, "torch": write_torch}[form](network, draw(2), names, beside)
-        inputs = draw(3)
-        expected = network(*inputs)
+        run = {"onnx": write_onnx, "torch": write_torch}[form](exported, draft)
+        inputs = exported.inputs(3)
+        expected = exported.network(*inputs)
         difference = (run(*inputs) - expected).abs().max().item()
         scale = 1.0 if model.resolution else max(1.0, expected.abs().max().item())  # points have a range of their own
         if not difference <= TOLERANCE * scale:
             raise RuntimeError(f"{out}: the exported file gives other images (difference {difference:.2g}); removed")
-        os.replace(beside, path)
+        os.replace(draft, path)
     finally:
-        beside.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
+    names = exported.names
     if as_json:
-        print_json(
-            {"path": out, "format": form, "inputs": names, "difference": difference, "bytes": path.stat().st_size}
-        )
+        size = path.stat().st_size
+        print_json({"path": out, "format": form, "inputs": names, "difference": difference, "bytes": size})
     else:
         click.echo(f"{out}: same images, largest difference {difference:.1e}; inputs {', '.join(names)}")
 
 
-def plain(model: Model, to: str | None):
-    """A module of tensors in, images out; a function that draws n inputs; the inputs' names."""
+@dataclass
+class Program:
+    """A module of tensors in, images out; a function that samples n inputs; the inputs' names."""
+
+    network: nn.Module
+    inputs: Callable[[int], tuple[Tensor, ...]]
+    names: list[str]
+
+
+def program(model: Model, to: str | None) -> Program:
+    """The program of a model. Raises ValueError if ``to`` is missing, superfluous or not a domain."""
+    from zoo.model import CoupledModel, ImageModel, TranslateModel
+
+    if isinstance(model, TranslateModel):
+        if to is None and len(model.to_network) > 1:
+            domains = " or ".join(model.domains.get(d, d) for d in model.to_network)
+            raise ValueError(f"--to: must be a domain of this model, {domains}")
+        return _translator(model, to or next(iter(model.to_network)))
+    if not isinstance(model, ImageModel):
+        raise ValueError(f"this model makes no images, its verb is {model.verb}: it cannot be exported")
+    if isinstance(model, CoupledModel):
+        if to is None:
+            raise ValueError(f"--to: must be a domain of this model, {' or '.join(model.domains.values())}")
+        return _generator(model, list(model.domains).index(model.direction(to)))
+    if to is not None:
+        raise ValueError(f"--to {to}: this model makes images from noise; leave --to out")
+    return _generator(model, None)
+
+
+def _translator(model: TranslateModel, to: str) -> Program:
     import torch
     from torch import nn
 
-    if model.verb == "translate":
-        if to is None and len(model.to_network) > 1:
-            raise ValueError(
-                f"--to: this model translates to {' and to '.join(model.domains.get(d, d) for d in model.to_network)}; say which"
-            )
-        G = model.network(to or next(iter(model.to_network)))
-        side = model.resolution
+    class Translator(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.G = model.network(to)
 
-        class Translator(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.G = G
+        def forward(self, images: Tensor) -> Tensor:
+            return model.to_unit(self.G(model.from_unit(images)))
 
-            def forward(self, images: Tensor) -> Tensor:
-                return model.to_unit(self.G(model.from_unit(images)))
+    def inputs(n: int) -> tuple[Tensor, ...]:
+        size, generator = (n, model.channels, model.resolution, model.resolution), torch.Generator().manual_seed(n)
+        return (torch.rand(size, generator=generator),)
 
-        def images(n: int) -> tuple[Tensor, ...]:
-            return (torch.rand(n, model.channels, side, side, generator=torch.Generator().manual_seed(n)),)
+    return Program(Translator().eval().requires_grad_(False), inputs, ["images"])
 
-        return Translator().eval().requires_grad_(False), images, ["images"]
-    if model.verb != "sample":
-        raise ValueError(f"this model makes no images, its verb is {model.verb}: there is nothing to export as ONNX")
-    coupled = hasattr(model, "pairs")
-    if to is None and coupled:
-        raise ValueError(f"--to: this model makes {' and '.join(model.domains.values())}; say which")
-    if to is not None and not coupled:
-        raise ValueError(f"--to {to}: this model makes images from noise; leave --to out")
-    place = list(model.domains).index(model.direction(to)) if coupled else None
+
+def _generator(model: ImageModel, domain: int | None) -> Program:
+    """``domain``: of a coupled model, the index of the one to export."""
+    from torch import nn
 
     class Generator(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.model = model
 
         def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
             x = self.model.render(z) if y is None else self.model.render(z, y=y)
-            return self.model.to_unit(x if place is None else x[:, place])
+            return self.model.to_unit(x if domain is None else x[:, domain])
 
-    def noise(n: int) -> tuple[Tensor, ...]:
+    def inputs(n: int) -> tuple[Tensor, ...]:
         z, y = model.latents(range(n, 2 * n))
         return (z,) if y is None else (z, y)
 
-    return Generator().eval().requires_grad_(False), noise, ["z", "y"] if model.class_count else ["z"]
+    names = ["z", "y"] if model.class_count else ["z"]
+    return Program(Generator().eval().requires_grad_(False), inputs, names)
 
 
 def _need_onnx() -> None:
@@ -126,28 +148,29 @@ def _need_onnx() -> None:
         raise ValueError(f"--format onnx: needs the package {error.name} (pip install 'gan-zoo[export]')") from None
 
 
-def _batches(count: int):
+def _free_batch(count: int) -> tuple[dict[int, Dim], ...]:
     from torch.export import Dim
 
     return tuple([{0: Dim("batch")}] * count)
 
 
-def write_onnx(network: nn.Module, inputs: tuple[Tensor, ...], names: list[str], path: Path):
+def write_onnx(exported: Program, path: Path) -> Callable[..., Tensor]:
     """Write the ONNX file and return a function that runs it under onnxruntime."""
     import logging
     import warnings
 
     import torch
 
+    inputs, names = exported.inputs(2), exported.names
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "# The axis name")  # two inputs share their batch, as they should
+        warnings.filterwarnings("ignore", "# The axis name")  # the two inputs have the same batch axis
         torch.onnx.export(
-            network,
+            exported.network,
             inputs,
             str(path),
             dynamo=True,
-            dynamic_shapes=_batches(len(inputs)),
+            dynamic_shapes=_free_batch(len(inputs)),
             input_names=names,
             output_names=["images" if names != ["images"] else "translated"],
             external_data=False,
@@ -163,9 +186,10 @@ def write_onnx(network: nn.Module, inputs: tuple[Tensor, ...], names: list[str],
     return run
 
 
-def write_torch(network: nn.Module, inputs: tuple[Tensor, ...], names: list[str], path: Path):
-    """Write the torch.export program and return a function that runs it as read back."""
+def write_torch(exported: Program, path: Path) -> Callable[..., Tensor]:
+    """Write the torch.export program and return a function that runs the file."""
     import torch
 
-    torch.export.save(torch.export.export(network, inputs, dynamic_shapes=_batches(len(inputs))), path)
+    inputs = exported.inputs(2)
+    torch.export.save(torch.export.export(exported.network, inputs, dynamic_shapes=_free_batch(len(inputs))), path)
     return torch.export.load(path).module()

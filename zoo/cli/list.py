@@ -1,18 +1,17 @@
-"""``zoo list``: what there is, without importing torch."""
+"""``zoo list``: models, recipes, data sets and weights, without importing torch."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import click
 
 from zoo import settings
 from zoo.cli.output import json_option, print_table
+from zoo.files import Json
 
 KINDS = ("models", "recipes", "datasets", "weights")
 
 
-@click.command("list", short_help="What there is: models, recipes, data sets, weights.")
+@click.command("list", short_help="List models, recipes, data sets, weights.")
 @click.argument("kind", default="models", metavar="[models|recipes|datasets|weights]")
 @click.argument("pattern", default="*")
 @json_option
@@ -23,21 +22,20 @@ def command(kind: str, pattern: str, as_json: bool) -> None:
     """
     if kind not in KINDS:
         if pattern != "*":
-            raise click.UsageError(f"'{kind}' is no kind of thing to list; choose {', '.join(KINDS)}")
+            raise click.UsageError(f"list '{kind}': must be one of {', '.join(KINDS)}")
         kind, pattern = "models", kind
     rows = {"models": models, "recipes": recipes, "datasets": datasets, "weights": weights}[kind](pattern)
     if not rows and pattern != "*":
         from zoo import api
         from zoo.registry import nearest
 
-        known = getattr(api, f"list_{kind}")()
-        near = nearest(pattern, [*known, *KINDS])
-        raise ValueError(f"no {kind} match '{pattern}'{near} (zoo list {kind} shows all)")
+        names = getattr(api, f"list_{kind}")()
+        hint = nearest(pattern, [*names, *KINDS])
+        raise ValueError(f"no {kind} match '{pattern}'{hint} (zoo list {kind} shows all)")
     print_table(rows, as_json)
 
 
-def models(pattern: str) -> list[dict[str, Any]]:
-
+def models(pattern: str) -> list[Json]:
     rows = []
     for name in settings.models(pattern):
         entries = [e for e in settings.RECIPES.values() if e["model"] == name]
@@ -47,7 +45,7 @@ def models(pattern: str) -> list[dict[str, Any]]:
     return rows
 
 
-def recipes(pattern: str) -> list[dict[str, Any]]:
+def recipes(pattern: str) -> list[Json]:
     from zoo import hub
 
     shipped = hub.index()
@@ -55,12 +53,12 @@ def recipes(pattern: str) -> list[dict[str, Any]]:
     for name in settings.names(pattern):
         entry = settings.RECIPES[name]
         images = entry["build"]().images
-        held = "weights" if name in shipped else ""
-        rows.append({"recipe": name, "images": images, "shipped": held, "about": entry["about"]})
+        weights = "weights" if name in shipped else ""
+        rows.append({"recipe": name, "images": images, "shipped": weights, "about": entry["about"]})
     return rows
 
 
-def datasets(pattern: str) -> list[dict[str, Any]]:
+def datasets(pattern: str) -> list[Json]:
     from zoo import data
     from zoo.registry import DATASETS
 
@@ -82,7 +80,7 @@ def datasets(pattern: str) -> list[dict[str, Any]]:
     return rows
 
 
-def weights(pattern: str) -> list[dict[str, Any]]:
+def weights(pattern: str) -> list[Json]:
     from zoo import api, hub
 
     index = hub.index()

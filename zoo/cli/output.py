@@ -1,11 +1,10 @@
-"""What verbs print: tables on a terminal, tab-separated lines in a pipe, JSON where asked."""
+"""Output of the verbs: tables on a terminal, tab-separated lines in a pipe, JSON with --json."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import click
 
@@ -13,11 +12,11 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, default=str))
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+def print_table(rows: Sequence[Mapping[str, object]], as_json: bool) -> None:
     """Rows with the same keys. In a pipe one line a row, cells separated by tabs, without a heading."""
     if as_json:
         print_json(list(rows))
@@ -35,20 +34,12 @@ def print_table(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
         Console(highlight=False, markup=False).print(table)
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-
-
-def duration(seconds: float) -> str:
-    """12 s, 4.5 minutes, 3.2 hours, 5.1 days."""
-    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= size * 1.5 or (seconds >= size and unit == "minutes"):
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def amount(value: float) -> str:

@@ -21,13 +21,13 @@ def main_process() -> bool:
 
 
 def run(count: int, args: Sequence[str]) -> None:
-    """``python -m zoo ARGS`` in ``count`` processes; leaves with the status of the first that failed."""
+    """``python -m zoo ARGS`` in ``count`` processes. Exits with the status of the first that failed."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the processes tell their errors themselves
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the processes print their errors
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

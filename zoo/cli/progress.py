@@ -1,4 +1,4 @@
-"""What a run tells while it goes: a progress bar on a terminal, plain lines in a pipe, JSON lines where asked."""
+"""Progress of a run: a bar on a terminal, plain lines in a pipe, JSON lines with --json."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.output import duration
+from zoo.reports.values import duration
 
-LONG = 3600.0  # seconds beyond which a reduced setting is named
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+LONG = 3600.0  # seconds; for a longer run a reduced setting is named
 LINES = 10.0  # seconds between two plain lines
 
 
@@ -30,33 +34,37 @@ class Progress:
     ):
         self.as_json, self.minutes, self.advice = as_json, minutes, advice
         self.device, self.last = "cpu", 0.0
-        self.bar: Any = None
-        self.task: Any = None
+        self.bar: Bar | None = None
+        self.task: TaskID | None = None
 
     def __call__(self, event: str, **facts: Any) -> None:
         if self.as_json:
             click.echo(json.dumps({"event": event, **facts}, default=str))
             return
-        tell = getattr(self, f"on_{event}", None)
-        if tell is not None:
-            tell(**facts)
+        handler = getattr(self, f"on_{event}", None)
+        if handler is not None:
+            handler(**facts)
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Remove the bar."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
 
     def line(self, text: str, err: bool = False) -> None:
-        """A line of its own, above the bar where there is one."""
+        """Print a line, above the bar if there is one."""
         if self.bar is not None:
             self.bar.console.print(text)
         else:
             click.echo(text, err=err)
 
-    # Events -------------------------------------------------------------------------------------------------------------
+    # Events -----------------------------------------------------------------------------------------------------------
 
-    def on_data(self, done: int, total: int, what: str, **_: Any) -> None:
+    def prepare(self, images: int, total: int, what: str) -> None:
+        """Called by the preparation of a data set."""
+        self("data", done=images, total=total, what=what)
+
+    def on_data(self, done: int, total: int, what: str, **_: object) -> None:
         if sys.stdout.isatty():
             self._show(done, total, what, "")
         elif time.monotonic() - self.last > LINES or done == 0:
@@ -66,12 +74,12 @@ class Progress:
     def on_start(self, images: int, dataset: str, device: str, **facts: Any) -> None:
         self.close()
         self.device = device
-        done = f", {facts['images_before']:,} of them done" if facts.get("images_before") else ""
+        before = f", {facts['images_before']:,} of them done" if facts.get("images_before") else ""
         several = f" in {facts['processes']} processes" if facts.get("processes", 1) > 1 else ""
-        self.line(f"training on {device}{several}: {images:,} images of {dataset}{done}")
+        self.line(f"training on {device}{several}: {images:,} images of {dataset}{before}")
 
-    def on_rate(self, images_per_second: float, seconds_left: float, **_: Any) -> None:
-        stops = f"; it stops after {self.minutes:g} minutes (--minutes)" if self.minutes else ""
+    def on_rate(self, images_per_second: float, seconds_left: float, **_: object) -> None:
+        stops = f"; the run stops after {self.minutes:g} minutes (--minutes)" if self.minutes else ""
         self.line(f"{images_per_second:,.1f} images/s: the whole budget takes about {duration(seconds_left)}{stops}")
         advice = self.advice(self.device, seconds_left)
         if advice:
@@ -89,19 +97,19 @@ class Progress:
                 f"{images:,} of {total:,} images  {images_per_second:,.1f}/s  {duration(seconds_left)} left  {logs}"
             )
 
-    def on_grid(self, path: str, **_: Any) -> None:
+    def on_grid(self, path: str, **_: object) -> None:
         self.line(f"samples: {path}")
 
-    def on_warning(self, text: str, **_: Any) -> None:
+    def on_warning(self, text: str, **_: object) -> None:
         self.line(f"zoo: warning: {text}", err=True)
 
     def on_done(self, path: str, images: int, seconds: float, stopped_by: str, use: list[str], **facts: Any) -> None:
         self.close()
         self.line(f"done: {images:,} images in {duration(seconds)} (stopped by: {stopped_by}); {path}")
         if facts.get("resume"):
-            self.line(f"go on: {facts['resume']}")
+            self.line(f"continue: {facts['resume']}")
         for command in use:
-            self.line(f"look:  {command}")
+            self.line(f"next:  {command}")
 
     def _show(self, done: int, total: int, text: str, after: str) -> None:
         if self.bar is None:
@@ -111,4 +119,5 @@ class Progress:
             self.bar = Progress(*columns, TextColumn("{task.fields[after]}"), transient=True)
             self.task = self.bar.add_task(text, total=total, after=after)
             self.bar.start()
+        assert self.task is not None
         self.bar.update(self.task, completed=done, total=total, description=text, after=after)

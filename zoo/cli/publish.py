@@ -1,4 +1,4 @@
-"""``zoo publish``: put trained weights where others find them."""
+"""``zoo publish``: trained weights into a weights folder or onto the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import click
 from zoo.cli.output import json_option, print_json
 
 
-@click.command("publish", short_help="Put weights where others find them.")
+@click.command("publish", short_help="Publish weights to a folder or the hub.")
 @click.argument("source")
 @click.option("--to", required=True, help="hf:OWNER/NAME, or a folder of weights with its index.json.")
 @click.option("--name", help="The name in the index.  [default: the recipe's]")
@@ -15,18 +15,15 @@ from zoo.cli.output import json_option, print_json
 def command(source: str, to: str, name: str | None, as_json: bool) -> None:
     """Publish the weights of SOURCE (a run's folder, a weights file, a name).
 
-    In half precision if the images stay the same to the eye, else in float32.
+    In half precision if no pixel differs by 2/255 or more, else in float32.
     """
-    from zoo import hub
+    from zoo.publish import publish
 
-    entry = hub.publish(source, to, name)
+    entry = publish(source, to, name)
     if as_json:
         print_json(entry)
         return
     kind = "half precision" if entry["half"] else "float32"
-    seen = (
-        ""
-        if entry["difference"] is None
-        else f" (in halves a pixel differs by up to {entry['difference'] * 255:.2f}/255)"
-    )
-    click.echo(f"{entry['path']}: {entry['bytes']:,} bytes in {kind}{seen}")
+    difference = entry["difference"]
+    note = "" if difference is None else f" (in half precision a pixel differs by up to {difference * 255:.2f}/255)"
+    click.echo(f"{entry['path']}: {entry['bytes']:,} bytes in {kind}{note}")

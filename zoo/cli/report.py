@@ -11,7 +11,7 @@ import click
 def command(run: str, out: str | None) -> None:
     """One HTML page of the run in folder RUN: losses, scores, grids over time, recipe, Card, machine.
 
-    The page holds all it shows and opens offline. The run may be finished, still training, or killed.
+    The page is self-contained and opens offline. The run may be finished, still training, or killed.
     """
     from zoo.reports.page import report
 

@@ -1,34 +1,36 @@
-"""``zoo show NAME``: all that is known of a model, a recipe, weights or a data set."""
+"""``zoo show NAME``: the facts about a model, a recipe, weights or a data set."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
 from zoo import settings
 from zoo.cli.output import amount, json_option, print_json
+from zoo.files import Json
 
 
-@click.command("show", short_help="All about a model, recipe, weights or data set.")
+@click.command("show", short_help="Describe a model, recipe, weights or data set.")
 @click.argument("name")
 @json_option
 def command(name: str, as_json: bool) -> None:
     """A model, a recipe, weights (a name, a file, a run's folder) or a data set.
 
-    Of a recipe: the paper and where we differ, networks with their parameters, budget, settings. Of weights: their Card.
+    A recipe: the paper and our differences from it, networks with their parameters, budget, settings. Weights: their
+    Card.
     """
-    found = look_up(name)
+    facts = look_up(name)
     if as_json:
-        print_json(found)
+        print_json(facts)
     else:
-        click.echo(_text(found))
+        click.echo(_text(facts))
 
 
-def look_up(name: str) -> dict[str, Any]:
-    """The facts, as plain JSON values. ValueError where nothing is called ``name``."""
+def look_up(name: str) -> Json:
+    """The facts, as JSON values. Raises ValueError if nothing has this name."""
     from zoo import api, hub
     from zoo.registry import nearest
 
@@ -45,11 +47,11 @@ def look_up(name: str) -> dict[str, Any]:
         return {"model": name, "doc": entries[0]["doc"].strip(), "recipes": about}
     if name in api.list_datasets(name):
         return {"data set": name, **of_dataset(name)}
-    known = [*api.list_models(), *api.list_recipes(), *shipped, *api.list_datasets()]
-    raise ValueError(f"unknown name '{name}'{nearest(name, known)} (zoo list shows all)")
+    names = [*api.list_models(), *api.list_recipes(), *shipped, *api.list_datasets()]
+    raise ValueError(f"unknown name '{name}'{nearest(name, names)} (zoo list shows all)")
 
 
-def weights(name: str) -> dict[str, Any]:
+def weights(name: str) -> Json:
     from zoo import hub
 
     path = hub.find(name)
@@ -61,27 +63,26 @@ def weights(name: str) -> dict[str, Any]:
     return {"weights": str(path), "bytes": header["bytes"], "elements": counts, **header["card"]}
 
 
-def of_recipe(name: str) -> dict[str, Any]:
-    from zoo import recipe
-    from zoo.engine.dry_run import describe
+def of_recipe(name: str) -> Json:
+    from zoo import costs, recipe
 
-    found = settings.find(name)
     entry = settings.RECIPES[name]
-    cost = describe(found)
+    built = entry["build"]()
+    cost = costs.cost(built)
     return {
         "recipe": name,
         "about": entry["about"],
         "doc": entry["doc"].strip(),
-        "dataset": found.dataset,
-        "images": found.images,
+        "dataset": built.dataset,
+        "images": built.images,
         "parameters": cost["parameters"],
         "networks": cost["networks"],
         "stages": cost["stages"],
-        "settings": recipe.encode(found),
+        "settings": recipe.encode(built),
     }
 
 
-def of_dataset(name: str) -> dict[str, Any]:
+def of_dataset(name: str) -> Json:
     from zoo import data
 
     return dataclasses.asdict(data.facts(name))
@@ -90,33 +91,30 @@ def of_dataset(name: str) -> dict[str, Any]:
 # As text --------------------------------------------------------------------------------------------------------------
 
 
-def _text(found: dict[str, Any]) -> str:
-    lines = []
-    doc = found.pop("doc", None)
-    if doc:
-        lines += [doc, ""]
-    found.pop("settings", None) if "stages" in found and "networks" in found else None
-    for key, value in found.items():
-        if key in ("networks", "parameters") and "networks" in found and "stages" in found:
-            if key == "networks":
-                lines += _networks(found)
+def _text(facts: Json) -> str:
+    lines = [facts["doc"], ""] if facts.get("doc") else []
+    of_a_recipe = "stages" in facts
+    for key, value in facts.items():
+        if key == "doc" or (of_a_recipe and key in ("settings", "parameters")):
             continue
-        if key == "stages":
+        if of_a_recipe and key == "networks":
+            lines += _networks(value, facts["parameters"])
+        elif of_a_recipe and key == "stages":
             lines += _stages(value)
         else:
             lines += _entry(key, value, 0)
     return "\n".join(lines)
 
 
-def _networks(found: dict[str, Any]) -> list[str]:
+def _networks(networks: Json, parameters: Mapping[str, int]) -> list[str]:
     lines = ["networks:"]
-    for name, spec in found["networks"].items():
-        inside = ", ".join(f"{k}={v}" for k, v in spec["kwargs"].items())
-        lines.append(f"  {name}: {spec['name']}({inside}), {found['parameters'][name]:,} parameters")
+    for name, spec in networks.items():
+        arguments = ", ".join(f"{k}={v}" for k, v in spec["kwargs"].items())
+        lines.append(f"  {name}: {spec['name']}({arguments}), {parameters[name]:,} parameters")
     return lines
 
 
-def _stages(stages: list[dict[str, Any]]) -> list[str]:
+def _stages(stages: list[Json]) -> list[str]:
     lines = []
     for i, stage in enumerate(stages):
         work = amount(stage["multiply_adds_a_round"] * stage["rounds"])
@@ -128,11 +126,11 @@ def _stages(stages: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _entry(key: str, value: Any, depth: int) -> list[str]:
+def _entry(key: str, value: object, depth: int) -> list[str]:
     pad = "  " * depth
     if isinstance(value, dict):
-        inside = [line for k, v in value.items() if k != "@" for line in _entry(k, v, depth + 1)]
-        return [f"{pad}{key}:", *inside] if inside else []
+        lines = [line for k, v in value.items() if k != "@" for line in _entry(k, v, depth + 1)]
+        return [f"{pad}{key}:", *lines] if lines else []
     if isinstance(value, (list, tuple)):
         if any(isinstance(v, dict) for v in value):
             return [f"{pad}{key}:", *(line for i, v in enumerate(value) for line in _entry(str(i), v, depth + 1))]

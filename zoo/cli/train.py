@@ -1,17 +1,19 @@
-"""``zoo train``: what it will cost, then the run."""
+"""``zoo train``: the cost, then the run."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from zoo import overrides
 from zoo.cli import processes
-from zoo.cli.output import amount, device_option, duration, print_json
+from zoo.cli.output import amount, device_option, print_json
 from zoo.cli.progress import LONG, Progress
+from zoo.files import Json, check_new
+from zoo.reports.values import duration
 
 if TYPE_CHECKING:
     from zoo.recipe import Recipe
@@ -21,13 +23,14 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.option(
     "--dataset",
-    help="A registered set, folder:PATH of your own images or shards:PATTERN.  [default: that of the model's first setting]",
+    help="A registered set, folder:PATH of your own images or shards:PATTERN.  "
+    "[default: that of the model's first setting]",
 )
 @click.option(
     "--variant",
     default="",
     show_default=False,
-    help="Another setting than the main one, such as small (reduced); `zoo show MODEL` lists them.",
+    help="A setting other than the main one, such as small (reduced); `zoo show MODEL` lists them.",
 )
 @click.option("--images", type=click.IntRange(min=1), help="Budget in real images; stages and schedules are rescaled.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop early, after so many minutes.")
@@ -43,16 +46,16 @@ if TYPE_CHECKING:
     help="Change a field; may be repeated. KEY is a dotted path (optimizers.D.lr=1e-4, stages.1.batch=32); "
     "`zoo show RECIPE --json` lists them under settings.",
 )
-@click.option("--init", help="Weights to begin from: a name, a file or a run's folder.")
+@click.option("--init", help="Weights to start from: a name, a file or a run's folder.")
 @device_option
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", help="bf16: autocast, for GPUs.")
-@click.option("--compile", is_flag=True, help="torch.compile the losses: a minute's wait, then faster.")
+@click.option("--compile", is_flag=True, help="torch.compile the losses: faster after a minute of compilation.")
 @click.option("--deterministic", is_flag=True, help="Bit-equal repetition on CUDA too, slower.")
 @click.option(
     "--eval-every",
     type=click.IntRange(min=1),
     metavar="IMAGES",
-    help="Score 2,000 samples so often: fd and kid, into log.jsonl.",
+    help="Score 2,000 samples each IMAGES images: fd and kid, into log.jsonl.",
 )
 @click.option(
     "--nproc",
@@ -60,7 +63,7 @@ if TYPE_CHECKING:
     default=1,
     help="Processes on this machine, a GPU each; every batch must be a multiple.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what it would cost and stop; nothing is fetched or written.")
+@click.option("--dry-run", is_flag=True, help="Print the cost and stop; nothing is downloaded or written.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, one an event.")
 def command(
     model: str,
@@ -83,36 +86,30 @@ def command(
 ) -> None:
     """Train MODEL: a model's id with --dataset, a recipe's name, or the path of a recipe file of your own.
 
-    Without --variant it is the main setting for the data set: the paper's in full where the paper used it, else a reduced
-    one. Where there is none for it, the model's first setting is used, and told. The run can be stopped (Ctrl-C) and
-    resumed at any time.
+    Without --variant it is the main setting for the data set: the paper's in full if the paper used it, else a reduced
+    one. If there is none, the model's first setting is used, with a note. The run can be stopped (Ctrl-C) and resumed
+    at any time.
     """
-    from zoo import api, hub, settings
-    from zoo.engine.dry_run import describe
+    from zoo import api, costs, hub, settings
 
-    found = settings.find(model, dataset, variant)
+    recipe = settings.find(model, dataset, variant)
     for text in changes:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise ValueError(f"--set {text}: must be KEY=VALUE, as in --set optimizers.D.lr=1e-4")
-        found = overrides.override(found, key, value)
+        recipe = overrides.override(recipe, key, value)
     if init is not None and not Path(init).exists():
-        hub.find(init)  # a wrong name is told before anything else
+        hub.find(init)  # a wrong name is reported before anything else
     if out is None and processes.launched():
-        raise ValueError("--out: several processes need it named, so that all write to one folder")
-    path = Path(out) if out else api.fresh_folder(found.name, seed)
+        raise ValueError("--out: must be set for several processes, so that all write to one folder")
+    path = Path(out) if out else api.new_folder(recipe.name, seed)
     if processes.main_process():
         check_new(path)
-    rescaled = found.rescaled(images) if images else found
+    rescaled = recipe.rescaled(images) if images else recipe
     if dry_run or not processes.launched():
-        cost = describe(rescaled)
-        for size in sorted({turn["batch"] for stage in cost["stages"] for turn in stage["turns"]}):
-            if size % nproc:
-                raise ValueError(f"--nproc {nproc}: batch={size} must be a multiple of it")
-        for name, stream in ((k, s) for stage in rescaled.stages for k, s in stage.data.streams.items() if s.batch):
-            if stream.batch % nproc:
-                raise ValueError(f"--nproc {nproc}: batch={stream.batch} of stream '{name}' must be a multiple of it")
-        tell_cost(rescaled, cost, dataset, as_json, dry_run)
+        cost = costs.cost(recipe, images, from_table=not dry_run)
+        check_processes(rescaled, cost, nproc)
+        print_cost(rescaled, cost, dataset, as_json, dry_run)
     if dry_run:
         return
     if nproc > 1 and not processes.launched():
@@ -123,81 +120,84 @@ def command(
     from zoo.engine.train import train
 
     runtime = Runtime(device, precision, compile=compile, deterministic=deterministic, eval_every=eval_every)
-    progress = Progress(as_json, minutes, lambda on, seconds: advice(found, on, seconds))
+    progress = Progress(as_json, minutes, lambda device, seconds: advice(recipe, device, seconds))
     try:
-        train(found, path, runtime=runtime, seed=seed, images=images, minutes=minutes, init=init, progress=progress)
+        train(recipe, path, runtime=runtime, seed=seed, images=images, minutes=minutes, init=init, progress=progress)
     finally:
         progress.close()
 
 
-def check_new(path: Path) -> None:
-    """ValueError where there is something at the output folder already."""
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"--out {path}: is a file; choose another --out")
-    if path.exists() and any(path.iterdir()):
-        on = f", or go on with it: zoo resume {path}" if (path / "recipe.json").exists() else ""
-        raise ValueError(f"--out {path}: exists and is not empty; choose another --out{on}")
+def check_processes(recipe: Recipe, cost: Json, nproc: int) -> None:
+    """Raises ValueError if a batch cannot be split among ``nproc`` processes."""
+    for size in sorted({turn["batch"] for stage in cost["stages"] for turn in stage["turns"]}):
+        if size % nproc:
+            raise ValueError(f"--nproc {nproc}: batch={size} must be a multiple of it")
+    for stage in recipe.stages:
+        for name, stream in stage.data.streams.items():
+            if stream.batch is not None and stream.batch % nproc:
+                raise ValueError(f"--nproc {nproc}: batch={stream.batch} of stream '{name}' must be a multiple of it")
 
 
-def tell_cost(recipe: Recipe, cost: dict[str, Any], asked: str | None, as_json: bool, whole: bool) -> None:
-    """Parameters, images and rounds (``cost`` is the plan's), before anything is fetched."""
+def print_cost(recipe: Recipe, cost: Json, dataset: str | None, as_json: bool, full: bool) -> None:
+    """Print parameters, images and rounds (``cost``: of :func:`zoo.costs.cost`), before anything is
+    downloaded. ``dataset``: the option; ``full``: with the turns."""
     if as_json:
-        if whole:
+        if full:
             print_json(cost)
         return
-    each = ", ".join(f"{name} {count:,}" for name, count in cost["parameters"].items())
-    click.echo(f"{recipe.name}: parameters {each}")
-    note = substitute(recipe, asked)
+    parameters = ", ".join(f"{name} {count:,}" for name, count in cost["parameters"].items())
+    click.echo(f"{recipe.name}: parameters {parameters}")
+    note = substitute(recipe, dataset)
     if note:
         click.echo(note)
-    for stage, planned in zip(recipe.stages, cost["stages"], strict=True):
+    for stage, facts in zip(recipe.stages, cost["stages"], strict=True):
         side = f" of {stage.resolution} pixels" if stage.resolution else ""
-        work = amount(planned["multiply_adds_a_round"] * planned["rounds"])
-        click.echo(
-            f"{planned['images']:,} images{side} in {planned['rounds']:,} rounds, batch {stage.batch}, {work} multiply-adds"
-        )
-        if whole:
-            for turn in planned["turns"]:
+        work = amount(facts["multiply_adds_a_round"] * facts["rounds"])
+        budget = f"{facts['images']:,} images{side} in {facts['rounds']:,} rounds"
+        click.echo(f"{budget}, batch {stage.batch}, {work} multiply-adds")
+        if full:
+            for turn in facts["turns"]:
                 click.echo(f"  {' and '.join(turn['players'])}: {turn['times']:g} times a round, batch {turn['batch']}")
 
 
-def substitute(recipe: Recipe, asked: str | None) -> str:
-    """A line where the model has no setting of its own for the data set asked for."""
+def substitute(recipe: Recipe, dataset: str | None) -> str:
+    """A line for a model that has no setting of its own for the data set, else ''."""
     from zoo.settings import RECIPES
 
     entries = [e for e in RECIPES.values() if (e["model"], e["variant"]) == (recipe.model, recipe.variant)]
-    if asked is None or any(e["dataset"] == asked for e in entries):
+    if dataset is None or any(e["dataset"] == dataset for e in entries):
         return ""
-    return f"{recipe.model} has no setting of its own for {asked}: its setting for {entries[0]['dataset']} is used"
+    return f"{recipe.model} has no setting of its own for {dataset}: its setting for {entries[0]['dataset']} is used"
 
 
 def advice(recipe: Recipe, device: str, seconds: float) -> str:
-    """For a full setting that takes long on a CPU: how long, and which command takes minutes."""
+    """For a full setting that takes long on a CPU: the time, and the command of a reduced setting, else ''."""
     from zoo.settings import RECIPES
 
     def small(variant: str) -> bool:
-        return variant.split("-")[-1] == "small"  # what reduced settings are called
+        return variant.split("-")[-1] == "small"  # the name of reduced settings
 
     if seconds < LONG or not device.startswith("cpu") or small(recipe.variant):
         return ""
-    said = f"{recipe.name} in full takes about {duration(seconds)} on this CPU; what it has is usable whenever it is stopped"
+    text = f"{recipe.name} in full takes about {duration(seconds)} on this CPU; it can be stopped and used at any time"
     reduced = []
     for entry in RECIPES.values():
         images = entry["build"]().images
         if entry["model"] == recipe.model and (small(entry["variant"]) or images < recipe.images / 10):
-            near = entry["dataset"] == recipe.dataset
-            alike = near and entry["variant"].startswith(recipe.variant)
-            reduced.append(((not alike, not near, not small(entry["variant"]), images), entry))
+            other_data = entry["dataset"] != recipe.dataset
+            other_kind = other_data or not entry["variant"].startswith(recipe.variant)
+            reduced.append(((other_kind, other_data, not small(entry["variant"]), images), entry))
     if not reduced:
-        return said
+        return text
     best = min(reduced, key=lambda pair: pair[0])[1]
     variant = f" --variant {best['variant']}" if best["variant"] else ""
-    return f"{said}. A reduced setting takes minutes: zoo train {best['model']} --dataset {best['dataset']}{variant}"
+    command = f"zoo train {best['model']} --dataset {best['dataset']}{variant}"
+    return f"{text}. A reduced setting takes minutes: {command}"
 
 
 def _without(args: list[str], *names: str) -> list[str]:
-    """The arguments without some options and their values."""
-    kept: list[Any] = []
+    """The arguments without these options and their values."""
+    result: list[str] = []
     skip = False
     for arg in args:
         if skip:
@@ -205,5 +205,5 @@ def _without(args: list[str], *names: str) -> list[str]:
         elif arg in names:
             skip = True
         elif arg.split("=")[0] not in names:
-            kept.append(arg)
-    return kept
+            result.append(arg)
+    return result

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.engine.runtime import Runtime
-from zoo.files import beside, remove_partials
+from zoo.files import beside, check_new, remove_partials
 from zoo.recipe import Recipe, encode
 from zoo.version import __version__
 
@@ -46,12 +46,8 @@ class RunFolder:
         return run
 
     def check_new(self) -> None:
-        """Raises ValueError if the folder exists and contains more than the partial files of a killed process."""
-        if self.path.exists() and (not self.path.is_dir() or any(p.suffix != ".partial" for p in self.path.iterdir())):
-            raise ValueError(
-                f"out='{self.path}': exists already; name another folder with --out, "
-                f"or continue with zoo resume {self.path}"
-            )
+        """Raises ValueError if the folder exists and has files other than those of a killed writer."""
+        check_new(self.path)
 
     def _write_text(self, name: str, text: str) -> None:
         with beside(self.path / name) as partial:

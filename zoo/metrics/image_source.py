@@ -120,7 +120,7 @@ def find(what: Any, device: str = "cpu") -> ImageSource:
     """The subject that a name, a path or an object means. ValueError where it is none."""
     if isinstance(what, (str, Path)):
         path = Path(str(what).removeprefix("folder:"))
-        run = (path / "recipe.json").exists() or (path / hub.EXPORTED).exists()
+        run = (path / "recipe.json").exists() or (path / hub.WEIGHTS).exists()
         if path.is_dir() and not run:
             return ImageSource(str(what), folder=path)
         model = hub.load(what, device)

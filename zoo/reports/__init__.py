@@ -1,1 +1,2 @@
-"""``zoo report``: a run's folder as one HTML page. What the folder says (``reading``), curves (``curves``), the page (``page``)."""
+"""``zoo report``: a run's folder as one HTML page: its contents (``reading``), curves (``curves``), facts (``about``),
+the page (``page``, from ``templates``)."""

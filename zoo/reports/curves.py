@@ -1,7 +1,7 @@
-"""Curves as inline SVG: drawn here, once on a linear and once on a logarithmic scale, so that they show without a script.
+"""Curves as inline SVG, on a linear and on a logarithmic scale, so that they are visible without a script.
 
-A frame is as wide as the page allows while its text keeps its size: labels stand at percentages of the width, and only
-the lines lie in an inner, stretched drawing (0 to 1000 across, 0 to ``HEIGHT`` down).
+A frame is as wide as the page, but its text keeps its size: labels have positions in percent of the width, and only the
+lines are in an inner, stretched SVG (0 to 1000 in x, 0 to ``HEIGHT`` in y).
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from zoo.reports.html import Html, plain, tag
+from zoo.files import Json
 from zoo.reports.reading import CLOCK, Log, thin
+from zoo.reports.values import number_text
 
 HEIGHT = 200
-COLORS = 6  # as many as the style sheet has; a chart holds no more curves
-POINTS = 400  # more are drawn as the lowest and highest of each bucket
-SMOOTH = 40  # the window of the mean is this part of a curve
-ALIKE = 20.0  # curves of one group share a frame unless their ranges differ by more than this factor
+COLORS = 6  # of the style sheet; the largest number of curves in a chart
+POINTS = 400  # more points are reduced to the lowest and highest of each bucket
+SMOOTH = 40  # the window of the mean is 1/SMOOTH of a curve
+MAX_RATIO = 20.0  # of the ranges of curves in one frame
 
 
 @dataclass
@@ -32,18 +32,18 @@ class Curve:
 
     @property
     def window(self) -> int:
-        """Neighboring lines in a mean, an odd number; 1 is no smoothing."""
+        """The number of lines in a mean, odd; 1 means no smoothing."""
         return len(self.y) // SMOOTH // 2 * 2 + 1
 
     def smooth(self, most: int) -> Curve:
-        """The centered mean over ``window`` points, fewer at the ends of a stage and none of another stage, at ``most``
-        places at most."""
+        """The centered mean over ``window`` points of the same stage (fewer at its ends), at no more than ``most``
+        places."""
         reach, places = self.window // 2, thin(range(len(self.y)), most)
         means = []
         for i in places:
-            near = range(max(0, i - reach), min(len(self.y), i + reach + 1))
-            around = [self.y[j] for j in near if self.stage[j] == self.stage[i]]
-            means.append(sum(around) / len(around))
+            window = range(max(0, i - reach), min(len(self.y), i + reach + 1))
+            values = [self.y[j] for j in window if self.stage[j] == self.stage[i]]
+            means.append(sum(values) / len(values))
         return Curve(self.key, [self.x[i] for i in places], means, [self.stage[i] for i in places])
 
 
@@ -57,40 +57,40 @@ class Chart:
 
 
 def charts(log: Log) -> list[Chart]:
-    """Scores, each in a frame of its own; losses; what else is logged, by the part before the slash; the speed."""
+    """Scores, each in a frame of its own; losses; other logged keys, by the part before the slash; the speed."""
     groups: dict[str, list[Curve]] = {"scores": [], "loss": []}
     for key in [*log.keys, "images_per_second"]:
-        held = [line for line in log.lines if key in line]
-        if held:
-            x, y = [line["images"] for line in held], [line[key] for line in held]
-            curve = Curve(key, x, y, [int(line["stage"]) for line in held])
+        lines = [line for line in log.lines if key in line]
+        if lines:
+            x, y = [line["images"] for line in lines], [line[key] for line in lines]
+            curve = Curve(key, x, y, [int(line["stage"]) for line in lines])
             groups.setdefault(key.partition("/")[0] if key not in CLOCK else "speed", []).append(curve)
-    made = [Chart(c.key.partition("/")[2], [c], dots=True) for c in groups.pop("scores")]
+    result = [Chart(c.key.partition("/")[2], [c], dots=True) for c in groups.pop("scores")]
     for name, curves in groups.items():
-        for alike in together(curves):
-            for i in range(0, len(alike), COLORS):
-                some = alike[i : i + COLORS]
-                made.append(Chart(", ".join(c.key for c in some) if len(some) <= 4 else name, some))
-    return made
+        for group in group_by_range(curves):
+            for i in range(0, len(group), COLORS):
+                part = group[i : i + COLORS]
+                result.append(Chart(", ".join(c.key for c in part) if len(part) <= 4 else name, part))
+    return result
 
 
-def together(curves: Sequence[Curve]) -> list[list[Curve]]:
-    """The curves in sets whose ranges are alike, so that none is flat beside another."""
-    sets: list[tuple[float, list[Curve]]] = []
+def group_by_range(curves: Sequence[Curve]) -> list[list[Curve]]:
+    """The curves in groups of similar ranges, so that none looks flat in a common frame."""
+    groups: list[tuple[float, list[Curve]]] = []
     for curve in curves:
         low, high = middle(curve.y)
         width = max(abs(low), abs(high), 1e-12)
-        for first, held in sets:
-            if 1 / ALIKE <= width / first <= ALIKE:
-                held.append(curve)
+        for first, group in groups:
+            if 1 / MAX_RATIO <= width / first <= MAX_RATIO:
+                group.append(curve)
                 break
         else:
-            sets.append((width, [curve]))
-    return [held for _, held in sets]
+            groups.append((width, [curve]))
+    return [group for _, group in groups]
 
 
 def middle(values: Iterable[float], cut: float = 0.01) -> tuple[float, float]:
-    """The lowest and highest of the values but for a share ``cut`` at each end."""
+    """The lowest and highest of the values without a share ``cut`` at each end."""
     ordered = sorted(values)
     off = int(cut * len(ordered))
     return ordered[off], ordered[-1 - off]
@@ -119,11 +119,11 @@ class Scale:
         first, last = math.floor(self.low), math.ceil(self.high)
         for steps in ((1,), (1, 3), (1, 2, 5)):
             every = max(1, math.ceil((last - first) / 6))
-            held = [d * 10.0**k for k in range(first, last + 1, every) for d in steps]
-            held = [v for v in held if -1e-9 <= self.at(v) <= 1 + 1e-9]
-            if len(held) >= 3:
-                return held
-        return held or [10**self.low, 10**self.high]
+            values = [d * 10.0**k for k in range(first, last + 1, every) for d in steps]
+            values = [v for v in values if -1e-9 <= self.at(v) <= 1 + 1e-9]
+            if len(values) >= 3:
+                return values
+        return values or [10**self.low, 10**self.high]
 
 
 def nice(about: float) -> list[float]:
@@ -133,7 +133,8 @@ def nice(about: float) -> list[float]:
 
 
 def linear(values: Sequence[float]) -> Scale:
-    """A frame for the values. Few that lie far off (a start, a spike) don't flatten the rest: they leave the frame."""
+    """A scale for the values. A few outliers (a start, a spike) are left outside, so that the rest does not look
+    flat."""
     (low, high), (inner_low, inner_high) = (min(values), max(values)), middle(values)
     if inner_high > inner_low and high - low > 3 * (inner_high - inner_low):
         low, high = inner_low, inner_high
@@ -142,7 +143,7 @@ def linear(values: Sequence[float]) -> Scale:
 
 
 def logarithmic(values: Sequence[float]) -> Scale | None:
-    """A frame of logarithms, where all values are above 0 and differ by more than a factor of 10."""
+    """A logarithmic scale; None unless all values are above 0 and differ by more than a factor of 10."""
     low, high = min(values), max(values)
     if low <= 0 or high / low <= 10:
         return None
@@ -168,76 +169,79 @@ def short(value: float) -> str:
     return f"{value:.4g}" if abs(value) > 1e-12 else "0"
 
 
-def draw(chart: Chart, end: float, stages: Sequence[float], number: int) -> Html:
-    """The figure of a chart. ``end``: images at the right edge; ``stages``: where later stages begin; ``number``: the
-    chart's, for what must have a name of its own on the page."""
+@dataclass
+class Frame:
+    """The curves of a chart on one scale, as coordinates: ``rows`` (y, text) and ``columns`` (x, text, anchor) of the
+    axes, ``stages`` (x), ``paths`` (SVG path, class)."""
+
+    kind: str
+    label: str
+    rows: list[tuple[float, str]]
+    columns: list[tuple[str, str, str]]
+    stages: list[str]
+    paths: list[tuple[str, str]]
+
+
+@dataclass
+class Figure:
+    """A chart to draw. ``logarithmic``: which of two frames is visible first. ``rows``: key and (last, lowest, highest,
+    first) value of each curve."""
+
+    title: str
+    caption: str
+    frames: list[Frame]
+    logarithmic: bool
+    rows: list[tuple[str, tuple[float, float, float, float]]]
+
+
+def figure(chart: Chart, end: float, stages: Sequence[float]) -> Figure:
+    """``end``: images at the right edge. ``stages``: images at the starts of later stages."""
     values = [v for curve in chart.curves for v in curve.y]
     scales = [linear(values)]
     logs = logarithmic(values)
-    switch: list[Any] = []
     if logs:
         scales.append(logs)
-        name = f"log{number}"
-        switch = [
-            tag("input", type="checkbox", id=name, class_="switch", checked=spread_out(values)),
-            tag("label", "logarithmic scale", for_=name),
-        ]
+    rows = [(curve.key, (curve.y[-1], min(curve.y), max(curve.y), curve.y[0])) for curve in chart.curves]
     frames = [frame(chart, scale, end, stages) for scale in scales]
-    return tag(
-        "figure",
-        tag("figcaption", tag("h3", chart.title), tag("p", caption(chart, scales[0]), class_="note")),
-        *switch,
-        frames,
-        tag("output", class_="readout", aria_live="off"),
-        table(chart),
-        class_="chart",
-        data_end=end,
-    )
+    return Figure(chart.title, caption(chart, scales[0]), frames, logs is not None and spread_out(values), rows)
 
 
 def caption(chart: Chart, scale: Scale) -> str:
-    """How the curves were made: smoothing, thinning, and what lies outside the linear frame."""
-    said = []
+    """How the curves were made: smoothing, thinning, and the values outside the linear frame."""
+    sentences = []
     window = max(curve.window for curve in chart.curves)
     if chart.dots:
-        said.append("Each dot is one evaluation.")
+        sentences.append("Each dot is one evaluation.")
     elif window > 1:
-        said.append(f"Bold: centered mean over {window} lines of the log. Faint: each line, the mean of its rounds.")
+        sentences.append(
+            f"Bold: centered mean over {window} lines of the log. Faint: each line, the mean of its rounds."
+        )
     else:
-        said.append("Each point is a line of the log, the mean of its rounds; not smoothed.")
+        sentences.append("Each point is a line of the log, the mean of its rounds; not smoothed.")
     outside = [v for curve in chart.curves for v in curve.y if not 0 <= scale.at(v) <= 1]
     if outside:
-        span = f"{plain(min(outside))} to {plain(max(outside))}" if len(outside) > 1 else plain(outside[0])
+        low, high = number_text(min(outside)), number_text(max(outside))
+        span = f"{low} to {high}" if len(outside) > 1 else low
         count = sum(len(curve.y) for curve in chart.curves)
-        said.append(f"Outside the linear frame: {len(outside)} of {count} values ({span}).")
-    return " ".join(said)
+        sentences.append(f"Outside the linear frame: {len(outside)} of {count} values ({span}).")
+    return " ".join(sentences)
 
 
-def frame(chart: Chart, scale: Scale, end: float, stages: Sequence[float]) -> Html:
+def frame(chart: Chart, scale: Scale, end: float, stages: Sequence[float]) -> Frame:
     """The curves on one scale, with their axes."""
 
     def y(value: float) -> float:
         return round(HEIGHT * (1 - scale.at(value)), 1)
 
-    rows = [(y(v), short(v)) for v in scale.ticks()]
-    marks = [(100 * v / end, short(v)) for v in Scale(0, end).ticks(4)]
-    left = [tag("text", said, x="88%", y=at, class_="y") for at, said in rows]
-    lines = [tag("line", x1=0, x2="100%", y1=at, y2=at) for at, _ in rows]
-    lines += [
-        tag("line", x1=f"{100 * at / end:.2f}%", x2=f"{100 * at / end:.2f}%", y1=0, y2=HEIGHT, class_="stage")
-        for at in stages
-    ]
-    anchors = ["start" if at < 5 else "end" if at > 95 else "middle" for at, _ in marks]
-    below = [
-        tag("text", said, x=f"{at:.2f}%", y=HEIGHT + 18, text_anchor=anchor)
-        for (at, said), anchor in zip(marks, anchors, strict=True)
-    ]
-    paths: list[Html] = []
+    columns = []
+    for value in Scale(0, end).ticks(4):
+        x = 100 * value / end
+        columns.append((f"{x:.2f}%", short(value), "start" if x < 5 else "end" if x > 95 else "middle"))
+    paths: list[tuple[str, str]] = []
 
     def add(curve: Curve, kind: str, joined: bool = True) -> None:
-        at = [(1000 * u / end, y(v), stage) for u, v, stage in zip(curve.x, curve.y, curve.stage, strict=True)]
-        d = path(at) if joined else "".join(f"M{u:.1f} {v}h0" for u, v, _ in at)
-        paths.append(tag("path", d=d, class_=kind))
+        points = [(1000 * u / end, y(v), stage) for u, v, stage in zip(curve.x, curve.y, curve.stage, strict=True)]
+        paths.append((path(points) if joined else "".join(f"M{u:.1f} {v}h0" for u, v, _ in points), kind))
 
     for i, curve in enumerate(chart.curves):
         if curve.window > 1 and not chart.dots:
@@ -246,73 +250,35 @@ def frame(chart: Chart, scale: Scale, end: float, stages: Sequence[float]) -> Ht
         add(curve, f"c{i}")
         if chart.dots or len(curve.y) == 1:
             add(curve, f"c{i} dots", joined=False)
-    how = "logarithmic" if scale.log else "linear"
+    kind = "logarithmic" if scale.log else "linear"
     keys = ", ".join(curve.key for curve in chart.curves)
-    said = f"{keys} over real images seen, {how} scale; the table below has the numbers"
-    inner = dict(viewBox=f"0 0 1000 {HEIGHT}", preserveAspectRatio="none", width="100%", height=HEIGHT, class_="curves")
-    return tag(
-        "div",
-        tag("svg", left, class_="axis", width=56, height=HEIGHT + 26, aria_hidden="true"),
-        tag(
-            "div",
-            tag(
-                "svg",
-                lines,
-                tag("svg", paths, **inner),
-                below,
-                tag("line", class_="cursor grid-at", y1=0, y2=HEIGHT),
-                tag("line", class_="cursor hover", y1=0, y2=HEIGHT),
-                role="img",
-                aria_label=said,
-                width="100%",
-                height=HEIGHT + 26,
-            ),
-            class_="area",
-        ),
-        class_=f"frame {how}",
-    )
+    label = f"{keys} over real images seen, {kind} scale; the table below has the numbers"
+    rows = [(y(v), short(v)) for v in scale.ticks()]
+    return Frame(kind, label, rows, columns, [f"{100 * x / end:.2f}%" for x in stages], paths)
 
 
 def path(points: Sequence[tuple[float, float, int]]) -> str:
-    """A line through points (across, down, stage), broken where a stage ends."""
+    """An SVG path through points (x, y, stage), interrupted between stages."""
     if len(points) > POINTS:
         size = math.ceil(2 * len(points) / POINTS)
         buckets = [points[i : i + size] for i in range(0, len(points), size)]
         points = [p for b in buckets for p in dict.fromkeys(sorted((min(b, key=height), max(b, key=height))))]
-    made, last = [], None
-    for x, y, part in points:
-        made.append(f"{'L' if part == last else 'M'}{x:.1f} {y}")
-        last = part
-    return "".join(made)
+    parts, last = [], None
+    for x, y, stage in points:
+        parts.append(f"{'L' if stage == last else 'M'}{x:.1f} {y}")
+        last = stage
+    return "".join(parts)
 
 
 def height(point: tuple[float, float, int]) -> float:
     return point[1]
 
 
-def table(chart: Chart) -> Html:
-    """The legend, with the numbers that a curve shows."""
-    head = tag("tr", [tag("th", name, scope="col") for name in ("key", "last", "lowest", "highest", "first")])
-    rows = []
-    for i, curve in enumerate(chart.curves):
-        numbers = (curve.y[-1], min(curve.y), max(curve.y), curve.y[0])
-        key = tag("th", tag("span", class_=f"mark c{i}"), curve.key, scope="row")
-        rows.append(tag("tr", key, [tag("td", plain(v)) for v in numbers], data_key=curve.key))
-    return tag(
-        "div",
-        tag("table", tag("thead", head), tag("tbody", rows)),
-        class_="scroll",
-        tabindex=0,
-        role="group",
-        aria_label="Numbers",
-    )
-
-
-def readings(log: Log, most: int = 2000) -> dict[str, Any]:
-    """What the page's script reads values from: all lines with scores and at most ``most`` others, by key."""
-    scored = [line for line in log.lines if any(k.startswith("scores/") for k in line)]
+def readings(log: Log, most: int = 2000) -> Json:
+    """The values that the page's script reads: all lines with scores and at most ``most`` others, by key."""
+    scores = [line for line in log.lines if any(k.startswith("scores/") for k in line)]
     others = [line for line in log.lines if not any(k.startswith("scores/") for k in line)]
-    lines = sorted([*scored, *thin(others, most)], key=lambda line: line["images"])
+    lines = sorted([*scores, *thin(others, most)], key=lambda line: line["images"])
     keys = ["seconds", "images_per_second", *log.keys]
     columns = {k: [float(f"{line[k]:.5g}") if k in line else None for line in lines] for k in keys}
     return {"images": [line["images"] for line in lines], "keys": columns}

@@ -14,8 +14,8 @@ function show(number) {
   const at = Math.min(Math.max(number, 1), grids.length);
   grids.forEach((grid, i) => { grid.hidden = i !== at - 1; });
   slider.value = at;
-  const said = grids[at - 1].querySelector("figcaption").textContent;
-  slider.setAttribute("aria-valuetext", said);
+  const text = grids[at - 1].querySelector("figcaption").textContent;
+  slider.setAttribute("aria-valuetext", text);
   document.getElementById("where").textContent = at + " of " + grids.length;
   for (const chart of charts)
     for (const line of chart.querySelectorAll(".grid-at")) place(line, grids[at - 1].dataset.images / chart.dataset.end);
@@ -50,7 +50,7 @@ if (slider) {
 
 // Charts: the values at a line of the log, by pointer or with the arrow keys.
 const readings = JSON.parse(document.getElementById("readings").textContent);
-const written = (value) => Number.isInteger(value) || Math.abs(value) >= 1000
+const format = (value) => Number.isInteger(value) || Math.abs(value) >= 1000
   ? Math.round(value).toLocaleString("en") : String(+value.toPrecision(4));
 
 for (const chart of charts) {
@@ -65,8 +65,8 @@ for (const chart of charts) {
     at = Math.min(Math.max(index, 0), lines.length - 1);
     const line = lines[at], images = readings.images[line];
     const parts = keys.filter((key) => readings.keys[key][line] !== null)
-      .map((key) => key + " " + written(readings.keys[key][line]));
-    readout.textContent = "at " + written(images) + " images: " + parts.join(", ");
+      .map((key) => key + " " + format(readings.keys[key][line]));
+    readout.textContent = "at " + format(images) + " images: " + parts.join(", ");
     for (const area of areas) {
       place(area.querySelector(".hover"), images / end);
       area.setAttribute("aria-valuenow", at);
@@ -82,9 +82,9 @@ for (const chart of charts) {
   };
   if (!lines.length) continue;
   for (const area of areas) {
-    const named = { tabindex: 0, role: "slider", "aria-label": "Read values of " + keys.join(", "),
+    const attributes = { tabindex: 0, role: "slider", "aria-label": "Read values of " + keys.join(", "),
       "aria-valuemin": 0, "aria-valuemax": lines.length - 1, "aria-valuenow": at, "aria-valuetext": "not read yet" };
-    for (const [name, value] of Object.entries(named)) area.setAttribute(name, value);
+    for (const [name, value] of Object.entries(attributes)) area.setAttribute(name, value);
     const point = (event) => {
       const box = area.getBoundingClientRect();
       read(nearest((event.clientX - box.left) / box.width * end));

@@ -1,7 +1,8 @@
-"""The page: a header, samples, curves, recipe, Card, machine, commands; style and script inside, nothing fetched.
+"""The page: a header, samples, curves, recipe, Card, machine, commands, from ``templates/page.html``; nothing is
+loaded.
 
-Its content security policy names the hashes of its own style and script and allows images from data URIs alone, so that a
-browser would refuse both a request and a script that came in with a name.
+Jinja2 escapes every value. The content security policy has the hashes of the page's own style and script and allows
+images from data URIs only, so that a browser refuses requests and other scripts.
 """
 
 from __future__ import annotations
@@ -9,26 +10,30 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from zoo.files import beside
+import jinja2
+from markupsafe import Markup
+
+from zoo.files import Json, beside
 from zoo.reports import about
-from zoo.reports.curves import charts, draw, readings
-from zoo.reports.html import Html, data, pairs, plain, tag
-from zoo.reports.reading import GRIDS, Run, read
+from zoo.reports.curves import HEIGHT, Figure, charts, figure, readings
+from zoo.reports.reading import GRIDS, Grid, Run, read
+from zoo.reports.values import cell_text, duration, number_text
 from zoo.version import __version__
 
 HERE = Path(__file__).parent
-WARNINGS = 10  # of the log that are shown
-WIDE = 640  # pixels to which a small grid is enlarged, by a whole factor
+WARNINGS = 10  # of the log, at most
+WIDTH = 640  # pixels to which a small grid is enlarged, by an integer factor
 
 
 def report(run: str | Path, out: str | Path | None = None) -> Path:
-    """Write one self-contained HTML page of the run in folder ``run`` and return its path, by default ``RUN/report.html``.
+    """Write one self-contained HTML page of the run in folder ``run`` and return its path, by default
+    ``RUN/report.html``.
 
-    The run may be finished, going on, or killed. ValueError where ``run`` is no run's folder or ``out`` is no .html file;
-    OSError where the page can't be written.
+    The run may be finished, still training, or killed. Raises ValueError if ``run`` is not the folder of a run or
+    ``out`` is not an .html file; OSError if the page cannot be written.
     """
     path = Path(run) / "report.html" if out is None else Path(out)
     if path.suffix.lower() not in (".html", ".htm"):
@@ -42,43 +47,50 @@ def report(run: str | Path, out: str | Path | None = None) -> Path:
 
 def render(run: Run) -> str:
     """The whole page."""
-    style = Html((HERE / "page.css").read_text(encoding="utf-8"))
-    script = Html((HERE / "page.js").read_text(encoding="utf-8"))
+    style, script = (Markup((HERE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
     policy = (
         f"default-src 'none'; img-src data:; style-src '{digest(style)}'; script-src '{digest(script)}'; "
         f"base-uri 'none'; form-action 'none'"
     )
-    sections = {
-        "Samples": samples(run),
-        **curves(run),
-        "Recipe": about.recipe(run),
-        "Card": about.card(run),
-        "Machine": about.machine(run),
-        "Commands": about.commands(run),
-    }
-    sections = {title: inside for title, inside in sections.items() if inside}
-    links = [tag("a", title, href=f"#{anchor(title)}") for title in sections]
-    made = time.strftime("%Y-%m-%d %H:%M:%S %Z")
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="generator", content=f"zoo {__version__}"),
-        tag("link", rel="icon", href="data:,"),
-        tag("title", f"{run.name}: report of a run"),
-        tag("style", style),
+    parts = curves(run)
+    titles = ["Samples", *(part.title for part in parts), "Recipe", "Card", "Machine", "Commands"]
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            version=__version__,
+            date=time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+            policy=policy,
+            style=style,
+            script=script,
+            run=run,
+            titles=titles,
+            header=header(run),
+            samples=samples(run),
+            curves=parts,
+            height=HEIGHT,
+            recipe=about.recipe(run),
+            card=about.card(run),
+            machines=run.facts.get("machines", []),
+            runtime=about.runtime(run),
+            commands=about.commands(run),
+            readings=readings(run.log),
+        )
     )
-    body = tag(
-        "body",
-        header(run),
-        tag("nav", links, aria_label="Parts of this page"),
-        tag("main", [section(title, inside) for title, inside in sections.items()]),
-        tag("footer", f"Made by zoo {__version__} on {made} from {run.path}. This page fetches nothing."),
-        data(readings(run.log), id="readings"),
-        tag("script", script),
+
+
+def environment() -> jinja2.Environment:
+    """The templates and the filters that they use."""
+    result = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
-    return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
+    result.filters.update(anchor=anchor, cell=cell_text, number=number_text)
+    result.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    return result
 
 
 def digest(content: str) -> str:
@@ -89,126 +101,104 @@ def anchor(title: str) -> str:
     return title.lower().replace(" ", "-")
 
 
-def section(title: str, inside: Any) -> Html:
-    return tag("section", tag("h2", title), inside, id=anchor(title))
-
-
-# The run at a glance --------------------------------------------------------------------------------------------------
-
-
-def header(run: Run) -> Html:
-    seen, budget = run.seen, run.budget
-    done = seen >= budget
-    broken = "stopped by a value that is not finite"
-    state = "finished" if done else broken if run.log.broken else "still training, or stopped"
-    share = f"{seen:,} of {budget:,} real images ({seen / max(budget, 1):.0%}): {state}"
-    bar = tag("progress", value=seen, max=max(budget, 1), aria_label="Part of the budget")
-    told = [tag("p", share, class_="state"), bar]
-    if run.written is not None and not done:
-        at = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(run.written))
-        told.append(tag("p", f"The log was last written at {at}.", class_="note"))
-    tiles = {
-        "data set": run.recipe.get("dataset"),
-        "seed": run.facts.get("seed"),
-        "rounds": run.log.last("round"),
-        "training time": duration(run.log.last("seconds")),
-        "images a second, at last": run.log.last("images_per_second"),
+def header(run: Run) -> Json:
+    """State, warnings and main facts of the run."""
+    finished = run.images >= run.budget
+    stopped = "stopped by a value that is not finite" if run.log.diverged else "still training, or stopped"
+    share = f"{run.images:,} of {run.budget:,} real images ({run.images / max(run.budget, 1):.0%})"
+    modified = None
+    if run.modified is not None and not finished:
+        modified = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(run.modified))
+    seconds = run.log.last("seconds")
+    lines = run.log.unreadable
+    damage = [f"{lines} line{'s' * (lines > 1)} of log.jsonl could not be read (incomplete after a kill?)"]
+    return {
+        "state": f"{share}: {'finished' if finished else stopped}",
+        "modified": modified,
+        "facts": {
+            "data set": run.recipe.get("dataset"),
+            "seed": run.facts.get("seed"),
+            "rounds": run.log.last("round"),
+            "training time": None if seconds is None else duration(seconds),
+            "images a second, at last": run.log.last("images_per_second"),
+        },
+        "warnings": warnings(run) + damage * (lines > 0),
     }
-    notices = [tag("li", text) for text in warnings(run)]
-    torn = run.log.torn
-    if torn:
-        notices.append(tag("li", f"{torn} line{'s' * (torn > 1)} of log.jsonl could not be read (torn by a kill?)"))
-    return tag(
-        "header",
-        tag("h1", run.name or run.path.name),
-        told,
-        pairs(tiles, class_="tiles"),
-        tag("div", tag("h2", "Warnings"), tag("ul", notices), class_="warnings", role="note") if notices else None,
-    )
 
 
 def warnings(run: Run) -> list[str]:
-    """What the log warns of, the last few if there are many, each with the images seen."""
-    said = [text if plain(at) in text else f"after {plain(at)} images: {text}" for at, text in run.log.notices]
-    more = len(said) - WARNINGS
-    return [f"{more} earlier warnings are in log.jsonl", *said[-WARNINGS:]] if more > 0 else said
+    """The last warnings of the log, each with the images seen."""
+    texts = []
+    for images, text in run.log.notices:
+        count = number_text(images)
+        texts.append(text if count in text else f"after {count} images: {text}")
+    earlier = len(texts) - WARNINGS
+    return [f"{earlier} earlier warnings are in log.jsonl", *texts[-WARNINGS:]] if earlier > 0 else texts
 
 
-def duration(seconds: float | None) -> str | None:
-    """1 h 02 min 03 s, without what is zero in front."""
-    if seconds is None:
-        return None
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
-
-
-def samples(run: Run) -> Any:
-    """The grids, all of them in the page; the script shows one at a time."""
+def samples(run: Run) -> Json:
+    """The grids, all of them in the page; the script shows one at a time. ``note``: which are left out or
+    compressed."""
     if not run.grids:
-        broken = f" {run.broken} can't be read." if run.broken else ""
-        return tag("p", f"No grid of samples yet.{broken}")
-    told = []
-    left = run.draw - run.broken - len(run.grids)
-    if left:
-        told.append(
-            f"{left} of {run.draw} grids are left out, evenly (at most {GRIDS} stand here); samples/ has them all."
-        )
-    if run.broken:
-        told.append(f"{run.broken} can't be read and {'are' if run.broken > 1 else 'is'} left out.")
+        unreadable = f" {run.unreadable} can't be read." if run.unreadable else ""
+        return {"note": f"No grid of samples yet.{unreadable}", "figures": []}
+    notes = []
+    omitted = run.grid_count - run.unreadable - len(run.grids)
+    if omitted:
+        rule = f"evenly (at most {GRIDS} are in this page)"
+        notes.append(f"{omitted} of {run.grid_count} grids are left out, {rule}; samples/ has them all.")
+    if run.unreadable:
+        notes.append(f"{run.unreadable} can't be read and {'are' if run.unreadable > 1 else 'is'} left out.")
     lossy = sum(not g.exact for g in run.grids)
     if lossy:
-        told.append(f"{lossy} are compressed with loss to keep the page small; samples/ has them as drawn.")
-    figures = []
-    for grid in run.grids:
-        before = (x for x in reversed(run.log.lines) if x["images"] <= grid.images and "seconds" in x)
-        line = next(before, {})
-        after = f"after {grid.images:,} real images"
-        when = f", {duration(line['seconds'])} of training" if grid.images and line else ""
-        stage = f", stage {int(line['stage']) + 1}" if len(run.recipe["stages"]) > 1 and line else ""
-        width, high = grid.size
-        times = max(1, WIDE // max(width, 1))
-        image = tag(
-            "img", src=grid.uri, width=width * times, height=high * times, class_="pixels" if times > 1 else None,
-            alt=f"A grid of samples {after}",
-        )  # fmt: skip
-        caption = tag("figcaption", f"{after}{when}{stage}")
-        figures.append(tag("figure", image, caption, class_="grid", data_images=grid.images))
-    count = len(figures)
-    controls = tag(
-        "div",
-        tag("label", "Grid", for_="slider"),
-        tag("button", "\u2039", type="button", id="back", aria_label="The grid before"),
-        tag("input", type="range", id="slider", min=1, max=count, value=count, step=1),
-        tag("button", "\u203a", type="button", id="next", aria_label="The next grid"),
-        tag("button", "Play", type="button", id="play", aria_pressed="false"),
-        tag("output", f"{count} of {count}", id="where", for_="slider"),
-        class_="controls",
-        hidden=True,
-    )
-    return [tag("p", " ".join(told), class_="note") if told else None, controls if count > 1 else None, figures]
+        notes.append(f"{lossy} are compressed with loss to keep the page small; samples/ has the exact ones.")
+    return {"note": " ".join(notes), "figures": [grid_figure(run, grid) for grid in run.grids]}
 
 
-def curves(run: Run) -> dict[str, Any]:
-    """The charts in their sections."""
-    made = charts(run.log)
-    if not made:
-        return {"Losses": tag("p", "No line of the log yet.")}
-    end = max([run.log.last("images") or 1, *(g.images for g in run.grids), 1])
-    begun: dict[int, float] = {}
-    for line in run.log.lines:
-        begun.setdefault(int(line["stage"]), line["images"])
-    stages = list(begun.values())[1:]
-    parts: dict[str, list[Html]] = {}
-    for i, chart in enumerate(made):
-        key = chart.curves[0].key
-        part = "Scores" if chart.dots else "Losses" if key.startswith("loss/") else "Also logged"
-        parts.setdefault(part, []).append(draw(chart, end, stages, i))
-    across = "Across: real images seen."
-    if stages:
-        across += f" Dashed: the start of stage {', '.join(str(s + 1) for s in list(begun)[1:])}."
-    lower = {"Scores": " Distances (fd, fid, kid) are better when lower."}
+def grid_figure(run: Run, grid: Grid) -> Json:
+    """A grid with its size in the page and its caption."""
+    lines = (x for x in reversed(run.log.lines) if x["images"] <= grid.images and "seconds" in x)
+    line = next(lines, None)
+    after = f"after {grid.images:,} real images"
+    training_time = f", {duration(line['seconds'])} of training" if grid.images and line else ""
+    stage = f", stage {int(line['stage']) + 1}" if len(run.recipe["stages"]) > 1 and line else ""
+    width, height = grid.size
+    factor = max(1, WIDTH // max(width, 1))
     return {
-        part: [tag("p", across + lower.get(part, ""), class_="note"), tag("div", inside, class_="charts")]
-        for part, inside in parts.items()
+        "images": grid.images,
+        "uri": grid.uri,
+        "width": width * factor,
+        "height": height * factor,
+        "enlarged": factor > 1,
+        "after": after,
+        "caption": f"{after}{training_time}{stage}",
     }
+
+
+@dataclass
+class Part:
+    """A section of charts, each with its number on the page. ``end``: images at the right edge."""
+
+    title: str
+    note: str
+    end: float
+    figures: list[tuple[int, Figure]]
+
+
+def curves(run: Run) -> list[Part]:
+    """The charts in their sections."""
+    end = max([run.log.last("images") or 1, *(g.images for g in run.grids), 1])
+    starts: dict[int, float] = {}
+    for line in run.log.lines:
+        starts.setdefault(int(line["stage"]), line["images"])
+    note = "x axis: real images seen."
+    if len(starts) > 1:
+        note += f" Dashed: the start of stage {', '.join(str(stage + 1) for stage in list(starts)[1:])}."
+    parts: dict[str, Part] = {}
+    for number, chart in enumerate(charts(run.log)):
+        key = chart.curves[0].key
+        title = "Scores" if chart.dots else "Losses" if key.startswith("loss/") else "Also logged"
+        more = " Distances (fd, fid, kid) are better when lower." if title == "Scores" else ""
+        part = parts.setdefault(title, Part(title, note + more, end, []))
+        part.figures.append((number, figure(chart, end, list(starts.values())[1:])))
+    return list(parts.values()) or [Part("Losses", "No line of the log yet.", end, [])]

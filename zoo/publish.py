@@ -1,0 +1,100 @@
+"""Publishing: trained weights into a weights folder with its index, or to the Hugging Face hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo import hub
+from zoo.files import Json, beside, sha256, tensor_hash
+
+if TYPE_CHECKING:
+    from zoo.model import Model
+
+MAX_DIFFERENCE = 2 / 255  # of a pixel in [0, 1]; images that differ by less look the same
+
+
+def largest_difference(model: Model, path: str | Path) -> float:
+    """The largest difference of a pixel, in [0, 1], between the images of ``model`` and of the weights file ``path``;
+    of a probability if the model only classifies."""
+    import torch
+
+    from zoo.model import AutoencoderModel, TranslateModel
+
+    other = hub.read_model(path, str(model.device))
+    if model.verb == "sample":
+        difference = (model.preview({})[0] - other.preview({})[0]).abs().max().item()
+        if isinstance(model, AutoencoderModel) and isinstance(other, AutoencoderModel):
+            x = model.sample(64)
+            difference = max(difference, (model.reconstruct(x) - other.reconstruct(x)).abs().max().item())
+        return difference
+    coarse = torch.rand(8, model.channels, 4, 4, generator=torch.Generator().manual_seed(0))
+    side = model.resolution
+    x = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")  # [8, C, side, side]
+    if isinstance(model, TranslateModel) and isinstance(other, TranslateModel):
+        return max((model.translate(x, to) - other.translate(x, to)).abs().max().item() for to in model.to_network)
+    return (model.classify(x) - other.classify(x)).abs().max().item()
+
+
+def publish(source: str | Path, to: str | Path, name: str | None = None) -> Json:
+    """Put trained weights in a weights folder (with its index) or on the hub (``hf:OWNER/NAME``).
+
+    In half precision if no pixel differs by 2/255 or more, else in float32. ``source``: as for :func:`zoo.load`.
+    ``name``: by default the recipe's. Returns the entry of the index, with ``difference`` (the largest of a pixel; None
+    for points, which stay in float32) and ``path``. Raises ValueError as :func:`zoo.load`; OSError if the weights
+    cannot be written or uploaded.
+    """
+    model = hub.load(source)
+    name = name or model.card.get("name") or Path(source).stem
+    with tempfile.TemporaryDirectory(prefix="zoo-publish-") as scratch:
+        upload = str(to).startswith("hf:")
+        folder = Path(scratch) if upload else Path(to)
+        path = folder / (hub.WEIGHTS if upload else f"{name}.safetensors")
+        half, difference = _write(model, path)
+        entry = {
+            "file": path.name,
+            "sha256": sha256(path),
+            "tensors": tensor_hash(path),
+            "bytes": path.stat().st_size,
+            "recipe": name,
+            "kind": model.spec["kind"],
+            "dataset": model.card.get("dataset"),
+            "images": model.card.get("images"),
+            "half": half,
+        }
+        if upload:
+            _upload(str(to), path)
+        else:
+            index = json.dumps({**hub.index(folder), name: entry}, indent=2, sort_keys=True) + "\n"
+            with beside(folder / "index.json") as partial:
+                partial.write_text(index)
+    return {**entry, "difference": difference, "path": str(to) if upload else str(path)}
+
+
+def _write(model: Model, path: Path) -> tuple[bool, float | None]:
+    """Write the weights file. Returns whether it is in half precision, and by how much its images differ then."""
+    draft = path.with_name(f".{path.stem}.{os.getpid()}.draft.safetensors")
+    half, difference = False, None
+    try:
+        if model.resolution:
+            hub.save_weights(draft, model.networks, model.card, half=True)
+            difference = largest_difference(model, draft)
+            half = difference < MAX_DIFFERENCE
+        if not half:
+            hub.save_weights(draft, model.networks, model.card)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return half, difference
+
+
+def _upload(name: str, path: Path) -> None:
+    client, repository = hub.repository(name)
+    try:
+        client.create_repo(repository, exist_ok=True)
+        client.upload_file(path_or_fileobj=str(path), path_in_repo=hub.WEIGHTS, repo_id=repository)
+    except Exception as error:  # the HTTP client raises many kinds
+        raise OSError(f"'{name}': not published ({hub.one_line(error)})") from None
