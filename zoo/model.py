@@ -598,7 +598,9 @@ def as_batch(images: Images, channels: int) -> Tensor:
         if not images.is_floating_point() or x.min() < 0 or x.max() > 1:
             raise ValueError("images: must be float, from 0 (black) to 1 (white)")
         return x
-    if not isinstance(images, Image):
+    from PIL.Image import Image as PILImage
+
+    if not isinstance(images, PILImage):
         raise ValueError(f"images: must be a tensor, a PIL image or a list of them, got {type(images).__name__}")
     if channels not in (1, 3):
         raise ValueError(f"images: must be a tensor, since the model has {channels} channels, got a PIL image")
