@@ -55,7 +55,7 @@ TOLERANCE = 1e-5
 RECIPE_NAMES: dict[str, str] = {}
 # Regular expression -> replacement, tried on names in checkpoints and games.
 TENSOR_NAMES: list[tuple[str, str]] = [(r"^optim\.", "optimizers.")]
-BATCH_KEYS: dict[str, str] = {"ahead": "generated", "labelled": "labeled", "labelled_D": "labeled_D"}
+BATCH_KEYS: list[tuple[str, str]] = [(r"^ahead$", "generated"), (r"^labell", "label")]  # regular expressions too
 PLAYER_NAMES: dict[str, str] = {}
 
 # The one place that knows where things are in a tree: the first that exists serves.
@@ -194,7 +194,9 @@ class Recorder:
             self.put(batch, key.removeprefix("batch/"), value)
 
     def put(self, batch: Any, key: str, value: Any) -> None:
-        key = key if key in batch else BATCH_KEYS.get(key, key)
+        if key not in batch:
+            for pattern, replacement in BATCH_KEYS:
+                key = re.sub(pattern, replacement, key)
         if key not in batch:
             self.unmatched.add(f"batch['{key}']")
         batch[key] = value
@@ -346,7 +348,7 @@ def weights_of(tree: Path) -> dict[str, list[str]]:
     import torch
     from safetensors.torch import load_file
 
-    found = {}
+    differences = {}
     for path in sorted((tree / "zoo" / "weights").glob("*.safetensors")):
         tensors = {k: digest(v) for k, v in sorted(load_file(path).items())}
         model = place("load")(str(path))
@@ -356,8 +358,8 @@ def weights_of(tree: Path) -> dict[str, list[str]]:
             side = model.card["recipe"]["stages"][-1]["resolution"]
             x = torch.rand(16, 3, side, side, generator=torch.Generator().manual_seed(0))
             images = torch.cat([model.translate(x, to) for to in model.card["model"]["to"]])
-        found[path.stem] = [hashlib.sha256(json.dumps(tensors).encode()).hexdigest()[:16], digest(images)]
-    return found
+        differences[path.stem] = [hashlib.sha256(json.dumps(tensors).encode()).hexdigest()[:16], digest(images)]
+    return differences
 
 
 def serve(tree: Path, base: bool, task: str) -> None:
@@ -443,28 +445,28 @@ def first(names: list[str]) -> str:
 
 def compare_bits(base: dict[str, Any], work: dict[str, Any]) -> dict[str, str]:
     """What differs in the bits, by column; an empty text if nothing does."""
-    found = dict.fromkeys(("initial", "losses", *KINDS), "")
+    differences = dict.fromkeys(("initial", "losses", *KINDS), "")
     names = differences(base["checkpoints"][0], work["checkpoints"][0])
-    found["initial"] = first(names) if names else ""
+    differences["initial"] = first(names) if names else ""
     theirs = [[s, *(rename_player(p) for p in parts)] for s, *parts in base["losses"]]
     if len(theirs) != len(work["losses"]):
-        found["losses"] = f"{len(theirs)} turns, now {len(work['losses'])}"
+        differences["losses"] = f"{len(theirs)} turns, now {len(work['losses'])}"
     else:
         bad = [i for i, (a, b) in enumerate(zip(theirs, work["losses"], strict=True)) if a != b]
         if bad:
             parts = [" ".join(losses[bad[0]][1:]) for losses in (theirs, work["losses"])]
-            found["losses"] = f"{len(bad)} of {len(theirs)}, first turn {bad[0] + 1}: {parts[0]}, now {parts[1]}"
+            differences["losses"] = f"{len(bad)} of {len(theirs)}, first turn {bad[0] + 1}: {parts[0]}, now {parts[1]}"
     if len(base["checkpoints"]) != len(work["checkpoints"]):
-        found["weights"] = f"{base['stages']} stages, now {work['stages']}"
-        return found
+        differences["weights"] = f"{base['stages']} stages, now {work['stages']}"
+        return differences
     for column, prefix in KINDS.items():
         for i, (a, b) in enumerate(zip(base["checkpoints"], work["checkpoints"], strict=True)):
             names = differences(a, b, prefix)
             if names:
                 stage, r = divmod(i, ROUNDS + 2)
-                found[column] = f"stage {stage + 1}, after round {r}: {first(names)}"
+                differences[column] = f"stage {stage + 1}, after round {r}: {first(names)}"
                 break
-    return found
+    return differences
 
 
 def rename_player(part: str) -> str:
@@ -474,12 +476,12 @@ def rename_player(part: str) -> str:
 
 
 def compare_gradients(base: dict[str, Any], work: dict[str, Any]) -> dict[str, str]:
-    found = {}
+    differences = {}
     for column, (share, where) in work["worst"].items():
-        found[column] = "" if share <= TOLERANCE else f"{share:.1e} at {where}"
-    found["names"] = f"no counterpart of {first(work['unmatched'])}" if work["unmatched"] else ""
-    found["turns"] = "" if base["turns"] == work["turns"] else f"{base['turns']}, now {work['turns']}"
-    return found
+        differences[column] = "" if share <= TOLERANCE else f"{share:.1e} at {where}"
+    differences["names"] = f"no counterpart of {first(work['unmatched'])}" if work["unmatched"] else ""
+    differences["turns"] = "" if base["turns"] == work["turns"] else f"{base['turns']}, now {work['turns']}"
+    return differences
 
 
 class Report:
@@ -488,15 +490,15 @@ class Report:
     def __init__(self) -> None:
         self.lock, self.count, self.different = threading.Lock(), 0, []
 
-    def add(self, name: str, about: str, found: dict[str, str]) -> None:
+    def add(self, name: str, about: str, differences: dict[str, str]) -> None:
         with self.lock:
             self.count += 1
-            columns = "  ".join(f"{k} {'DIFFERS' if v else 'equal'}" for k, v in found.items())
+            columns = "  ".join(f"{k} {'DIFFERS' if v else 'equal'}" for k, v in differences.items())
             print(f"{name:38} {about:22} {columns}", flush=True)
-            for key, text in found.items():
+            for key, text in differences.items():
                 if text:
                     print(f"    {key}: {text}", flush=True)
-            if any(found.values()):
+            if any(differences.values()):
                 self.different.append(name)
 
 
@@ -513,11 +515,11 @@ def play_both(names: queue.Queue, sides: list[Side], folder: Path, task: str, re
         if errors:
             report.add(name, "", errors)
             continue
-        found = compare_gradients(base, work) if task == "gradients" else compare_bits(base, work)
+        differences = compare_gradients(base, work) if task == "gradients" else compare_bits(base, work)
         about = f"{base['stages']} stage{'s' * (base['stages'] > 1)}, {base['turns']} turns"
         if task == "gradients":
             about += f", {work['worst']['gradients'][0]:.0e}"
-        report.add(name, about, found)
+        report.add(name, about, differences)
 
 
 def main() -> int:
@@ -528,18 +530,18 @@ def main() -> int:
     parser.add_argument("--same-rows", action="store_true", help="give both sides the rows that the base draws")
     parser.add_argument("--weights", action="store_true", help="compare the shipped files instead")
     parser.add_argument("--jobs", type=int, default=2, help="recipes at a time")
-    asked = parser.parse_args()
-    task = "gradients" if asked.gradients else "rows" if asked.same_rows else "bits"
+    options = parser.parse_args()
+    task = "gradients" if options.gradients else "rows" if options.same_rows else "bits"
     report, started = Report(), time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        trees = [unpack(asked.base, folder / "base"), ROOT]
+        trees = [unpack(options.base, folder / "base"), ROOT]
 
         def pair() -> list[Side]:
             return [Side(t, folder / f"home-{i}", i == 0, task) for i, t in enumerate(trees)]
 
         pairs = [pair()]
-        if asked.weights:
+        if options.weights:
             base, work = (side.ask("weights") for side in pairs[0])
             for name in sorted({*base, *work}):
                 a, b = base.get(name, ["none"] * 2), work.get(name, ["none"] * 2)
@@ -553,12 +555,12 @@ def main() -> int:
             theirs = {RECIPE_NAMES.get(n, n) for n in base}
             chosen: queue.Queue = queue.Queue()
             for name in base:
-                if fnmatch.fnmatch(name, asked.recipes) and RECIPE_NAMES.get(name, name) in work:
+                if fnmatch.fnmatch(name, options.recipes) and RECIPE_NAMES.get(name, name) in work:
                     chosen.put(name)
             for name in sorted(theirs ^ set(work)):
-                if fnmatch.fnmatch(name, asked.recipes):
+                if fnmatch.fnmatch(name, options.recipes):
                     report.add(name, "", {"recipe": f"only in the {'base' if name in theirs else 'work tree'}"})
-            pairs += [pair() for _ in range(min(asked.jobs, chosen.qsize()) - 1)]
+            pairs += [pair() for _ in range(min(options.jobs, chosen.qsize()) - 1)]
             threads = [threading.Thread(target=play_both, args=(chosen, p, folder, task, report)) for p in pairs]
             for t in threads:
                 t.start()
@@ -567,7 +569,7 @@ def main() -> int:
         for side in [s for p in pairs for s in p]:
             side.close()
     seconds = time.monotonic() - started
-    print(f"{report.count} compared with {asked.base} in {seconds:.0f} s, {len(report.different)} differ", end="")
+    print(f"{report.count} compared with {options.base} in {seconds:.0f} s, {len(report.different)} differ", end="")
     print(": " + ", ".join(report.different) if report.different else "")
     return 1 if report.different or not report.count else 0
 

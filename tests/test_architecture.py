@@ -130,7 +130,9 @@ def test_no_branch_on_a_models_name(name):
     models = set(settings.models()) | set(settings.names())
     for node in ast.walk(TREES[name]):
         tests = [node.test] if isinstance(node, (ast.If, ast.IfExp, ast.While)) else []
-        tests += [node.subject, *(case.pattern for case in node.cases)] if isinstance(node, ast.Match) else []
+        if isinstance(node, ast.Match):
+            value, *cases = ast.iter_child_nodes(node)
+            tests += [value, *(case.pattern for case in cases)]
         for test in tests:
             assert not models & set(literals(test)), ast.unparse(test)
 

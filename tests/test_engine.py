@@ -578,7 +578,7 @@ def stages() -> Recipe:
 
 
 def test_stages_and_resolutions(tmp_path, monkeypatch):
-    """Networks persist, optimizers start anew, an idle network is frozen and at rest, averages go on."""
+    """Networks persist, optimizers start anew, an idle network is frozen in eval mode, EMA continues."""
     source = images(side=16).arrays["x"]
     states = []
     build, save = train.StageRun.__init__, train.save

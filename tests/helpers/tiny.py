@@ -87,8 +87,8 @@ def coded_spec(**changes) -> dict:
     """A generator of 8x8 images with an encoder."""
     kwargs = {"channels": 1, "resolution": 8, "latent": 3, "hidden": 8}
     networks = {n: {"name": f"bigan-mlp-{k}", "kwargs": kwargs} for n, k in {"G": "generator", "E": "encoder"}.items()}
-    settled = {"networks": networks, "resolution": 8, "channels": 1, "range": [0, 1], **changes}
-    return image_spec(kind="autoencoder", **settled)
+    options = {"networks": networks, "resolution": 8, "channels": 1, "range": [0, 1], **changes}
+    return image_spec(kind="autoencoder", **options)
 
 
 def translate_spec(**changes) -> dict:
