@@ -433,7 +433,7 @@ def unpack(commit: str, folder: Path) -> Path:
 KINDS = {"weights": "game.", "optimizers": "optim", "EMA": "ema."}
 
 
-def differences(a: dict[str, str], b: dict[str, str], prefix: str = "") -> list[str]:
+def different_names(a: dict[str, str], b: dict[str, str], prefix: str = "") -> list[str]:
     """The names under a prefix whose hashes differ, or that one side alone has."""
     keys = sorted(k for k in {*a, *b} if k.startswith(prefix))
     return [k for k in keys if a.get(k) != b.get(k)]
@@ -446,7 +446,7 @@ def first(names: list[str]) -> str:
 def compare_bits(base: dict[str, Any], work: dict[str, Any]) -> dict[str, str]:
     """What differs in the bits, by column; an empty text if nothing does."""
     differences = dict.fromkeys(("initial", "losses", *KINDS), "")
-    names = differences(base["checkpoints"][0], work["checkpoints"][0])
+    names = different_names(base["checkpoints"][0], work["checkpoints"][0])
     differences["initial"] = first(names) if names else ""
     theirs = [[s, *(rename_player(p) for p in parts)] for s, *parts in base["losses"]]
     if len(theirs) != len(work["losses"]):
@@ -461,7 +461,7 @@ def compare_bits(base: dict[str, Any], work: dict[str, Any]) -> dict[str, str]:
         return differences
     for column, prefix in KINDS.items():
         for i, (a, b) in enumerate(zip(base["checkpoints"], work["checkpoints"], strict=True)):
-            names = differences(a, b, prefix)
+            names = different_names(a, b, prefix)
             if names:
                 stage, r = divmod(i, ROUNDS + 2)
                 differences[column] = f"stage {stage + 1}, after round {r}: {first(names)}"
