@@ -88,13 +88,13 @@ def trained_on(settings: Mapping[str, Any]) -> str:
     return ", then ".join(dict.fromkeys(machines))
 
 
-JOINED = {  # commits of lines that were later joined with others into one, beaf6d755e
+SQUASH = {  # commits of lines that were later joined with others into one, beaf6d755e
     "069aea2479", "113a23a684", "20e52f1373", "353c694e4d", "7c1dab7d49",
     "8b0c4a1eca", "aa1b83e657", "b6c3ad7", "de562b1ef1",
 }  # fmt: skip
 
 
-def outdated(row: Mapping[str, Any]) -> bool:
+def is_outdated(row: Mapping[str, Any]) -> bool:
     """Whether a line's setting was changed after its run: its budget is no longer the recipe's."""
     return row["budget"] != settings.find(row["recipe"]).images
 

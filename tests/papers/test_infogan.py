@@ -308,7 +308,7 @@ def test_a_wrong_traversal(model):
 
 def test_matching():
     """Each value gets a class of its own; purity lets two share one."""
-    found = label_scores.matched(torch.tensor([[5, 4, 0], [6, 1, 0], [0, 0, 4]]))
+    found = label_scores.match(torch.tensor([[5, 4, 0], [6, 1, 0], [0, 0, 4]]))
     assert found == {"accuracy": pytest.approx((4 + 6 + 4) / 20), "purity": pytest.approx((5 + 6 + 4) / 20)}
 
 
