@@ -147,9 +147,8 @@ class Shift(nn.Module):
 def trivial_translators(name: str) -> Iterable[tuple[str, Model]]:
     """Trivial translators of the same domains.
 
-    One leaves images as they are, one shifts their mean color, one returns training images of the other domain, whatever
-    its input is.
-    """
+    One leaves images as they are, one shifts their mean color, one returns training images of the other domain,
+    whatever its input is."""
     model = zoo.load(name)
 
     def color(source: Tensor, target: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ def machine() -> str:
 
 
 def facts(command: str, seed: int) -> dict[str, Any]:
-    """How a line came about: the same keys in every results file."""
+    """The command, seed, versions, commit and machine of a line: the same keys in every results file."""
     import torch
 
     from zoo.version import __version__
@@ -79,10 +79,10 @@ def training(recipe: Any, seed: int) -> str:
     return f"zoo train {recipe.model} --dataset {recipe.dataset}{variant}{images} --seed {seed}"
 
 
-def trained_on(settings: Mapping[str, Any]) -> str:
+def machines_of(run: Mapping[str, Any]) -> str:
     """The machines of a run, from its folder's recipe.json: accelerator or processor, threads, torch's version."""
     machines = []
-    for m in settings["machines"]:
+    for m in run["machines"]:
         threads = f"{m['processor']}, {m['threads']} thread{'s' if m['threads'] > 1 else ''}"
         machines.append(f"{threads if m['device'] == 'cpu' else m['device']}, torch {m['versions']['torch']}")
     return ", then ".join(dict.fromkeys(machines))
@@ -105,7 +105,8 @@ def label(row: Mapping[str, Any]) -> str:
 
 
 def minutes(row: Mapping[str, Any]) -> str:
-    """How long a run took, and on what: "27 (AMD EPYC)". A line without ``trained_on`` was trained on its machine."""
+    """How long a run took, and on what: "27 (AMD EPYC)". A line without ``trained_on`` is of a run on its
+    ``machine``."""
     machine = row.get("trained_on", row["machine"])
     return f"{row['seconds'] / 60:.0f} ({machine.split(',')[0]})"
 
