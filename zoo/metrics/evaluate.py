@@ -19,7 +19,7 @@ from torch import Tensor
 from zoo.metrics import copies, features, image_source, scores
 from zoo.metrics.image_source import ImageSource
 from zoo.metrics.inputs import FEATURE_INPUTS, INPUTS, ScoreInputs
-from zoo.metrics.metric import DEFAULTS, Metric, find_metric
+from zoo.metrics.metric import DEFAULTS, AnyMetric, find_metric
 from zoo.metrics.statistics import Progress
 from zoo.registry import METRICS, nearest
 from zoo.version import __version__
@@ -77,14 +77,7 @@ def evaluate(
         progress=progress,
     )
     names, notes = choose(inputs, metrics)
-    declarations = [find_metric(name) for name in names]
-    values: dict[str, float | tuple[float, float]] = {}
-    for metric in declarations:
-        if not metric.compares_pairs:
-            label = inputs.network.label(metric.name) if FEATURE_INPUTS & set(metric.needs) else metric.name
-            values[label] = metric(*(getattr(inputs, need) for need in metric.needs))
-    for name, each in compare_pairs(inputs, [metric for metric in declarations if metric.compares_pairs]).items():
-        values[name] = float(each.mean()), float(each.std() / len(each) ** 0.5)
+    values = compute(inputs, [find_metric(name) for name in names])
     return {
         "what": source.name,
         "scores": {name: value[0] if isinstance(value, tuple) else value for name, value in values.items()},
@@ -98,7 +91,7 @@ def evaluate(
 # Which metrics --------------------------------------------------------------------------------------------------------
 
 
-def missing_kind(source: ImageSource, metric: Metric[..., Any]) -> str:
+def missing_kind(source: ImageSource, metric: AnyMetric) -> str:
     """What a source would have to be to have a score, in words; "" if it can have it.
 
     Raises ValueError if the metric needs an input that does not exist.
@@ -111,7 +104,7 @@ def missing_kind(source: ImageSource, metric: Metric[..., Any]) -> str:
     return ""
 
 
-def missing_input(inputs: ScoreInputs, metric: Metric[..., Any]) -> str:
+def missing_input(inputs: ScoreInputs, metric: AnyMetric) -> str:
     """Why a metric's inputs cannot be computed; "" if they can."""
     reasons = (INPUTS[need].missing(inputs) for need in metric.needs)
     return next(filter(None, reasons), "") or metric.missing(inputs)
@@ -164,7 +157,19 @@ def explain_unknown(name: str) -> str:
 # Values ---------------------------------------------------------------------------------------------------------------
 
 
-def compare_pairs(inputs: ScoreInputs, metrics: Sequence[Metric[..., Any]]) -> dict[str, Tensor]:
+def compute(inputs: ScoreInputs, metrics: Sequence[AnyMetric]) -> dict[str, float | tuple[float, float]]:
+    """The value of each metric, or its value and error, by the name of the score."""
+    values: dict[str, float | tuple[float, float]] = {}
+    for metric in metrics:
+        if not metric.compares_pairs:
+            label = inputs.network.label(metric.name) if FEATURE_INPUTS & set(metric.needs) else metric.name
+            values[label] = metric(*(getattr(inputs, need) for need in metric.needs))
+    for name, each in compare_pairs(inputs, [metric for metric in metrics if metric.compares_pairs]).items():
+        values[name] = float(each.mean()), float(each.std() / len(each) ** 0.5)
+    return values
+
+
+def compare_pairs(inputs: ScoreInputs, metrics: Sequence[AnyMetric]) -> dict[str, Tensor]:
     """The values of each metric, float64 [n], in one pass over the pairs. Raises ValueError for pairs of two sizes."""
     if not metrics:
         return {}

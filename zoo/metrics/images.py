@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -25,8 +25,9 @@ READ = 1000  # images read from a data set at once
 class Sampler(Protocol):
     """Anything that generates images."""
 
-    def iter_samples(self, n: int, *, seed: int, chunk: int, **options: Any) -> Iterator[Tensor]:
-        """n images, at most ``chunk`` at a time: float [<= chunk, C, H, W] in [0, 1]."""
+    @property
+    def iter_samples(self) -> Callable[..., Iterator[Tensor]]:
+        """``iter_samples(n, seed=, chunk=)``: n images, float [<= chunk, C, H, W] in [0, 1] at a time."""
         ...
 
 
@@ -101,7 +102,7 @@ def from_sampler(
         chunk: Images in one pass of the generator.
         to: Of several domains the one; without it the argument is not passed.
     """
-    options: dict[str, Any] = {} if to is None else {"to": to}
+    options: dict[str, object] = {} if to is None else {"to": to}
     if y is not None:
         options["y"] = y
 

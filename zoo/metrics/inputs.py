@@ -188,11 +188,11 @@ class ScoreInputs:
     # What a model predicts --------------------------------------------------------------------------------------------
 
     @property
-    def classifier(self) -> Any:
+    def classifier(self) -> label_scores.Classifier:
         return self.source.model
 
     @property
-    def recognizer(self) -> Any:
+    def recognizer(self) -> label_scores.Recognizer:
         return self.source.model
 
     @property

@@ -57,7 +57,10 @@ class Metric(Generic[P, R]):
         return bool(PAIR_INPUTS & set(self.needs))
 
 
-def find_metric(name: str) -> Metric[..., Any]:
+AnyMetric = Metric[..., Any]
+
+
+def find_metric(name: str) -> AnyMetric:
     """The metric called ``name``. Raises ValueError if there is none, or it has no declaration."""
     entry = METRICS[name]
     if not isinstance(entry, Metric):

@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +65,7 @@ class FeatureStatistics:
     cov: Tensor
     features: Tensor
     predictions: Predictions | None = None
-    shared: dict[Any, tuple[float, float]] = field(default_factory=dict, repr=False)
+    shared: dict[object, tuple[float, float]] = field(default_factory=dict, repr=False)
 
 
 def compute_statistics(
@@ -122,7 +121,7 @@ def reference_statistics(
 # The cache ------------------------------------------------------------------------------------------------------------
 
 
-def cache_path(*key: Any) -> Path:
+def cache_path(*key: object) -> Path:
     """The file of a cache entry. ``key``: everything that it depends on."""
     text = json.dumps([PROTOCOL, "float32", *key])
     return home() / "references" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
