@@ -28,6 +28,7 @@ from zoo import settings
 from zoo.data import facts as facts_of
 from zoo.engine.stage import build_game, build_networks, resolve, shipped
 from zoo.metrics.baselines import Mixture
+from zoo.metrics.inputs import INPUTS
 from zoo.registry import DATASETS
 
 README, CHINESE, DOCS = rows.ROOT / "README.md", rows.ROOT / "README.zh-CN.md", rows.ROOT / "docs"
@@ -124,7 +125,7 @@ TASKS = {"image": "images", "autoencoder": "images, encoder", "coupled": "pairs 
 
 
 def task(model: str) -> str:
-    """What a model's first setting makes, in words."""
+    """The outputs of a model's first setting, in words."""
     import torch
 
     from zoo.model import build_model
@@ -468,6 +469,12 @@ def ranking() -> str:
     return "\n\n".join([table(head, body), *counts, provenance(lines)]) if lines else NOTHING
 
 
+def inputs() -> str:
+    """The inputs that metrics can need."""
+    body = [[f"`{name}`", value.description, value.kind or "any"] for name, value in INPUTS.items()]
+    return table(["input", "value", "source"], body)
+
+
 def copies() -> str:
     """What near-copies flags."""
     lines = rows.read("copies")
@@ -647,7 +654,7 @@ verified, and prepared in `$ZOO_HOME/data/NAME-RESOLUTION/SPLIT.safetensors` (by
 `zoo data get NAME`.
 
 Your own images: `--dataset folder:PATH` (any size and mode; class folders are labels, and domains for translators),
-`--dataset shards:PATTERN` (WebDataset tar files, streamed, for sets larger than one machine; their order can't be
+`--dataset shards:PATTERN` (WebDataset tar files, streamed, for sets larger than one machine; their order cannot be
 resumed exactly), and in Python any map-style torch Dataset or image tensor: `zoo.train(model, dataset=images)`.
 """
 
@@ -734,7 +741,7 @@ def panel(model: Any) -> Any:
 
 # Writing --------------------------------------------------------------------------------------------------------------
 
-TABLES: dict[str, dict[Path, Callable[[], str]]] = {  # marker -> its files, and what makes its text
+TABLES: dict[str, dict[Path, Callable[[], str]]] = {  # marker -> its files, each with the function of its text
     "models": {README: models, CHINESE: lambda: models("zh")},
     "quality": {DOCS / "results.md": quality},
     "quoted": {DOCS / "results.md": quotes_table},
@@ -744,6 +751,7 @@ TABLES: dict[str, dict[Path, Callable[[], str]]] = {  # marker -> its files, and
     "ranking": {DOCS / "metrics.md": ranking},
     "weight-noise": {DOCS / "metrics.md": weight_noise},
     "copies": {DOCS / "metrics.md": copies},
+    "inputs": {DOCS / "metrics.md": inputs},
     "modes": {DOCS / "modes.md": toys},
     "speed": {DOCS / "speed.md": speed},
 }

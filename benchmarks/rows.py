@@ -1,4 +1,5 @@
-"""Result lines: what every benchmark writes beside its numbers, and where. The seven scripts share this file."""
+"""Result lines: their files, and the facts that every benchmark writes beside its numbers. The seven scripts share this
+file."""
 
 from __future__ import annotations
 

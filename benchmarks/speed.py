@@ -191,7 +191,7 @@ class Unfolded(layers.Conv2d):
         return F.avg_pool2d(x, 2) if self.resample == "down" else x
 
 
-def unfolded(network: nn.Module) -> nn.Module:
+def unfold(network: nn.Module) -> nn.Module:
     """A twin with the same weights and buffers, in contiguous layout.
 
     The first shortcut of a discriminator pools the image before its 1x1 convolution in public code, too.
@@ -211,7 +211,7 @@ def difference(recipe: Recipe, networks: dict[str, nn.Module], data: Tensor) -> 
     rounding changes the sign of the input of some ReLUs.
     """
     outputs, gradients = [], {}
-    for make, layout in ((copy.deepcopy, torch.channels_last), (unfolded, torch.contiguous_format)):
+    for make, layout in ((copy.deepcopy, torch.channels_last), (unfold, torch.contiguous_format)):
         for dtype in (torch.float32, torch.float64):
             loop = Plain(recipe, {n: make(net).to(dtype) for n, net in networks.items()}, data[:8], True, layout)
             torch.manual_seed(0)
@@ -226,9 +226,7 @@ def difference(recipe: Recipe, networks: dict[str, nn.Module], data: Tensor) -> 
     def relative(a: list[Tensor], b: list[Tensor]) -> float:
         return float(f"{max(((p - q).norm() / q.norm()).item() for p, q in zip(a, b, strict=True)):.1e}")
 
-    mine, theirs = (
-        {t: gradients[make, t] for t in (torch.float32, torch.float64)} for make in (copy.deepcopy, unfolded)
-    )
+    mine, theirs = ({t: gradients[make, t] for t in (torch.float32, torch.float64)} for make in (copy.deepcopy, unfold))
     return {
         "difference": max(relative(*outputs), relative(mine[torch.float64], theirs[torch.float64])),
         "float32": relative(mine[torch.float32], theirs[torch.float32]),
@@ -341,7 +339,7 @@ def layers_line(model: str) -> Line:
     recipe = setting(model)
     data = pictures(recipe)
     engine = Engine(recipe, data)
-    twins = {n: unfolded(net) for n, net in engine.networks().items()}
+    twins = {n: unfold(net) for n, net in engine.networks().items()}
     plain = Plain(recipe, twins, data, False, torch.contiguous_format)
     return {"what": "layers", **setting_of(recipe, model), **compare(engine, plain, pairs=3)}
 

@@ -34,7 +34,7 @@ class FeatureExtractor:
     Args:
         name: Of the network.
         hash: 16 hexadecimal digits of the SHA-256 of its weights.
-        network: Its parameters say on which device it computes.
+        network: Its parameters are on the device that computes.
         extract: uint8 [n, C, H, W] -> features [n, F] and logits [n, K], or None without logits.
         resize: How images are resized, in words.
         pads: Whether smaller images get a black border, so that padding them before changes nothing.

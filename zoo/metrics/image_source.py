@@ -23,7 +23,7 @@ COUNT = 10_000  # images of a generator by default
 
 @dataclass
 class ImageSource:
-    """A source of images, or a model that says something about images.
+    """A source of images, or a model that predicts something about images.
 
     ``model``: None for images that exist already, which are in ``folder`` or ``data``. ``weights``: which checkpoint it
     is and how it was chosen."""

@@ -302,5 +302,5 @@ INPUTS = {
     "outputs": Input("uint8 [n, C, H, W]: generated images of pairs", missing=ScoreInputs.missing_pairs),
     "targets": Input("uint8 [n, C, H, W]: what each of them should be", missing=ScoreInputs.missing_pairs),
 }
-FEATURE_INPUTS = {"generated", "reference"}  # scores that need one bear the name of the feature network
+FEATURE_INPUTS = {"generated", "reference"}  # a score that needs one is named after the feature network
 PAIR_INPUTS = {"outputs", "targets"}  # a metric that needs them is called with a chunk of pairs at a time
