@@ -4,9 +4,9 @@
     python benchmarks/features.py check          # results/features.jsonl
     python benchmarks/features.py embedded       # zoo/data/fashion-mnist-10k.safetensors
 
-The order and the augmentation of an epoch are a function of seed and epoch, so a stopped training goes on from its last
-whole epoch (``--runs FOLDER``) as if it had not stopped. The test split is read after the last epoch only, through the
-file as it is stored. No epoch was chosen by it; but CIFAR-10's training was lengthened once, from 12 epochs that
+The order and the augmentation of an epoch are a function of seed and epoch, so a training that was stopped goes on from
+its last whole epoch (``--runs FOLDER``) exactly. The test split is read after the last epoch only, with the file's own
+weights. No epoch was chosen by it; but CIFAR-10's training was lengthened once, from 12 epochs that
 reached 89.74 %.
 """
 
@@ -50,9 +50,9 @@ class Training:
     SGD with Nesterov momentum 0.9, the learning rate up to ``lr`` over the first fifth and down to 0 (linear), weight
     decay on matrices, label smoothing, random shifts, flips and cutout.
 
-    ``fit``: how images are fitted to the network. ``heads``: question -> label of the data set. ``border``: the gray level that shifts
-    bring in, or None for the mirrored image. ``crop``: the side of the images of the first ``crop_epochs``, parts of
-    the whole.
+    ``fit``: how images are fitted to the network. ``heads``: question -> label of the data set. ``border``: the gray
+    level of new pixels after a shift, or None for the mirrored image. ``crop``: the side of the images of the first
+    ``crop_epochs``, crops of the whole.
     """
 
     dataset: str
@@ -177,10 +177,10 @@ def images_and_labels(training: Training) -> tuple[Tensor, dict[str, Tensor]]:
     return x, {head: data.labels(key) for head, key in training.heads.items()}
 
 
-def initial(training: Training, x: Tensor, made: Spec) -> tuple[nn.Module, torch.optim.SGD]:
+def initial(training: Training, x: Tensor, network_spec: Spec) -> tuple[nn.Module, torch.optim.SGD]:
     """The network before its first step, with its whitened stem that does not learn, and the optimizer."""
     torch.manual_seed(training.seed)
-    network = NETWORKS.build(made).to(memory_format=torch.channels_last).train()
+    network = NETWORKS.build(network_spec).to(memory_format=torch.channels_last).train()
     whiten(network.stem, x[torch.randperm(len(x))[:2000]].float() / 127.5 - 1)
     network.stem.requires_grad_(False)
     learn = [p for p in network.parameters() if p.requires_grad]
@@ -192,17 +192,17 @@ def initial(training: Training, x: Tensor, made: Spec) -> tuple[nn.Module, torch
 def train_epoch(network: nn.Module, optimizer: torch.optim.SGD, x: Tensor, labels: Mapping[str, Tensor],
                 training: Training, epoch: int) -> dict:  # fmt: skip
     """One epoch of whole batches; its line of the log."""
-    started = time.perf_counter()
+    start_time = time.perf_counter()
     count = len(x) // training.batch * training.batch
     generator = torch.Generator().manual_seed(1000 * training.seed + epoch)
     side = training.crop if epoch < training.crop_epochs else training.resolution
     total, right = torch.zeros(()), {head: torch.zeros(()) for head in labels}
     order = torch.randperm(len(x), generator=generator)[:count].split(training.batch)
-    for step, chosen in enumerate(order):
+    for step, rows_ in enumerate(order):
         for group in optimizer.param_groups:
             group["lr"] = rate(training, (epoch + step / len(order)) / training.epochs)
-        logits = network(augment(x[chosen], training, side, generator))
-        truth = {head: y[chosen] for head, y in labels.items()}
+        logits = network(augment(x[rows_], training, side, generator))
+        truth = {head: y[rows_] for head, y in labels.items()}
         losses = [F.cross_entropy(logits[h], y, label_smoothing=training.smoothing) for h, y in truth.items()]
         loss = torch.stack(losses).sum()
         optimizer.zero_grad()
@@ -217,7 +217,7 @@ def train_epoch(network: nn.Module, optimizer: torch.optim.SGD, x: Tensor, label
         "side": side,
         "loss": round(float(total) / len(order), 4),
         "train_accuracy": {head: round(float(n) / count, 4) for head, n in right.items()},
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": round(time.perf_counter() - start_time, 1),
     }
 
 
@@ -225,15 +225,15 @@ def train(name: str, runs: Path, training: Training) -> None:
     """Train the feature network ``name``, write its file and its log, and score the file on the test split."""
     x, labels = images_and_labels(training)
     run = Run(runs / name, name, training)
-    made = spec(training, x.shape[1], {head: int(y.max()) + 1 for head, y in labels.items()})
-    network, optimizer = initial(training, x, made)
+    network_spec = spec(training, x.shape[1], {head: int(y.max()) + 1 for head, y in labels.items()})
+    network, optimizer = initial(training, x, network_spec)
     lines = run.restore(network, optimizer)
     for epoch in range(len(lines), training.epochs):
         lines.append(train_epoch(network, optimizer, x, labels, training, epoch))
         run.save(network, optimizer, lines)
         print(json.dumps(lines[-1]), flush=True)
 
-    network.half().float()  # as the file will hold it
+    network.half().float()  # as in the file
     facts = {
         "dataset": training.dataset,
         "license": open_data(training.dataset).facts.license,
@@ -244,13 +244,13 @@ def train(name: str, runs: Path, training: Training) -> None:
     }
     facts["accuracy"] = accuracy(FeatureNetwork(network, name, facts), training.heads)
     path = feature_networks.SHIPPED / f"{name}.safetensors"
-    write(path, network, made, facts)
-    stored = read(path)
+    write(path, network, network_spec, facts)
+    file = read(path)
     end = {
-        "accuracy": accuracy(stored, training.heads),
+        "accuracy": accuracy(file, training.heads),
         "split": "test",
         "bytes": path.stat().st_size,
-        "hash": stored.hash,
+        "hash": file.hash,
     }
     lines = [*lines, {**end, **facts}]
     (rows.RESULTS / f"features-{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -274,7 +274,7 @@ def accuracy(network: FeatureNetwork, heads: Mapping[str, str], count: int | Non
 COUNT = 10_000  # images a set, at most
 BLUR = (0.5, 1.0, 2.0)  # standard deviations in pixels
 NOISE = (0.05, 0.1, 0.2)  # standard deviations, of a range of 1
-DROPPED = (1, 3, 5)  # classes left out, the last ones first
+DROP = (1, 3, 5)  # classes left out, the last ones first
 
 
 def features(network: FeatureNetwork, x: Tensor) -> Tensor:
@@ -289,7 +289,7 @@ def distance(real: Tensor, other: Tensor) -> float:
     return round(next(iter(fid_statistics_to_metric(a, b, verbose=False).values())), 4)
 
 
-def shuffled(dataset: str, split: str, resolution: int | None = None) -> tuple[Tensor, Tensor]:
+def load_shuffled(dataset: str, split: str, resolution: int | None = None) -> tuple[Tensor, Tensor]:
     """At most COUNT images and their classes, in a fixed random order, since some sets are sorted."""
     data = open_data(dataset, resolution, split)
     rows_ = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:COUNT]
@@ -299,12 +299,12 @@ def shuffled(dataset: str, split: str, resolution: int | None = None) -> tuple[T
 def ladders(network: FeatureNetwork) -> dict:
     """Distances to the training split: of the test split, and of the test split degraded more and more."""
     dataset = network.facts["dataset"]
-    real = features(network, shuffled(dataset, "train")[0])
-    x, y = shuffled(dataset, "test")
+    real = features(network, load_shuffled(dataset, "train")[0])
+    x, y = load_shuffled(dataset, "test")
     test, x = features(network, x), x.float() / 255
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     present = y.unique()
-    fewer = {n: test[torch.isin(y, present[:-n])] for n in DROPPED}
+    fewer = {n: test[torch.isin(y, present[:-n])] for n in DROP}
     least = min(map(len, fewer.values()))  # the distance depends on the count, so one count for all
     return {
         "images": {"train": len(real), "test": len(test), "dropped": least},
@@ -331,7 +331,7 @@ def weights(pair: list[FeatureNetwork]) -> dict[str, dict]:
     """The shipped weights of a data set by both of its feature networks: name -> file's hash, distances to the training
     split by each network.
 
-    A distance for each of SETS sets of samples; for a translator, which draws nothing, one.
+    A distance for each of SETS sets of samples; for a translator, which has no seed, one.
     """
     dataset, scores = pair[0].facts["dataset"], {}
     for name in hub.index():
@@ -339,12 +339,12 @@ def weights(pair: list[FeatureNetwork]) -> dict[str, dict]:
         if model.card["dataset"]["name"] != dataset:
             continue
         resolution = None if pair[0].facts["fit"] == "pad" else model.resolution
-        real = [features(network, shuffled(dataset, "train", resolution)[0]) for network in pair]
+        real = [features(network, load_shuffled(dataset, "train", resolution)[0]) for network in pair]
         by: list[list[float]] = [[] for _ in pair]
         for k in range(SETS if model.verb == "sample" else 1):
             x = outputs(model, dataset, k)
-            for distances, network, known in zip(by, pair, real, strict=True):
-                distances.append(distance(known, features(network, x)))
+            for distances, network, reference in zip(by, pair, real, strict=True):
+                distances.append(distance(reference, features(network, x)))
         scores[name] = {"tensors": tensor_hash(hub.find(name))[:16], "by": by}
     return scores
 
@@ -384,7 +384,7 @@ def check_line(name: str) -> dict:
     line = ladders(network)
     sane = {key: grows([line["test"], *line[key].values()]) for key in ("blur", "noise")}
     right = accuracy(network, TRAININGS[name].heads)
-    sane["accuracy"] = all(abs(right[head] - stated) < 0.002 for head, stated in network.facts["accuracy"].items())
+    sane["accuracy"] = all(abs(right[head] - expected) < 0.002 for head, expected in network.facts["accuracy"].items())
     sane["dropped"] = grows(list(line["dropped"].values()))
     pair = [network, *(feature_networks.load(n) for n in feature_networks.names() if n == f"{name}-b")]
     if len(pair) > 1:
@@ -412,10 +412,10 @@ def embed(path: Path) -> None:
     for split, each in (("train", 1000), ("test", 100)):
         data = open_data("fashion-mnist", split=split)
         y = data.arrays["y"].numpy()
-        chosen = np.sort(np.concatenate([np.flatnonzero(y == k)[:each] for k in range(10)]))
-        images = data.arrays["x"].numpy()[chosen, 0]  # [n, 28, 28]
+        indices = np.sort(np.concatenate([np.flatnonzero(y == k)[:each] for k in range(10)]))
+        images = data.arrays["x"].numpy()[indices, 0]  # [n, 28, 28]
         arrays[f"{split}.x.xz"] = np.frombuffer(lzma.compress(images.tobytes(), preset=9), np.uint8)
-        arrays[f"{split}.y"] = y[chosen].astype(np.uint8)
+        arrays[f"{split}.y"] = y[indices].astype(np.uint8)
     save_arrays(arrays, path, metadata={"license": "MIT", "from": "Fashion-MNIST (Xiao, Rasul, Vollgraf 2017)"})
     path.chmod(0o644)  # safetensors writes for the owner only
     print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")

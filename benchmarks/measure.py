@@ -41,11 +41,11 @@ from zoo.engine.stage import build_networks, parameters, resolve
 from zoo.engine.train import train
 from zoo.metrics import baselines, features, label_scores
 from zoo.metrics import copies as near_copies
-from zoo.metrics.evaluate import LABEL_METRICS, lacking
+from zoo.metrics.evaluate import missing_kind
 from zoo.metrics.image_source import find
-from zoo.metrics.images import Images, from_data, from_sampler, quantized
-from zoo.metrics.images import spread as evenly
-from zoo.metrics.statistics import compute
+from zoo.metrics.images import Images, from_data, from_sampler, quantize, spread
+from zoo.metrics.metric import DEFAULTS, find_metric
+from zoo.metrics.statistics import compute_statistics
 from zoo.model import Model, build_model
 from zoo.recipe import Data, Recipe, decode
 
@@ -59,16 +59,16 @@ def command() -> None:
 
 def read_run(run: Path) -> tuple[Recipe, int, Mapping[str, Any]]:
     """A run's recipe, its seed, and all of its recipe.json."""
-    settings = json.loads((run / RECIPE).read_text())
-    return decode(settings["recipe"]), settings["seed"], settings
+    about = json.loads((run / RECIPE).read_text())
+    return decode(about["recipe"]), about["seed"], about
 
 
-def origin(recipe: Recipe, seed: int, settings: Mapping[str, Any], trained_at: str) -> Line:
-    """How a run's line came about: the training command and its commit, beside the commit that it is scored at."""
+def origin(recipe: Recipe, seed: int, about: Mapping[str, Any], training_commit: str) -> Line:
+    """The training command of a run and its commit, beside the commit that it is scored at."""
     return {
         **rows.facts(rows.training(recipe, seed), seed),
-        "trained_on": rows.trained_on(settings),
-        "commit": trained_at,
+        "trained_on": rows.machines_of(about),
+        "commit": training_commit,
         "scored_at": rows.commit(),
     }
 
@@ -88,36 +88,38 @@ def show(row: Line, *keys: str) -> None:
 # Training results -----------------------------------------------------------------------------------------------------
 
 
-def untrained(model: Model, recipe: Recipe, seed: int) -> Model:
+def initial_model(model: Model, recipe: Recipe, seed: int) -> Model:
     """The model with the weights that the run started from."""
     networks = build_networks(resolve(recipe, facts_of(recipe.dataset)), seed)
     return build_model(model.spec, {n: networks[n] for n in model.spec["networks"]}, model.card).eval()
 
 
-def played(recipe: Recipe, networks: Mapping[str, nn.Module], stage: int, rounds: int) -> list[list[tuple[dict, int]]]:
+def turns_played(
+    recipe: Recipe, networks: Mapping[str, nn.Module], stage: int, rounds: int
+) -> list[list[tuple[dict, int]]]:
     """For each stage its turns, and how often each was played after ``rounds`` of ``stage``."""
     facts, stages = facts_of(recipe.dataset), []
-    for i, (each, planned) in enumerate(zip(recipe.stages, dry_run(recipe, facts), strict=True)):
-        count = rounds if i == stage else planned["rounds"] if i < stage else 0
-        stages.append(list(zip(planned["turns"], times_played(each, networks, facts, count), strict=True)))
+    for i, (each, plan) in enumerate(zip(recipe.stages, dry_run(recipe, facts), strict=True)):
+        count = rounds if i == stage else plan["rounds"] if i < stage else 0
+        stages.append(list(zip(plan["turns"], times_played(each, networks, facts, count), strict=True)))
     return stages
 
 
-def run_line(run: Path, trained_at: str) -> Line:
-    """The result line of one run: what its recipe, log and weights say, and its scores at the start and at the end."""
-    recipe, seed, settings = read_run(run)
+def run_line(run: Path, training_commit: str) -> Line:
+    """The result line of one run: facts of its recipe, log and weights, and its scores at the start and at the end."""
+    recipe, seed, about = read_run(run)
     log = [json.loads(text) for text in (run / LOG).read_text().splitlines()]
-    log = [entry for entry in log if any(k.startswith("loss/") for k in entry)]  # the others hold warnings
+    log = [entry for entry in log if any(k.startswith("loss/") for k in entry)]  # the others are warnings
     losses = [k for k in log[0] if k.startswith("loss/")]
     model = zoo.load(run)
     generators = set(model.spec["to"].values()) if "to" in model.spec else {next(iter(model.spec["networks"]))}
     resolved = resolve(recipe, facts_of(recipe.dataset))
     networks = build_networks(resolved, device="meta")
-    turns = [turn for stage in played(resolved, networks, log[-1]["stage"], log[-1]["round"]) for turn in stage]
+    turns = [turn for stage in turns_played(resolved, networks, log[-1]["stage"], log[-1]["round"]) for turn in stage]
     # A translator's generators learn in one turn: it counts once. "G.levels.2" is a part of G.
     of_g = [times for turn, times in turns if {p.split(".")[0] for p in turn["players"]} & generators]
-    image_source = {"start": untrained(model, recipe, seed), "end": run}
-    scored = {k: {to: quality.score(what, to) for to in quality.ways(model)} for k, what in image_source.items()}
+    models = {"start": initial_model(model, recipe, seed), "end": run}
+    results = {k: {to: quality.score(what, to) for to in quality.directions(model)} for k, what in models.items()}
     return {
         "recipe": recipe.name,
         "dataset": recipe.dataset,
@@ -130,16 +132,18 @@ def run_line(run: Path, trained_at: str) -> Line:
         "multiply_adds": sum(turn["multiply_adds"] * times for turn, times in turns),
         "losses_start": {k: round(log[0][k], 4) for k in losses},
         "losses_end": {k: round(log[-1][k], 4) for k in losses if k in log[-1]},
-        **{k: {to: r["scores"] for to, r in by.items()} for k, by in scored.items()},
-        "protocol": {to: r["protocol"] for to, r in scored["end"].items()},
-        **origin(recipe, seed, settings, trained_at),
+        **{k: {to: r["scores"] for to, r in by.items()} for k, by in results.items()},
+        "protocol": {to: r["protocol"] for to, r in results["end"].items()},
+        **origin(recipe, seed, about, training_commit),
     }
 
 
 @command.command("runs")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--trained-at", required=True, metavar="COMMIT", help="The commit that the runs were trained at.")
-def runs_command(runs: tuple[Path, ...], trained_at: str) -> None:
+@click.option(
+    "--trained-at", "training_commit", required=True, metavar="COMMIT", help="The commit that the runs were trained at."
+)
+def runs_command(runs: tuple[Path, ...], training_commit: str) -> None:
     """Training results: a line for each finished run, by recipe and seed, in results/runs.jsonl.
 
     The log goes to results/logs/, the last grid to docs/images/.
@@ -147,7 +151,7 @@ def runs_command(runs: tuple[Path, ...], trained_at: str) -> None:
     images = rows.ROOT / "docs" / "images"
     images.mkdir(parents=True, exist_ok=True)
     for run in runs:
-        row = run_line(run, trained_at)
+        row = run_line(run, training_commit)
         rows.write("runs", row, ("recipe", "seed"))
         copy_log(run, row)
         shutil.copyfile(max((run / SAMPLES).glob("*.png")), images / f"{rows.label(row)}.png")
@@ -165,14 +169,18 @@ def labels(recipe: Recipe) -> int:
 def agreement_of_reals(dataset: str) -> Line:
     """A data set's feature network, and how often it predicts the class of a real image of the test split."""
     network, data = features.find(features.default(dataset)), open_data(dataset, split="test")
-    accuracy, error = label_scores.class_accuracy(
-        compute(network, from_data(data)).predictions.likeliest, data.labels("y")
-    )
-    return {"name": network.name, **quality.rounded({"accuracy": accuracy, "error": error}), "images": len(data)}
+    predictions = compute_statistics(network, from_data(data)).predictions
+    assert predictions is not None
+    accuracy, error = label_scores.class_accuracy(predictions.likeliest, data.labels("y"))
+    return {"name": network.name, **quality.round_scores({"accuracy": accuracy, "error": error}), "images": len(data)}
 
 
-def classifier_line(run: Path, trained_at: str) -> Line:
-    """The result line of one run: those scores of :data:`zoo.metrics.evaluate.LABEL_METRICS` that its model can have.
+LABEL_INPUTS = {"classifier", "recognizer", "requested_classes"}
+LABEL_METRICS = [m for m in DEFAULTS if LABEL_INPUTS & set(find_metric(m).needs)]
+
+
+def classifier_line(run: Path, training_commit: str) -> Line:
+    """The result line of one run: those scores of ``LABEL_METRICS`` that its model can have.
 
     A classifier has its error on the test split; a model with codes the bound on their information and the accuracy of
     the first one; a class-conditional model the share of its images that the data set's feature network assigns to the
@@ -180,9 +188,9 @@ def classifier_line(run: Path, trained_at: str) -> Line:
     classifier trained on the same labels alone: that is another run's line, which the table finds by network, labels
     and seed. Raises ValueError if the model has none of these scores.
     """
-    recipe, seed, settings = read_run(run)
+    recipe, seed, about = read_run(run)
     source = find(run)
-    metrics = [m for m in LABEL_METRICS if not lacking(source, m)]
+    metrics = [m for m in LABEL_METRICS if not missing_kind(source, find_metric(m))]
     if not metrics:
         raise ValueError(f"{run}: a model without classifier, codes or classes; there is nothing to score here")
     result, spec = zoo.evaluate(run, metrics), source.model.spec
@@ -196,21 +204,23 @@ def classifier_line(run: Path, trained_at: str) -> Line:
         "verb": source.model.verb,
         "classifier": spec["networks"][spec["classifier"]] if source.classifies else None,
         "codes": source.model.codes if source.recognizes else {},
-        "scores": quality.rounded(result["scores"]),
-        "errors": quality.rounded(result["errors"]),
+        "scores": quality.round_scores(result["scores"]),
+        "errors": quality.round_scores(result["errors"]),
         "features": agreement_of_reals(recipe.dataset) if source.classes else None,
         "protocol": result["protocol"],
-        **origin(recipe, seed, settings, trained_at),
+        **origin(recipe, seed, about, training_commit),
     }
 
 
 @command.command("classifiers")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--trained-at", required=True, metavar="COMMIT", help="The commit that the runs were trained at.")
-def classifiers_command(runs: tuple[Path, ...], trained_at: str) -> None:
+@click.option(
+    "--trained-at", "training_commit", required=True, metavar="COMMIT", help="The commit that the runs were trained at."
+)
+def classifiers_command(runs: tuple[Path, ...], training_commit: str) -> None:
     """Classifiers' error, information of codes, class agreement: results/classifiers.jsonl, and the runs' logs."""
     for run in runs:
-        row = classifier_line(run, trained_at)
+        row = classifier_line(run, training_commit)
         rows.write("classifiers", row, ("recipe", "seed"))
         copy_log(run, row)
         show(row, "recipe", "seed", "images", "seconds", "labels", "scores", "errors", "features")
@@ -222,8 +232,8 @@ CHUNK = 500
 Split = tuple[Tensor, Tensor]  # images in the networks' range, [N, C, H, W]; classes, [N]
 
 
-def prepared(recipe: Recipe, split: str, count: int | None) -> Split:
-    """The first ``count`` images of a split as the recipe's last stage prepares them, and their classes."""
+def load_split(recipe: Recipe, split: str, count: int | None) -> Split:
+    """The first ``count`` images of a split as the networks of the recipe's last stage get them, and their classes."""
     stage = recipe.stages[-1]
     data: Data = stage.data
     source = open_data(recipe.dataset, None if data.pad else stage.resolution, split)
@@ -308,16 +318,16 @@ def encoder_line(what: str, count: int | None) -> Line:
     """
     model = zoo.load(what)
     recipe = decode(model.card["recipe"])
-    train, test = prepared(recipe, "train", count), prepared(recipe, "test", count)
-    trained = model.encoder
-    name = next(n for n, network in model.networks.items() if network is trained)
-    untrained = random_encoder(recipe, model.card["seed"], name, train[0])
+    train, test = load_split(recipe, "train", count), load_split(recipe, "test", count)
+    encoder = model.encoder
+    name = next(n for n, network in model.networks.items() if network is encoder)
+    random = random_encoder(recipe, model.card["seed"], name, train[0])
     layers = {}
     for layer in ("code", "features"):
         if layer == "code":
-            networks = {"trained": trained, "random": untrained}
-        elif hasattr(trained, layer):
-            networks = {"trained": trained.features, "random": untrained.features}
+            networks = {"trained": encoder, "random": random}
+        elif hasattr(encoder, layer):
+            networks = {"trained": encoder.features, "random": random.features}
         else:
             continue
         size = encode(networks["trained"], test[0][:1]).shape[1]
@@ -415,7 +425,7 @@ def pairs_line(what: str) -> Line:
 @command.command("pairs")
 @click.argument("what")
 def pairs_command(what: str) -> None:
-    """Emoji translators on held-out pairs, beside two translators that know nothing: results/pairs.jsonl."""
+    """Emoji translators on held-out pairs, beside two trivial translators: results/pairs.jsonl."""
     with torch.no_grad():
         row = pairs_line(what)
     row |= rows.facts(f"python benchmarks/measure.py pairs {row['recipe']}", 0)
@@ -429,7 +439,7 @@ SEEDS = (0, 1, 2)
 
 
 def equal(first: Mapping[str, Tensor], again: Mapping[str, Tensor]) -> bool:
-    """Whether two checkpoints hold the same tensors, bit for bit."""
+    """Whether two checkpoints have the same tensors, bit for bit."""
     return first.keys() == again.keys() and all(torch.equal(first[k], again[k]) for k in first)
 
 
@@ -440,7 +450,7 @@ def spread_line(name: str, images: int) -> Line:
         for seed, copy in ((0, ""), *((s, "") for s in SEEDS[1:]), (0, "again")):
             runs[seed, copy] = out = Path(folder) / f"{seed}{copy}"
             train(settings.find(name), out, images=images, seed=seed, runtime=Runtime(device="cpu"))
-            if checkpoint.load(out / CHECKPOINT)[1]["seen"] < images:
+            if checkpoint.load(out / CHECKPOINT)[1]["total_images"] < images:
                 raise click.Abort
         once, twice = (checkpoint.load(runs[0, copy] / CHECKPOINT)[0] for copy in ("", "again"))
         fd = {s: rows.distance(quality.score(runs[s, ""], metrics=("fd",))["scores"]) for s in SEEDS}
@@ -449,7 +459,7 @@ def spread_line(name: str, images: int) -> Line:
         "recipe": name,
         "images": images,
         "fd": fd,
-        **quality.rounded(numbers),
+        **quality.round_scores(numbers),
         "same_weights": equal(once, twice),
     }
 
@@ -473,18 +483,18 @@ def spread_command(recipe: str, images: int) -> int:
 # What near-copies flags -----------------------------------------------------------------------------------------------
 
 DATASETS = ("cifar10", "fashion-mnist", "mnist")
-JUDGED = 400  # images of each kind
+COPIES = 400  # images of each kind
 
 
-def noisy(x: Tensor, by: float) -> Tensor:
+def add_noise(x: Tensor, by: float) -> Tensor:
     return x + by * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
 
 
-def blurred(x: Tensor, by: float) -> Tensor:
+def blur(x: Tensor, by: float) -> Tensor:
     return gaussian_blur(x, [13, 13], [by, by])
 
 
-def shifted(x: Tensor, down: int, across: int) -> Tensor:
+def shift(x: Tensor, down: int, across: int) -> Tensor:
     """Pixels that enter on one side repeat the border."""
     larger = torch.nn.functional.pad(x, (2, 2, 2, 2), mode="replicate")
     return larger[:, :, 2 - down :, 2 - across :][:, :, : x.shape[2], : x.shape[3]]
@@ -492,18 +502,18 @@ def shifted(x: Tensor, down: int, across: int) -> Tensor:
 
 CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
     "copied": lambda x: x,
-    "noise 0.05": lambda x: noisy(x, 0.05),
-    "noise 0.1": lambda x: noisy(x, 0.1),
-    "noise 0.2": lambda x: noisy(x, 0.2),
-    "blur 0.7 px": lambda x: blurred(x, 0.7),
-    "blur 1 px": lambda x: blurred(x, 1.0),
-    "blur 2 px": lambda x: blurred(x, 2.0),
-    "shift 1 px": lambda x: shifted(x, 0, 1),
-    "shift 1 px both ways": lambda x: shifted(x, -1, 1),
-    "shift 2 px": lambda x: shifted(x, 0, 2),
+    "noise 0.05": lambda x: add_noise(x, 0.05),
+    "noise 0.1": lambda x: add_noise(x, 0.1),
+    "noise 0.2": lambda x: add_noise(x, 0.2),
+    "blur 0.7 px": lambda x: blur(x, 0.7),
+    "blur 1 px": lambda x: blur(x, 1.0),
+    "blur 2 px": lambda x: blur(x, 2.0),
+    "shift 1 px": lambda x: shift(x, 0, 1),
+    "shift 1 px both ways": lambda x: shift(x, -1, 1),
+    "shift 2 px": lambda x: shift(x, 0, 2),
     "half the contrast": lambda x: 0.25 + x / 2,
     "mirrored": lambda x: x.flip(3),
-    "mirrored, shift 1 px, noise 0.05": lambda x: noisy(shifted(x.flip(3), 1, 0), 0.05),
+    "mirrored, shift 1 px, noise 0.05": lambda x: add_noise(shift(x.flip(3), 1, 0), 0.05),
 }
 
 
@@ -513,34 +523,34 @@ def tensor(images: Images) -> Tensor:
 
 def stream(x: Tensor) -> Images:
     """Images [n, C, H, W] in [0, 1], rounded like all images that are scored."""
-    return Images(len(x), lambda: iter([quantized(x)]), lambda n: stream(x[evenly(len(x), n)]))
+    return Images(len(x), lambda: iter([quantize(x)]), lambda n: stream(x[spread(len(x), n)]))
 
 
 def flagged(dataset: str) -> dict[str, float]:
     """The share that near-copies flags, of training images changed more and more and of images that are no copies.
 
-    The bound is set by one half of the test split; the held-out images that are judged come from the other half.
+    The bound comes from one half of the test split; the held-out images among the others from the other half.
     """
     data, test = open_data(dataset), open_data(dataset, split="test")
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
-    copied = tensor(from_data(data, order[:JUDGED]))
-    other = tensor(from_data(test, torch.arange(1, len(test), 2)).at_most(JUDGED))
-    kinds = {name: stream(change(copied)) for name, change in CHANGES.items()}
-    kinds |= {"held out": stream(other), "held out, blur 1 px": stream(blurred(other, 1.0))}
-    kinds |= {"held out, noise 0.1": stream(noisy(other, 0.1))}
-    kinds |= {b.name: from_sampler(b(data), JUDGED, 0) for b in (baselines.Gaussian, baselines.Mixture)}
+    images = tensor(from_data(data, order[:COPIES]))
+    other = tensor(from_data(test, torch.arange(1, len(test), 2)).at_most(COPIES))
+    kinds = {name: stream(change(images)) for name, change in CHANGES.items()}
+    kinds |= {"held out": stream(other), "held out, blur 1 px": stream(blur(other, 1.0))}
+    kinds |= {"held out, noise 0.1": stream(add_noise(other, 0.1))}
+    kinds |= {b.name: from_sampler(b(data), COPIES, 0) for b in (baselines.Gaussian, baselines.Mixture)}
 
     train_images = from_data(data)
-    held_out = from_data(test, torch.arange(0, len(test), 2)).at_most(near_copies.COUNT)
-    bound = near_copies.ratios(held_out, train_images).quantile(near_copies.PERCENTILE / 100)
-    together = stream(torch.cat([tensor(images) for images in kinds.values()]))  # one pass over the training images
-    shares = (near_copies.ratios(together, train_images) < bound).float().split(JUDGED)
+    holdout = from_data(test, torch.arange(0, len(test), 2)).at_most(near_copies.COUNT)
+    bound = near_copies.ratios(holdout, train_images).quantile(near_copies.PERCENTILE / 100)
+    together = stream(torch.cat([tensor(kind) for kind in kinds.values()]))  # one pass over the training images
+    shares = (near_copies.ratios(together, train_images) < bound).float().split(COPIES)
     return {name: round(float(share.mean()), 4) for name, share in zip(kinds, shares, strict=True)}
 
 
 def copies_lines(datasets: tuple[str, ...]) -> Iterator[Line]:
     for dataset in datasets:
-        row = {"dataset": dataset, "images": JUDGED, "flagged": flagged(dataset)}
+        row = {"dataset": dataset, "images": COPIES, "flagged": flagged(dataset)}
         yield row | rows.facts(f"python benchmarks/measure.py copies {dataset}", 0)
 
 

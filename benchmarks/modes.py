@@ -77,9 +77,9 @@ def measure(dataset: str, loss: str, seed: int, rounds: int = ROUNDS) -> dict:
     """Train once; the result line."""
     setting = recipe(dataset, loss, rounds)
     with tempfile.TemporaryDirectory() as folder:
-        began = time.monotonic()
+        start_time = time.monotonic()
         run = train(setting, Path(folder) / "run", seed=seed, runtime=Runtime(device="cpu"))
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - start_time
         model = zoo.load(run)
         if model.card["images"] < setting.images:
             raise SystemExit("stopped; nothing is written of this run")

@@ -28,6 +28,7 @@ from zoo import settings
 from zoo.data import facts as facts_of
 from zoo.engine.stage import build_game, build_networks, resolve, shipped
 from zoo.metrics.baselines import Mixture
+from zoo.metrics.inputs import INPUTS
 from zoo.registry import DATASETS
 
 README, CHINESE, DOCS = rows.ROOT / "README.md", rows.ROOT / "README.zh-CN.md", rows.ROOT / "docs"
@@ -76,8 +77,8 @@ def provenance(
 ) -> str:
     """The machines and commits of a table's lines; ``again``: what CI measures of it."""
     machines, commits = (sorted({str(r[k]) for r in lines}) for k in ("machine", "commit"))
-    joined = [c for c in commits if c in rows.JOINED]
-    note = f" ({', '.join(joined)}: joined with others into beaf6d755e)" if joined else ""
+    squash = [c for c in commits if c in rows.SQUASH]
+    note = f" ({', '.join(squash)}: joined with others into beaf6d755e)" if squash else ""
     return prose(f"Measured on {'; '.join(machines)}; commits {', '.join(commits)}{note}. {again}")
 
 
@@ -124,7 +125,7 @@ TASKS = {"image": "images", "autoencoder": "images, encoder", "coupled": "pairs 
 
 
 def task(model: str) -> str:
-    """What a model's first setting makes, in words."""
+    """The outputs of a model's first setting, in words."""
     import torch
 
     from zoo.model import build_model
@@ -240,7 +241,7 @@ def title(r: Line) -> str:
     if r["kind"] == "weights":
         files.insert(0, f"[weights](../zoo/weights/{r['what']}.safetensors)")
     note = ", short run" if r["short"] else ", weights not shipped" if r["kind"] != "weights" else ""
-    note += ", an earlier setting" if rows.outdated(r["run"]) else ""
+    note += ", an earlier setting" if rows.is_outdated(r["run"]) else ""
     return f"[{r['what']}](models/{model_of(r['run'])}.md) ({', '.join(files)}){note}"
 
 
@@ -320,7 +321,7 @@ def quality() -> str:
     return "\n\n".join([*parts, provenance([*rows.read("quality"), *rows.read("runs")], again)]) if parts else NOTHING
 
 
-def disturbed() -> str:
+def weight_noise() -> str:
     """What noise in the weights does to the score."""
     lines = [r for r in rows.read("quality") if r["kind"] == "weights"]
     body = []
@@ -330,7 +331,7 @@ def disturbed() -> str:
             "weights": f"{r['what']} {r['to']}".strip(),
             "score": score,
             "as shipped": f"{r['scores'][score]:.2f} ± {r['noise'][score]:.2f}",
-            **{f"noise {k}": number(v) for k, v in r["disturbed"].items()},
+            **{f"noise {k}": number(v) for k, v in r["weight_noise"].items()},
         })  # fmt: skip
     return f"{columns(body)}\n\n{provenance(lines)}" if lines else NOTHING
 
@@ -343,21 +344,23 @@ def quotes() -> list[Line]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def quoted() -> str:
+def quotes_table() -> str:
     """The papers' own figures, each with its protocol."""
     keys = ("model", "dataset", "score", "value", "protocol", "source")
     head = ["model", "data set", "score", "quoted from the paper", "the paper's protocol", "source"]
     return table(head, [[r[k] for k in keys] for r in quotes()])
 
 
-def quoted_beside(r: Line, score: str, about: str = "") -> list[str]:
+def paper_value(r: Line, score: str, about: str = "") -> list[str]:
     """The paper's value of a score on the line's data set, and its protocol; empty if there is none.
 
     ``about``: a word that the protocol must contain.
     """
-    known = [q for q in quotes() if (q["model"], q["dataset"], q["score"]) == (r["model"], r["dataset"], score)]
-    known = [q for q in known if about in q["protocol"]]
-    return [known[0]["value"], f"{known[0]['protocol']} ({known[0]['source']})"] if known else ["", ""]
+    key = r["model"], r["dataset"], score
+    for quote in quotes():
+        if (quote["model"], quote["dataset"], quote["score"]) == key and about in quote["protocol"]:
+            return [quote["value"], f"{quote['protocol']} ({quote['source']})"]
+    return ["", ""]
 
 
 # Classifiers, codes and class agreement -------------------------------------------------------------------------------
@@ -378,7 +381,7 @@ def alone(r: Line, lines: Sequence[Line]) -> Line | None:
 
 def errors(r: Line, lines: Sequence[Line]) -> Cells:
     other = alone(r, lines)
-    paper = quoted_beside(r, "test error, %") if r["verb"] != "classify" else ["", ""]
+    paper = paper_value(r, "test error, %") if r["verb"] != "classify" else ["", ""]
     return {
         "labels": r["labels"] or "all",
         "test error": share(r, "error"),
@@ -390,7 +393,7 @@ def errors(r: Line, lines: Sequence[Line]) -> Cells:
 
 
 def codes(r: Line, lines: Sequence[Line]) -> Cells:
-    value, protocol = quoted_beside(r, "error of the code, %")
+    value, protocol = paper_value(r, "error of the code, %")
     most = sum(math.log(k) for k in r["codes"].values() if k)
     return {
         "information, nats": f"{r['scores']['information']:.3f} ± {r['errors']['information']:.3f} of {most:.3f}",
@@ -418,9 +421,9 @@ def classifiers() -> str:
         ("Codes", [r for r in lines if "information" in r["scores"]], codes),
         ("Class agreement", [r for r in lines if r["features"]], conditional),
     )
-    for heading, chosen, cells in tables:
+    for heading, group, cells in tables:
         body = []
-        for r in chosen:
+        for r in group:
             name = f"[{r['recipe']}](models/{r['model']}.md) ({log_link(rows.label(r), '../')})"
             cost = {"images": count(r["images"]), "minutes": rows.minutes(r)}
             body.append({"": name, "data set": r["dataset"], "seed": r["seed"], **cells(r, lines), **cost})
@@ -466,6 +469,12 @@ def ranking() -> str:
     return "\n\n".join([table(head, body), *counts, provenance(lines)]) if lines else NOTHING
 
 
+def inputs() -> str:
+    """The inputs that metrics can need."""
+    body = [[f"`{name}`", value.description, value.kind or "any"] for name, value in INPUTS.items()]
+    return table(["input", "value", "source"], body)
+
+
 def copies() -> str:
     """What near-copies flags."""
     lines = rows.read("copies")
@@ -487,7 +496,7 @@ WAYS = ("trained", "random", "components")
 def encoders() -> str:
     """Classifiers on the features of encoders, and the agreement of coupled generators."""
     lines, pairs = rows.read("encoders"), rows.read("coupled")
-    parts = [f(found) for f, found in ((encoder_table, lines), (coupled_table, pairs)) if found]
+    parts = [make(group) for make, group in ((encoder_table, lines), (coupled_table, pairs)) if group]
     return "\n\n".join([*parts, provenance([*lines, *pairs])]) if parts else NOTHING
 
 
@@ -511,7 +520,7 @@ def coupled_table(lines: Sequence[Line]) -> str:
     for r in (r for r in lines if APART not in r["recipe"]):
         name, view = r["recipe"], r["domains"][1]
         about = settings.RECIPES.get(name)
-        paper = quoted_beside(about, "agreement", PAPERS.get(view, view)) if about else ["", ""]
+        paper = paper_value(about, "agreement", PAPERS.get(view, view)) if about else ["", ""]
         body.append([f"`{name}`", " and ".join(r["domains"]), cells[name], uncoupled.get(name, ""), *paper])
     head = ["", "domains", "agreement", "of two GANs that share nothing", "the paper's", "its protocol"]
     return table(head, body)
@@ -582,18 +591,16 @@ def settings_table(recipe_names: Mapping[str, dict]) -> str:
 def commands(model: str, recipe_names: Mapping[str, dict]) -> list[str]:
     """How to train the first setting, and the reduced one if there is one (else the last)."""
     first, *others = recipe_names.values()
-    chosen = [first, *sorted(others, key=lambda e: e["variant"] == "small")[-1:]]
+    both = [first, *sorted(others, key=lambda e: e["variant"] == "small")[-1:]]
     variant = {True: "", False: " --variant {}"}
-    return [
-        f"zoo train {model} --dataset {e['dataset']}{variant[not e['variant']].format(e['variant'])}" for e in chosen
-    ]
+    return [f"zoo train {model} --dataset {e['dataset']}{variant[not e['variant']].format(e['variant'])}" for e in both]
 
 
 def training_result(row: Line) -> list[str]:
     """A run's line on its model's page, and its last grid."""
     ends = {to: (rows.distance(row["start"][to]), rows.distance(scores)) for to, scores in row["end"].items()}
     scores = "; ".join(f"fd{to and f' to {to}'} {start:.1f} → {end:.2f}" for to, (start, end) in ends.items())
-    note = " (an earlier setting than the one above)" if rows.outdated(row) else ""
+    note = " (an earlier setting than the one above)" if rows.is_outdated(row) else ""
     seed = f", seed {row['seed']}" if row["seed"] else ""
     facts = f"{count(row['images'])} images, minutes: {rows.minutes(row)}"
     lines = ["", f"`{row['recipe']}`{seed}: {facts}; {scores}{note}."]
@@ -647,7 +654,7 @@ verified, and prepared in `$ZOO_HOME/data/NAME-RESOLUTION/SPLIT.safetensors` (by
 `zoo data get NAME`.
 
 Your own images: `--dataset folder:PATH` (any size and mode; class folders are labels, and domains for translators),
-`--dataset shards:PATTERN` (WebDataset tar files, streamed, for sets larger than one machine; their order can't be
+`--dataset shards:PATTERN` (WebDataset tar files, streamed, for sets larger than one machine; their order cannot be
 resumed exactly), and in Python any map-style torch Dataset or image tensor: `zoo.train(model, dataset=images)`.
 """
 
@@ -734,16 +741,17 @@ def panel(model: Any) -> Any:
 
 # Writing --------------------------------------------------------------------------------------------------------------
 
-TABLES: dict[str, dict[Path, Callable[[], str]]] = {  # marker -> its files, and what makes its text
+TABLES: dict[str, dict[Path, Callable[[], str]]] = {  # marker -> its files, each with the function of its text
     "models": {README: models, CHINESE: lambda: models("zh")},
     "quality": {DOCS / "results.md": quality},
-    "quoted": {DOCS / "results.md": quoted},
+    "quoted": {DOCS / "results.md": quotes_table},
     "classifiers": {DOCS / "results.md": classifiers},
     "encoders": {DOCS / "results.md": encoders},
     "features": {DOCS / "metrics.md": feature_networks},
     "ranking": {DOCS / "metrics.md": ranking},
-    "disturbed": {DOCS / "metrics.md": disturbed},
+    "weight-noise": {DOCS / "metrics.md": weight_noise},
     "copies": {DOCS / "metrics.md": copies},
+    "inputs": {DOCS / "metrics.md": inputs},
     "modes": {DOCS / "modes.md": toys},
     "speed": {DOCS / "speed.md": speed},
 }

@@ -1,4 +1,5 @@
-"""Result lines: what every benchmark writes beside its numbers, and where. The seven scripts share this file."""
+"""Result lines: their files, and the facts that every benchmark writes beside its numbers. The seven scripts share this
+file."""
 
 from __future__ import annotations
 
@@ -63,7 +64,7 @@ def machine() -> str:
 
 
 def facts(command: str, seed: int) -> dict[str, Any]:
-    """How a line came about: the same keys in every results file."""
+    """The command, seed, versions, commit and machine of a line: the same keys in every results file."""
     import torch
 
     from zoo.version import __version__
@@ -79,22 +80,22 @@ def training(recipe: Any, seed: int) -> str:
     return f"zoo train {recipe.model} --dataset {recipe.dataset}{variant}{images} --seed {seed}"
 
 
-def trained_on(settings: Mapping[str, Any]) -> str:
+def machines_of(run: Mapping[str, Any]) -> str:
     """The machines of a run, from its folder's recipe.json: accelerator or processor, threads, torch's version."""
     machines = []
-    for m in settings["machines"]:
+    for m in run["machines"]:
         threads = f"{m['processor']}, {m['threads']} thread{'s' if m['threads'] > 1 else ''}"
         machines.append(f"{threads if m['device'] == 'cpu' else m['device']}, torch {m['versions']['torch']}")
     return ", then ".join(dict.fromkeys(machines))
 
 
-JOINED = {  # commits of lines that were later joined with others into one, beaf6d755e
+SQUASH = {  # commits of lines that were later joined with others into one, beaf6d755e
     "069aea2479", "113a23a684", "20e52f1373", "353c694e4d", "7c1dab7d49",
     "8b0c4a1eca", "aa1b83e657", "b6c3ad7", "de562b1ef1",
 }  # fmt: skip
 
 
-def outdated(row: Mapping[str, Any]) -> bool:
+def is_outdated(row: Mapping[str, Any]) -> bool:
     """Whether a line's setting was changed after its run: its budget is no longer the recipe's."""
     return row["budget"] != settings.find(row["recipe"]).images
 
@@ -105,7 +106,8 @@ def label(row: Mapping[str, Any]) -> str:
 
 
 def minutes(row: Mapping[str, Any]) -> str:
-    """How long a run took, and on what: "27 (AMD EPYC)". A line without ``trained_on`` was trained on its machine."""
+    """How long a run took, and on what: "27 (AMD EPYC)". A line without ``trained_on`` is of a run on its
+    ``machine``."""
     machine = row.get("trained_on", row["machine"])
     return f"{row['seconds'] / 60:.0f} ({machine.split(',')[0]})"
 

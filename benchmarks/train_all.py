@@ -45,13 +45,13 @@ class Job:
     def run(self) -> Path:
         return self.folder / self.label
 
-    def images_seen(self) -> int:
-        """Real images at the last checkpoint; 0 if there is none yet."""
+    def progress(self) -> int:
+        """Real images at the last checkpoint, of all stages; 0 if there is none yet."""
         path = self.run / CHECKPOINT
-        return checkpoint.load(path)[1]["seen"] if path.exists() else 0
+        return checkpoint.load(path)[1]["total_images"] if path.exists() else 0
 
     def finished(self) -> bool:
-        return self.images_seen() >= self.images
+        return self.progress() >= self.images
 
     def command(self, minutes: float | None) -> list[str]:
         """Starts the run, or resumes it if its folder exists."""
@@ -73,11 +73,11 @@ class Job:
 
 def select(patterns: Sequence[str]) -> list[str]:
     """The recipes that match any of the patterns, by name. Raises ValueError if a pattern matches none."""
-    known = settings.names()
+    names = settings.names()
     for pattern in patterns:
-        if not fnmatch.filter(known, pattern):
+        if not fnmatch.filter(names, pattern):
             raise ValueError(f"no recipe matches '{pattern}' (zoo list recipes)")
-    return [name for name in known if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+    return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
 
 
 def train(job: Job, minutes: float | None) -> int:
@@ -92,8 +92,8 @@ def train(job: Job, minutes: float | None) -> int:
 
 def status(job: Job) -> str:
     """How far a run is: "finished" or "1,024 of 64,000 images"."""
-    seen = job.images_seen()
-    return "finished" if seen >= job.images else f"{seen:,} of {job.images:,} images"
+    images = job.progress()
+    return "finished" if images >= job.images else f"{images:,} of {job.images:,} images"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

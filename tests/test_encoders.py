@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def results(monkeypatch, tmp_path, home):
-    """The benchmarks' folder on the path; what they write goes to a folder of the test's own."""
+    """The benchmarks' folder on the path; results go to a folder of the test."""
     monkeypatch.setenv("ZOO_HOME", str(home))
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import rows
@@ -26,22 +26,23 @@ def results(monkeypatch, tmp_path, home):
     return tmp_path / "results"
 
 
-def trained(name: str, run: Path, sizes: dict) -> Path:
-    """Two rounds of a recipe with tiny networks on the images that come with the zoo."""
-    found = settings.find(name)
-    (stage,) = found.stages
+def train_tiny(name: str, run: Path, sizes: dict) -> Path:
+    """Two rounds of a recipe with tiny networks on the embedded images."""
+    recipe = settings.find(name)
+    (stage,) = recipe.stages
     stage = dataclasses.replace(stage, images=16, batch=8, schedules=())
-    networks = {n: spec.replace(**sizes[n]) for n, spec in found.networks.items()}
-    made = found.replace(dataset="fashion-mnist-10k", networks=networks, stages=(stage,))
-    return train.train(made, run, runtime=CPU)
+    networks = {n: spec.replace(**sizes[n]) for n, spec in recipe.networks.items()}
+    recipe = recipe.replace(dataset="fashion-mnist-10k", networks=networks, stages=(stage,))
+    return train.train(recipe, run, runtime=CPU)
 
 
 def test_encoders(results, tmp_path, monkeypatch):
-    """From a run to its line and the table: classifiers on both layers of three encoders, distances of reconstructions."""
+    """From a run to its line and the table: classifiers on both layers of three encoders, distances of
+    reconstructions."""
     import measure
     import render
 
-    run = trained("bigan-mnist-small", tmp_path / "run", {n: {"hidden": 12, "latent": 3} for n in "GED"})
+    run = train_tiny("bigan-mnist-small", tmp_path / "run", {n: {"hidden": 12, "latent": 3} for n in "GED"})
     model, generator = zoo.load(run), torch.Generator().manual_seed(0)
     for p in model.parameters():  # after so few rounds all images would have one reconstruction
         p.data.copy_(0.5 * torch.randn(p.shape, generator=generator))
@@ -64,17 +65,17 @@ def test_encoders(results, tmp_path, monkeypatch):
     assert "| last hidden layer, 12 |" in lines[1] and lines[1].endswith("|  |  |")
 
 
-def test_what_encoders_are_given(results):
-    """Images as training prepares them; an encoder as initialized, whose norms have seen them."""
+def test_inputs_of_encoders(results):
+    """Images as in training; the initial encoder with batch statistics of them."""
     import measure
 
-    found = settings.find("vaegan-fashion-mnist").replace(dataset="fashion-mnist-10k")
-    x, y = measure.prepared(found, "train", 20)
-    held = open_data("fashion-mnist-10k").arrays
-    assert x.shape == (20, 1, 32, 32) and torch.equal(y, held["y"][:20].long())
-    torch.testing.assert_close(x[:, :, 2:30, 2:30], held["x"][:20] / 127.5 - 1)
+    recipe = settings.find("vaegan-fashion-mnist").replace(dataset="fashion-mnist-10k")
+    x, y = measure.load_split(recipe, "train", 20)
+    arrays = open_data("fashion-mnist-10k").arrays
+    assert x.shape == (20, 1, 32, 32) and torch.equal(y, arrays["y"][:20].long())
+    torch.testing.assert_close(x[:, :, 2:30, 2:30], arrays["x"][:20] / 127.5 - 1)
     assert (x[:, :, :2] == -1).all() and (x[..., 30:] == -1).all()
-    one, other = (measure.random_encoder(found, seed, "E", x) for seed in (0, 1))
+    one, other = (measure.random_encoder(recipe, seed, "E", x) for seed in (0, 1))
     conv, norm = one.layers[0], one.layers[1]
     torch.testing.assert_close(norm.running_mean, conv(x).mean((0, 2, 3)))
     assert not one.training and not torch.equal(conv.weight, other.layers[0].weight)
@@ -89,7 +90,7 @@ def test_the_classifiers_of_features(results):
     x = centers[y] + 0.3 * torch.randn(300, 2, generator=generator)
     for classify in (measure.nearest, measure.linear):
         assert torch.equal(classify(x[:150], y[:150], x[150:]), y[150:])
-    rings = x / x.norm(dim=1, keepdim=True) * (1 + (torch.arange(300) % 2))[:, None]  # no line parts two rings
+    rings = x / x.norm(dim=1, keepdim=True) * (1 + (torch.arange(300) % 2))[:, None]  # no line separates two rings
     halves = torch.arange(300) % 2
     lines, near = (
         (f(rings[:150], halves[:150], rings[150:]) == halves[150:]).float().mean()
@@ -102,14 +103,14 @@ def test_the_classifiers_of_features(results):
 
 
 def test_coupled(results, tmp_path, monkeypatch):
-    """The agreement of a run, and the table that sets it beside that of two GANs which share nothing."""
+    """The agreement of a run, and the table that compares it with two GANs that share nothing."""
     import measure
     import render
 
     monkeypatch.setattr(measure, "PAIRS", 20)
     for variant in ("small", "uncoupled-small"):
-        found = settings.find("cogan", "mnist", variant)
-        run = trained(found.name, tmp_path / variant, {"G": {"widths": (6, 5, 4, 3)}, "D": {}})
+        recipe = settings.find("cogan", "mnist", variant)
+        run = train_tiny(recipe.name, tmp_path / variant, {"G": {"widths": (6, 5, 4, 3)}, "D": {}})
         assert measure.rows.run(measure.command, ["coupled", str(run)]) == 0
     one, other = measure.rows.read("coupled")
     assert one["pairs"] == 20 and one["domains"] == ["plain", "edges"] and 0 < one["agreement"] < 1

@@ -17,8 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
-def measured(monkeypatch, tmp_path):
-    """Lines of short runs on stand-in images, by recipe, and the module that renders them."""
+def measure_run(monkeypatch, tmp_path):
+    """A function from a recipe's name to the line of a short run on stand-in images, and the module that renders
+    lines."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import measure
     import render
@@ -29,7 +30,7 @@ def measured(monkeypatch, tmp_path):
     def line(name: str) -> dict:
         recipe = small(name)
         source = stand_in(recipe)
-        monkeypatch.setattr(zoo, "evaluate", lambda run, chosen: evaluate(run, chosen, dataset=source, n=20))
+        monkeypatch.setattr(zoo, "evaluate", lambda run, metrics: evaluate(run, metrics, dataset=source, n=20))
         monkeypatch.setattr(measure, "open_data", lambda dataset, split: source)
         short = recipe.rescaled(8 * len(recipe.stages))
         train.train(short, tmp_path / name, runtime=Runtime(device="cpu"), dataset=source)
@@ -40,18 +41,18 @@ def measured(monkeypatch, tmp_path):
     return line, render
 
 
-def test_a_model_is_scored_by_what_it_can(measured):
-    line, render = measured
+def test_scores_depend_on_the_model(measure_run):
+    line, render = measure_run
     assert render.classifiers() == "No results yet."
     for name, scores in [
         ("triplegan-mnist-supervised", {"error"}),
-        ("triplegan-mnist-small", {"error", "recognized-mnist"}),
+        ("triplegan-mnist-small", {"error", "class-accuracy-mnist"}),
         ("infogan-mnist-small", {"information", "code-accuracy"}),
-        ("acgan-mnist-small", {"recognized-mnist"}),
+        ("acgan-mnist-small", {"class-accuracy-mnist"}),
     ]:
         row = line(name)
         assert row["scores"].keys() == scores and row["commit"] == "a1b2c3" and row["recipe"] == name
-        assert (row["features"] is not None) == ("recognized-mnist" in scores)
+        assert (row["features"] is not None) == ("class-accuracy-mnist" in scores)
     text = render.classifiers()
     for title, *names in [
         ("Classifiers", "triplegan-mnist-small", "triplegan-mnist-supervised"),
@@ -64,9 +65,9 @@ def test_a_model_is_scored_by_what_it_can(measured):
         line("dcgan-fashion-mnist")
 
 
-def test_what_a_semi_supervised_error_stands_beside(measured, monkeypatch):
-    """The same classifier on the same labels alone, and the paper's figure on that data set."""
-    _, render = measured
+def test_table_of_semi_supervised_errors(measure_run):
+    """Beside the same classifier on the same labels alone, and the paper's figure on that data set."""
+    _, render = measure_run
     base = {"classifier": {"name": "c", "kwargs": {"width": 16}}, "labels": 100, "seed": 0, "dataset": "mnist"}
     base |= {"model": "triplegan", "errors": {}}
     semi = {**base, "verb": "sample", "scores": {"error": 0.02}}
@@ -88,9 +89,9 @@ def test_what_a_semi_supervised_error_stands_beside(measured, monkeypatch):
 
 
 @pytest.mark.parametrize("model", ["improved-gan", "triplegan"])
-def test_the_runs_to_be_compared_have_the_same_classifier(model):
+def test_both_runs_of_a_comparison_have_the_same_classifier(model):
     """At full size, as their model specs say."""
-    found = []
+    classifiers = []
     for variant in ("small", "supervised"):
         recipe = settings.find(f"{model}-mnist-{variant}")
         facts = facts_of("mnist")
@@ -98,12 +99,12 @@ def test_the_runs_to_be_compared_have_the_same_classifier(model):
         with torch.device("meta"):
             game = build_game(recipe.stages[-1], build_networks(recipe), facts)
         spec = shipped(game, recipe, recipe.stages[-1], facts)
-        found.append(spec["networks"][spec["classifier"]])
-    assert found[0] == found[1]
+        classifiers.append(spec["networks"][spec["classifier"]])
+    assert classifiers[0] == classifiers[1]
 
 
 def test_the_reduced_command_of_a_page(monkeypatch):
-    """The small variant, whatever stands behind it in the recipe file."""
+    """The small variant, even if it is not the last in the recipe file."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import render
 

@@ -251,10 +251,11 @@ class Perfect(torch.nn.Module):
         return a, 1 - a
 
 
-def test_scores_of_pairs_and_of_each_domain():
-    """The scores of pairs use the view in the Card's streams; the scores of a domain use real images of that domain."""
-    from zoo.metrics.evaluate import ScoreInputs
+def test_scores_of_pairs_and_of_either_domain():
+    """Pairs are compared by the view that the Card's streams name; each domain with images of its own kind."""
+    from zoo.metrics.evaluate import choose
     from zoo.metrics.image_source import find
+    from zoo.metrics.inputs import ScoreInputs
 
     recipe = settings.find("cogan-fashion-mnist").replace(dataset="fashion-mnist-10k")
     card = {"recipe": encode(recipe), "dataset": {"name": "fashion-mnist-10k"}}
@@ -262,15 +263,13 @@ def test_scores_of_pairs_and_of_each_domain():
     result = zoo.evaluate(perfect, ["agreement", "psnr"], n=20)
     assert result["scores"]["agreement"] > 0.99 and result["scores"]["psnr"] > 40
     assert result["protocol"]["pairs"] == 20
-    one, other = (
-        ScoreInputs(find(perfect), None, None, None, 20, 0, to, None, "cpu", None) for to in ("plain", "edges")
-    )
-    assert "agreement" in one.choose(None)[0]
-    real, negative = (next(inputs._real_images("test").chunks(50)) for inputs in (one, other))
+    one, other = (ScoreInputs(find(perfect), n=20, to=to) for to in ("plain", "edges"))
+    assert "agreement" in choose(one, None)[0]
+    real, negative = (next(inputs.real_images("test").chunks(50)) for inputs in (one, other))
     assert torch.equal(negative, 255 - real)
     fakes = torch.cat(list(other.images.chunks()))
-    assert torch.equal(fakes, images.quantized(perfect.sample(20, to="b")))
-    with pytest.raises(ValueError, match="to='b'|one domain"):
+    assert torch.equal(fakes, images.quantize(perfect.sample(20, to="b")))
+    with pytest.raises(ValueError, match="has one domain; leave it out"):
         zoo.evaluate(torch.rand(4, 1, 28, 28), dataset="fashion-mnist-10k", to="b")
     with pytest.raises(ValueError, match="coupled model"):
         zoo.evaluate(torch.rand(4, 1, 28, 28), ["agreement"], dataset="fashion-mnist-10k")

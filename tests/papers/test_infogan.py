@@ -311,9 +311,9 @@ def test_wrong_traversal(model):
 # Scores -------------------------------------------------------------------------------------------------------------
 
 
-def test_matching_of_values_and_classes():
-    """For the accuracy each value has a different class; for the purity two may have the same one."""
-    scores = label_scores.matched(torch.tensor([[5, 4, 0], [6, 1, 0], [0, 0, 4]]))
+def test_matching():
+    """Each value gets a class of its own; purity lets two share one."""
+    scores = label_scores.match(torch.tensor([[5, 4, 0], [6, 1, 0], [0, 0, 4]]))
     assert scores == {"accuracy": pytest.approx((4 + 6 + 4) / 20), "purity": pytest.approx((5 + 6 + 4) / 20)}
 
 

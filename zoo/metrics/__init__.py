@@ -1,1 +1,1 @@
-"""Scores of generated images, and the feature networks that they are measured with."""
+"""Scores of generated images, and the feature networks that they are computed with."""

@@ -1,11 +1,10 @@
-"""Trivial generators that a reader should see beside a score: what it is worth.
+"""Trivial generators, whose scores show what a model's score means.
 
-    Gaussian(data), Mixture(data), Noisy(data), Copies(data)
+    Gaussian(data), Mixture(data), NoisyImages(data), Copies(data)
 
-Each is fitted to (at most ``FIT``, evenly spread) training images and hands over images as a Model does: ``iter_samples(n, seed=,
-chunk=)`` yields float32 [<= chunk, C, H, W] in [0, 1]; so ``zoo.evaluate`` takes it. The same seed gives the same
-images. ``Copies`` of a split that training never saw are real held-out images.
-"""
+Each is fitted to at most ``FIT`` training images, evenly spread, and generates images as a Model does:
+``iter_samples(n, seed=, chunk=)`` yields float32 [<= chunk, C, H, W] in [0, 1]; so ``zoo.evaluate`` takes it. The same
+seed gives the same images. ``Copies`` of a test split are real held-out images."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ FIT = 10_000  # training images that the Gaussian and the mixture are fitted to
 
 
 class Baseline:
-    """``name`` for tables; ``resolution`` and ``channels`` of its images; ``draw``: n images from a generator."""
+    """``name``: for tables; ``resolution`` and ``channels``: of its images; ``draw``: n images from a generator."""
 
     name = ""
 
@@ -37,7 +36,7 @@ class Baseline:
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """[n, C * H * W], in [0, 1] after clamping."""
-        raise TypeError(f"{type(self).__name__} draws nothing")
+        raise TypeError(f"{type(self).__name__} has no draw")
 
     def iter_samples(self, n: int, *, seed: int = 0, chunk: int = 50) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(seed)
@@ -63,8 +62,8 @@ class Gaussian(Baseline):
 
 
 class Mixture(Baseline):
-    """A mixture of ``count`` local Gaussians: k-means in the first 50 principal components, then each cluster with its own
-    mean and covariance there, as often as it has images."""
+    """A mixture of ``count`` local Gaussians: k-means in the first 50 principal components, then each cluster with its
+    own mean and covariance there, weighted by its number of images."""
 
     name = "mixture of 100 local Gaussians"
 
@@ -79,19 +78,19 @@ class Mixture(Baseline):
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         sizes = torch.tensor([len(m) for m in self.members], dtype=torch.float32)
-        chosen = torch.multinomial(sizes, n, replacement=True, generator=generator)
-        draw = []
-        for k in chosen.tolist():
-            some = self.codes[self.members[k]]
-            center = some.mean(0)
-            # Members weighted by noise have exactly the cluster's covariance: no square root of a singular one is needed.
-            weights = torch.randn(len(some), generator=generator) / max(len(some) - 1, 1) ** 0.5
-            draw.append(center + weights @ (some - center))
-        return self.mean + torch.stack(draw) @ self.basis.T
+        indices = torch.multinomial(sizes, n, replacement=True, generator=generator)
+        codes = []
+        for k in indices.tolist():
+            cluster = self.codes[self.members[k]]
+            center = cluster.mean(0)
+            # Sums of members with normal weights have exactly the cluster's covariance, which may be singular.
+            weights = torch.randn(len(cluster), generator=generator) / max(len(cluster) - 1, 1) ** 0.5
+            codes.append(center + weights @ (cluster - center))
+        return self.mean + torch.stack(codes) @ self.basis.T
 
 
-class Noisy(Baseline):
-    """Ten training images, each time with fresh Gaussian noise of deviation ``noise``."""
+class NoisyImages(Baseline):
+    """Ten training images, each time with new Gaussian noise of standard deviation ``noise``."""
 
     name = "ten training images plus noise"
 
@@ -105,27 +104,28 @@ class Noisy(Baseline):
 
 
 class Copies(Baseline):
-    """The images themselves, none twice until all have come."""
+    """The images themselves, none twice before all were used."""
 
     name = "training images copied"
 
     def iter_samples(self, n: int, *, seed: int = 0, chunk: int = 50) -> Iterator[Tensor]:
         order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(seed))
         order = order.repeat(-(-n // len(order)))[:n]
-        yield from (self.x[some].unflatten(1, self.shape) for some in order.split(chunk))
+        yield from (self.x[rows].unflatten(1, self.shape) for rows in order.split(chunk))
 
 
 def principal(x: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Mean [D], the first ``count`` principal components [D, K], and their standard deviations [K] of x [N, D]."""
     mean = x.mean(0)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # of the random projection that begins it
+        torch.manual_seed(0)  # of the random projection
         _, s, v = torch.svd_lowrank(x - mean, q=min(count + 20, *x.shape), niter=4)
     return mean, v[:, :count], s[:count] / max(len(x) - 1, 1) ** 0.5
 
 
 def clusters(x: Tensor, count: int, rounds: int = 30) -> list[Tensor]:
-    """k-means (Lloyd 1982) from evenly spread members: the rows of x [N, K] that belong to each of ``count`` clusters."""
+    """k-means (Lloyd 1982) from evenly spread members: the rows of x [N, K] that belong to each of ``count``
+    clusters."""
     centers = x[spread(len(x), count)]
     for _ in range(rounds):
         nearest = torch.cdist(x, centers).argmin(1)

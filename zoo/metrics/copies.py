@@ -1,15 +1,15 @@
-"""Near-copies of training images, found in pixels.
+"""Near-copies of training images, by their pixels.
 
-An image is judged by the distance to its nearest training image *over* the mean distance to its fifty nearest: a copy is
-near to one image and far from the others, while blurred or plain images, which are near to many at once, are not accused
-(the ratio is that of Carlini et al., "Extracting Training Data from Diffusion Models", 2023, arXiv 2301.13188, section 4.1). The
-bound is not chosen by us: it is the first percentile of the same ratio over real images that training never saw. So a
-generator of the true distribution scores about 1 %, by the data's own near-duplicates and rounding, and a copier 100 %.
+The score of an image is the distance to its nearest training image *over* the mean distance to its fifty nearest: a
+copy is near to one image and far from the others, while blurred or plain images, which are near to many, are not
+flagged (the ratio is that of Carlini et al., "Extracting Training Data from Diffusion Models", 2023, arXiv 2301.13188,
+section 4.1). The bound is not chosen by us: it is the first percentile of the same ratio over held-out real images. So
+a generator of the true distribution scores about 1 %, because of the data's own near-duplicates and rounding, and a
+copier 100 %.
 
-Copies are seldom exact, so a distance is the smallest over the mirror image and shifts by a pixel, and images are compared
-shrunk to 9x9, which drops what noise and blur change most, and without their brightness and contrast.
-``benchmarks/measure.py copies`` measures which copies that flags.
-"""
+Copies are seldom exact, so a distance is the smallest over the mirror image and shifts by a pixel, and images are
+compared at 9x9 pixels, which removes what noise and blur change most, and without their brightness and contrast.
+``benchmarks/measure.py copies`` measures which copies are flagged."""
 
 from __future__ import annotations
 
@@ -20,52 +20,56 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.metrics.images import Images
-from zoo.metrics.statistics import Progress, keep, place, recall
+from zoo.metrics.statistics import Progress, cache_path, read_cache, write_cache
 
-COUNT = 2_000  # generated, and as many held-out images, that are compared; they alone are in memory
+COUNT = 2_000  # generated, and as many held-out images, that are compared, and that are in memory
 NEIGHBORS = 50
 PERCENTILE = 1.0
 BLOCK = 2_000  # training images compared at once
 SHIFT = 1  # pixels, each way along both axes
 SIDE = 9  # pixels, when compared
-FLAT = 0.1  # the norm of what is nearly flat
+MIN_NORM = 0.1  # shapes of nearly flat images are not scaled up beyond this
 RULE = 2  # raised whenever the same images would have other ratios than before
 
 
-def shrunk(x: Tensor, down: int = 0, across: int = 0) -> Tensor:
-    """Float [n, C, H, W] -> [n, D]: the window that lies so many pixels off the middle one, at SIDE x SIDE, less each channel's
-    mean, of length 1 (a nearly flat one shorter: what is left of it is no shape)."""
+def shrink(x: Tensor, down: int = 0, across: int = 0) -> Tensor:
+    """Float [n, C, H, W] -> [n, D]: the window so many pixels off the middle one, at SIDE x SIDE, minus each channel's
+    mean, of norm 1 (a nearly flat one less: it has no shape)."""
     height, width = (side - 2 * SHIFT for side in x.shape[2:])
     window = x[:, :, SHIFT + down :, SHIFT + across :][:, :, :height, :width]
     small = F.interpolate(window, (SIDE, SIDE), mode="bicubic", antialias=True).flatten(2)
     shape = (small - small.mean(2, keepdim=True)).flatten(1)
-    return shape / shape.norm(dim=1, keepdim=True).clamp(min=FLAT)
+    return shape / shape.norm(dim=1, keepdim=True).clamp(min=MIN_NORM)
 
 
 def views(x: Tensor) -> Tensor:
     """[n, C, H, W] -> [18, n, D]: the images as they are and mirrored, each with all shifts."""
     steps = range(-SHIFT, SHIFT + 1)
-    return torch.stack([shrunk(side, i, j) for side in (x, x.flip(3)) for i in steps for j in steps])
+    return torch.stack([shrink(side, i, j) for side in (x, x.flip(3)) for i in steps for j in steps])
 
 
 def ratios(images: Images, train: Images, progress: Progress | None = None) -> Tensor:
-    """For each image its distance to the nearest training image over the mean distance to the fifty nearest: float32 [n].
-    Images of another size are resized to the training images' (bilinear, antialiased). ValueError for other channels."""
+    """For each image its distance to the nearest training image over the mean distance to the fifty nearest: float32
+    [n]. Images of another size are resized to the training images' (bilinear, antialiased). Raises ValueError for
+    another number of channels."""
     channels, *side = next(train.chunks(1)).shape[1:]
     parts = []
     for x in images.chunks():
         if x.shape[1] != channels:
-            raise ValueError(f"near-copies: images of {x.shape[1]} channels, training images of {channels}")
+            raise ValueError(
+                f"near-copies: images must have {channels} channels as the training images, got {x.shape[1]}"
+            )
         x = x.float() / 255
         parts.append(views(x if [*x.shape[2:]] == side else F.interpolate(x, side, mode="bilinear", antialias=True)))
     x = torch.cat(parts, 1)
     center = x.mean((0, 1))  # distances come from products, which lose digits far from the origin
     x = x - center
-    # |x - r|^2 = |r|^2 - 2 (x.r - |x|^2 / 2): one product, and the best view is the one for which that bracket is largest.
+    # |x - r|^2 = |r|^2 - 2 (x.r - |x|^2 / 2): one product, and the best view is the one for which that bracket is
+    # largest.
     x = torch.cat([x, -x.square().sum(2, keepdim=True) / 2], 2)  # [18, n, D + 1]
     nearest, done = x.new_empty(x.shape[1], 0), 0
     for real in train.chunks(BLOCK):
-        r = shrunk(real.float() / 255) - center
+        r = shrink(real.float() / 255) - center
         r = torch.cat([r, r.new_ones(len(r), 1)], 1)
         best = x[0] @ r.T
         for view in x[1:]:
@@ -83,13 +87,13 @@ def ratios(images: Images, train: Images, progress: Progress | None = None) -> T
 def near_copies(
     images: Images, train: Images, holdout: Images, progress: Progress | None = None
 ) -> tuple[float, float]:
-    """The share of ``images`` whose ratio is below the bound that ``held`` sets, and its standard error."""
+    """The share of ``images`` whose ratio is below the first percentile of ``holdout``'s, and its standard error."""
     images, holdout = images.at_most(COUNT), holdout.at_most(COUNT)
-    path = place("near-copies", RULE, train.content(), holdout.content())
-    kept = recall(path)
-    if kept is None:
-        kept = {"ratios": ratios(holdout, train, progress)}
-        keep(path, kept)
-    bound = kept["ratios"].quantile(PERCENTILE / 100)
+    path = cache_path("near-copies", RULE, train.content(), holdout.content())
+    cached = read_cache(path)
+    if cached is None:
+        cached = {"ratios": ratios(holdout, train, progress)}
+        write_cache(path, cached)
+    bound = cached["ratios"].quantile(PERCENTILE / 100)
     share = float((ratios(images, train, progress) < bound).float().mean())
     return share, math.sqrt(share * (1 - share) / images.count)

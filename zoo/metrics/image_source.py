@@ -1,4 +1,4 @@
-"""What is scored: weights by any name, a Model, anything with ``iter_samples``, a folder of images, an image tensor."""
+"""What is scored: weights, a Model, anything with ``iter_samples``, a folder of images, or an image tensor."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from zoo.data import ImageData, open_data
 from zoo.data import facts as facts_of
 from zoo.data.store import Progress
 from zoo.files import tensor_hash
-from zoo.metrics.images import Images, from_data, from_folder, from_sampler, quantized, spread
+from zoo.metrics.images import Images, from_data, from_folder, from_sampler, quantize, spread
 from zoo.recipe import Recipe, Stage, Stream, decode
 
-COUNT = 10_000  # images that a generator is asked for unless told otherwise
+COUNT = 10_000  # images of a generator by default
 
 
 @dataclass
 class ImageSource:
-    """``name``; ``model`` (None for images that lie there already); ``folder`` or ``data`` of those; ``weights``: which
-    checkpoint it is and how it was chosen."""
+    """A source of images, or a model that predicts something about images.
+
+    ``model``: None for images that exist already, which are in ``folder`` or ``data``. ``weights``: which checkpoint it
+    is and how it was chosen."""
 
     name: str
     model: Any = None
@@ -42,11 +44,12 @@ class ImageSource:
 
     @property
     def couples(self) -> bool:
-        """Whether it makes images of two domains from one noise."""
+        """Whether it generates images of two domains from the same noise."""
         return hasattr(self.model, "pairs")
 
     @property
-    def makes_images(self) -> bool:
+    def generates(self) -> bool:
+        """Whether there are images to score."""
         return getattr(self.model, "verb", "") != "classify"
 
     @property
@@ -60,25 +63,25 @@ class ImageSource:
 
     @property
     def classes(self) -> int:
-        """How many classes it can be asked for; 0 where none."""
+        """The number of classes that can be requested; 0 if none can."""
         return getattr(self.model, "class_count", 0)
 
-    def asked(self, n: int) -> list[int] | None:
-        """The class that each of n generated images is asked to be of, each in turn; None where there are none."""
+    def requested_classes(self, n: int) -> list[int] | None:
+        """The class of each of n generated images: all classes in turn; None if there are none."""
         return [k % self.classes for k in range(n)] if self.classes else None
 
     def stream(self, to: str | None) -> Stream:
-        """What the images of a coupled model's domain (by default the first) are made like. ValueError where its Card does
-        not say."""
+        """The stream that a coupled model's domain (by default the first) was trained on. Raises ValueError if its Card
+        does not have it."""
         domain = self.model.direction(to or next(iter(self.model.domains)))
         for stream in self.stage.data.streams.values() if self.stage else ():
             if domain in stream.keys.values():
                 return stream
-        raise ValueError(f"'{self.name}': its Card does not say which images of the data set are like its own")
+        raise ValueError(f"'{self.name}': its Card must have the stream of '{domain}', and has not")
 
     @property
     def recipe(self) -> Recipe | None:
-        """What the weights were trained by, where their Card says."""
+        """The recipe in the Card of the weights; None if it has none."""
         return decode(self.card["recipe"]) if self.card.get("recipe") else None
 
     @property
@@ -91,33 +94,40 @@ class ImageSource:
 
     @property
     def dataset(self) -> str:
-        """The registered set that the weights were trained on. ValueError where they don't say, or it is none."""
+        """The registered data set that the weights were trained on. Raises ValueError if their Card has none, or
+        another."""
         from zoo.registry import DATASETS
 
         name = self.card.get("dataset", {}).get("name")
         if name is None:
-            raise ValueError(f"dataset: '{self.name}' does not say what it is to be compared with; name it (--dataset)")
+            raise ValueError(f"dataset: '{self.name}' has no data set to be compared with; name one (--dataset)")
         if name not in DATASETS:
             raise ValueError(
-                f"dataset: '{self.name}' was trained on '{name}', which is no registered set; name it (--dataset)"
+                f"dataset: '{self.name}' was trained on '{name}', which is not registered; name another (--dataset)"
             )
         return name
 
-    def images(self, n: int | None, seed: int, channels: int, **which: str) -> tuple[Images, str]:
-        """The images to score, and in words how their classes were chosen ('' where there are none). ``which``: of several
-        domains (``to``)."""
+    def images(self, n: int | None, seed: int, channels: int, to: str | None = None) -> tuple[Images, str]:
+        """The images to score, and how their classes were chosen, in words ("" without classes).
+
+        Args:
+            n: Images; by default 10,000 of a generator, all of a folder or data set.
+            seed: Of the first image of a generator.
+            channels: Of the images of a folder.
+            to: Of a coupled model's domains the one.
+        """
         if self.folder is not None:
             images, _ = from_folder(self.folder, channels)
             return images.at_most(n or images.count), ""
         if self.data is not None:
             return from_data(self.data).at_most(n or len(self.data)), ""
         n = n or COUNT
-        said = f"each of the {self.classes} in turn" if self.classes else ""
-        return from_sampler(self.model, n, seed, self.asked(n), **which), said
+        classes = f"each of the {self.classes} in turn" if self.classes else ""
+        return from_sampler(self.model, n, seed, self.requested_classes(n), to=to), classes
 
 
 def find(what: Any, device: str = "cpu") -> ImageSource:
-    """The subject that a name, a path or an object means. ValueError where it is none."""
+    """The source that a name, a path or an object means. Raises ValueError if it is none."""
     if isinstance(what, (str, Path)):
         path = Path(str(what).removeprefix("folder:"))
         run = (path / "recipe.json").exists() or (path / hub.WEIGHTS).exists()
@@ -126,19 +136,20 @@ def find(what: Any, device: str = "cpu") -> ImageSource:
         model = hub.load(what, device)
         file = hub.find(what)
         rule = "last" if path.is_dir() else model.card.get("checkpoint", "unknown: not in its Card")
-        weights = {"file": file.name, "tensors": tensor_hash(file)[:16], "checkpoint": rule}
+        weights: dict[str, Any] = {"file": file.name, "tensors": tensor_hash(file)[:16], "checkpoint": rule}
         weights |= {key: model.card.get(key) for key in ("name", "images")}
-        return _checked(ImageSource(str(what), model, weights=weights))
-    if hasattr(what, "iter_samples") or getattr(what, "verb", ""):
+        return check_images(ImageSource(str(what), model, weights=weights))
+    if hasattr(what, "iter_samples") or getattr(what, "verb", None):
         name = getattr(what, "name", None) or getattr(what, "card", {}).get("name") or type(what).__name__
-        return _checked(ImageSource(name, what, weights={"checkpoint": "given as an object"}))
+        return check_images(ImageSource(name, what, weights={"checkpoint": "given as an object"}))
     data = open_data(what)
     return ImageSource(data.facts.name, data=data)
 
 
-def _checked(source: ImageSource) -> ImageSource:
+def check_images(source: ImageSource) -> ImageSource:
+    """The same source. Raises ValueError if its model generates points."""
     if not source.model.resolution:
-        raise ValueError(f"'{source.name}' makes points, and these are scores of images")
+        raise ValueError(f"'{source.name}' must generate images to be scored, generates points")
     return source
 
 
@@ -147,49 +158,53 @@ def _checked(source: ImageSource) -> ImageSource:
 
 @dataclass
 class Translation:
-    """One direction of a translator on one split: rows of the data set that go in, and those that should come out."""
+    """One direction of a translator on one split.
+
+    ``source_rows``, ``target_rows``: int64 indices of its input images, and of images of the domain ``to``. ``paired``:
+    whether each target is what the output for the source of the same position should be.
+    """
 
     to: str
-    source: Tensor
-    target: Tensor
+    source_rows: Tensor
+    target_rows: Tensor
     paired: bool
 
 
 def translation(
     source: ImageSource, to: str | None, dataset: Any, split: str, progress: Progress | None
 ) -> Translation:
-    """Which rows belong to the two domains, as the recipe's streams say. ValueError where ``to`` is to be named, or the
-    streams can't be told apart."""
+    """Which rows belong to the two domains, by the recipe's streams. Raises ValueError if ``to`` is missing, or the
+    streams do not have two domains."""
     model = source.model
     if to is None and len(model.to_network) > 1:
         names = [model.domains.get(d, d) for d in model.to_network]
-        raise ValueError(f"to: '{source.name}' translates to {' and to '.join(names)}; say which (--to)")
+        raise ValueError(f"to: '{source.name}' translates to {' and to '.join(names)}; choose one (--to)")
     to = model.direction(to or next(iter(model.to_network)))
     streams = source.stage.data.streams.values() if source.stage else ()
     ends = {key: stream.where for stream in streams for key in stream.keys.values()}
     if to not in ends or len(ends) != 2:
-        raise ValueError(f"'{source.name}': its Card does not say which images of the data set are to be translated")
+        raise ValueError(f"'{source.name}': its Card must have a stream for each of its two domains, and has not")
     data = open_data(dataset, model.resolution, split, progress)
 
     (other,) = (where for key, where in ends.items() if key != to)
-    source, target = rows(data, other), rows(data, ends[to])
-    return Translation(to, source, target, facts_of(dataset).paired and len(source) == len(target))
+    sources, targets = rows_with(data, other), rows_with(data, ends[to])
+    return Translation(to, sources, targets, facts_of(dataset).paired and len(sources) == len(targets))
 
 
-def rows(data: ImageData, where: Mapping[str, int]) -> Tensor:
+def rows_with(data: ImageData, where: Mapping[str, int | tuple[int, ...]]) -> Tensor:
     """The rows with these labels, int64."""
-    keep = torch.ones(len(data), dtype=torch.bool)
+    mask = torch.ones(len(data), dtype=torch.bool)
     for key, value in where.items():
-        keep &= data.labels(key) == value
-    return keep.nonzero().flatten()
+        mask &= data.labels(key) == value
+    return mask.nonzero().flatten()
 
 
-def translated(model: Any, data: ImageData, rows: Tensor, to: str) -> Images:
+def translate_rows(model: Any, data: ImageData, rows: Tensor, to: str) -> Images:
     """The translations of some rows."""
     sources = from_data(data, rows)
 
     def stream() -> Iterator[Tensor]:
         for x in sources.stream():
-            yield quantized(model.translate(x.float() / 255, to))
+            yield quantize(model.translate(x.float() / 255, to))
 
-    return Images(sources.count, stream, lambda k: translated(model, data, rows[spread(len(rows), k)], to))
+    return Images(sources.count, stream, lambda k: translate_rows(model, data, rows[spread(len(rows), k)], to))

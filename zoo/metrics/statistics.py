@@ -1,9 +1,9 @@
-"""What a feature network saw of a set of images: moments in float64, a bounded number of features; and their cache.
+"""Statistics of the features of a set of images: moments in float64, a bounded number of features; and their cache.
 
-Moments and predicted classes are summed as the images stream by, so memory does not grow with their number (but for the
-features, up to ``KEEP``, and a byte an image). Those of real images are cached in ``$ZOO_HOME/references/`` under a hash of the images' own
-bytes, the network's weights and the protocol: another image, pixel or weight is another entry.
-"""
+Moments and predicted classes are summed image by image, so memory does not grow with their number (except for the
+features, up to ``MAX_FEATURES``, and three bytes an image). Statistics of real images are cached in
+``$ZOO_HOME/references/`` under a hash of the images' bytes, the network's weights and the protocol: another image,
+pixel or weight is another entry."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,18 +19,19 @@ from torch import Tensor
 
 from zoo.data.store import home
 from zoo.files import beside
-from zoo.metrics.features import Features
+from zoo.metrics.features import FeatureExtractor
 from zoo.metrics.images import Images, spread
 
-KEEP = 10_000  # features kept for the scores that compare images one by one
+MAX_FEATURES = 10_000  # for the scores that compare images one by one
 SPLITS = 10  # of the Inception-type score
-PROTOCOL = 1  # raised whenever the same images and network would be seen otherwise than before
+PROTOCOL = 1  # raised whenever the same images and network would have other statistics than before
 Progress = Callable[[int, int, str], None]  # images done, images in all, what is being done
 
 
 class Predictions:
     """The predicted classes of ``count`` images, summed over each of the Inception-type score's splits, in float64:
-    ``images`` [SPLITS], ``p`` [SPLITS, K] and ``p_log_p`` [SPLITS]; and ``likeliest``, int16 [count]. Which images share a split is drawn as in torch-fidelity."""
+    ``images`` [SPLITS], ``p`` [SPLITS, K] and ``p_log_p`` [SPLITS]; and ``likeliest``, the most likely class of each
+    image, int16 [count]. The splits are random in the same way as torch-fidelity's."""
 
     def __init__(self, count: int, classes: int):
         order = np.random.RandomState(2020).permutation(count)
@@ -41,7 +41,7 @@ class Predictions:
         self.images = self.split.long().bincount(minlength=SPLITS)
         self.p = torch.zeros(SPLITS, classes, dtype=torch.float64)
         self.p_log_p = torch.zeros(SPLITS, dtype=torch.float64)
-        self.likeliest = torch.zeros(count, dtype=torch.int16)  # the class that each image is taken for
+        self.likeliest = torch.zeros(count, dtype=torch.int16)
 
     def add(self, logits: Tensor, first: int) -> None:
         """Logits [n, K] of the images from ``first`` on."""
@@ -54,75 +54,81 @@ class Predictions:
 
 @dataclass
 class FeatureStatistics:
-    """``count`` images; ``mean`` [F] and ``cov`` [F, F] (unbiased) of their features, float64; ``features`` float32 [<= KEEP,
-    F] of those evenly spread over them; ``predictions``, or None. ``held``: what scores share."""
+    """Statistics of ``count`` images.
+
+    ``mean`` [F] and ``cov`` [F, F] (unbiased) of their features, float64; ``features``: float32 [<= MAX_FEATURES, F] of
+    images evenly spread over them; ``predictions``, or None. ``shared``: results that several scores use.
+    """
 
     count: int
     mean: Tensor
     cov: Tensor
     features: Tensor
     predictions: Predictions | None = None
-    holdout: dict[Any, Any] = field(default_factory=dict, repr=False)
+    shared: dict[object, tuple[float, float]] = field(default_factory=dict, repr=False)
 
 
-def compute(
-    network: Features, images: Images, progress: Progress | None = None, what: str = "images"
+def compute_statistics(
+    network: FeatureExtractor, images: Images, progress: Progress | None = None, what: str = "images"
 ) -> FeatureStatistics:
-    """Let the network look at all images, a chunk at a time. ValueError for fewer than two."""
+    """The statistics of all images, a chunk at a time. Raises ValueError for fewer than two."""
     if images.count < 2:
-        raise ValueError(f"{images.count} {what}: at least 2 are needed to be scored")
-    wanted = spread(images.count, KEEP)
-    kept = predictions = None
+        raise ValueError(f"{what}: must be at least 2 to be scored, got {images.count}")
+    rows = spread(images.count, MAX_FEATURES)
+    sample = predictions = None
     count, mean, scatter = 0, torch.zeros(()), torch.zeros(())
     for x in images.chunks():
-        features, answers = network(x)
-        if kept is None:  # one piece of memory: many small ones would leave holes that grow
-            kept = features.new_empty(len(wanted), features.shape[1])
-            predictions = None if answers is None else Predictions(images.count, answers.shape[1])
+        features, logits = network(x)
+        if sample is None:  # one piece of memory: many small ones would leave holes that grow
+            sample = features.new_empty(len(rows), features.shape[1])
+            predictions = None if logits is None else Predictions(images.count, logits.shape[1])
         if count + len(x) > images.count:
-            raise RuntimeError(f"more than the {images.count} {what} came that were announced")
-        if predictions is not None:
-            predictions.add(answers, count)
-        here = ((wanted >= count) & (wanted < count + len(x))).nonzero().flatten()
-        kept[here] = features[wanted[here] - count]
+            raise RuntimeError(f"more {what} than the expected {images.count}")
+        if predictions is not None and logits is not None:
+            predictions.add(logits, count)
+        here = ((rows >= count) & (rows < count + len(x))).nonzero().flatten()
+        sample[here] = features[rows[here] - count]
         # Moments of both parts joined (Chan, Golub, LeVeque 1979): sums about the mean lose no digits.
         wide = features.double()
         part = wide.mean(0)
-        apart, count = part - mean, count + len(x)
-        mean = mean + apart * (len(x) / count)
+        shift, count = part - mean, count + len(x)
+        mean = mean + shift * (len(x) / count)
         wide = wide - part
-        scatter = scatter + wide.T @ wide + apart.outer(apart) * (len(x) * (count - len(x)) / count)
+        scatter = scatter + wide.T @ wide + shift.outer(shift) * (len(x) * (count - len(x)) / count)
         if progress:
             progress(count, images.count, what)
-    if count != images.count:
-        raise RuntimeError(f"{count} {what} came, {images.count} were announced")
-    return FeatureStatistics(count, mean, scatter / (count - 1), kept, predictions)
+    if sample is None or count != images.count:
+        raise RuntimeError(f"{count} {what} instead of the expected {images.count}")
+    return FeatureStatistics(count, mean, scatter / (count - 1), sample, predictions)
 
 
-def reference(network: Features, images: Images, progress: Progress | None = None) -> tuple[FeatureStatistics, str]:
-    """As :func:`see` for real images, from the cache where it has them; and the SHA-256 of their bytes."""
+def reference_statistics(
+    network: FeatureExtractor, images: Images, progress: Progress | None = None
+) -> tuple[FeatureStatistics, str]:
+    """The statistics of real images, without predictions, from the cache if it has them; and the SHA-256 of their
+    bytes."""
     content = images.content()
     # Neither device nor torch's version: other kernels move a distance by 1e-6 of itself.
-    path = place("seen", content, network.hash, network.resize, images.count, KEEP)
-    found = recall(path)
-    if found is None:
-        statistics = compute(network, images, progress, "real images")
-        found = {"mean": statistics.mean, "cov": statistics.cov, "features": statistics.features}
-        keep(path, found)
-    return FeatureStatistics(images.count, **found), content
+    path = cache_path("features", content, network.hash, network.resize, images.count, MAX_FEATURES)
+    cached = read_cache(path)
+    if cached is None:
+        new = compute_statistics(network, images, progress, "real images")
+        cached = {"mean": new.mean, "cov": new.cov, "features": new.features}
+        write_cache(path, cached)
+    return FeatureStatistics(images.count, cached["mean"], cached["cov"], cached["features"]), content
 
 
 # The cache ------------------------------------------------------------------------------------------------------------
 
 
-def place(*key: Any) -> Path:
-    """Where something that belongs to ``key`` (what it was made of) is kept."""
+def cache_path(*key: object) -> Path:
+    """The file of a cache entry. ``key``: everything that it depends on."""
     text = json.dumps([PROTOCOL, "float32", *key])
     return home() / "references" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
 
 
-def recall(path: Path) -> dict[str, Tensor] | None:
-    """What :func:`keep` wrote, None where there is nothing or it is damaged."""
+def read_cache(path: Path) -> dict[str, Tensor] | None:
+    """The tensors that :func:`write_cache` wrote; None if there are none, or the file is damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -132,7 +138,8 @@ def recall(path: Path) -> dict[str, Tensor] | None:
         return None
 
 
-def keep(path: Path, tensors: dict[str, Tensor]) -> None:
+def write_cache(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a cache entry, atomically."""
     from safetensors.torch import save
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,13 @@
-"""Feature networks: the zoo's own feature networks, so that a machine without a network can measure too.
+"""The zoo's own feature networks, for scores without a download.
 
     names()                                  # ["cifar10", "cifar10-b", "emoji", ...]
     load("cifar10").features(images)         # images [N, 3, 32, 32] in [0, 1] -> float32 [N, F]
 
-Each is a small classifier trained by ``benchmarks/features.py`` and stored beside this file: one safetensors file in half
-precision, whose header says, under ``feature_network``, the network and the facts (data set and license, seed, accuracy on
-the test split, images seen, command, versions, commit). Those that end in ``-b`` are second, independently seeded networks:
-they serve to check that a ranking does not hang on one network. A distance is named after its feature network (``fd-cifar10``);
-none of them is the FID.
-"""
+Each is a small classifier trained by ``benchmarks/features.py`` and stored beside this file: one safetensors file in
+half precision, whose header has, under ``feature_network``, the network and the facts (data set and license, seed,
+accuracy on the test split, images seen, command, versions, commit). Those that end in ``-b`` are second networks from
+another seed: they serve to check that a ranking does not depend on one network. A distance is named after its feature
+network (``fd-cifar10``); none of them is the FID."""
 
 from __future__ import annotations
 
@@ -24,27 +23,28 @@ SHIPPED = Path(__file__).parent
 
 
 def names() -> list[str]:
-    """The feature networks that come with the zoo, sorted. Needs no torch."""
+    """The names of the shipped feature networks, sorted. Needs no torch."""
     return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
 
 
 def path(name: str) -> Path:
-    """The file of the feature network called ``name``. ValueError with the nearest names where there is none."""
-    known = names()
-    if name not in known:
-        raise ValueError(f"unknown feature network '{name}'{nearest(name, known) or '; known are ' + ', '.join(known)}")
+    """The file of the feature network called ``name``. Raises ValueError with the nearest names if there is none."""
+    if name not in names():
+        others = nearest(name, names()) or "; there are " + ", ".join(names())
+        raise ValueError(f"unknown feature network '{name}'{others}")
     return SHIPPED / f"{name}.safetensors"
 
 
 def facts(name: str) -> dict[str, Any]:
-    """What the feature network ``name`` says of itself, without torch and without reading a tensor."""
-    from zoo.metrics.feature_networks.files import header
+    """The facts in the header of the feature network ``name``, without torch and without reading a tensor."""
+    from zoo.metrics.feature_networks.files import read_header
 
-    return header(path(name))["facts"]
+    return read_header(path(name))["facts"]
 
 
 def load(name: str) -> FeatureNetwork:
-    """The feature network called ``name``, on the CPU and in eval mode. ValueError where there is none, or its file is damaged."""
+    """The feature network called ``name``, on the CPU and in eval mode. Raises ValueError if there is none, or its
+    file is damaged."""
     from zoo.metrics.feature_networks.network import read
 
     return read(path(name))

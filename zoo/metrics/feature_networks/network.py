@@ -1,4 +1,4 @@
-"""A feature network: a trained classifier, and how images of any size and either number of channels are laid before it."""
+"""A feature network: a trained classifier, and how images of any size, gray or in color, are resized for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.files import beside, tensor_hash
-from zoo.metrics.feature_networks.files import KEY, header
+from zoo.metrics.feature_networks.files import KEY, read_header
+from zoo.networks.classifier import Classifier
 from zoo.registry import NETWORKS, Spec
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's mode "L"
@@ -21,31 +22,34 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's mode "L"
 class FeatureNetwork(nn.Module):
     """A feature network in eval mode, without gradients.
 
-    ``name``; ``hash``: the first 16 hexadecimal digits of the SHA-256 of its tensors; ``channels``, ``resolution``: of the images
-    that the network sees; ``dim``: features an image; ``facts``: what the file says of itself, of which ``fit`` rules ``fit``.
-    """
+    ``name``; ``hash``: the first 16 hexadecimal digits of the SHA-256 of its tensors; ``channels``, ``resolution``: of
+    the network's own inputs; ``dim``: features an image; ``facts``: from the file's header, of which ``fit`` decides
+    what the method ``fit`` does."""
 
-    def __init__(self, network: nn.Module, name: str, facts: Mapping[str, Any], hash: str = ""):
+    def __init__(self, network: Classifier, name: str, facts: Mapping[str, Any], hash: str = ""):
         super().__init__()
         self.network, self.name, self.facts, self.hash = network, name, dict(facts), hash
         self.channels, self.resolution, self.dim = network.channels, network.resolution, network.dim
         self.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> FeatureNetwork:
-        """Stays in eval mode: a feature network does not change with what it measures."""
-        return super().train(False)
+        """Stays in eval mode: batch statistics must not depend on the images that are scored."""
+        super().train(False)
+        return self
 
     def fit(self, x: Tensor) -> Tensor:
         """x [N, 1 or 3, H, W], floating, in [0, 1] -> [N, channels, resolution, resolution] in [-1, 1].
 
         Colors become gray by Rec. 601's luma, gray becomes three equal channels. Images of another size are resized
-        (bilinear, antialiased); where the facts say fit="pad", smaller ones are put in the middle of a black image instead,
-        so that models of 28x28 digits and of digits padded to 32x32 are measured alike. ValueError for another shape or type.
+        (bilinear, antialiased); if the facts have fit="pad", smaller ones are put in the middle of a black image
+        instead, so that models of 28x28 digits and of digits padded to 32x32 have the same scores.
+
+        Raises ValueError for another shape or type.
         """
         if x.dim() != 4 or x.shape[1] not in (1, 3) or not x.is_floating_point():
             raise ValueError(
-                f"feature network '{self.name}' measures floating-point images [N, 1 or 3, H, W] in [0, 1], "
-                f"not {str(x.dtype).removeprefix('torch.')} {list(x.shape)}"
+                f"feature network '{self.name}': images must be floating-point [N, 1 or 3, H, W] in [0, 1], "
+                f"got {str(x.dtype).removeprefix('torch.')} {list(x.shape)}"
             )
         x = x.float()
         if x.shape[1] > self.channels:
@@ -81,20 +85,20 @@ def write(path: str | Path, network: nn.Module, spec: Spec, facts: Mapping[str, 
         value = value.detach().cpu()
         value = value.half() if value.is_floating_point() else value
         tensors[key] = value.clone(memory_format=torch.contiguous_format)
-    said = json.dumps({"network": {"name": spec.name, "kwargs": spec.kwargs}, "facts": facts})
+    header = json.dumps({"network": {"name": spec.name, "kwargs": spec.kwargs}, "facts": facts})
     with beside(path) as partial:
-        partial.write_bytes(save(tensors, metadata={KEY: said}))
+        partial.write_bytes(save(tensors, metadata={KEY: header}))
 
 
 def read(path: str | Path) -> FeatureNetwork:
-    """The feature network in a file, named after it. ValueError where the file is damaged."""
+    """The feature network in a file, named after it. Raises ValueError if the file is damaged."""
     from safetensors.torch import load_file
 
     path = Path(path)
-    said = header(path)
-    network = NETWORKS.build(Spec(said["network"]["name"], **said["network"]["kwargs"]))
+    entry = read_header(path)
+    network = NETWORKS.build(Spec(entry["network"]["name"], **entry["network"]["kwargs"]))
     try:
         network.load_state_dict(load_file(path))
     except RuntimeError as error:
         raise ValueError(f"feature network '{path}': {' '.join(str(error).split())[:300]}") from None
-    return FeatureNetwork(network, path.stem, said["facts"], tensor_hash(path)[:16])
+    return FeatureNetwork(network, path.stem, entry["facts"], tensor_hash(path)[:16])

@@ -1,0 +1,306 @@
+"""The inputs of metrics: what a metric can need, and the values, each computed when it is first used."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.data import facts as facts_of
+from zoo.data import open_data
+from zoo.data.store import ImageData
+from zoo.data.views import VIEWS
+from zoo.metrics import features as extractors
+from zoo.metrics import label_scores
+from zoo.metrics.features import FeatureExtractor
+from zoo.metrics.image_source import ImageSource, Translation, rows_with, translate_rows, translation
+from zoo.metrics.images import Images, from_data, from_folder, pad_to
+from zoo.metrics.statistics import FeatureStatistics, Progress, compute_statistics, reference_statistics
+from zoo.recipe import Stream
+
+MIN_TEST_IMAGES = 10_000  # of a test split that is large enough to be the reference
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input that metrics can need.
+
+    Args:
+        description: Type and meaning.
+        kind: The kind of source that has it, in words; "" if every source does.
+        is_kind: Whether a source is of that kind.
+        missing: Why it cannot be computed here; "" if it can.
+    """
+
+    description: str
+    kind: str = ""
+    is_kind: Callable[[ImageSource], bool] = lambda source: True
+    missing: Callable[[ScoreInputs], str] = lambda inputs: ""
+
+
+class ScoreInputs:
+    """The inputs of metrics, computed when they are first used: an attribute for each name in ``INPUTS``.
+
+    See :func:`zoo.evaluate` for the arguments. ``settings`` collects what the values depend on, for the protocol.
+    Raises ValueError for arguments that do not fit the source or the data set.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        *,
+        dataset: Any = None,
+        split: str | None = None,
+        features: str | None = None,
+        n: int | None = None,
+        seed: int = 0,
+        to: str | None = None,
+        inception: str | Path | None = None,
+        device: str | torch.device = "cpu",
+        progress: Progress | None = None,
+    ):
+        if n is not None and n < 2:
+            raise ValueError(f"n={n}: must be at least 2")
+        self.source, self.n, self.seed, self.progress = source, n, seed, progress
+        self.dataset = source.dataset if dataset is None else dataset
+        self.facts = facts_of(self.dataset)
+        if self.facts.resolution == 0:
+            raise ValueError(f"dataset={self.facts.name}: must have images, has points")
+        if to is not None and not (source.translates or source.couples):
+            raise ValueError(f"to={to}: '{source.name}' does not translate and has one domain; leave it out")
+        self.to = to
+        self.split_is_fixed = split is not None or isinstance(self.dataset, ImageData)  # the user's choice
+        self.split, self.split_rule = self._choose_split(split)
+        self.translation: Translation | None = None
+        if source.translates:
+            self.translation = translation(source, to, self.dataset, self.split, progress)
+        self._network = features, inception, device
+        self.settings: dict[str, Any] = {}
+
+    def _choose_split(self, split: str | None) -> tuple[str, str]:
+        """The split of the reference, and why it is that one."""
+        splits = self.facts.splits
+        if isinstance(self.dataset, ImageData) and split is None:
+            # The split that the images were prepared from
+            path = self.dataset.path
+            return path.stem if path else next(iter(splits), "train"), "given as an object"
+        if split is not None:
+            if split not in splits:
+                raise ValueError(f"split={split}: {self.facts.name} has {', '.join(splits)}")
+            return split, "named"
+        if self.source.translates and "test" in splits:
+            return "test", "held-out pairs"
+        if splits.get("test", 0) >= MIN_TEST_IMAGES:
+            return "test", f"test, since it holds at least {MIN_TEST_IMAGES:,} images"
+        name = "train" if "train" in splits else next(iter(splits))
+        return name, f"there is no test split of {MIN_TEST_IMAGES:,} images"
+
+    # Features ---------------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def network(self) -> FeatureExtractor:
+        """The feature network: the one that was named, or the data set's."""
+        name, inception, device = self._network
+        name = name or extractors.default(self.facts.name)
+        device = self.source.device if self.source.model is not None else device
+        return extractors.find(name, device=device, inception=inception)
+
+    @property
+    def network_has_same_classes(self) -> bool:
+        """Whether the feature network was trained on the classes of the data set that the model was trained on."""
+        dataset = self.source.card.get("dataset", {}).get("name", "")
+        return self.network.classifies and f"{dataset}-".startswith(f"{self.network.name}-")
+
+    @functools.cached_property
+    def generated(self) -> FeatureStatistics:
+        return compute_statistics(self.network, self.images, self.progress, "generated images")
+
+    @functools.cached_property
+    def reference(self) -> FeatureStatistics:
+        rows = None if self.translation is None else self.translation.target_rows
+        images = self.real_images(self.split, rows, pad=not self.network.pads)
+        statistics, content = reference_statistics(self.network, images, self.progress)
+        self.settings["reference"] = {"images": statistics.count, "content": content[:16]}
+        return statistics
+
+    # Images -----------------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def images(self) -> Images:
+        if self.translation:
+            data = self.open(self.split, self.source.model.resolution)
+            images = translate_rows(self.source.model, data, self.translation.source_rows, self.translation.to)
+            images, classes = images.at_most(self.n or images.count), ""
+        else:
+            images, classes = self.source.images(self.n, self.seed, self.facts.channels, self.to)
+        self.settings |= {"generated": images.count, "seed": self.seed} | ({"classes": classes} if classes else {})
+        return images
+
+    @functools.cached_property
+    def train(self) -> Images:
+        return self.real_images("train")
+
+    @functools.cached_property
+    def holdout(self) -> Images:
+        assert self.holdout_split is not None  # see missing_holdout
+        return self.real_images(self.holdout_split)
+
+    @property
+    def holdout_split(self) -> str | None:
+        """A split that is not the training images; None if there is none."""
+        names = (self.split, "test", *self.facts.splits)
+        return next((s for s in names if s != "train" and s in self.facts.splits), None)
+
+    def missing_holdout(self) -> str:
+        if self.holdout_split and "train" in self.facts.splits:
+            return ""
+        return f"{self.facts.name} has {', '.join(self.facts.splits)}; it needs training images and held-out ones"
+
+    def open(self, split: str, resolution: int | None = None) -> ImageData:
+        """A split of the data set."""
+        return open_data(self.dataset, resolution, split, self.progress)
+
+    def real_images(self, split: str, rows: Tensor | None = None, pad: bool = True) -> Images:
+        """Real images at the data set's own resolution. ``pad``: with the border that training put around them."""
+        if isinstance(self.dataset, (str, Path)) and str(self.dataset).startswith("folder:"):
+            images = from_folder(self.dataset, self._channels, split)[0]
+        else:
+            # A data set of images of many sizes is prepared at one: that of the images to be scored.
+            size = None if self.facts.resolution else getattr(self.source.model, "resolution", None)
+            data = self.open(split, size)
+            if self.stream and self.stream.where:
+                rows = rows_with(data, self.stream.where)
+            images = from_data(data, rows)
+        stage = self.source.stage
+        if pad and stage and stage.data.pad:
+            images = images.map(pad_to(stage.resolution))
+        return images.map(VIEWS[self.stream.view]) if self.stream and self.stream.view else images
+
+    @property
+    def _channels(self) -> int:
+        return getattr(self.source.model, "channels", None) or (self.source.data or self).facts.channels
+
+    # What a model predicts --------------------------------------------------------------------------------------------
+
+    @property
+    def classifier(self) -> label_scores.Classifier:
+        return self.source.model
+
+    @property
+    def recognizer(self) -> label_scores.Recognizer:
+        return self.source.model
+
+    @property
+    def seeds(self) -> range:
+        self.settings["codes"] = {"images": label_scores.COUNT, "seed": self.seed}
+        return range(self.seed, self.seed + label_scores.COUNT)
+
+    @property
+    def requested_classes(self) -> Tensor:
+        return torch.tensor(self.source.requested_classes(self.images.count))
+
+    @functools.cached_property
+    def labeled_images(self) -> tuple[Images, Tensor]:
+        stage, split = self.source.stage, self.split if self.split_is_fixed else self.holdout_split
+        assert split is not None  # see missing_labels
+        side = stage.resolution if stage and stage.data.pad else 0
+        data = self.open(split, None if side else self.source.model.resolution)
+        images = from_data(data)
+        self.settings["labeled"] = {"images": len(data), "split": split, "content": images.content()[:16]}
+        return images.map(pad_to(side)) if side else images, data.labels("y")
+
+    def missing_labels(self) -> str:
+        if "y" not in self.facts.keys:
+            return f"{self.facts.name} has no classes"
+        if self.split_is_fixed or self.holdout_split:
+            return ""
+        return f"{self.facts.name} has no held-out images (--split train names the others)"
+
+    # Pairs ------------------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def stream(self) -> Stream | None:
+        """The stream that a coupled model's domain was trained on, None for other models."""
+        return self.source.stream(self.to) if self.source.couples else None
+
+    @functools.cached_property
+    def view(self) -> Callable[[Tensor], Tensor] | None:
+        """From an image of a coupled model's first domain to its partner in the second, if that is a view of the first;
+        else None."""
+        if not self.source.couples:
+            return None
+        a, b = (self.source.stream(domain) for domain in self.source.model.domains)
+        return VIEWS[b.view] if b.view and not a.view and a.where == b.where else None
+
+    @functools.cached_property
+    def pairs(self) -> tuple[Images, Images] | None:
+        """Outputs and targets, in the same order; None if there are no pairs."""
+        if self.translation:
+            if not self.translation.paired:
+                return None
+            targets = from_data(self.open(self.split, self.source.model.resolution), self.translation.target_rows)
+            return self.images, targets.at_most(self.images.count)
+        if self.view:
+            first, second = (
+                self.source.images(self.n, self.seed, self.facts.channels, domain)[0]
+                for domain in self.source.model.domains
+            )
+            self.settings |= {"seed": self.seed}
+            return second, first.map(self.view)
+        if self.source.folder is None or not str(self.dataset).startswith("folder:"):
+            return None
+        return images_of_same_names(self.source.folder, self.dataset, self._channels, self.split)
+
+    def missing_pairs(self) -> str:
+        if self.pairs is not None:
+            return ""
+        return (
+            "there are no pairs here; it needs a translator on paired data, a coupled model of two views, or two "
+            "folders of images with the same names"
+        )
+
+
+def images_of_same_names(first: Path, second: Any, channels: int, split: str) -> tuple[Images, Images]:
+    """The images of two folders in pairs. Raises ValueError if a name is in one of them only."""
+    sides = [from_folder(first, channels), from_folder(second, channels, split)]
+    names = [[file.stem for file in files] for _, files in sides]
+    if names[0] != names[1]:
+        alone = sorted(set(names[0]) ^ set(names[1])) or sorted(names[0])
+        raise ValueError(
+            f"pairs: '{alone[0]}' must be in both folders ({first}, {second}) once; the images of a pair have one name"
+        )
+    return sides[0][0], sides[1][0]
+
+
+_generates = ("a source of images", lambda source: source.generates)
+_recognizes = ("a model that reads categorical codes off images", lambda source: source.recognizes)
+
+INPUTS = {
+    "generated": Input("FeatureStatistics of the generated images", *_generates),
+    "reference": Input("FeatureStatistics of the reference images", *_generates),
+    "images": Input("Images: the generated images", *_generates),
+    "train": Input("Images: the training images"),
+    "holdout": Input("Images: real images that are not among them", missing=ScoreInputs.missing_holdout),
+    "progress": Input("callable(done, total, what), or None"),
+    "classifier": Input("a Model with classify", "a model that classifies", lambda source: source.classifies),
+    "recognizer": Input("a Model with codes and recognize", *_recognizes),
+    "labeled_images": Input(
+        "(Images, int64 [n]): held-out real images at the model's resolution, and their classes",
+        missing=ScoreInputs.missing_labels,
+    ),
+    "requested_classes": Input(
+        "int64 [n]: the class that each generated image should show",
+        "a class-conditional model",
+        lambda source: source.classes > 0,
+    ),
+    "seeds": Input("range: seeds of samples whose codes are to be recognized"),
+    "outputs": Input("uint8 [n, C, H, W]: generated images of pairs", missing=ScoreInputs.missing_pairs),
+    "targets": Input("uint8 [n, C, H, W]: what each of them should be", missing=ScoreInputs.missing_pairs),
+}
+FEATURE_INPUTS = {"generated", "reference"}  # a score that needs one is named after the feature network
+PAIR_INPUTS = {"outputs", "targets"}  # a metric that needs them is called with a chunk of pairs at a time
