@@ -12,7 +12,7 @@ from helpers.tiny import RECIPE
 from zoo import settings
 from zoo.cli import main
 
-# The workers, and the processes that tests start, share the cores: one thread each is much faster than all threads each.
+# The workers, and the processes that tests start, share the cores: one thread each is much faster than all threads.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
