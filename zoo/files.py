@@ -67,8 +67,8 @@ def sha256(path: str | Path) -> str:
 
 
 def tensor_hash(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of the tensors in a safetensors file (names, types, shapes, bytes), in hexadecimal. The metadata in its
-    header do not matter. Raises ValueError if it is not a safetensors file."""
+    """The SHA-256 of the tensors in a safetensors file (names, types, shapes, bytes), in hexadecimal. The metadata in
+    its header do not matter. Raises ValueError if it is not a safetensors file."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         try:
