@@ -389,4 +389,4 @@ def test_a_failed_run_is_reported(benchmark, tmp_path):
     (job.run / "something").write_text("a file")
     arguments = ["gan-mnist-small", "--out", str(tmp_path), "--images", "100"]
     assert train_all.rows.run(train_all.command, arguments) == 1
-    assert "is not empty" in (tmp_path / "gan-mnist-small-seed0.txt").read_text()
+    assert "exists already" in (tmp_path / "gan-mnist-small-seed0.txt").read_text()
