@@ -55,9 +55,9 @@ class RunningMean:
             return
         values = torch.stack([value.float() for _, value in self.recent])
         rounds = torch.tensor([float(round) for round, _ in self.recent])
-        if values.device.type != "cpu":
-            rounds = rounds.pin_memory().to(values.device, non_blocking=True)
-        rounds = torch.where(values.isfinite(), float("inf"), rounds)
+        if values.device.type == "cuda":  # from other memory the copy would wait for the device
+            rounds = rounds.pin_memory()
+        rounds = torch.where(values.isfinite(), float("inf"), rounds.to(values.device, non_blocking=True))
         first = rounds.argmin()
         bad = torch.stack([rounds[first.view(1)][0], values[first.view(1)][0]])
         self.first_bad = (
