@@ -377,7 +377,7 @@ def test_player_that_is_no_part_of_the_game():
 
 @game
 class Gated(Duel):
-    """G steps only where its gate is open; the gate is a tensor that the test sets."""
+    """G steps only if its gate is open; the gate is a tensor that the test sets."""
 
     def __init__(self, networks):
         super().__init__(networks)
@@ -645,8 +645,7 @@ def test_images_rescales_stages_and_schedules():
         stages().rescaled(0)
 
 
-# Schedules
-# ----------------------------------------------------------------------------------------------------------------
+# Schedules ------------------------------------------------------------------------------------------------------------
 
 
 def test_schedule_shapes():
@@ -1011,7 +1010,7 @@ def test_a_folder_that_exists_is_refused_before_any_work(tmp_path, monkeypatch):
 
 
 def test_needs_of_the_game_and_keys_of_the_data():
-    """A stream yields what it names, and all keys where it names none."""
+    """A stream yields what it names, and all keys if it names none."""
 
     @game
     class Classes(Duel):

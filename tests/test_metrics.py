@@ -360,6 +360,20 @@ class NoLabels(dict):
     items = values = None
 
 
+def test_rows_with_labels():
+    """A label has one value or one of several, as in the streams of a recipe."""
+
+    class Labels:
+        def labels(self, key):
+            return torch.tensor([0, 1, 2, 0, 1, 2])
+
+        def __len__(self):
+            return 6
+
+    assert image_source.rows_with(Labels(), {"y": 1}).tolist() == [1, 4]
+    assert image_source.rows_with(Labels(), {"y": (0, 2)}).tolist() == [0, 2, 3, 5]
+
+
 def test_no_labels_are_read():
     real = data(smooth_images(40, 1, 16), keys=("x", "y"), classes=("a", "b"))
     real.arrays = NoLabels(x=real.arrays["x"], y=None)

@@ -192,10 +192,10 @@ def translation(
 
 
 def rows_with(data: ImageData, where: Mapping[str, int | tuple[int, ...]]) -> Tensor:
-    """The rows with these labels, int64."""
+    """The rows with these labels, or with one of several values of a label, int64."""
     mask = torch.ones(len(data), dtype=torch.bool)
     for key, value in where.items():
-        mask &= data.labels(key) == value
+        mask &= torch.isin(data.labels(key), torch.tensor(value))
     return mask.nonzero().flatten()
 
 
