@@ -95,8 +95,8 @@ SQUASH = {  # commits of lines that were later joined with others into one, beaf
 }  # fmt: skip
 
 
-# Commits of runs whose setting was corrected later without a change of its budget: BiGAN's first weights of D; VAE/GAN's
-# first weights, weight decay and eps.
+# Commits of runs whose setting was corrected later without a change of its budget: BiGAN's first weights of D;
+# VAE/GAN's first weights, weight decay and eps.
 BEFORE_CORRECTION = {
     "bigan-fashion-mnist": {"f613f4633d"},
     "bigan-mnist-small": {"b72281c45a"},
