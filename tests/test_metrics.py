@@ -865,7 +865,7 @@ def test_declarations_and_docs_agree():
         ({"n": 1}, "n=1: must be at least 2"),
         ({"to": "b"}, "to=b: .* does not translate"),
         ({"dataset": None}, "dataset: 'Stub' has no data set to be compared with"),
-        ({"dataset": "ring"}, "dataset=ring: must have images, has points"),
+        ({"dataset": "ring"}, "dataset=ring: must have images, got points"),
         ({"features": None}, "no feature network for the data set 'tensor'"),
         ({"n": 3}, "3 images: precision and recall need at least 4"),
     ],
@@ -880,7 +880,7 @@ def test_mistakes(arguments, message):
 
 def test_points_have_no_such_scores(tmp_path):
     path = weights(tmp_path / "w.safetensors", point_spec(), dataset={"name": "ring"})
-    with pytest.raises(ValueError, match="generates points"):
+    with pytest.raises(ValueError, match="must generate images to be scored, got points"):
         zoo.evaluate(path)
 
 

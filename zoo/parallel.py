@@ -47,7 +47,7 @@ def main_process_only() -> Iterator[bool]:
 
     All processes must enter it at the same point. The others wait for its end outside of any collective, so that they
     do not run into the backend's time-out, however long it takes; in a process group that :func:`start` did not open
-    they wait at a barrier. RuntimeError in the others if rank 0's block raises an error.
+    they wait at a barrier. Raises RuntimeError in the others if rank 0's block raises an error.
     """
     global _blocks
     if world() == 1:

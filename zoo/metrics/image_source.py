@@ -77,7 +77,7 @@ class ImageSource:
         for stream in self.stage.data.streams.values() if self.stage else ():
             if domain in stream.keys.values():
                 return stream
-        raise ValueError(f"'{self.name}': its Card must have the stream of '{domain}', and has not")
+        raise ValueError(f"'{self.name}': its Card must have the stream of '{domain}', got none")
 
     @property
     def recipe(self) -> Recipe | None:
@@ -149,7 +149,7 @@ def find(what: Any, device: str = "cpu") -> ImageSource:
 def check_images(source: ImageSource) -> ImageSource:
     """The same source. Raises ValueError if its model generates points."""
     if not source.model.resolution:
-        raise ValueError(f"'{source.name}' must generate images to be scored, generates points")
+        raise ValueError(f"'{source.name}' must generate images to be scored, got points")
     return source
 
 
@@ -183,7 +183,9 @@ def translation(
     streams = source.stage.data.streams.values() if source.stage else ()
     ends = {key: stream.where for stream in streams for key in stream.keys.values()}
     if to not in ends or len(ends) != 2:
-        raise ValueError(f"'{source.name}': its Card must have a stream for each of its two domains, and has not")
+        raise ValueError(
+            f"'{source.name}': its Card must have a stream for each of two domains, got {', '.join(ends) or 'none'}"
+        )
     data = open_data(dataset, model.resolution, split, progress)
 
     (other,) = (where for key, where in ends.items() if key != to)
