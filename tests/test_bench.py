@@ -212,8 +212,18 @@ def test_checkpoints_of_two_runs_are_equal_as_a_whole(benchmark):
 def test_lines_of_an_earlier_setting(benchmark):
     name = "dcgan-fashion-mnist"
     budget, is_outdated = settings.find(name).images, benchmark("rows").is_outdated
-    assert not is_outdated({"recipe": name, "budget": budget, "images": budget // 2})
-    assert is_outdated({"recipe": name, "budget": budget + 1, "images": budget})
+    assert not is_outdated({"recipe": name, "budget": budget, "images": budget // 2, "commit": "1"})
+    assert is_outdated({"recipe": name, "budget": budget + 1, "images": budget, "commit": "1"})
+
+
+def test_runs_before_a_correction_are_marked(benchmark):
+    """Those that are listed, as long as they are in the results."""
+    rows = benchmark("rows")
+    for name, commits in rows.BEFORE_CORRECTION.items():
+        budget = settings.find(name).images
+        runs = {c: rows.is_outdated({"recipe": name, "budget": budget, "commit": c}) for c in (*commits, "1")}
+        assert runs == {**dict.fromkeys(commits, True), "1": False}
+        assert commits <= {row["commit"] for row in rows.read("runs") if row["recipe"] == name}, "no run of that commit"
 
 
 def test_steps_of_a_run(benchmark):

@@ -169,7 +169,7 @@ class Learner:
                 if optimizer.defaults.get("momentum") and "momentum_buffer" not in optimizer.state[p]:
                     optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
             # The kernels skip the step, on the device, if found_inf is 1.
-            optimizer.found_inf = 1.0 - go.float()  # type: ignore[attr-defined]  # read by the kernels
+            optimizer.found_inf = 1.0 - go.float()  # type: ignore[attr-defined]  # the kernels look for it
             optimizer.step()
             delattr(optimizer, "found_inf")
         else:
@@ -178,7 +178,7 @@ class Learner:
             for p, old, state in before:
                 p.copy_(torch.where(go, p, old))
                 for k, v in _tensors(optimizer, p):
-                    if v.device == p.device:  # RMSProp counts its steps on the CPU, and makes nothing of the count
+                    if v.device == p.device:  # RMSProp counts its steps on the CPU and does not use the count
                         v.copy_(torch.where(go, v, state.get(k, torch.zeros_like(v))))
 
 
