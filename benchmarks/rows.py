@@ -100,7 +100,7 @@ SQUASH = {  # commits of lines that were later joined with others into one, beaf
 BEFORE_CORRECTION = {
     "bigan-fashion-mnist": {"f613f4633d"},
     "bigan-mnist-small": {"b72281c45a"},
-    "vaegan-fashion-mnist": {"c3582c430c", "34625cbc59"},
+    "vaegan-fashion-mnist": {"34625cbc59"},
 }
 
 
