@@ -144,6 +144,8 @@ def stays_on_the_device(stage: Stage, game, facts, FakeTensorMode) -> None:
                 batch.size = turn.batch or stage.batch
                 for key, value in batch.items():
                     batch[key] = value[:1].expand(batch.size, *value.shape[1:])
+                if turn.before:
+                    turn.before(batch)
                 loss = turn.loss(batch)
                 assert all(v.device.type == "cuda" for v in tree_leaves(loss) if isinstance(v, torch.Tensor))
                 if turn.after:
@@ -368,6 +370,12 @@ FOR_LATER = {
     "Stream.split": "semi-supervised and paired papers read two splits",
     "Adam.eps": "SAGAN's successors and StyleGAN set their own",
     "Ema.start": "BigGAN's average starts after 20,000 steps",
+    "Stage.accumulate": "BigGAN's step takes the mean gradient of eight batches",
+    "Adam.nan_to_num": "StyleGAN2's code replaces NaN and infinite values in gradients",
+    "SGD.nan_to_num": "as of Adam",
+    "RMSProp.nan_to_num": "as of Adam",
+    "SGD.clip": "as of Adam, which a page documents",
+    "RMSProp.clip": "as of Adam, which a page documents",
 }
 FILLED_IN = {"networks", "channels", "resolution", "classes", "dim"}  # by the engine, from the data or the networks
 

@@ -101,6 +101,7 @@ class PullingAway(Penalty):
     """
 
     player = "G"
+    whole_batch = "pulling-away"
 
     def __init__(self, weight: float = 0.1):
         super().__init__(weight)
@@ -138,6 +139,7 @@ class DRAGAN(Penalty):
                 "size=None: must be a standard deviation in the images' units, such as 0.1, for noise='normal'"
             )
         self.noise, self.size = noise, 0.5 if size is None else size
+        self.whole_batch = "the standard deviation of DRAGAN's batch" if noise == "uniform" else ""
 
     def near(self, x: Tensor, batch: Batch) -> Tensor:
         """Points near x [N, ...], of its shape."""
@@ -174,6 +176,7 @@ class FeatureMatching(Penalty):
 
     player = "G"
     reals = "fresh"
+    whole_batch = "feature matching"
 
     def __init__(self, weight: float = 1.0, distance: str = "squared"):
         super().__init__(weight)

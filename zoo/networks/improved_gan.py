@@ -49,6 +49,7 @@ class MinibatchFeatures(wn.DataDependent):
     """
 
     mixes_batch = True
+    whole_batch = "the layer of minibatch features"
 
     def __init__(self, inputs: int, kernels: int = 100, dims: int = 5):
         super().__init__()
