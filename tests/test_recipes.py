@@ -370,12 +370,11 @@ FOR_LATER = {
     "Stream.split": "semi-supervised and paired papers read two splits",
     "Adam.eps": "SAGAN's successors and StyleGAN set their own",
     "Ema.start": "BigGAN's average starts after 20,000 steps",
-    "Stage.accumulate": "BigGAN's step takes the mean gradient of eight batches",
-    "Adam.nan_to_num": "StyleGAN2's code replaces NaN and infinite values in gradients",
-    "SGD.nan_to_num": "as of Adam",
-    "RMSProp.nan_to_num": "as of Adam",
-    "SGD.clip": "as of Adam, which a page documents",
-    "RMSProp.clip": "as of Adam, which a page documents",
+    "minibatch-discriminator(sync)": "ProGAN and later papers take statistics of the batch across processes",
+    "SGD.nan_to_num": "an option of Adam in docs/settings.md; the same for every optimizer",
+    "RMSProp.nan_to_num": "an option of Adam in docs/settings.md; the same for every optimizer",
+    "SGD.clip": "an option of Adam in docs/settings.md; the same for every optimizer",
+    "RMSProp.clip": "an option of Adam in docs/settings.md; the same for every optimizer",
 }
 FILLED_IN = {"networks", "channels", "resolution", "classes", "dim"}  # by the engine, from the data or the networks
 

@@ -256,7 +256,7 @@ class Learner:
                 if optimizer.defaults.get("momentum") and "momentum_buffer" not in optimizer.state[p]:
                     optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
             # The kernels skip the step, on the device, if found_inf is 1.
-            optimizer.found_inf = 1.0 - go.float()  # type: ignore[attr-defined]  # an attribute that the kernels look for
+            optimizer.found_inf = 1.0 - go.float()  # type: ignore[attr-defined]  # the kernels look for it
             optimizer.step()
             delattr(optimizer, "found_inf")
         else:
