@@ -36,6 +36,7 @@ from zoo.engine.stage import StageRun
 from zoo.game import Batch, Turn
 from zoo.networks.improved_gan import MinibatchFeatures
 from zoo.networks.layers import BatchNorm2d, MinibatchStandardDeviation
+from zoo.penalties import keep_running_averages
 from zoo.recipe import Adam, Ema
 from zoo.registry import GAMES, NETWORKS, Spec
 
@@ -215,6 +216,36 @@ def test_minibatch_features_of_all_processes(tmp_path):
 
     torch.manual_seed(0)
     as_one_process(build, [torch.randn(8, 6)], tmp_path)
+
+
+def test_penalties_through_statistics_of_all_processes(tmp_path):
+    """The gradient of a gradient, as R1 needs it: each score depends on the samples of all processes."""
+    torch.manual_seed(0)
+    whole = torch.randn(8, 4, 3, 3)
+
+    def compute(rank, world):
+        torch.manual_seed(1)
+        layers = [nn.Conv2d(4, 4, 3, padding=1), BatchNorm2d(4, sync=True), MinibatchStandardDeviation(None, sync=True)]
+        D = nn.Sequential(*layers, nn.Tanh(), nn.Conv2d(5, 1, 3))
+        x = whole.chunk(world)[rank]
+        with keep_running_averages(D):
+            gradient = torch.func.grad(lambda v: D(v).square().sum())(x)
+        penalty = gradient.flatten(1).square().sum(1).mean()
+        gradients = torch.autograd.grad(penalty, list(D.parameters()), allow_unused=True)
+        names = [n for n, _ in D.named_parameters()]
+        values = {n: parallel.mean(g.detach()) for n, g in zip(names, gradients, strict=True) if g is not None}
+        return {"penalty": parallel.mean(penalty.detach()), **values}
+
+    def work(rank):
+        parallel.start("cpu")
+        save_file({k: v.contiguous() for k, v in compute(rank, 2).items()}, tmp_path / f"{rank}.safetensors")
+
+    processes(work)
+    first = load_file(tmp_path / "0.safetensors")
+    alone = compute(0, 1)
+    largest = max(value.abs().max().item() for value in alone.values())  # a bias before batch norm has no gradient
+    for key, value in alone.items():
+        torch.testing.assert_close(first[key], value, atol=1e-5 * largest, rtol=1e-5)
 
 
 # Training -------------------------------------------------------------------------------------------------------------
