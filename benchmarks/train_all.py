@@ -128,7 +128,7 @@ def command(
         results = list(pool.map(lambda job: train(job, minutes), todo))
     except KeyboardInterrupt:  # the runs get it too, and write their checkpoints
         pool.shutdown(cancel_futures=True)
-        print("stopped; the same command goes on", flush=True)
+        print("stopped; the same command continues", flush=True)
         return 130
     return int(any(results))
 

@@ -109,8 +109,7 @@ def test_all_modules_have_a_floor():
     assert {name for name in FILES if room(name) == "zoo"} == {"zoo"}, "a new module needs a floor"
 
 
-# 1. No registered name in the engine, no `if` over a model's name
-# ------------------------------------------------------
+# 1. No registered name in the engine, no `if` over a model's name -----------------------------------------------------
 
 
 def registered() -> set[str]:
@@ -234,7 +233,7 @@ def test_the_engine_reads_no_part_of_a_loss():
                 assert not isinstance(node.ctx, ast.Load), ast.unparse(node)
 
 
-# 4. One optimizer a parameter: tests/test_engine.py. 5. No dead knobs: tests/test_recipes.py --------------------------
+# 4. One optimizer a parameter: tests/test_engine.py. 5. No unused options: tests/test_recipes.py ----------------------
 
 
 # 6. A new leaf is one file --------------------------------------------------------------------------------------------
@@ -285,8 +284,7 @@ def test_what_is_packaged_is_what_is_there():
     assert listed == there
 
 
-# And what the pages promise
-# --------------------------------------------------------------------------------------------
+# And what the pages promise -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", sorted(FILES))

@@ -176,6 +176,32 @@ def test_render_check_fails_for_another_result(benchmark, tmp_path, monkeypatch,
     assert "out of date: README.md" in out and "out of date: docs/results.md" in out
 
 
+def test_speed_of_simultaneous_and_of_alternating_steps(benchmark, monkeypatch):
+    """Engine and plain loop consume the same images in a round, and change both networks."""
+    speed = benchmark("speed")
+    for name, width in [("gan-mnist-small", None), ("dcgan-cifar10-small", 8), ("wgan-gp-cifar10-small", None)]:
+        recipe = speed.setting(name, batch=4, width=width)
+        data = speed.pictures(recipe, 64)
+        engine = speed.Engine(recipe, data)
+        plain = speed.Plain(recipe, engine.networks(), data, True, torch.channels_last)
+        before = [p.clone() for network in (plain.G, plain.D) for p in network.parameters()]
+        assert engine.round() == plain.round() == engine.run.total_images
+        after = [p for network in (plain.G, plain.D) for p in network.parameters()]
+        assert not any(torch.equal(p, q) for p, q in zip(before, after, strict=True) if q.grad.any())
+        assert speed.compare(engine, plain, pairs=2)["ratio"] > 0
+
+
+def test_speed_check(benchmark):
+    """A small ratio, much memory, or a missing line: an error each."""
+    speed = benchmark("speed")
+    lines = speed.rows.read("speed")
+    assert speed.check(lines) == []
+    for what, key, value in [("overhead", "ratio", 0.9), ("memory", "ratio", 1.1), ("start", "seconds_to_start", 0.4)]:
+        worse = [{**r, key: value} if r["what"] == what else r for r in lines]
+        assert speed.check(worse) and all(str(value) in error for error in speed.check(worse)), what
+    assert "no line" in speed.check([r for r in lines if r["recipe"] != "gan-mnist"])[0]
+
+
 def test_checkpoints_of_two_runs_are_equal_as_a_whole(benchmark):
     equal = benchmark("measure").equal
     a = {"game.G.weight": torch.ones(2), "optimizer.G.step": torch.ones(())}
@@ -186,8 +212,18 @@ def test_checkpoints_of_two_runs_are_equal_as_a_whole(benchmark):
 def test_lines_of_an_earlier_setting(benchmark):
     name = "dcgan-fashion-mnist"
     budget, is_outdated = settings.find(name).images, benchmark("rows").is_outdated
-    assert not is_outdated({"recipe": name, "budget": budget, "images": budget // 2})
-    assert is_outdated({"recipe": name, "budget": budget + 1, "images": budget})
+    assert not is_outdated({"recipe": name, "budget": budget, "images": budget // 2, "commit": "1"})
+    assert is_outdated({"recipe": name, "budget": budget + 1, "images": budget, "commit": "1"})
+
+
+def test_runs_before_a_correction_are_marked(benchmark):
+    """Those that are listed, as long as they are in the results."""
+    rows = benchmark("rows")
+    for name, commits in rows.BEFORE_CORRECTION.items():
+        budget = settings.find(name).images
+        runs = {c: rows.is_outdated({"recipe": name, "budget": budget, "commit": c}) for c in (*commits, "1")}
+        assert runs == {**dict.fromkeys(commits, True), "1": False}
+        assert commits <= {row["commit"] for row in rows.read("runs") if row["recipe"] == name}, "no run of that commit"
 
 
 def test_steps_of_a_run(benchmark):
@@ -363,4 +399,4 @@ def test_a_failed_run_is_reported(benchmark, tmp_path):
     (job.run / "something").write_text("a file")
     arguments = ["gan-mnist-small", "--out", str(tmp_path), "--images", "100"]
     assert train_all.rows.run(train_all.command, arguments) == 1
-    assert "is not empty" in (tmp_path / "gan-mnist-small-seed0.txt").read_text()
+    assert "exists already" in (tmp_path / "gan-mnist-small-seed0.txt").read_text()

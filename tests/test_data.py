@@ -543,12 +543,12 @@ def test_loader_mistakes():
         ({"where": {"style": 0}}, "no label 'style'"),
         ({"where": {"y": 9}}, "no images"),
         ({"part": (2, 2)}, r"part=\(2, 2\)"),
-        ({"crop": 9}, "crop=9 is larger"),
-        ({"pad": 7}, "pad=7 is smaller"),
+        ({"crop": 9}, "crop=9: must be at most the side of the images"),
+        ({"pad": 7}, "pad=7: must be at least the side of the images"),
     ):
         with pytest.raises(ValueError, match=message):
             Loader(data, seed=0, **arguments)
-    with pytest.raises(ValueError, match=r"ring yields points.*flip"):
+    with pytest.raises(ValueError, match=r"flip: must have images, but ring has points"):
         Loader(open_data("ring"), seed=0, flip=True)
     with pytest.raises(ValueError, match=r"ring has no labels"):
         Loader(open_data("ring"), seed=0, where={"y": 0})

@@ -124,6 +124,29 @@ def test_pythons_lines_in_readme_run(monkeypatch):
     assert names["images"].shape == (16, 1, 32, 32) and names["scores"]["fd-fashion-mnist"] > 0
 
 
+def python_blocks(path: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", read(path), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", [p for p in PAGES if python_blocks(p)], ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_of_the_examples(path):
+    """Every name that an example imports exists."""
+    for block in python_blocks(path):
+        lines = [line for line in block.splitlines() if re.match(r"(?:from|import) ", line)]
+        exec("\n".join(lines), {})
+
+
+def test_the_example_of_a_recipe_trains(tmp_path, monkeypatch):
+    """The recipe file of docs/add-a-model.md, in a dry run."""
+    from zoo.engine.dry_run import describe
+
+    monkeypatch.setattr(settings, "RECIPES", dict(settings.RECIPES))
+    file = tmp_path / "my_model.py"
+    file.write_text(python_blocks(ROOT / "docs" / "add-a-model.md")[0])
+    recipe = settings.find(str(file), "cifar10")
+    assert recipe.name == "my-model-cifar10" and describe(recipe)["stages"][0]["rounds"] == 50_000
+
+
 def test_the_version_is_the_same_everywhere():
     assert f"\nversion: {__version__}\n" in read(ROOT / "CITATION.cff")
     assert f"## [{__version__}]" in read(ROOT / "CHANGELOG.md") and "## [Unreleased]" in read(ROOT / "CHANGELOG.md")

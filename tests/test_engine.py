@@ -30,7 +30,7 @@ from helpers.play import (
 from torch import nn
 from torch.nn.functional import softplus
 
-from zoo.engine import checkpoint, train
+from zoo.engine import checkpoint, log, train
 from zoo.engine.dry_run import describe
 from zoo.engine.ema import EmaNetwork
 from zoo.engine.run_folder import CHECKPOINT
@@ -377,7 +377,7 @@ def test_player_that_is_no_part_of_the_game():
 
 @game
 class Gated(Duel):
-    """G steps only where its gate is open; the gate is a tensor that the test sets."""
+    """G steps only if its gate is open; the gate is a tensor that the test sets."""
 
     def __init__(self, networks):
         super().__init__(networks)
@@ -645,8 +645,7 @@ def test_images_rescales_stages_and_schedules():
         stages().rescaled(0)
 
 
-# Schedules
-# ----------------------------------------------------------------------------------------------------------------
+# Schedules ------------------------------------------------------------------------------------------------------------
 
 
 def test_schedule_shapes():
@@ -797,6 +796,25 @@ class Breaking(Duel):
         self.rounds.add_(1)
         batch.log("D/strange", torch.where(self.rounds == 2, torch.inf, 0.0))  # a log may be what it likes
         return super().loss_D(batch) + torch.where(self.rounds == 6, self.value, 0.0)
+
+
+@pytest.mark.parametrize("count", [1, log.FOLD - 1, log.FOLD, log.FOLD + 1, 3 * log.FOLD + 5])
+def test_running_mean_is_the_mean(count):
+    """However many values were added up before; and the first one that is not finite is known."""
+    values = torch.rand(count, generator=torch.Generator().manual_seed(0))
+    for bad in (None, 0, count // 2, count - 1):
+        mean = log.RunningMean()
+        for i, value in enumerate(values):
+            broken = bad is not None and i >= bad and (i - bad) % 2 == 0
+            mean.add(10 + 3 * i, torch.tensor(-math.inf) if broken else value)
+            assert len(mean.recent) < log.FOLD
+        mean.fold()
+        assert mean.count == count and not mean.recent
+        if bad is None:
+            assert mean.sum.item() / count == pytest.approx(values.mean().item(), rel=1e-6)
+            assert math.isinf(mean.first_bad[0])
+        else:
+            assert mean.first_bad.tolist() == [10 + 3 * bad, -math.inf]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -968,7 +986,7 @@ def test_init_mistakes(tmp_path):
     with pytest.raises(ValueError, match=r"network G does not fit the recipe's.*first"):
         train.train(wide, tmp_path / "a", runtime=CPU, init=first)
     other = recipe(Renamed.spec, "H K", networks={"H": G, "K": D})
-    with pytest.raises(ValueError, match="holds D, G, the recipe has H, K: none in common"):
+    with pytest.raises(ValueError, match=r"must have a network of the recipe \(H, K\), got D, G"):
         train.train(other, tmp_path / "b", runtime=CPU, init=first)
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
 
@@ -992,7 +1010,7 @@ def test_a_folder_that_exists_is_refused_before_any_work(tmp_path, monkeypatch):
 
 
 def test_needs_of_the_game_and_keys_of_the_data():
-    """A stream yields what it names, and all keys where it names none."""
+    """A stream yields what it names, and all keys if it names none."""
 
     @game
     class Classes(Duel):

@@ -186,7 +186,7 @@ def test_unknown_name():
 
 
 def test_classifier_refuses_small_images():
-    with pytest.raises(ValueError, match="resolution 8 is too small to be halved 3 times"):
+    with pytest.raises(ValueError, match="resolution=8: must be more than 8 for 3 halvings"):
         NETWORKS.build(Spec("classifier", resolution=8))
 
 

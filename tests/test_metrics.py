@@ -360,6 +360,20 @@ class NoLabels(dict):
     items = values = None
 
 
+def test_rows_with_labels():
+    """A label has one value or one of several, as in the streams of a recipe."""
+
+    class Labels:
+        def labels(self, key):
+            return torch.tensor([0, 1, 2, 0, 1, 2])
+
+        def __len__(self):
+            return 6
+
+    assert image_source.rows_with(Labels(), {"y": 1}).tolist() == [1, 4]
+    assert image_source.rows_with(Labels(), {"y": (0, 2)}).tolist() == [0, 2, 3, 5]
+
+
 def test_no_labels_are_read():
     real = data(smooth_images(40, 1, 16), keys=("x", "y"), classes=("a", "b"))
     real.arrays = NoLabels(x=real.arrays["x"], y=None)
@@ -851,7 +865,7 @@ def test_declarations_and_docs_agree():
         ({"n": 1}, "n=1: must be at least 2"),
         ({"to": "b"}, "to=b: .* does not translate"),
         ({"dataset": None}, "dataset: 'Stub' has no data set to be compared with"),
-        ({"dataset": "ring"}, "dataset=ring: must have images, has points"),
+        ({"dataset": "ring"}, "dataset=ring: must have images, got points"),
         ({"features": None}, "no feature network for the data set 'tensor'"),
         ({"n": 3}, "3 images: precision and recall need at least 4"),
     ],
@@ -866,7 +880,7 @@ def test_mistakes(arguments, message):
 
 def test_points_have_no_such_scores(tmp_path):
     path = weights(tmp_path / "w.safetensors", point_spec(), dataset={"name": "ring"})
-    with pytest.raises(ValueError, match="generates points"):
+    with pytest.raises(ValueError, match="must generate images to be scored, got points"):
         zoo.evaluate(path)
 
 

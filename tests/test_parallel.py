@@ -248,6 +248,40 @@ def test_penalties_through_statistics_of_all_processes(tmp_path):
         torch.testing.assert_close(first[key], value, atol=1e-5 * largest, rtol=1e-5)
 
 
+def test_main_process_only():
+    """Rank 0 works, alone; an error there is one in the other process too, which does not wait for ever."""
+
+    def work(rank):
+        parallel.start("cpu")
+        for _ in range(2):
+            with parallel.main_process_only() as works:
+                assert works == (rank == 0) and (parallel.world() == 1) == works
+        parallel.FAILURE_SECONDS = 0.1
+        start_time = time.monotonic()
+        error, message = (RuntimeError, "rank 0 has failed") if rank else (ValueError, "the disk is full")
+        with pytest.raises(error, match=message), parallel.main_process_only() as works:
+            if works:
+                raise ValueError("the disk is full")
+        assert parallel.world() == 2 and time.monotonic() - start_time < 30
+        parallel.barrier()
+        parallel.stop()
+
+    processes(work)
+
+
+def test_main_process_only_in_a_group_of_the_user():
+    """One process works in a process group that is not the zoo's own, too."""
+
+    def work(rank):
+        torch.distributed.init_process_group("gloo")
+        parallel.start("cpu")
+        with parallel.main_process_only() as works:
+            assert works == (rank == 0)
+        parallel.stop()
+
+    processes(work)
+
+
 # Training -------------------------------------------------------------------------------------------------------------
 
 

@@ -83,8 +83,7 @@ def test_settings_that_are_compared_cost_the_same():
     assert max(work.values()) < 1.01 * min(work.values()), work
 
 
-# Nothing is left on the CPU
-# --------------------------------------------------------------------------------------------
+# Nothing is left on the CPU -------------------------------------------------------------------------------------------
 
 
 class OffDevice(TorchDispatchMode):

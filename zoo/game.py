@@ -120,10 +120,9 @@ class Turn:
 
     Args:
         players: dotted paths of submodules (``"G"``, ``"G.levels.2"``).
-        loss: ``loss(batch)`` returns one scalar, which all of the players minimize together, or a dict {player:
-        scalar},
-            each minimized by its own player alone, all from the same old weights (a simultaneous turn). In the dict a
-            value may be ``(scalar, gate)``: if the 0/1 tensor ``gate`` is 0 the player skips this step (of several
+        loss: ``loss(batch)`` returns one scalar, which all of the players minimize together, or a dict with a scalar
+            for each player, which it minimizes alone, all from the same old weights (a simultaneous turn). In the dict
+            a value may be ``(scalar, gate)``: if the 0/1 tensor ``gate`` is 0 the player skips this step (of several
             processes with gates of their own most decide).
         repeat: times a round, a number or a function of the round's number.
         every: only in rounds that are a multiple of it (lazy regularization).
@@ -132,9 +131,8 @@ class Turn:
         before, after: ``before(batch)``, ``after(batch)``: updates of state without gradient, before each step (weight
             clipping) and after it (BEGAN's k_t).
         precompute: ``precompute(batch, n)``, before n steps of a repeated turn, without gradient: what each of them
-        gets
-            in its batch, for what does not change while its players learn (the fakes of n critic steps from one pass of
-            G).
+            gets in its batch, for what does not change while its players learn (the fakes of n critic steps from one
+            pass of G).
     """
 
     players: Sequence[str]

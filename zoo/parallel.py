@@ -39,6 +39,7 @@ _alone = False
 _store: dist.Store | None = None  # rank 0 sets a key in it at the end of its own work
 _blocks = 0  # of main_process_only so far
 WAIT_SECONDS = 0.02
+FAILURE_SECONDS = 5.0  # from an error of rank 0 to that of the others: its message should come first
 
 
 @contextlib.contextmanager
@@ -46,22 +47,30 @@ def main_process_only() -> Iterator[bool]:
     """A block in which only rank 0 works: it yields True there and False elsewhere.
 
     All processes must enter it at the same point. The others wait for its end outside of any collective, so that they
-    do not run into the backend's time-out, however long it takes.
+    do not run into the backend's time-out, however long it takes; in a process group that :func:`start` did not open
+    they wait at a barrier. Raises RuntimeError in the others if rank 0's block raises an error.
     """
     global _blocks
-    if world() == 1 or _store is None:
+    if world() == 1:
         yield True
         return
     _blocks += 1
-    key = f"done/{_blocks}"
+    key, state = f"done/{_blocks}", "failed"
     if rank() == 0:
-        with alone():
-            yield True
-        _store.set(key, "1")
+        try:
+            with alone():
+                yield True
+            state = "done"
+        finally:
+            if _store is not None:
+                _store.set(key, state)
     else:
         yield False
-        while not _store.check([key]):
+        while _store is not None and not _store.check([key]):
             time.sleep(WAIT_SECONDS)
+        if _store is not None and _store.get(key) == b"failed":
+            time.sleep(FAILURE_SECONDS)
+            raise RuntimeError("rank 0 has failed; see its error")
     dist.barrier()  # the store ends with rank 0: all must have read it before
 
 

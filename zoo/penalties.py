@@ -23,8 +23,8 @@ from zoo.registry import PENALTIES
 class Penalty(nn.Module):
     """The game adds ``weight * penalty(game, batch)`` to the loss of ``player``.
 
-    ``every``: only in each so many-th round (lazy regularization; see the game's turns). ``reals``: the real images
-    that it needs in G's turn: None, the ``"last"`` ones of D's turn or ``"fresh"`` ones.
+    ``every``: it is computed only in rounds that are a multiple of it (lazy regularization; see the game's turns).
+    ``reals``: the real images that it needs in G's turn: None, the ``"last"`` ones of D's turn or ``"fresh"`` ones.
     """
 
     player: str = "D"

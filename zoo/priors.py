@@ -84,8 +84,7 @@ class Codes:
 
     def read(self, outputs: Tensor) -> dict[str, Tensor]:
         """Q's outputs [n, outputs], by code: log-probabilities [n, K], or means [n], float32. All logits come first,
-        then
-        all means, then all spreads, which are not used: the standard deviation is fixed at 1."""
+        then all means, then all spreads, which are not used: the standard deviation is fixed at 1."""
         parts, at, outputs = {}, 0, outputs.float()
         for name, k in self.sizes.items():
             parts[name] = outputs[:, at : at + k].log_softmax(1) if k else outputs[:, at]

@@ -302,8 +302,10 @@ def decode(value: Any) -> Any:
 
 
 def to_json(recipe: Recipe) -> str:
+    """The recipe as indented JSON."""
     return json.dumps(encode(recipe), indent=2)
 
 
 def from_json(text: str) -> Recipe:
+    """The inverse of :func:`to_json`. Raises ValueError if the text is not JSON or has an unknown kind of object."""
     return decode(json.loads(text))

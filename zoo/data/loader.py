@@ -91,12 +91,12 @@ class Loader:
         name, side = self.data.facts.name, self.data.resolution
         options = [option for option in ("pad", "crop", "flip", "dequantize", "view") if getattr(self, option)]
         if side == 0 and options:
-            raise ValueError(f"{name} yields points, not images: {options[0]} does not apply")
+            raise ValueError(f"{options[0]}: must have images, but {name} has points; leave it out")
         if self.crop and self.crop > side:
-            raise ValueError(f"crop={self.crop} is larger than the images of {name}, {side}x{side}")
+            raise ValueError(f"crop={self.crop}: must be at most the side of the images of {name}, {side}")
         side = self.crop or side
         if self.pad and self.pad < side:
-            raise ValueError(f"pad={self.pad} is smaller than the images of {name}, {side}x{side}")
+            raise ValueError(f"pad={self.pad}: must be at least the side of the images of {name}, {side}")
         return self.pad or side
 
     def next(self, size: int, generator: torch.Generator | None = None) -> dict[str, torch.Tensor]:

@@ -114,7 +114,7 @@ def times_played(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts, 
 
 
 def describe(recipe: Recipe, facts: Facts | None = None, micro_batch: int | None = None) -> dict[str, Any]:
-    """What a recipe comes to: parameters by network, turns, rounds, images. Nothing is fetched, built or trained."""
+    """The cost of a recipe: parameters by network, turns, rounds, images. Nothing is downloaded or trained."""
     if facts is None:
         facts = facts_of(recipe.dataset)
     recipe = resolve(recipe, facts)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from zoo import hub, parallel
+from zoo import hub
 from zoo.data import Facts
 from zoo.engine.ema import EmaNetworks
 from zoo.engine.runtime import versions
@@ -38,13 +38,13 @@ def uses(spec: Mapping[str, Any], path: str | Path) -> list[str]:
 
 
 def finished_model(game: Game, ema_networks: EmaNetworks, spec: Mapping[str, Any], draw: Callable[[], Batch]) -> Model:
-    """The Model as it is shipped. A game with standing statistics finishes a copy, so that training does not change;
-    one process does it alone."""
+    """The Model as it is shipped. A game with standing statistics finishes a copy, so that training does not change.
+    One process does it, inside :func:`zoo.parallel.main_process_only`."""
     if type(game).finish is not Game.finish:
         game = copy.deepcopy(game)
         for name, ema_network in ema_networks.items():
             game.get_submodule(name).load_state_dict(ema_network.network.state_dict())
-        with torch.no_grad(), parallel.alone():
+        with torch.no_grad():
             game.finish(draw)
         ema_networks = EmaNetworks({}, {})
     return model_of(game, ema_networks, spec)

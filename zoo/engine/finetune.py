@@ -13,12 +13,13 @@ from zoo.engine.run_folder import CHECKPOINT
 
 
 def load_init(networks: Mapping[str, nn.Module], init: str | Path) -> None:
-    """Load the networks that both sides have. ValueError if one does not fit, or none is common."""
+    """Load the networks that both sides have. Raises ValueError if there are none, or if one does not
+    fit."""
     weights = read_init(init)
     common = [n for n in networks if n in weights]
     if not common:
         raise ValueError(
-            f"init='{init}': holds {', '.join(weights)}, the recipe has {', '.join(networks)}: none in common"
+            f"init='{init}': must have a network of the recipe ({', '.join(networks)}), got {', '.join(weights)}"
         )
     for name in common:
         try:

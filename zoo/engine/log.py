@@ -55,9 +55,9 @@ class RunningMean:
             return
         values = torch.stack([value.float() for _, value in self.recent])
         rounds = torch.tensor([float(round) for round, _ in self.recent])
-        if values.device.type != "cpu":
-            rounds = rounds.pin_memory().to(values.device, non_blocking=True)
-        rounds = torch.where(values.isfinite(), float("inf"), rounds)
+        if values.device.type == "cuda":  # from other memory the copy would wait for the device
+            rounds = rounds.pin_memory()
+        rounds = torch.where(values.isfinite(), float("inf"), rounds.to(values.device, non_blocking=True))
         first = rounds.argmin()
         bad = torch.stack([rounds[first.view(1)][0], values[first.view(1)][0]])
         self.first_bad = (
@@ -98,7 +98,8 @@ class Log:
     def tick(self, clock: Mapping[str, int], seconds: float, score: Callable[[], Mapping[str, Any]] = dict) -> None:
         """Write the means since the last tick. ``clock``: images, round, stage. ``seconds``: of training so far.
         ``score`` adds scores and their protocol to the line (to each: a run may continue on another machine, and its
-        log be cut anywhere). RuntimeError with round, player and checkpoint if a loss or weight is NaN or Inf."""
+        log be cut anywhere). Raises RuntimeError, with round, player and checkpoint, if a loss or weight is NaN or
+        Inf."""
         if not self.means:
             return
         now = time.monotonic()
@@ -131,7 +132,7 @@ class Log:
         )
 
     def read(self, clock: Mapping[str, int]) -> dict[str, float]:
-        """The means by name, which begin anew. RuntimeError at the first loss, or at a weight, that is not finite."""
+        """The means by name, which begin anew. Raises RuntimeError if a loss or a weight is not finite."""
         stage = f"of stage {clock['stage'] + 1}"
         last = f"the last good checkpoint is {self.folder.path / CHECKPOINT}"
         means, bad = {}, []

@@ -135,9 +135,7 @@ def shipped(game: Game, recipe: Recipe, stage: Stage, facts: Facts) -> dict[str,
 
 # A stage that is being played ---------------------------------------------------------------------------------------
 
-PRECOMPUTE_STEPS = (
-    8  # steps of a repeated turn whose fakes one pass of G generates, at most: they stay in memory until then
-)
+PRECOMPUTE_STEPS = 8  # steps of a repeated turn whose fakes one pass of G generates, at most; they stay in memory
 READ_THREADS = 4  # threads that read ahead if a data set does not fit on the device
 
 Progress = Callable[..., None]
@@ -228,8 +226,8 @@ class StageRun:
         return Batch(size, device=self.device, generator=self.noise, rank=parallel.rank(), world=parallel.world())
 
     def draw(self, batch: Batch) -> int:
-        """Fresh reals of every stream into the batch. Returns by how many images the clock goes on: those of all
-        processes from the first stream."""
+        """Fresh reals of every stream into the batch. Returns the images that the clock counts: those of all processes
+        from the first stream."""
         world, sizes = parallel.world(), []
         for name, loader in self.loaders.items():
             own = self.stage.data.streams[name].batch

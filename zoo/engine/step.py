@@ -265,7 +265,7 @@ class Learner:
             for p, old, state in before:
                 p.copy_(torch.where(go, p, old))
                 for k, v in _tensors(optimizer, p):
-                    if v.device == p.device:  # RMSProp counts its steps on the CPU, and makes nothing of the count
+                    if v.device == p.device:  # RMSProp counts its steps on the CPU and does not use the count
                         v.copy_(torch.where(go, v, state.get(k, torch.zeros_like(v))))
 
 

@@ -265,7 +265,6 @@ def training_loop(
                     save(run, folder, seconds(), tell)
             if stop.reason:
                 break
-            state = None
     assert run is not None
     tell(
         "done",
@@ -328,13 +327,13 @@ def save(run: StageRun, folder: RunFolder, seconds: float, tell: Progress) -> No
 
 
 def score(run: StageRun, source: Any, tell: Progress) -> dict[str, Any]:
-    """The scores of the model as it would be shipped now, and what they depend on. An error is told and does not stop
-    the run."""
+    """The scores of the model as it would be shipped now, and what they depend on. An error becomes a warning and does
+    not stop the run."""
     from zoo.metrics.evaluate import watch
 
     spec = shipped(run.game, run.recipe, run.stage, run.facts)
     try:
-        with run.extra_batches() as draw, parallel.alone():
+        with run.extra_batches() as draw:
             model = finished_model(run.game, run.ema_networks, spec, draw)
             model.card = card(run.recipe, run.facts, spec, {"images": run.total_images})
             return watch(model, source)

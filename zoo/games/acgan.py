@@ -24,9 +24,8 @@ class ACGAN(Adversarial):
 
     D and C minimize the adversarial loss plus the cross-entropy of the classes of real and of fake images, G its own
     loss plus the cross-entropy of the fakes: D and G are opposed about real and fake, and agree about the class. D
-    needs
-    ``features`` and ``head``; C is called with the features; the data must have labels. Batch keys: reads ``x``, ``y``;
-    writes ``z``, ``y_fake``, ``fake``. The log holds both cross-entropies, in nats. Arguments as
+    needs ``features`` and ``head``; C is called with the features; the data must have labels. Batch keys: reads ``x``,
+    ``y``; writes ``z``, ``y_fake``, ``fake``. The log has both cross-entropies, in nats. Arguments as
     :class:`~zoo.games.adversarial.Adversarial`. Raises ValueError if G and C have different classes.
     """
 

@@ -77,7 +77,7 @@ class ImageSource:
         for stream in self.stage.data.streams.values() if self.stage else ():
             if domain in stream.keys.values():
                 return stream
-        raise ValueError(f"'{self.name}': its Card must have the stream of '{domain}', and has not")
+        raise ValueError(f"'{self.name}': its Card must have the stream of '{domain}', got none")
 
     @property
     def recipe(self) -> Recipe | None:
@@ -149,7 +149,7 @@ def find(what: Any, device: str = "cpu") -> ImageSource:
 def check_images(source: ImageSource) -> ImageSource:
     """The same source. Raises ValueError if its model generates points."""
     if not source.model.resolution:
-        raise ValueError(f"'{source.name}' must generate images to be scored, generates points")
+        raise ValueError(f"'{source.name}' must generate images to be scored, got points")
     return source
 
 
@@ -183,7 +183,9 @@ def translation(
     streams = source.stage.data.streams.values() if source.stage else ()
     ends = {key: stream.where for stream in streams for key in stream.keys.values()}
     if to not in ends or len(ends) != 2:
-        raise ValueError(f"'{source.name}': its Card must have a stream for each of its two domains, and has not")
+        raise ValueError(
+            f"'{source.name}': its Card must have a stream for each of two domains, got {', '.join(ends) or 'none'}"
+        )
     data = open_data(dataset, model.resolution, split, progress)
 
     (other,) = (where for key, where in ends.items() if key != to)
@@ -192,10 +194,10 @@ def translation(
 
 
 def rows_with(data: ImageData, where: Mapping[str, int | tuple[int, ...]]) -> Tensor:
-    """The rows with these labels, int64."""
+    """The rows with these labels, or with one of several values of a label, int64."""
     mask = torch.ones(len(data), dtype=torch.bool)
     for key, value in where.items():
-        mask &= data.labels(key) == value
+        mask &= torch.isin(data.labels(key), torch.tensor(value))
     return mask.nonzero().flatten()
 
 

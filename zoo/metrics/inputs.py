@@ -70,7 +70,7 @@ class ScoreInputs:
         self.dataset = source.dataset if dataset is None else dataset
         self.facts = facts_of(self.dataset)
         if self.facts.resolution == 0:
-            raise ValueError(f"dataset={self.facts.name}: must have images, has points")
+            raise ValueError(f"dataset={self.facts.name}: must have images, got points")
         if to is not None and not (source.translates or source.couples):
             raise ValueError(f"to={to}: '{source.name}' does not translate and has one domain; leave it out")
         self.to = to

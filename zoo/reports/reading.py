@@ -119,8 +119,9 @@ def read(path: str | Path) -> Run:
 
 def number(value: object) -> float | None:
     """The value if it is a finite number, else None."""
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
-    return value if fits else None  # type: ignore[return-value]
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300:
+        return value
+    return None
 
 
 def read_log(path: Path) -> Log:
