@@ -154,7 +154,14 @@ class Recorder:
     def turns(self, game: Any) -> list[Any]:
         turns = list(type(game).turns(game))
         self.lists.append(turns)
-        return [dataclasses.replace(t, loss=lambda batch, t=t: self.turn(game, t, batch)) for t in turns]
+        return [
+            dataclasses.replace(
+                t,
+                before=lambda batch, t=t: self.begin(game, t, batch),
+                loss=lambda batch, t=t: self.turn(game, t, batch),
+            )
+            for t in turns
+        ]
 
     # What it does there
 
@@ -163,9 +170,13 @@ class Recorder:
             self.exchange_rows(f"prepare-{len(self.games):03d}", batch)
         type(game).prepare(game, batch)
 
-    def turn(self, game: Any, turn: Any, batch: Any) -> Any:
-        if batch.device.type == "meta":
-            return turn.loss(batch)
+    def begin(self, game: Any, turn: Any, batch: Any) -> None:
+        if batch.device.type != "meta":
+            self.exchange(game, batch)
+        if turn.before is not None:
+            turn.before(batch)
+
+    def exchange(self, game: Any, batch: Any) -> None:
         if not self.games or self.games[-1] is not game:
             self.finish()
             self.games.append(game)
@@ -176,7 +187,11 @@ class Recorder:
             self.exchange_rows(name, batch)
         if self.task == "gradients":
             self.exchange_state(name, game, batch)
+
+    def turn(self, game: Any, turn: Any, batch: Any) -> Any:
         value = turn.loss(batch)
+        if batch.device.type == "meta":
+            return value
         parts = value if isinstance(value, dict) else {"+".join(turn.players): value}
         scalars = {k: v[0] if isinstance(v, tuple) else v for k, v in parts.items()}
         stage = str(len(self.games))

@@ -213,7 +213,10 @@ def check_sum(learner: Learner, stage: Stage, facts) -> None:
         """The gradients of the turn's loss and of the penalty in it."""
         game.load_state_dict(state)
         penalty.weight.fill_(weight)
-        value = turn.loss(draw(learner, stage, facts, 2))
+        batch = draw(learner, stage, facts, 2)
+        if turn.before:
+            turn.before(batch)
+        value = turn.loss(batch)
         assert len(values) == 1
         return flat_gradient(value, parameters), flat_gradient(values.pop(), parameters)
 

@@ -91,6 +91,11 @@ MISTAKES = {
     "a word for a number": ((*TRAIN, "--images", "many"), "--images", "'many'", "integer"),
     "precision": ((*TRAIN, "--precision", "fp8"), "--precision", "'fp8'", "'fp32', 'bf16'"),
     "device": ((*TRAIN, "--device", "abacus"), "device", "'abacus'", "cpu"),
+    "micro-batch": (
+        ("train", "dcgan", "--dataset", "fashion-mnist", "--out", "new", "--micro-batch", "4"),
+        "--micro-batch", "4", "batch norm in G needs the whole batch",
+    ),
+    "size of micro-batches": ((*TRAIN, "--micro-batch", "24"), "--micro-batch", "24", "must divide the batch"),
     "processes": ((*TRAIN, "--nproc", "3"), "--nproc", "3", "batch=64 must be a multiple"),
     "processes of a stream": (
         ("train", "triplegan", "--dataset", "mnist", "--variant", "small", "--out", "new", "--nproc", "2"),

@@ -5,6 +5,7 @@ import signal
 import socket
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,9 @@ from zoo.engine import checkpoint, log, train
 from zoo.engine.run_folder import CHECKPOINT
 from zoo.engine.stage import StageRun
 from zoo.game import Batch, Turn
+from zoo.networks.improved_gan import MinibatchFeatures
+from zoo.networks.layers import BatchNorm2d, MinibatchStandardDeviation
+from zoo.penalties import keep_running_averages
 from zoo.recipe import Adam, Ema
 from zoo.registry import GAMES, NETWORKS, Spec
 
@@ -142,6 +146,106 @@ def test_collectives():
         assert parallel.world() == 1
 
     processes(work)
+
+
+def as_one_process(build, inputs: list[torch.Tensor], tmp_path) -> None:
+    """Two processes with half of the batch each compute what one does with all of it, to 1e-5: outputs, the gradients
+    of inputs and weights, buffers. ``build()``: a module whose initial state is the same in every process."""
+
+    def compute(rank, world):
+        module, mine = build(), [x.chunk(world)[rank].clone() for x in inputs]
+        mine[0].requires_grad_(True)
+        for _ in range(2):  # the running averages move twice
+            output = module(*mine)
+        # each sample has a weight of its own; the loss is the mean over the samples of all processes
+        weights = torch.linspace(-1, 2, output.numel() * world).view(-1, *output.shape[1:]).sin().chunk(world)[rank]
+        loss = (output * weights + output.pow(3)).mean()
+        gradients = torch.autograd.grad(loss, [mine[0], *module.parameters()])
+        rows = {"output": output, "input gradient": gradients[0] / world}
+        names = [n for n, _ in module.named_parameters()]
+        shared = {n: parallel.mean(g.detach()) for n, g in zip(names, gradients[1:], strict=True)}
+        shared |= {n: b.float() for n, b in module.named_buffers()}
+        return {k: v.detach().contiguous() for k, v in rows.items()}, {k: v.contiguous() for k, v in shared.items()}
+
+    def work(rank):
+        parallel.start("cpu")
+        rows, shared = compute(rank, 2)
+        save_file(rows | shared, tmp_path / f"{rank}.safetensors")
+
+    processes(work)
+    parts = [load_file(tmp_path / f"{r}.safetensors") for r in range(2)]
+    rows, shared = compute(0, 1)
+    for key, value in rows.items():
+        torch.testing.assert_close(torch.cat([p[key] for p in parts]), value, atol=1e-5 * value.abs().max(), rtol=0)
+    for key, value in shared.items():
+        for part in parts:
+            torch.testing.assert_close(part[key], value, atol=1e-5 * value.abs().max(), rtol=0)
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize("sync", [True, False])
+def test_batch_norm_of_all_processes(classes, sync, tmp_path):
+    torch.manual_seed(0)
+    x = 3 + 2 * torch.randn(8, 5, 3, 3) * torch.arange(1, 9)[:, None, None, None]
+    y = [torch.arange(8) % 3] if classes else []
+
+    def build():
+        torch.manual_seed(1)
+        norm = BatchNorm2d(5, classes, sync=sync)
+        for p in norm.parameters():
+            nn.init.normal_(p, 1.0)
+        return norm
+
+    if sync:
+        as_one_process(build, [x, *y], tmp_path)
+    else:  # without it the statistics are those of each process's samples
+        with pytest.raises(AssertionError):
+            as_one_process(build, [x, *y], tmp_path)
+
+
+@pytest.mark.parametrize(("group", "maps"), [(4, 1), (None, 1), (2, 2)])
+def test_minibatch_standard_deviation_of_all_processes(group, maps, tmp_path):
+    torch.manual_seed(0)
+    as_one_process(lambda: MinibatchStandardDeviation(group, maps, sync=True), [torch.randn(8, 4, 3, 3)], tmp_path)
+
+
+def test_minibatch_features_of_all_processes(tmp_path):
+    def build():
+        torch.manual_seed(1)
+        return MinibatchFeatures(6, kernels=4, dims=3, sync=True)
+
+    torch.manual_seed(0)
+    as_one_process(build, [torch.randn(8, 6)], tmp_path)
+
+
+def test_penalties_through_statistics_of_all_processes(tmp_path):
+    """The gradient of a gradient, as R1 needs it: each score depends on the samples of all processes."""
+    torch.manual_seed(0)
+    whole = torch.randn(8, 4, 3, 3)
+
+    def compute(rank, world):
+        torch.manual_seed(1)
+        layers = [nn.Conv2d(4, 4, 3, padding=1), BatchNorm2d(4, sync=True), MinibatchStandardDeviation(None, sync=True)]
+        D = nn.Sequential(*layers, nn.Tanh(), nn.Conv2d(5, 1, 3))
+        x = whole.chunk(world)[rank]
+        with keep_running_averages(D):
+            gradient = torch.func.grad(lambda v: D(v).square().sum())(x)
+        penalty = gradient.flatten(1).square().sum(1).mean()
+        gradients = torch.autograd.grad(penalty, list(D.parameters()), allow_unused=True)
+        names = [n for n, _ in D.named_parameters()]
+        values = {n: parallel.mean(g.detach()) for n, g in zip(names, gradients, strict=True) if g is not None}
+        return {"penalty": parallel.mean(penalty.detach()), **values}
+
+    def work(rank):
+        parallel.start("cpu")
+        save_file({k: v.contiguous() for k, v in compute(rank, 2).items()}, tmp_path / f"{rank}.safetensors")
+
+    processes(work)
+    first = load_file(tmp_path / "0.safetensors")
+    alone = compute(0, 1)
+    largest = max(value.abs().max().item() for value in alone.values())  # a bias before batch norm has no gradient
+    for key, value in alone.items():
+        torch.testing.assert_close(first[key], value, atol=1e-5 * largest, rtol=1e-5)
 
 
 def test_main_process_only():
@@ -264,7 +368,7 @@ def test_classes_are_balanced_over_all_processes(tmp_path):
         torch.testing.assert_close(values[key], value)
 
 
-@pytest.mark.parametrize("name", ["duel", "relative", "matching", "wgan-gp-mnist", "dragan-mnist"])
+@pytest.mark.parametrize("name", ["duel", "micro", "relative", "matching", "wgan-gp-mnist", "dragan-mnist"])
 def test_two_processes_learn_as_one(name, tmp_path):
     """Networks without batch statistics: the gradients of two processes are those of one with the joint batch, to 1e-6,
     and so are the weights after three rounds."""
@@ -272,6 +376,9 @@ def test_two_processes_learn_as_one(name, tmp_path):
     def stage_run():
         if name == "duel":
             return session(image_recipe(ema={"G": Ema(halflife=10)}), images())
+        if name == "micro":  # the share of each of two processes in two slices
+            micro = replace(CPU, micro_batch=2 if parallel.world() > 1 else None)
+            return session(image_recipe(ema={"G": Ema(halflife=10)}), images(), runtime=micro)
         if name == "relative":  # relative to a mean over the batch
             return session(image_recipe(Spec("adversarial", loss=Spec("relativistic"))), images())
         if name == "matching":  # means over the batch

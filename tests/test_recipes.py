@@ -143,6 +143,8 @@ def stays_on_the_device(stage: Stage, game, facts, FakeTensorMode) -> None:
                 batch.size = turn.batch or stage.batch
                 for key, value in batch.items():
                     batch[key] = value[:1].expand(batch.size, *value.shape[1:])
+                if turn.before:
+                    turn.before(batch)
                 loss = turn.loss(batch)
                 assert all(v.device.type == "cuda" for v in tree_leaves(loss) if isinstance(v, torch.Tensor))
                 if turn.after:
@@ -367,6 +369,11 @@ FOR_LATER = {
     "Stream.split": "semi-supervised and paired papers read two splits",
     "Adam.eps": "SAGAN's successors and StyleGAN set their own",
     "Ema.start": "BigGAN's average starts after 20,000 steps",
+    "minibatch-discriminator(sync)": "ProGAN and later papers take statistics of the batch across processes",
+    "SGD.nan_to_num": "an option of Adam in docs/settings.md; the same for every optimizer",
+    "RMSProp.nan_to_num": "an option of Adam in docs/settings.md; the same for every optimizer",
+    "SGD.clip": "an option of Adam in docs/settings.md; the same for every optimizer",
+    "RMSProp.clip": "an option of Adam in docs/settings.md; the same for every optimizer",
 }
 FILLED_IN = {"networks", "channels", "resolution", "classes", "dim"}  # by the engine, from the data or the networks
 

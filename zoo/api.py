@@ -76,6 +76,7 @@ def train(
     compile: bool = False,
     deterministic: bool = False,
     eval_every: int | None = None,
+    micro_batch: int | None = None,
     progress: Callable[..., None] | None = None,
 ) -> Path:
     """Train a model and return the run's folder, which :func:`zoo.load` takes.
@@ -94,6 +95,7 @@ def train(
         device, precision, compile, deterministic: how this machine trains.
         eval_every: score the model each time so many images were seen, with the data set's feature network, into
             log.jsonl.
+        micro_batch: at most so many samples of a process in memory at a time; their gradients add up to the batch's.
         progress: called as ``progress(event, **facts)`` with start, rate, tick, grid, checkpoint, warning, done.
 
     Raises ValueError for a mistake in any of these, before anything is written.
@@ -108,7 +110,14 @@ def train(
     return run(
         recipe,
         out or new_folder(recipe.name, seed),
-        runtime=Runtime(device, precision, compile=compile, deterministic=deterministic, eval_every=eval_every),
+        runtime=Runtime(
+            device,
+            precision,
+            compile=compile,
+            deterministic=deterministic,
+            eval_every=eval_every,
+            micro_batch=micro_batch,
+        ),
         seed=seed,
         images=images,
         minutes=minutes,
@@ -125,19 +134,20 @@ def resume(
     dataset: Any = None,
     device: str | None = None,
     precision: str | None = None,
+    micro_batch: int | None = None,
     progress: Callable[..., None] | None = None,
 ) -> Path:
     """Continue a run that was stopped, from its last checkpoint, and return its folder. The result is that of a run
     without a stop.
 
     ``minutes``, ``progress``: as for :func:`train`. ``dataset``: the Dataset or tensor that the run was trained on, if
-    it has no name. ``device``, ``precision``: by default those of the run's start.
+    it has no name. ``device``, ``precision``, ``micro_batch``: by default those of the run's start.
     Raises ValueError if ``run`` is not the folder of a run.
     """
     from zoo.engine.run_folder import RunFolder
     from zoo.engine.train import resume as continue_run
 
-    runtime = RunFolder(run).runtime(device=device, precision=precision)
+    runtime = RunFolder(run).runtime(device=device, precision=precision, micro_batch=micro_batch)
     return continue_run(run, runtime=runtime, minutes=minutes, dataset=dataset, progress=progress)
 
 

@@ -23,9 +23,10 @@ from zoo.recipe import Recipe, encode
 TABLE = Path(__file__).parent / "costs.json"  # recipe name -> {"key", "cost"}
 
 
-def cost(recipe: Recipe, images: int | None = None, from_table: bool = True) -> Json:
+def cost(recipe: Recipe, images: int | None = None, from_table: bool = True, micro_batch: int | None = None) -> Json:
     """The cost of a recipe, with the budget ``images`` if it is not None; see :func:`zoo.engine.dry_run.describe`.
-    ``from_table``: use the table if it has the recipe, without playing a round.
+    ``from_table``: use the table if it has the recipe, without playing a round. ``micro_batch``: of the Runtime, for
+    the round.
 
     Raises ValueError for an error in the recipe.
     """
@@ -34,7 +35,7 @@ def cost(recipe: Recipe, images: int | None = None, from_table: bool = True) -> 
     if not from_table or entry is None or entry["key"] != key(recipe):
         from zoo.engine.dry_run import describe
 
-        return describe(rescaled)
+        return describe(rescaled, micro_batch=micro_batch)
     stages = []
     for stage, facts in zip(rescaled.stages, entry["cost"]["stages"], strict=True):
         rounds = math.ceil(stage.images / facts["images_a_round"])

@@ -7,7 +7,8 @@ the losses; it never calls backward, step, item, cuda or cpu: only the engine (`
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -66,6 +67,51 @@ class Batch(dict[str, Any]):
     def randint(self, high: int) -> Tensor:
         """Whole numbers in [0, high), int64 [size]."""
         return self.draw(lambda n: torch.randint(high, (n,), generator=self.generator, device=self.device))
+
+    def slices(self, k: int) -> Iterator[Batch]:
+        """The batch in ``k`` equal slices, as k processes would have them; with k = 1 the batch itself.
+
+        A slice has its rows of every tensor and list, and draws its share of the whole batch's noise: the generator is
+        set back before each slice. Once the loop is over, what the losses wrote and removed in the slices is written
+        and removed here: rows are concatenated, scalars, also logged ones, averaged; without gradient.
+        """
+        if k == 1:
+            yield self
+            return
+        state = None if self.generator is None else self.generator.get_state()
+        changes: list[dict[str, Any]] = []
+        logs: list[dict[str, Tensor]] = []
+        for i in range(k):
+            if state is not None and self.generator is not None:
+                self.generator.set_state(state)
+            part = copy.copy(self)
+            part.size, part.rank, part.world, part.logs = self.size // k, self.rank * k + i, self.world * k, {}
+            rows = {key: _rows(value, i, k) for key, value in self.items()}
+            part.update(rows)
+            yield part
+            changes.append({key: v for key, v in part.items() if key not in rows or v is not rows[key]})
+            logs.append(part.logs)
+        for key in [key for key in self if key not in part]:
+            del self[key]
+        self.update({key: _join([change[key] for change in changes]) for key in changes[-1]})
+        self.logs.update({name: _join([log[name] for log in logs]) for name in logs[-1]})
+
+
+def _rows(value: Any, i: int, k: int) -> Any:
+    """Slice ``i`` of ``k`` of a tensor or a list; others, and what an earlier turn of another size left, as a whole."""
+    has_rows = isinstance(value, list) or (isinstance(value, Tensor) and value.dim() > 0)
+    if not has_rows or len(value) % k:
+        return value
+    n = len(value) // k
+    return value[i * n : (i + 1) * n]
+
+
+def _join(values: Sequence[Any]) -> Any:
+    """The value of the whole batch from those of its slices."""
+    if isinstance(values[0], Tensor):
+        parts = [v.detach() for v in values]
+        return torch.cat(parts) if parts[0].dim() else torch.stack(parts).float().mean()
+    return [row for part in values for row in part] if isinstance(values[0], list) else values[0]
 
 
 @dataclass(frozen=True)
@@ -168,3 +214,26 @@ def mixes_batch(network: nn.Module) -> bool:
     not share a pass."""
     norms = nn.modules.batchnorm._BatchNorm
     return any(isinstance(m, norms) or getattr(m, "mixes_batch", False) for m in network.modules())
+
+
+def whole_batch_parts(game: nn.Module) -> Iterator[str]:
+    """The parts of a game, in words, without which a batch may be split into slices (``--micro-batch``).
+
+    A game, a loss, a penalty or a layer whose result for a slice depends on the rest of the batch, or draws numbers
+    that the batch does not give it, says so with an attribute ``whole_batch``: its name in words, or True. A network's
+    layers count in training mode only.
+    """
+    norms, dropouts = nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd
+    for part in (game, *vars(game).values()):
+        if name := getattr(part, "whole_batch", False):
+            yield name if isinstance(name, str) else type(part).__name__
+    for path, m in game.named_modules():
+        if m is game or not m.training:
+            continue
+        name = getattr(m, "whole_batch", False)
+        if isinstance(m, norms):
+            name = "batch norm"
+        elif isinstance(m, dropouts) and m.p:
+            name = "dropout"
+        if name:
+            yield f"{name if isinstance(name, str) else type(m).__name__} in {path.partition('.')[0]}"

@@ -23,12 +23,14 @@ class Pair(NamedTuple):
     """``d(real, fake)`` is D's loss, ``g(real, fake)`` is G's, of the scores of real and fake images; ``real`` may be
     None in G's loss unless ``relative``.
 
-    ``relative``: G's loss depends on the scores of reals, so its turn needs real data.
+    ``relative``: G's loss depends on the scores of reals, so its turn needs real data. ``whole_batch``: the loss, in
+    words, if it is no mean over the batch (see :func:`zoo.game.whole_batch_parts`), else "".
     """
 
     d: Callable[[Tensor, Tensor], Tensor]
     g: Callable[[Tensor | None, Tensor], Tensor]
     relative: bool = False
+    whole_batch: str = ""
 
 
 @LOSSES.register("minimax")
@@ -134,7 +136,7 @@ def relativistic(base: Spec = Spec("non-saturating"), average: bool = True, scal
         assert real is not None
         return d(fake, real)
 
-    return Pair(d, g, relative=True)
+    return Pair(d, g, relative=True, whole_batch="the mean score of the relativistic loss" if average else "")
 
 
 class Divergence(NamedTuple):

@@ -74,7 +74,7 @@ def check(recipe: Recipe) -> None:
 
 def _check_stage(stage: Stage, where: str) -> None:
     data = stage.data
-    for key in ("images", "batch"):
+    for key in ("images", "batch", "accumulate"):
         if getattr(stage, key) < 1:
             raise ValueError(f"{where}.{key}={getattr(stage, key)}: must be at least 1")
     if stage.resolution < 0:
@@ -93,6 +93,10 @@ def _check_stage(stage: Stage, where: str) -> None:
     for player, optimizer in stage.optimizers.items():
         if optimizer.lr < 0:
             raise ValueError(f"{where}.optimizers.{player}.lr={optimizer.lr}: must be 0 or more")
+        for key in ("clip", "nan_to_num"):
+            value = getattr(optimizer, key)
+            if value is not None and value <= 0:
+                raise ValueError(f"{where}.optimizers.{player}.{key}={value}: must be above 0")
     for j, schedule in enumerate(stage.schedules):
         field = f"{where}.schedules.{j}"
         at = [images for images, _ in schedule.points]

@@ -9,6 +9,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -116,12 +117,16 @@ def mean(value: Tensor) -> Tensor:
 
 class _Mean(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, value: Tensor) -> Tensor:
+    def forward(value: Tensor) -> Tensor:
         return mean(value)
 
     @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
-        return mean(gradient)  # the losses of all processes depend on this one's value
+        return mean_with_gradient(gradient)  # the losses of all processes depend on this one's value
 
 
 def mean_with_gradient(value: Tensor) -> Tensor:
@@ -149,6 +154,29 @@ def gather(value: Tensor) -> Tensor:
     parts = [torch.empty_like(value) for _ in range(world())]
     dist.all_gather(parts, value)
     return torch.cat(parts)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(value: Tensor) -> Tensor:
+        return gather(value)
+
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
+        # The losses of all processes depend on this one's rows: the sum of what they say of these.
+        return (mean_with_gradient(gradient.contiguous()) * world()).chunk(world())[rank()]
+
+
+def gather_with_gradient(value: Tensor) -> Tensor:
+    """As :func:`gather`, with gradient: the rows of each process contribute to the losses of all of them."""
+    if world() == 1:
+        return value
+    result: Tensor = _Gather.apply(value)
+    return result
 
 
 def broadcast(module: nn.Module) -> None:

@@ -97,18 +97,22 @@ class PullingAway(Penalty):
     """Zhao et al. 2016, section 2.4: the mean over pairs i != j of fakes of the squared cosine between their features
     in D (``D.features``; those of an autoencoder are its codes). In [0, 1]; a term of G's loss, for diversity.
 
-    With several processes the pairs are those within each process's samples.
+    With several processes the pairs are those within each process's samples; with ``sync`` those of all samples.
     """
 
     player = "G"
+    whole_batch = "pulling-away"
 
-    def __init__(self, weight: float = 0.1):
+    def __init__(self, weight: float = 0.1, sync: bool = False):
         super().__init__(weight)
+        self.sync = sync
 
     def forward(self, game: Game, batch: Batch) -> Tensor:
         # EBGAN's game leaves the features that its energies need anyway.
         codes = batch.pop("features") if "features" in batch else features(game, batch["fake"])
         unit = normalize(codes.float().flatten(1), dim=1)  # a code of zeros is orthogonal to all
+        if self.sync:
+            unit = parallel.gather_with_gradient(unit)
         n = len(unit)
         cosines = (unit @ unit.T).square()
         return (cosines.sum() - cosines.diagonal().sum()) / max(n * (n - 1), 1)
@@ -138,6 +142,7 @@ class DRAGAN(Penalty):
                 "size=None: must be a standard deviation in the images' units, such as 0.1, for noise='normal'"
             )
         self.noise, self.size = noise, 0.5 if size is None else size
+        self.whole_batch = "the standard deviation of DRAGAN's batch" if noise == "uniform" else ""
 
     def near(self, x: Tensor, batch: Batch) -> Tensor:
         """Points near x [N, ...], of its shape."""
@@ -174,6 +179,7 @@ class FeatureMatching(Penalty):
 
     player = "G"
     reals = "fresh"
+    whole_batch = "feature matching"
 
     def __init__(self, weight: float = 1.0, distance: str = "squared"):
         super().__init__(weight)

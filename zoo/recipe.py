@@ -65,8 +65,20 @@ class _Data:
                 object.__setattr__(self, f.name, tuple(value))
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Optimizer(_Data):
+    """What happens to a player's gradient, the mean over all processes, before its step, in this order.
+
+    ``nan_to_num``: NaN becomes 0, and an infinite value this number, with its sign. ``clip``: the largest norm of the
+    gradient of all of the player's weights; a longer one is scaled down.
+    """
+
+    nan_to_num: float | None = None
+    clip: float | None = None
+
+
 @dataclass(frozen=True)
-class Adam(_Data):
+class Adam(_Optimizer):
     """Adam (Kingma & Ba 2015). ``weight_decay`` is the L2 term added to the gradient, as in the original code."""
 
     lr: float
@@ -76,7 +88,7 @@ class Adam(_Data):
 
 
 @dataclass(frozen=True)
-class SGD(_Data):
+class SGD(_Optimizer):
     """Gradient descent with classical momentum. ``dampening``: 1 minus the weight with which a gradient enters the
     momentum, after the first step. The default is torch's; Torch7's default is ``momentum``."""
 
@@ -86,7 +98,7 @@ class SGD(_Data):
 
 
 @dataclass(frozen=True)
-class RMSProp(_Data):
+class RMSProp(_Optimizer):
     """RMSProp with torch's defaults. ``weight_decay``: the L2 term added to the gradient."""
 
     lr: float
@@ -200,7 +212,8 @@ class Stage(_Data):
     """One game at one resolution, one batch size, one budget.
 
     ``game``: Spec in GAMES. ``optimizers``: one for each player that learns. ``images``: the budget in real images,
-    over all processes. ``batch``: real images in a batch, over all processes.
+    over all processes. ``batch``: real images in a batch, over all processes. ``accumulate``: the batch is split into
+    so many parts, each a batch of its own with its own statistics; a step takes the mean of their gradients.
     """
 
     game: Spec
@@ -210,6 +223,7 @@ class Stage(_Data):
     resolution: int
     data: Data = Data()
     schedules: tuple[Schedule, ...] = ()
+    accumulate: int = 1
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,21 @@ from zoo.cli.progress import Progress
 )
 @click.option("--device", help="auto, cpu, cuda, cuda:N or mps.  [default: as at the start of the run]")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="[default: as at the start of the run]")
+@click.option(
+    "--micro-batch",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="As for train.  [default: as at the start of the run]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, one an event.")
 def command(
-    run: str, minutes: float | None, nproc: int, device: str | None, precision: str | None, as_json: bool
+    run: str,
+    minutes: float | None,
+    nproc: int,
+    device: str | None,
+    precision: str | None,
+    micro_batch: int | None,
+    as_json: bool,
 ) -> None:
     """Continue the run in folder RUN from its last checkpoint. The result is that of a run without a stop.
 
@@ -30,9 +42,10 @@ def command(
     """
     from zoo.engine.run_folder import RunFolder
 
-    runtime = RunFolder(run).runtime(device=device, precision=precision)  # an error in RUN is reported first
+    # An error in RUN is reported first
+    runtime = RunFolder(run).runtime(device=device, precision=precision, micro_batch=micro_batch)
     if nproc > 1 and not processes.launched():
-        values = {"minutes": minutes, "device": device, "precision": precision}
+        values = {"minutes": minutes, "device": device, "precision": precision, "micro-batch": micro_batch}
         options = [f"--{key}={value}" for key, value in values.items() if value is not None] + ["--json"] * as_json
         processes.run(nproc, ["resume", run, *options])
         return

@@ -63,6 +63,12 @@ if TYPE_CHECKING:
     default=1,
     help="Processes on this machine, a GPU each; every batch must be a multiple.",
 )
+@click.option(
+    "--micro-batch",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="At most N samples of a process in memory at a time; gradients add up to the batch's.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the cost and stop; nothing is downloaded or written.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, one an event.")
 def command(
@@ -81,6 +87,7 @@ def command(
     deterministic: bool,
     eval_every: int | None,
     nproc: int,
+    micro_batch: int | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -107,7 +114,7 @@ def command(
         check_new(path)
     rescaled = recipe.rescaled(images) if images else recipe
     if dry_run or not processes.launched():
-        cost = costs.cost(recipe, images, from_table=not dry_run)
+        cost = costs.cost(recipe, images, from_table=not dry_run, micro_batch=micro_batch if nproc == 1 else None)
         check_processes(rescaled, cost, nproc)
         print_cost(rescaled, cost, dataset, as_json, dry_run)
     if dry_run:
@@ -119,7 +126,14 @@ def command(
     from zoo.engine.runtime import Runtime
     from zoo.engine.train import train
 
-    runtime = Runtime(device, precision, compile=compile, deterministic=deterministic, eval_every=eval_every)
+    runtime = Runtime(
+        device,
+        precision,
+        compile=compile,
+        deterministic=deterministic,
+        eval_every=eval_every,
+        micro_batch=micro_batch,
+    )
     progress = Progress(as_json, minutes, lambda device, seconds: advice(recipe, device, seconds))
     try:
         train(recipe, path, runtime=runtime, seed=seed, images=images, minutes=minutes, init=init, progress=progress)

@@ -54,21 +54,23 @@ class MultiplyAdds(TorchDispatchMode):
 USUAL_ROUND = 1_000_003  # a round outside of bursts and warm-up
 
 
-def dry_run(recipe: Recipe, facts: Facts) -> list[dict[str, Any]]:
-    """Play one round of every stage on ``meta``: no data, no memory, no time.
+def dry_run(recipe: Recipe, facts: Facts, micro_batch: int | None = None) -> list[dict[str, Any]]:
+    """Play one round of every stage on ``meta``: no data, no memory, no time. ``micro_batch``: of the Runtime.
 
     Returns the facts of each stage: ``turns`` (players, times a round, batch, multiply-adds each time),
     ``images_a_round``, ``multiply_adds_a_round`` (of the convolutions and matrix products, forward and backward),
     ``rounds``. Raises ValueError if the recipe's parts do not fit each other or the data.
     """
     networks = build_networks(recipe, device="meta")
-    return [_dry_run_stage(recipe, stage, networks, facts) for stage in recipe.stages]
+    return [_dry_run_stage(recipe, stage, networks, facts, micro_batch) for stage in recipe.stages]
 
 
-def _dry_run_stage(recipe: Recipe, stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) -> dict[str, Any]:
+def _dry_run_stage(
+    recipe: Recipe, stage: Stage, networks: Mapping[str, nn.Module], facts: Facts, micro_batch: int | None
+) -> dict[str, Any]:
     with torch.device("meta"):
         game = build_game(stage, networks, facts)
-        learner = Learner(game, stage, device="meta")
+        learner = Learner(game, stage, device="meta", micro_batch=micro_batch)
         check_batches(stage, learner.turns)
         Schedules(stage.schedules, learner, EmaNetworks({n: game.get_submodule(n) for n in recipe.ema}, recipe.ema))
     # From here on new tensors are made on the device of the tensors that they depend on, as in a run.
@@ -111,7 +113,7 @@ def times_played(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts, 
     return [sum(turn.times(r) for r in range(rounds)) for turn in turns]
 
 
-def describe(recipe: Recipe, facts: Facts | None = None) -> dict[str, Any]:
+def describe(recipe: Recipe, facts: Facts | None = None, micro_batch: int | None = None) -> dict[str, Any]:
     """The cost of a recipe: parameters by network, turns, rounds, images. Nothing is downloaded or trained."""
     if facts is None:
         facts = facts_of(recipe.dataset)
@@ -123,5 +125,5 @@ def describe(recipe: Recipe, facts: Facts | None = None) -> dict[str, Any]:
         "parameters": parameters(networks),
         "networks": {n: {"name": s.name, "kwargs": encode(s.kwargs)} for n, s in recipe.networks.items()},
         "images": recipe.images,
-        "stages": dry_run(recipe, facts),
+        "stages": dry_run(recipe, facts, micro_batch),
     }

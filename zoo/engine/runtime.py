@@ -26,6 +26,8 @@ class Runtime:
         deterministic: bit-equal repetition on CUDA too.
         layout: ``channels_last`` or ``contiguous`` (on MPS always contiguous: gradients of pooling are wrong there in
             the other, pytorch issue 175190).
+        micro_batch: samples of a process in memory at a time, at most; None: its share of the batch. The gradients of
+            the parts add up to the batch's.
         eval_every: score the model each time so many real images have been consumed; training does not change.
     """
 
@@ -36,6 +38,7 @@ class Runtime:
     deterministic: bool = False
     layout: str = "channels_last"
     eval_every: int | None = None
+    micro_batch: int | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16"):
@@ -44,6 +47,8 @@ class Runtime:
             raise ValueError(f"layout='{self.layout}': must be channels_last or contiguous")
         if self.eval_every is not None and self.eval_every < 1:
             raise ValueError(f"eval_every={self.eval_every}: must be at least 1 image")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ValueError(f"micro_batch={self.micro_batch}: must be at least 1 sample")
 
     def prepare_device(self) -> torch.device:
         """Choose the device and tell torch the rest. Raises ValueError if the device does not exist."""

@@ -179,7 +179,14 @@ class StageRun:
         self.game = build_game(stage, self.networks, facts).to(device)
         if self.channels_last:
             self.game.to(memory_format=torch.channels_last)
-        self.learner = Learner(self.game, stage, device=device, precision=runtime.precision, compile=runtime.compile)
+        self.learner = Learner(
+            self.game,
+            stage,
+            device=device,
+            precision=runtime.precision,
+            compile=runtime.compile,
+            micro_batch=runtime.micro_batch,
+        )
         check_batches(stage, self.learner.turns)
         if ema_networks is None:
             ema_networks = EmaNetworks({n: self.game.get_submodule(n) for n in recipe.ema}, recipe.ema)

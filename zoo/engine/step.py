@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo import parallel
-from zoo.game import Batch, Game, Turn
+from zoo.game import Batch, Game, Loss, Turn, whole_batch_parts
 from zoo.recipe import SGD, Adam, RMSProp, Stage
 from zoo.registry import nearest
 
@@ -68,8 +68,36 @@ def make_optimizer(spec: Adam | SGD | RMSProp, parameters: list[nn.Parameter], d
     return torch.optim.RMSprop(parameters, lr=spec.lr, alpha=spec.alpha, eps=spec.eps, weight_decay=spec.weight_decay)
 
 
+def check_slices(game: Game, turns: Sequence[Turn], stage: Stage, micro_batch: int | None) -> None:
+    """Raises ValueError if a turn's batch cannot be split as ``stage.accumulate`` and ``micro_batch`` say, or if a part
+    of the game needs the whole batch."""
+    world = parallel.world()
+    for turn in turns:
+        size = (turn.batch or stage.batch) // world
+        if size % stage.accumulate:
+            raise ValueError(f"accumulate={stage.accumulate}: must divide the batch of a process, {size}")
+        size //= stage.accumulate
+        if micro_batch is None or size <= micro_batch:
+            k = 1
+        elif size % micro_batch:
+            raise ValueError(f"--micro-batch {micro_batch}: must divide the batch of a process, {size}")
+        else:
+            k = size // micro_batch
+            for part in whole_batch_parts(game):
+                raise ValueError(f"--micro-batch {micro_batch}: {part} needs the whole batch")
+        for name, stream in stage.data.streams.items():
+            if turn.draw is not None and stream.batch and stream.batch // world % (k * stage.accumulate):
+                parts = f"the {k * stage.accumulate} parts of a batch"
+                raise ValueError(f"data.streams.{name}.batch={stream.batch}: must be a multiple of {parts}")
+
+
 class Learner:
-    """A game's turns, players and optimizers for the length of a stage."""
+    """A game's turns, players and optimizers for the length of a stage.
+
+    ``micro_batch``: at most so many samples of this process at a time. Their gradients add up to the whole batch's: a
+    slice gets its share of the whole batch's noise, and begins with the buffers that the whole batch would. With
+    ``stage.accumulate`` the slices are batches of their own: buffers go from one to the next.
+    """
 
     def __init__(
         self,
@@ -80,10 +108,14 @@ class Learner:
         precision: str = "fp32",
         compile: bool = False,
         fused: bool = True,
+        micro_batch: int | None = None,
     ):
         self.game, self.turns = game, list(game.turns())
         self.players = players(game, self.turns, stage)
         freeze_idle(game, self.players)
+        check_slices(game, self.turns, stage, micro_batch)
+        self.accumulate, self.micro_batch = stage.accumulate, micro_batch
+        self.specs = dict(stage.optimizers)
         device = str(device)
         self.optimizers = {
             player: make_optimizer(stage.optimizers[player], list(named.values()), device, fused)
@@ -122,11 +154,10 @@ class Learner:
         if turn.before is not None:
             with torch.no_grad():
                 turn.before(batch)
-        with self._cast():
-            value = self._losses[id(turn)](batch)
-        losses, gates = self._backward(turn, value)
+        losses, gates = self._gradients(turn, batch)
         for player in turn.players:
             parallel.mean_gradients(self.players[player].values())
+            self._limit(player)
             self._step(player, gates.get(player))
         if turn.after is not None:
             with torch.no_grad():
@@ -139,12 +170,55 @@ class Learner:
         """What the next n steps of the turn get in their batches; nothing if n is 1 or the turn precomputes nothing."""
         if turn.precompute is None or n == 1:
             return [{}] * n
-        with self._cast():
-            return turn.precompute(batch, n)
+        computed = []
+        for part in self._parts(batch):
+            with self._cast():
+                computed.append(turn.precompute(part, n))
+        if len(computed) == 1:
+            return computed[0]
+        steps = zip(*computed, strict=True)  # the same step of all parts
+        return [{key: torch.cat([part[key] for part in step]) for key in step[0]} for step in steps]
 
-    def _backward(self, turn: Turn, value: Tensor | Mapping) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _parts(self, batch: Batch) -> Iterator[Batch]:
+        """The batch, or what is computed at a time of it."""
+        for own in batch.slices(self.accumulate):
+            k = 1 if self.micro_batch is None else max(1, own.size // self.micro_batch)
+            if k == 1:
+                yield own
+                continue
+            # A pass writes buffers that do not depend on the samples (spectral norm's u): each slice begins with the
+            # same ones, and the last one's stay.
+            buffers = list(self.game.buffers())
+            before = [b.clone() for b in buffers]
+            for i, part in enumerate(own.slices(k)):
+                if i:
+                    with torch.no_grad():
+                        for buffer, value in zip(buffers, before, strict=True):
+                            buffer.copy_(value)
+                yield part
+
+    def _gradients(self, turn: Turn, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Leave the gradients of the turn's loss in its players' parameters. Returns losses and gates by player."""
+        parts: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+        count = 0  # of the samples so far
+        for part in self._parts(batch):
+            with self._cast():
+                value = self._losses[id(turn)](part)
+            parts.append(self._backward(turn, value, part.size / batch.size))
+            count += part.size
+        assert count == batch.size, f"{count} of {batch.size} samples"
+        if len(parts) == 1:
+            return parts[0]
+        if len(parts) > self.accumulate and parts[0][1]:
+            gate = " and ".join(parts[0][1])
+            raise ValueError(f"--micro-batch {self.micro_batch}: the gate of {gate} needs the whole batch")
+        losses, gates = zip(*parts, strict=True)
+        return _means(losses), _means(gates)
+
+    def _backward(self, turn: Turn, value: Loss, share: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Add the gradients of ``share`` times the losses to the players' parameters."""
         if isinstance(value, Tensor):
-            value.backward()
+            (value if share == 1 else share * value).backward()
             return {"+".join(turn.players): value}, {}
         losses = {k: v[0] if isinstance(v, tuple) else v for k, v in value.items()}
         gates = {k: v[1] for k, v in value.items() if isinstance(v, tuple)}
@@ -152,8 +226,21 @@ class Learner:
         last = next(reversed(losses))
         for player, loss in losses.items():
             mine = [p for p in self.players[player].values() if p.requires_grad]
-            loss.backward(inputs=mine, retain_graph=player != last)
+            (loss if share == 1 else share * loss).backward(inputs=mine, retain_graph=player != last)
         return losses, gates
+
+    @torch.no_grad()
+    def _limit(self, player: str) -> None:
+        """What the recipe does to a player's gradient between backward and step. Nothing is read from the device."""
+        spec = self.specs[player]
+        if spec.nan_to_num is None and spec.clip is None:
+            return
+        gradients = [p.grad for p in self.players[player].values() if p.grad is not None]
+        if spec.nan_to_num is not None:
+            for g in gradients:
+                torch.nan_to_num(g, nan=0.0, posinf=spec.nan_to_num, neginf=-spec.nan_to_num, out=g)
+        if spec.clip is not None:
+            nn.utils.clip_grad_norm_(list(self.players[player].values()), spec.clip)
 
     @torch.no_grad()
     def _step(self, player: str, gate: Tensor | None) -> None:
@@ -180,6 +267,10 @@ class Learner:
                 for k, v in _tensors(optimizer, p):
                     if v.device == p.device:  # RMSProp counts its steps on the CPU and does not use the count
                         v.copy_(torch.where(go, v, state.get(k, torch.zeros_like(v))))
+
+
+def _means(values: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {key: torch.stack([v[key].detach() for v in values]).mean(0) for key in values[0]}
 
 
 def _tensors(optimizer: Optimizer, p: nn.Parameter) -> list[tuple[str, Tensor]]:

@@ -75,7 +75,7 @@ def train(
     source = recipe.dataset if dataset is None else dataset
     facts = facts_of(source)
     recipe = resolve(recipe, facts)
-    dry_run(recipe, facts)
+    dry_run(recipe, facts, runtime.micro_batch)
     if runtime.eval_every:
         from zoo.metrics.evaluate import check_watch
 
@@ -117,6 +117,9 @@ def resume(
     source = recipe.dataset if dataset is None else dataset
     parallel.start(device)
     main = parallel.rank() == 0
+    facts = facts_of(source)
+    if runtime.micro_batch is not None:
+        dry_run(recipe, facts, runtime.micro_batch)
     if state is None and init is not None:
         load_init(build_networks(recipe, seed), init)
     if main:
@@ -125,7 +128,6 @@ def resume(
             folder.cut_log(-1 if state is None else state["total_images"])
     parallel.barrier()
     tell = progress if progress is not None and main else _silent
-    facts = facts_of(source)
     return training_loop(
         recipe,
         source,

@@ -56,6 +56,7 @@ class Classification(Game):
         if not hasattr(self.C, "logits"):
             raise ValueError(f"networks.C: must be a classifier with logits(x), got {type(self.C).__name__}")
         self.weights = {"entropy": entropy, "balance": balance, "decay": decay}
+        self.whole_batch = "the balance of classes" if balance else ""
         self.uses_unlabeled = bool(entropy or balance)
         self.needs = ("labeled", "y", "x") if self.uses_unlabeled else ("labeled", "y")
 

@@ -70,7 +70,7 @@ class CycleGAN(Game):
         pool: fakes in each discriminator's pool; with 0 it gets the latest.
         domains: the names of a and b.
 
-    Batch keys: reads ``a``, ``b``; writes ``fake_a``, ``fake_b``.
+    Batch keys: reads ``a``, ``b``; writes ``fake_a``, ``fake_b``, ``old_a``, ``old_b``.
     """
 
     takes = ("G", "F", "D_a", "D_b")
@@ -101,7 +101,7 @@ class CycleGAN(Game):
     def turns(self) -> Sequence[Turn]:
         return [
             Turn(("G", "F"), self.loss_generators),
-            Turn(("D_a", "D_b"), self.loss_discriminators, draw="last"),
+            Turn(("D_a", "D_b"), self.loss_discriminators, draw="last", before=self.ask_pools),
         ]
 
     def loss_generators(self, batch: Batch) -> Tensor:
@@ -119,10 +119,14 @@ class CycleGAN(Game):
             loss = loss + self.cycle * self.identity * identity
         return loss
 
+    def ask_pools(self, batch: Batch) -> None:
+        """The fakes that the discriminators get. A pool takes those of the whole batch, one after the other."""
+        batch["old_b"] = self.pool_b(batch["fake_b"], batch)
+        batch["old_a"] = self.pool_a(batch["fake_a"], batch)
+
     def loss_discriminators(self, batch: Batch) -> Tensor:
-        fake_b = self.pool_b(batch["fake_b"], batch)
-        fake_a = self.pool_a(batch["fake_a"], batch)
-        return self.loss_D(self.D_a, batch["a"], fake_a) + self.loss_D(self.D_b, batch["b"], fake_b)
+        on_a = self.loss_D(self.D_a, batch["a"], batch["old_a"])
+        return on_a + self.loss_D(self.D_b, batch["b"], batch["old_b"])
 
     def loss_D(self, D: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         """Half the sum, as in the paper: D learns at half the generators' rate (Adam, though, takes out a factor)."""

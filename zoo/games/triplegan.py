@@ -63,6 +63,7 @@ class TripleGAN(Game):
         self.prior_spec, self.prior = prior, build_prior(prior, self.G)
         self.alpha, self.adversarial = alpha, adversarial
         self.weights = {"entropy": entropy, "balance": balance, "decay": decay}
+        self.whole_batch = "the balance of classes" if balance else ""
         self.register_buffer("pseudo", torch.tensor(float(pseudo)))
 
     def turns(self) -> Sequence[Turn]:

@@ -45,6 +45,7 @@ class VAEGAN(Game):
     """
 
     takes = ("E", "G", "D")
+    whole_batch = "the gate of G and D"
     E: nn.Module
     D: SimilarityDiscriminator
 

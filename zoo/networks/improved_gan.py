@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from zoo import parallel
 from zoo.networks import weight_norm as wn
 from zoo.networks.autoencoder import Autoencoder
 from zoo.networks.init import glorot, initialize, normal
@@ -46,22 +47,30 @@ class MinibatchFeatures(wn.DataDependent):
 
     M_i is x_i times a tensor [inputs, kernels, dims]. As in the code, j runs over the other samples only, each column
     of the tensor has its own scale, and the bias starts at -1; a pass while ``initializing`` sets scales and biases.
+    ``sync``: j runs over the samples of all processes, otherwise over those of this one.
     """
 
     mixes_batch = True
+    whole_batch = "the layer of minibatch features"
 
-    def __init__(self, inputs: int, kernels: int = 100, dims: int = 5):
+    def __init__(self, inputs: int, kernels: int = 100, dims: int = 5, *, sync: bool = False):
         super().__init__()
+        self.sync = sync
         self.weight = nn.Parameter(torch.randn(inputs, kernels, dims) * 0.05)
         self.log_scale = nn.Parameter(torch.zeros(kernels, dims))
         self.bias = nn.Parameter(-torch.ones(kernels))
 
     def distances(self, x: Tensor) -> Tensor:
-        """The L1 distances [N, N, kernels]; the distance of a sample to itself is set to 10^6."""
+        """The L1 distances [N, N, kernels]; the distance of a sample to itself is set to 10^6. With ``sync`` those to
+        all processes' samples, [N, N x world, kernels]."""
         T = self.weight * (self.log_scale.exp() * (self.weight.square().sum(0) + 1e-12).rsqrt())
         M = (x @ T.flatten(1)).unflatten(1, T.shape[1:])  # [N, kernels, dims]
-        distance = sum((M[:, None, :, c] - M[None, :, :, c]).abs() for c in range(T.shape[2]))
-        return distance + 1e6 * torch.eye(len(x), device=x.device, dtype=distance.dtype)[:, :, None]
+        others = parallel.gather_with_gradient(M) if self.sync else M
+        distance = sum((M[:, None, :, c] - others[None, :, :, c]).abs() for c in range(T.shape[2]))
+        oneself = torch.eye(len(others), device=x.device, dtype=distance.dtype)
+        if self.sync:
+            oneself = oneself[parallel.rank() * len(x) : (parallel.rank() + 1) * len(x)]
+        return distance + 1e6 * oneself[:, :, None]
 
     def forward(self, x: Tensor) -> Tensor:
         distance = self.distances(x)
@@ -213,12 +222,20 @@ class MinibatchDiscriminator(nn.Module):
     Args:
         network: Spec of the discriminator; its own head is removed.
         channels, resolution: of the images; ``resolution=0``: points.
-        kernels, dims: of the minibatch features.
+        kernels, dims: of the minibatch features; with ``sync`` those of the samples of all processes.
     """
 
     classes = 0
 
-    def __init__(self, network: Spec, channels: int, resolution: int, kernels: int = 100, dims: int = 5):
+    def __init__(
+        self,
+        network: Spec,
+        channels: int,
+        resolution: int,
+        kernels: int = 100,
+        dims: int = 5,
+        sync: bool = False,
+    ):
         super().__init__()
         self.network = NETWORKS.build(network, defaults={"channels": channels, "resolution": resolution})
         if getattr(self.network, "classes", 0):
@@ -238,7 +255,7 @@ class MinibatchDiscriminator(nn.Module):
         shape = (channels, resolution, resolution) if resolution else (channels,)
         meta = copy.deepcopy(self.network).to("meta")
         count = meta.features(torch.empty(2, *shape, device="meta")).flatten(1).shape[1]
-        self.across = MinibatchFeatures(count, kernels, dims)
+        self.across = MinibatchFeatures(count, kernels, dims, sync=sync)
         self.head = Linear(count + kernels, 1)
 
     def features(self, x: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
 """Layers that several families share: resampling convolutions, spectral normalization, self-attention, class
-conditions.
+conditions, statistics of the batch.
 
 *Resampling.* Nearest x2 upsampling followed by a 3x3 convolution is one 4x4 transposed convolution of stride 2,
 and a 3x3 convolution followed by 2x2 average pooling is one 4x4 convolution of stride 2: in both, the 4x4 kernel is the
@@ -14,6 +14,9 @@ Networks", 2018, arXiv 1802.05957, section 2 and algorithm 1. One power iteratio
 
 *Self-attention.* Zhang, Goodfellow, Metaxas, Odena, "Self-Attention Generative Adversarial Networks", 2018, arXiv
 1805.08318, as in the authors' code (pooled keys and values, an output convolution), not as in the paper's figure.
+
+*Statistics of the batch.* With ``sync`` batch norm and minibatch standard deviation take those of all processes'
+samples, with gradient, so that two processes with four samples each compute what one with eight does.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from zoo import parallel
 from zoo.networks.init import glorot
 
 
@@ -141,11 +145,14 @@ def require_classes(y: Tensor | None) -> Tensor:
 
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch normalization; with ``classes`` each class has its own gain and bias (Dumoulin et al. 2017, de Vries et al.
-    2017), which start at 1 and 0, equal for all classes."""
+    2017), which start at 1 and 0, equal for all classes. ``sync``: in training mode the statistics are those of all
+    processes' samples, of which each must have as many."""
 
-    def __init__(self, features: int, classes: int = 0, *, eps: float = 1e-5, momentum: float = 0.1):
+    def __init__(
+        self, features: int, classes: int = 0, *, eps: float = 1e-5, momentum: float = 0.1, sync: bool = False
+    ):
         super().__init__(features, eps=eps, momentum=momentum, affine=not classes)
-        self.classes = classes
+        self.classes, self.sync = classes, sync
         if classes:
             self.gain = nn.Embedding(classes, features)
             self.shift = nn.Embedding(classes, features)
@@ -154,11 +161,74 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """x [N, C, H, W], y int64 [N] or None without classes -> [N, C, H, W]."""
-        h = super().forward(x)
+        h = self.synchronized(x) if self.sync and self.training and parallel.world() > 1 else super().forward(x)
         if not self.classes:
             return h
         y = require_classes(y)
         return torch.addcmul(self.shift(y)[:, :, None, None], h, self.gain(y)[:, :, None, None])
+
+    def synchronized(self, x: Tensor) -> Tensor:
+        """As torch's batch norm of the samples of all processes; the statistics are computed in float32."""
+        own = torch.stack(torch.var_mean(x.float(), (0, 2, 3), correction=0))[None]  # [1, 2, C]
+        variances, means = parallel.gather_with_gradient(own).unbind(1)  # [processes, C] each
+        mean = means.mean(0)
+        variance = variances.mean(0) + (means - mean).square().mean(0)
+        if self.track_running_stats:
+            count = x.numel() // self.num_features * parallel.world()
+            assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+            assert self.num_batches_tracked is not None
+            with torch.no_grad():
+                self.num_batches_tracked.add_(1)
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        scale = (variance + self.eps).rsqrt()
+        h = (x.float() - mean[:, None, None]) * scale[:, None, None]
+        if self.affine:
+            h = torch.addcmul(self.bias[:, None, None], h, self.weight[:, None, None])
+        return h.to(x.dtype)
+
+
+class MinibatchStandardDeviation(nn.Module):
+    """Appends maps with the standard deviation of the features over the batch (Karras, Aila, Laine, Lehtinen,
+    "Progressive Growing of GANs for Improved Quality, Stability, and Variation", 2018, arXiv 1710.10196, section 3):
+    over the samples, for each feature and position, then averaged over features and positions to one number.
+
+    As in the authors' code the batch of N is split into groups, of the samples i, i + N/group, i + 2N/group, ..., each
+    with a number of its own.
+
+    Args:
+        group: samples in a group, at most; None: the whole batch, as in the paper.
+        maps: how many maps to append, each for a consecutive share of the features (StyleGAN2's code).
+        sync: the batch is that of all processes.
+    """
+
+    mixes_batch = True
+    whole_batch = "the minibatch standard deviation"
+
+    def __init__(self, group: int | None = 4, maps: int = 1, *, sync: bool = False):
+        super().__init__()
+        self.group, self.maps, self.sync = group, maps, sync
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, C, H, W] -> [N, C + maps, H, W]. Raises ValueError unless the groups have equally many samples."""
+        own, side = len(x), x.shape[2:]
+        whole = parallel.gather_with_gradient(x) if self.sync else x
+        n = len(whole)
+        group = n if self.group is None else min(self.group, n)
+        if n % group or x.shape[1] % self.maps:
+            raise ValueError(
+                f"minibatch standard deviation: must have a multiple of {group} samples and of {self.maps} features, "
+                f"got {n} and {x.shape[1]}"
+            )
+        grouped = whole.float().reshape(group, n // group, self.maps, -1)  # [group, groups, maps, features x H x W]
+        deviation = (grouped.var(0, correction=0) + 1e-8).sqrt().mean(2)  # [groups, maps]
+        deviation = deviation.repeat(group, 1)[:, :, None, None].expand(-1, -1, *side)  # [n, maps, H, W]
+        if self.sync:
+            deviation = deviation[parallel.rank() * own : (parallel.rank() + 1) * own]
+        return torch.cat([x, deviation.to(x.dtype)], 1)
+
+    def extra_repr(self) -> str:
+        return f"group={self.group}, maps={self.maps}, sync={self.sync}"
 
 
 class SelfAttention(nn.Module):

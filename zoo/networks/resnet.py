@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class UpBlock(nn.Module):
     """Norm, ReLU, upsampling, 3x3, norm, ReLU, 3x3; the shortcut is upsampling and 1x1."""
 
     def __init__(
-        self, inputs: int, outputs: int, classes: int, *, sn: bool, gain: float, bias: bool, norm: dict[str, float]
+        self, inputs: int, outputs: int, classes: int, *, sn: bool, gain: float, bias: bool, norm: dict[str, Any]
     ):
         super().__init__()
         self.norm1 = BatchNorm2d(inputs, classes, **norm)

@@ -113,6 +113,8 @@ def initialize_scales(network: nn.Module, *inputs: Tensor) -> None:
 class Noise(nn.Module):
     """Adds N(0, ``sigma``^2) in training mode."""
 
+    whole_batch = "noise"  # from torch's own generator
+
     def __init__(self, sigma: float):
         super().__init__()
         self.sigma = sigma
