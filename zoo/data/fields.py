@@ -154,8 +154,8 @@ class Captions(Sequence[tuple[str, ...]]):
 
     Args:
         content: all captions, one after the other, uint8 [bytes].
-        offsets: where each caption begins, int64 [captions + 1].
-        rows: the first caption of each row, int64 [N + 1].
+        offsets: the first byte of each caption, and the end, int64 [captions + 1].
+        rows: the first caption of each row, and the end, int64 [N + 1].
     """
 
     def __init__(self, content: torch.Tensor, offsets: torch.Tensor, rows: torch.Tensor):
@@ -193,7 +193,7 @@ def pack_text(key: str, values: Sequence[str | Sequence[str]]) -> dict[str, np.n
                 raise ValueError(f"{key}: must be text, got a {type(text).__name__}")
             texts.append(text.encode())
         rows.append(len(texts))
-    content = np.frombuffer(b"".join(texts), np.uint8)
+    content = np.frombuffer(b"".join(texts), np.uint8).copy()
     offsets = np.cumsum([0, *map(len, texts)], dtype="<i8")
     return {key: content, f"{key}.offsets": offsets, f"{key}.rows": np.asarray(rows, "<i8")}
 
@@ -203,4 +203,4 @@ def unpack_padded(content: torch.Tensor) -> Captions:
     import torch
 
     texts = [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in content.numpy()]
-    return Captions(*(torch.from_numpy(array.copy()) for array in pack_text("caption", texts).values()))
+    return Captions(*(torch.from_numpy(array) for array in pack_text("caption", texts).values()))
