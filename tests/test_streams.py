@@ -8,12 +8,12 @@ from helpers.play import CPU, Duel, Every, Killed, game, kill_at, play, recipe, 
 from safetensors.torch import load_file
 from torch import nn
 
-from zoo import overrides
+from zoo import hub, overrides
 from zoo.data import Facts, ImageData, Loader, open_data
 from zoo.data.fields import Attributes, Captions, Image, Label, Text, Vector, pack_text
 from zoo.engine import train
 from zoo.engine.dry_run import dry_run
-from zoo.engine.run_folder import CHECKPOINT
+from zoo.engine.run_folder import CHECKPOINT, WEIGHTS
 from zoo.game import Batch, Turn
 from zoo.recipe import Data, Stream
 from zoo.registry import DATASETS
@@ -198,6 +198,8 @@ def test_a_run_with_other_data_sets_is_resumed_and_checked(tmp_path, monkeypatch
             train.resume(tmp_path / "run", runtime=CPU)
     train.resume(tmp_path / "run", runtime=CPU)
     assert same(*(load_file(path / CHECKPOINT) for path in (whole, tmp_path / "run")))
+    card = hub.read_header(whole / WEIGHTS)["card"]
+    assert card["datasets_of_streams"] == [{"name": "grid", "license": "generated"}]
 
 
 # Streams by turn ------------------------------------------------------------------------------------------------------
