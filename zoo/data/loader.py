@@ -164,18 +164,17 @@ class Loader:
 
         stored = self.data.resolution
         side = self.crop or stored
-        rows = torch.arange(n, device=self.device)
         corner = mirrored = None
         if side != stored:
             space = stored - side
             corner = (uniform(2) * (space + 1)).long().clamp_(max=space)  # [n, 2]
         if self.flip:
             # Selecting whole images out of both is many times as fast on a CPU as torch.where with a mask.
-            mirrored = rows + n * (uniform() < 0.5)
+            mirrored = torch.arange(n, device=self.device) + n * (uniform() < 0.5)
         for key, x in images.items():
             if corner is not None:
                 windows = x.unfold(2, side, 1).unfold(3, side, 1)  # [n, C, space + 1, space + 1, side, side]
-                x = windows[rows, :, corner[:, 0], corner[:, 1]]  # [n, C, side, side]
+                x = windows[torch.arange(n, device=self.device), :, corner[:, 0], corner[:, 1]]  # [n, C, side, side]
             if mirrored is not None:
                 x = torch.cat([x, x.flip(-1)]).index_select(0, mirrored)
             if self.pad and self.pad != x.shape[-1]:
