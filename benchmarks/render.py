@@ -687,15 +687,15 @@ set of its own, or be aligned with another stream, so that rows come in pairs wi
 ```python
 Data(
     streams={{
-        "smiling": Stream(keys={{"x": "a"}}, where={{"attributes.Smiling": 1}}),
+        "smiling": Stream(where={{"attributes.Smiling": 1}}, keys={{"x": "a"}}),
         "photos": Stream(keys={{"x": "b"}}, dataset="folder:photos"),
     }}
 )
 Data(
     flip=True,
     streams={{  # emoji: the same glyph by two artists
-        "twitter": Stream(keys={{"x": "a"}}, where={{"domain": 0}}),
-        "google": Stream(keys={{"x": "b"}}, where={{"domain": 1}}, aligned="twitter"),
+        "twitter": Stream(where={{"domain": 0}}, keys={{"x": "a"}}),
+        "google": Stream(where={{"domain": 1}}, keys={{"x": "b"}}, aligned="twitter"),
     }},
 )
 ```
