@@ -656,6 +656,53 @@ verified, and prepared in `$ZOO_HOME/data/NAME-RESOLUTION/SPLIT.safetensors` (by
 Your own images: `--dataset folder:PATH` (any size and mode; class folders are labels, and domains for translators),
 `--dataset shards:PATTERN` (WebDataset tar files, streamed, for sets larger than one machine; their order cannot be
 resumed exactly), and in Python any map-style torch Dataset or image tensor: `zoo.train(model, dataset=images)`.
+
+## Fields
+
+Each field has a type, which a data set declares (`zoo show celeba` lists them) and its prepared file keeps:
+
+| field | a value | in a batch |
+|---|---|---|
+| `Image(channels, size)` | an image | float32 [N, C, H, W] |
+| `Label(names)` | a class number, -1 for "no label" | int64 [N] |
+| `Attributes(names)` | K numbers, each 0 or 1 | int64 [N, K] |
+| `Text(captions)` | a string, or several, of which each batch has one | a list of N strings |
+| `Vector(n)` | n real numbers: a point, an embedding | float32 [N, n] |
+
+A torch Dataset may return an image, a pair (image, label), or a dict of fields. Numbers are never rounded: 0.9 is a
+Vector, and an error if the field is declared as a Label. If a row has several images they are cropped and mirrored
+together.
+
+```python
+class Faces(torch.utils.data.Dataset):
+    def __getitem__(self, i):
+        return {{"x": photo(i), "attributes": [0, 1, 1], "caption": "a man with a hat", "embedding": [0.9, -0.1]}}
+```
+
+## Streams
+
+A stage of a recipe reads one stream or more. A stream may filter rows by labels and by single attributes, have a data
+set of its own, or be aligned with another stream, so that rows come in pairs with the same crop and flip:
+
+```python
+Data(
+    streams={{
+        "smiling": Stream(where={{"attributes.Smiling": 1}}, keys={{"x": "a"}}),
+        "photos": Stream(keys={{"x": "b"}}, dataset="folder:photos"),
+    }}
+)
+Data(
+    flip=True,
+    streams={{  # emoji: the same glyph by two artists
+        "twitter": Stream(where={{"domain": 0}}, keys={{"x": "a"}}),
+        "google": Stream(where={{"domain": 1}}, keys={{"x": "b"}}, aligned="twitter"),
+    }},
+)
+```
+
+Every turn draws all streams, unless it names its own: `Turn(("D",), self.loss_D, streams=("photos",))`, or a function
+of the batch: `streams=lambda batch: [names[batch.choose(14)]]`. Only the streams that a round names are drawn. The
+clock counts the rows of the first stream that the first drawing turn of a round names.
 """
 
 

@@ -9,7 +9,6 @@ tests/test_costs.py compares it with the dry run.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -45,7 +44,7 @@ def cost(recipe: Recipe, images: int | None = None, from_table: bool = True, mic
 
 def key(recipe: Recipe) -> str:
     """A hash of the recipe and of the facts of its data set."""
-    facts = dataclasses.asdict(data.facts(recipe.dataset))
+    facts = data.facts(recipe.dataset).to_json()
     text = json.dumps([encode(recipe), facts], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.priors import Prior
+from zoo.seeds import seed_for
 
 Loss = Tensor | Mapping[str, Tensor | tuple[Tensor, Tensor]]
 Draw = Literal["fresh", "last"] | None
@@ -26,7 +27,9 @@ class Batch(dict[str, Any]):
     for the next (``batch["fake"]``).
 
     ``size``: samples of this process in the turn being played. Noise is drawn for all processes' samples together
-    on one generator and sliced by rank, so that no result depends on the number of processes.
+    on one generator and sliced by rank, so that no result depends on the number of processes. ``round``: of the stage,
+    from 0; ``images``: real images that the stage has consumed before this round. Both are known to the host and read
+    by streams and precompute functions; a loss reads them from buffers (a compiled loss would be traced anew).
     """
 
     def __init__(
@@ -37,15 +40,28 @@ class Batch(dict[str, Any]):
         generator: torch.Generator | None = None,
         rank: int = 0,
         world: int = 1,
+        round: int = 0,
+        images: int = 0,
+        seed: int = 0,
+        stage: int = 0,
     ):
         super().__init__()
         self.size, self.device, self.generator = size, torch.device(device), generator
         self.rank, self.world = rank, world
+        self.round, self.images = round, images
+        self._choices, self._position = 0, (seed, stage)
         self.logs: dict[str, Tensor] = {}
 
     def log(self, name: str, value: Tensor) -> None:
         """Log a scalar. It stays on the device; the engine reads it once a tick."""
         self.logs[name] = value.detach()
+
+    def choose(self, n: int) -> int:
+        """A random number in [0, n), known to the host and the same in every process: which streams are drawn, which
+        networks play. Each call gives another one; leave it in the batch for the rest of the round."""
+        seed, stage = self._position
+        self._choices += 1
+        return seed_for(seed, "choose", stage, self.round, self._choices - 1) % n
 
     def draw(self, sampler: Callable[[int], Tensor]) -> Tensor:
         """``sampler(n)`` for the n samples of all processes; returns this process's ``size`` of them."""
@@ -128,6 +144,9 @@ class Turn:
         every: only in rounds that are a multiple of it (lazy regularization).
         batch: its own size over all processes, if the paper has one.
         draw: ``"fresh"`` reals, the ``"last"`` ones again, or ``None``: it uses no reals and consumes none.
+        streams: names of the stage's streams that it draws, or a function ``streams(batch)`` that returns them, called
+            once before the turn's first step (two of fourteen domains, by ``batch.choose``); None: all of them. The
+            clock counts the rows of the first stream that the round's first drawing turn names.
         before, after: ``before(batch)``, ``after(batch)``: updates of state without gradient, before each step (weight
             clipping) and after it (BEGAN's k_t).
         precompute: ``precompute(batch, n)``, before n steps of a repeated turn, without gradient: what each of them
@@ -141,6 +160,7 @@ class Turn:
     every: int = 1
     batch: int | None = None
     draw: Draw = "fresh"
+    streams: Sequence[str] | Callable[[Batch], Sequence[str]] | None = None
     before: Callable[[Batch], None] | None = None
     after: Callable[[Batch], None] | None = None
     precompute: Callable[[Batch, int], Sequence[Mapping[str, Any]]] | None = None

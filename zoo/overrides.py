@@ -10,7 +10,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from zoo.recipe import Recipe, Rounds, Stage, decode
+from zoo.recipe import Recipe, Rounds, Stage, Stream, decode
 from zoo.registry import FrozenDict, Registry, Spec, nearest
 
 
@@ -90,6 +90,8 @@ def _check_stage(stage: Stage, where: str) -> None:
             value = getattr(stream, key)
             if value is not None and value < 1:
                 raise ValueError(f"{where}.data.streams.{name}.{key}={value}: must be at least 1")
+        if stream.aligned is not None:
+            _check_aligned(data.streams, name, f"{where}.data.streams.{name}")
     for player, optimizer in stage.optimizers.items():
         if optimizer.lr < 0:
             raise ValueError(f"{where}.optimizers.{player}.lr={optimizer.lr}: must be 0 or more")
@@ -106,6 +108,20 @@ def _check_stage(stage: Stage, where: str) -> None:
             raise ValueError(f"{field}.points={schedule.points}: must have values above 0 if the shape is geometric")
         if schedule.target.split(".")[0] not in ("optimizers", "game", "ema"):
             raise ValueError(f"{field}.target='{schedule.target}': must begin with optimizers., game. or ema.")
+
+
+def _check_aligned(streams: Mapping[str, Stream], name: str, where: str) -> None:
+    """Raises ValueError unless the stream can be drawn together with the one that it names in ``aligned``."""
+    stream, aligned = streams[name], streams[name].aligned
+    assert aligned is not None
+    others = [n for n, s in streams.items() if n != name and s.aligned is None]
+    if aligned not in others:
+        raise ValueError(
+            f"{where}.aligned='{aligned}': must name another stream that is not aligned itself"
+            f"{nearest(aligned, others)}"
+        )
+    if stream.batch != streams[aligned].batch:
+        raise ValueError(f"{where}.batch={stream.batch}: must be that of '{aligned}', {streams[aligned].batch}")
 
 
 def override(recipe: Recipe, key: str, text: str) -> Recipe:

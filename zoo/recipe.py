@@ -173,11 +173,14 @@ class Ema(_Data):
 class Stream(_Data):
     """One stream of real data.
 
-    ``keys``: new names of the data set's fields ({"x": "a"}). ``where``: only rows with these labels ({"domain": 0},
-    {"y": (0, 1)}). ``part=(k, n)``: of those only row k, k+n, k+2n, ... (disjoint, unpaired halves). ``balanced``: of
-    those so many in all, equally many of each class ``y``; they depend on the run's seed only, so that all streams and
-    stages with the same number have the same rows. ``view``: turns the images into another domain
-    (:mod:`zoo.data.views`). ``batch``: rows in a batch, if it is not the turn's number.
+    ``dataset``: a data set of the stream's own, instead of the recipe's. ``keys``: new names of the data set's fields
+    ({"x": "a"}). ``where``: only rows with these labels ({"domain": 0}, {"y": (0, 1)}) or attributes
+    ({"attributes.Smiling": 1}). ``part=(k, n)``: of those only row k, k+n, k+2n, ... (disjoint, unpaired halves).
+    ``balanced``: of those so many in all, equally many of each class ``y``; they depend on the run's seed only, so that
+    all streams and stages with the same number have the same rows. ``aligned``: the name of another stream with as many
+    rows: row k of the one always comes with row k of the other, with the same crop and flip (pairs of two domains).
+    ``view``: turns the images into another domain (:mod:`zoo.data.views`). ``batch``: rows in a batch, if it is not the
+    turn's number.
     """
 
     split: str = "train"
@@ -187,6 +190,8 @@ class Stream(_Data):
     view: Literal["edges", "inverse"] | None = None
     balanced: int | None = None
     batch: int | None = None
+    dataset: str | None = None
+    aligned: str | None = None
 
 
 @dataclass(frozen=True)
@@ -196,7 +201,7 @@ class Data(_Data):
     ``range``: the values of black and white. ``pad``: zero-pad smaller images to the stage's resolution instead of
     resizing them. ``load``: store at this size, then crop the stage's resolution at random. ``flip``: mirror half of
     the images. ``dequantize``: add uniform noise of one gray level. ``streams``: by name; images seen are counted on
-    the first.
+    the first, unless turns name the streams that they draw.
     """
 
     range: tuple[float, float] = (-1.0, 1.0)

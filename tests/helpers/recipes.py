@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from zoo import settings
-from zoo.data import ImageData, open_data
+from zoo.data import Facts, ImageData, open_data
 from zoo.data import facts as facts_of
+from zoo.data.fields import Attributes, Captions, Label, Text, pack_text
 from zoo.recipe import Recipe, Rounds, Stage
 from zoo.registry import NETWORKS, Spec
 
@@ -91,5 +92,23 @@ def stand_in(recipe: Recipe, stage: int = 0) -> ImageData:
     count = 24
     x = garments().arrays["x"][:count].float()
     x = torch.nn.functional.interpolate(x, (side, side)).round().byte().expand(-1, facts.channels, -1, -1).contiguous()
-    labels = {k: torch.arange(count) % (len(facts.classes) if k == "y" else 2) for k in facts.keys}
-    return ImageData(dataclasses.replace(facts, resolution=side), {**labels, "x": x}, "stand-in")
+    arrays = {"x": x, **numbers(facts, count)}
+    return ImageData(dataclasses.replace(facts, resolution=side), arrays, "stand-in", texts=captions(facts, count))
+
+
+def numbers(facts: Facts, n: int) -> dict[str, torch.Tensor]:
+    """Values for n rows of all labels and attributes."""
+    arrays = {}
+    for key, field in facts.fields.items():
+        if isinstance(field, Label):
+            arrays[key] = torch.arange(n) % (len(field.names) or 2)
+        elif isinstance(field, Attributes):
+            arrays[key] = (torch.arange(n)[:, None] // (1 + torch.arange(len(field.names))) % 2).byte()  # [n, K]
+    return arrays
+
+
+def captions(facts: Facts, n: int) -> dict[str, Captions]:
+    """Captions for n rows of all texts."""
+    keys = [key for key, field in facts.fields.items() if isinstance(field, Text)]
+    texts = {key: pack_text(key, [f"number {i}" for i in range(n)]) for key in keys}
+    return {key: Captions(*map(torch.from_numpy, arrays.values())) for key, arrays in texts.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -84,8 +83,10 @@ def of_recipe(name: str) -> Json:
 
 def of_dataset(name: str) -> Json:
     from zoo import data
+    from zoo.data.fields import describe
 
-    return dataclasses.asdict(data.facts(name))
+    facts = data.facts(name)
+    return {**facts.to_json(), "fields": {key: describe(field) for key, field in facts.fields.items()}}
 
 
 # As text --------------------------------------------------------------------------------------------------------------

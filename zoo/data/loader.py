@@ -7,10 +7,12 @@ Process r of w reads part r of the joint batch: the images do not depend on the 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from zoo.data.fields import Attributes, Captions, Text
 from zoo.data.store import Feed, ImageData, Where
 from zoo.data.views import VIEWS
 from zoo.seeds import seed_for
@@ -31,19 +33,23 @@ class Loader:
         device: of the batches.
         rank, world: this process and the number of processes.
         keys: which keys to yield and under which names, {"x": "a"}; None yields all.
-        where: only rows with these labels, {"domain": 0} or {"y": (0, 1)}.
+        where: only rows with these labels, {"domain": 0} or {"y": (0, 1)}, or attributes, {"attributes.Smiling": 1}.
         part: (k, n): of those only rows k, k + n, k + 2n, ...
         balanced: (count, seed): of those ``count`` rows, as many of each class ``y``, chosen by this seed.
         range: the values of pixels 0 and 255.
         pad: black borders to images of this side.
         crop: a random square of this side.
-        flip: mirror left and right, with probability 1/2.
+        flip: mirror left and right, with probability 1/2; crop and flip are the same for all images of a row.
         dequantize: pixel k of 256 becomes uniform in [k, k + 1) / 256 of the range instead of one value.
         view: of the images, a name in :mod:`zoo.data.views`.
         workers: threads that read in advance if the data do not fit on the device.
+        order_seed: of the order of the rows; by default it follows from ``seed``, ``where`` and ``part``. Loaders with
+            the same ``seed`` and ``order_seed`` whose rows correspond yield pairs, if they are at the same position
+            and ``next`` gets no generator.
 
     ``position``: real images consumed by all processes together; set it to resume. ``resolution``: side of the images
-    in a batch; 0 for points. Raises ValueError if the arguments do not fit the data.
+    in a batch; 0 for points. ``count``: rows in an epoch; None if the data have no access by index. Raises ValueError
+    if the arguments do not fit the data.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class Loader:
         dequantize: bool = False,
         view: str | None = None,
         workers: int = 0,
+        order_seed: int | None = None,
     ):
         import torch
 
@@ -80,11 +87,23 @@ class Loader:
         self.keys = dict(keys) if keys else {key: key for key in facts.keys}
         if not 0 <= part[0] < part[1]:
             raise ValueError(f"part={part}: must be (k, n) with 0 <= k < n")
+        self.images = {key: facts.fields[key] for key in self.keys if key in facts.images}
+        self.texts = [key for key in self.keys if isinstance(facts.fields[key], Text)]
         self.resolution = self._check_sides()
         feed = data.feed(self, where, part, workers)
         if feed and balanced:
             raise ValueError(f"{facts.name} is read as it streams: a balanced subset can't be chosen from it")
-        self._feed = feed or open_feed(self, where, part, balanced, workers)
+        if feed and order_seed is not None:
+            raise ValueError(f"{facts.name} is read as it streams: its rows can't be aligned with others")
+        self.count: int | None = None
+        if feed:
+            self._feed = feed
+        else:
+            rows = select_rows(data, where, part, balanced)
+            self.count = len(rows)
+            if order_seed is None:
+                order_seed = seed_of_order(seed, where, part)
+            self._feed = open_feed(self, rows, order_seed, workers)
 
     def _check_sides(self) -> int:
         """Raises ValueError if the images can't be cropped or padded as asked. Returns the side of the result."""
@@ -99,10 +118,11 @@ class Loader:
             raise ValueError(f"pad={self.pad}: must be at least the side of the images of {name}, {side}")
         return self.pad or side
 
-    def next(self, size: int, generator: torch.Generator | None = None) -> dict[str, torch.Tensor]:
+    def next(self, size: int, generator: torch.Generator | None = None) -> dict[str, Any]:
         """The next ``size`` rows of this process (``size * world`` of all together), on the device.
 
-        "x" float32 [size, C, H, W] in ``range`` (toys: [size, D]), labels int64 [size], captions uint8 [size, L].
+        Images float32 [size, C, H, W] in ``range``, points and vectors float32 [size, K], labels int64 [size],
+        attributes int64 [size, K]; of a Text field a list of ``size`` strings, one caption of each row.
         Crops, flips and noise are sampled for the whole joint batch with ``generator``, by default with one seeded by
         (seed, position). No value is read back from the device.
         """
@@ -110,44 +130,65 @@ class Loader:
 
         start = self.position + self.rank * size
         batch = self._feed.take(start, size)
-        if self.data.resolution and "x" in self.keys:
+        for key in self.keys:
+            if isinstance(self.data.facts.fields[key], Attributes):
+                batch[key] = batch[key].long()
+        if self.images:
             if generator is None:
                 generator = torch.Generator(self.device).manual_seed(seed_for(self.seed, "augment", self.position))
-            batch["x"] = self._augment(batch["x"], generator)
+            batch.update(self._augment({key: batch[key] for key in self.images}, generator))
+        for key in self.texts:
+            batch[key] = self._choose_captions(batch[key])
         self.position += size * self.world
         return {name: batch[key] for key, name in self.keys.items()}
 
-    def _augment(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """uint8 [n, C, H, W] to float32 in ``range``: crop, flip, pad, view, normalize."""
+    def _choose_captions(self, rows: list[str | tuple[str, ...]]) -> list[str]:
+        """One caption of each row, chosen for the whole joint batch by (seed, position)."""
+        generator = random.Random(seed_for(self.seed, "caption", self.position))
+        values = [generator.random() for _ in range(len(rows) * self.world)][self.rank * len(rows) :]
+        captions = [(row,) if isinstance(row, str) else row for row in rows]
+        return [row[int(value * len(row))] if row else "" for row, value in zip(captions, values, strict=False)]
+
+    def _augment(self, images: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """uint8 [n, C, H, W] to float32 in ``range``: crop, flip, pad, view, normalize. All images of a row get the
+        same crop and flip."""
         import torch
         import torch.nn.functional as F
 
+        n = len(next(iter(images.values())))
+
         def uniform(*shape: int) -> torch.Tensor:
             """This process's rows [n, *shape] of numbers in [0, 1) sampled for all processes."""
-            n = len(x)
             values = torch.rand((n * self.world, *shape), generator=generator, device=generator.device)
             return values[self.rank * n : (self.rank + 1) * n].to(self.device)
 
-        if self.crop and self.crop != x.shape[-1]:
-            space = x.shape[-1] - self.crop
+        stored = self.data.resolution
+        side = self.crop or stored
+        corner = mirrored = None
+        if side != stored:
+            space = stored - side
             corner = (uniform(2) * (space + 1)).long().clamp_(max=space)  # [n, 2]
-            windows = x.unfold(2, self.crop, 1).unfold(3, self.crop, 1)  # [n, C, space + 1, space + 1, crop, crop]
-            images = torch.arange(len(x), device=self.device)
-            x = windows[images, :, corner[:, 0], corner[:, 1]]  # [n, C, crop, crop]
         if self.flip:
             # Selecting whole images out of both is many times as fast on a CPU as torch.where with a mask.
-            side = torch.arange(len(x), device=self.device) + len(x) * (uniform() < 0.5)
-            x = torch.cat([x, x.flip(-1)]).index_select(0, side)
-        if self.pad and self.pad != x.shape[-1]:
-            before = (self.pad - x.shape[-1]) // 2
-            after = self.pad - x.shape[-1] - before
-            x = F.pad(x, (before, after, before, after))  # black
-        if self.view:
-            x = VIEWS[self.view](x)
-        low, high = self.range
-        if self.dequantize:
-            return (x.float() + uniform(*x.shape[1:])).mul_((high - low) / 256).add_(low)
-        return x.float().mul_((high - low) / 255).add_(low)
+            mirrored = torch.arange(n, device=self.device) + n * (uniform() < 0.5)
+        for key, x in images.items():
+            if corner is not None:
+                windows = x.unfold(2, side, 1).unfold(3, side, 1)  # [n, C, space + 1, space + 1, side, side]
+                x = windows[torch.arange(n, device=self.device), :, corner[:, 0], corner[:, 1]]  # [n, C, side, side]
+            if mirrored is not None:
+                x = torch.cat([x, x.flip(-1)]).index_select(0, mirrored)
+            if self.pad and self.pad != x.shape[-1]:
+                before = (self.pad - x.shape[-1]) // 2
+                after = self.pad - x.shape[-1] - before
+                x = F.pad(x, (before, after, before, after))  # black
+            if self.view:
+                x = VIEWS[self.view](x)
+            low, high = self.range
+            if self.dequantize:
+                images[key] = (x.float() + uniform(*x.shape[1:])).mul_((high - low) / 256).add_(low)
+            else:
+                images[key] = x.float().mul_((high - low) / 255).add_(low)
+        return images
 
 
 class Order:
@@ -223,9 +264,11 @@ def select_rows(
     if where:
         mask = torch.ones(len(data), dtype=torch.bool)
         for key, value in where.items():
-            if key not in data.facts.keys or key == "x":
-                raise ValueError(f"where {key}={value}: {data.facts.name} has no label '{key}'")
-            mask &= torch.isin(data.labels(key), torch.tensor(value))
+            try:
+                data.facts.column(key)
+            except ValueError as error:
+                raise ValueError(f"where {key}={value}: {error}") from None
+            mask &= torch.isin(data.labels(key).long(), torch.tensor(value))
         rows = mask.nonzero().squeeze(1)
     rows = rows[part[0] :: part[1]]
     if balanced:
@@ -235,41 +278,51 @@ def select_rows(
     return rows
 
 
-def open_feed(
-    loader: Loader,
-    where: Where | None,
-    part: tuple[int, int],
-    balanced: tuple[int, int] | None,
-    workers: int,
-) -> Feed:
-    """The feed for data with access by index: from the device's memory if they fit, else from the host by threads."""
+def seed_of_order(seed: int, where: Where | None, part: tuple[int, int]) -> int:
+    """The seed of the order of a stream's rows. Streams of different rows need different orders: otherwise unpaired
+    domains would come in pairs."""
+    if where or part != (0, 1):
+        return seed_for(seed, "rows", repr(sorted((where or {}).items())), *part)
+    return seed
+
+
+def open_feed(loader: Loader, rows: torch.Tensor, seed: int, workers: int) -> Feed:
+    """The feed of some rows of data with access by index, in an order by ``seed``: from the device's memory if they
+    fit, else from the host by threads."""
     import torch
 
     data = loader.data
-    rows = select_rows(data, where, part, balanced)
-    seed = loader.seed
-    # Streams of different rows need different orders: otherwise unpaired domains would come in pairs.
-    if where or part != (0, 1):
-        seed = seed_for(seed, "rows", repr(sorted((where or {}).items())), *part)
     limit = RESIDENT_BYTES
     if loader.device.type == "cuda":
         limit = torch.cuda.mem_get_info(loader.device)[0] // 4
-    arrays = {key: data.arrays[key] for key in loader.keys} if data.arrays else {}
+    arrays = {key: data.arrays[key] for key in loader.keys if key not in loader.texts} if data.arrays else {}
     if arrays and sum(value.nbytes for value in arrays.values()) <= limit:
         arrays = {key: value.to(loader.device) for key, value in arrays.items()}
-        return DeviceFeed(arrays, Order(seed, rows, loader.device))
+        texts = {key: data.texts[key] for key in loader.texts}
+        return DeviceFeed(arrays, Order(seed, rows, loader.device), texts, Order(seed, rows, torch.device("cpu")))
     return HostFeed(loader, Order(seed, rows, torch.device("cpu")), workers)
 
 
 class DeviceFeed:
-    """Rows indexed in the device's memory."""
+    """Rows indexed in the device's memory; captions on the host, in the same order ``order_of_texts``."""
 
-    def __init__(self, arrays: dict[str, torch.Tensor], order: Order):
-        self.arrays, self.order = arrays, order
+    def __init__(
+        self, arrays: dict[str, torch.Tensor], order: Order, texts: Mapping[str, Captions], order_of_texts: Order
+    ):
+        self.arrays, self.order, self.texts, self.order_of_texts = arrays, order, texts, order_of_texts
 
-    def take(self, start: int, size: int) -> dict[str, torch.Tensor]:
+    def take(self, start: int, size: int) -> dict[str, Any]:
         indices = self.order.indices(start, size)
-        return {key: value.index_select(0, indices) for key, value in self.arrays.items()}
+        rows: dict[str, Any] = {key: value.index_select(0, indices) for key, value in self.arrays.items()}
+        if self.texts:
+            numbers = self.order_of_texts.indices(start, size).tolist()
+            rows |= {key: [captions[i] for i in numbers] for key, captions in self.texts.items()}
+        return rows
+
+
+def to_device(rows: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Rows on the device; captions stay on the host."""
+    return {k: v if isinstance(v, list) else v.to(device, non_blocking=True) for k, v in rows.items()}
 
 
 class HostFeed:
@@ -279,17 +332,17 @@ class HostFeed:
     def __init__(self, loader: Loader, order: Order, workers: int):
         self.loader, self.order, self.workers = loader, order, workers
         self.pool = ThreadPoolExecutor(workers, thread_name_prefix="zoo-data") if workers else None
-        self.pending: dict[tuple[int, int], Future[dict[str, torch.Tensor]]] = {}  # by (start, size)
+        self.pending: dict[tuple[int, int], Future[dict[str, Any]]] = {}  # by (start, size)
         self.size_after: dict[int, int] = {}
         self.last_size: int | None = None
 
-    def read(self, indices: torch.Tensor) -> dict[str, torch.Tensor]:
+    def read(self, indices: torch.Tensor) -> dict[str, Any]:
         rows = self.loader.data.rows(indices)
         if self.loader.device.type == "cuda":
-            rows = {key: value.pin_memory() for key, value in rows.items()}
+            rows = {key: value if isinstance(value, list) else value.pin_memory() for key, value in rows.items()}
         return rows
 
-    def take(self, start: int, size: int) -> dict[str, torch.Tensor]:
+    def take(self, start: int, size: int) -> dict[str, Any]:
         future = self.pending.pop((start, size), None)
         if future is None:  # another size than expected, or a new position
             for other in self.pending.values():
@@ -298,7 +351,7 @@ class HostFeed:
         if self.pool:
             self._prefetch(self.pool, start, size)
         rows = future.result() if future else self.read(self.order.indices(start, size))
-        return {key: value.to(self.loader.device, non_blocking=True) for key, value in rows.items()}
+        return to_device(rows, self.loader.device)
 
     def _prefetch(self, pool: ThreadPoolExecutor, start: int, size: int) -> None:
         """Read the batches that are expected after the one at ``start``."""

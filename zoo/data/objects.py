@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from zoo.data.facts import Facts, MapDataset
+from zoo.data.fields import Field, Image, Label, Text, infer, pack
 from zoo.data.images import square, to_array, to_pil
 from zoo.data.store import ImageData
 
@@ -75,6 +77,9 @@ def _from_tensor(images: torch.Tensor, resolution: int | None) -> ImageData:
 class DatasetData(ImageData):
     """A map-style Dataset, read item by item, so that its own random augmentation goes on.
 
+    Items are images, pairs (image, label), or dicts of fields: {"x": image, "attributes": [0, 1, 1], "caption": "..."}.
+    A field's type is that of its value in item 0 (:func:`zoo.data.fields.infer`).
+
     ``hash``: of its length and 64 items spread over it, since reading all may take hours.
     """
 
@@ -85,62 +90,85 @@ class DatasetData(ImageData):
         if len(dataset) == 0:
             raise ValueError(f"the {name} is empty")
         self.dataset = dataset
-        self._labels: torch.Tensor | None = None
-        first = dataset[0]
-        self.labeled = isinstance(first, (tuple, list)) and len(first) > 1
-        x = _item_image(first, None, resolution)
-        self.channels, self.side = x.shape[0], x.shape[-1]
-        classes: tuple[str, ...] = ()
-        if self.labeled:
+        self._labels: dict[str, torch.Tensor] = {}
+        first = fields_of(dataset[0])
+        if "x" not in first:
+            raise ValueError(f"an item of the {name} must have an image 'x', got {', '.join(first)}")
+        x = _image(first["x"], None, resolution)
+        self.side = x.shape[-1]
+        fields: dict[str, Field] = {"x": Image(x.shape[0], self.side)}
+        for key, value in first.items():
+            if key != "x":
+                fields[key] = infer(value)
+            if isinstance(fields[key], Image) and key != "x":
+                fields[key] = Image(_image(value, None, self.side).shape[0], self.side)
+        self.facts = Facts(
+            name, name, keys=tuple(fields), fields=fields, splits={"train": len(dataset)}, license="the user's own"
+        )
+        if isinstance(fields.get("y"), Label):
             count = int(self.labels("y").max()) + 1
             names = getattr(dataset, "classes", ())
             classes = tuple(map(str, names if len(names) >= count else range(count)))
-        facts = Facts(
-            name, name, self.channels, self.side, classes, ("x", "y") if self.labeled else ("x",),
-            {"train": len(dataset)}, "the user's own",
-        )  # fmt: skip
+            self.facts = dataclasses.replace(self.facts, classes=classes)
         content = hashlib.sha256(str(len(dataset)).encode())
         sample = self._read(torch.linspace(0, len(dataset) - 1, 64).long().unique().tolist())
         for value in sample.values():
-            content.update(value.numpy().tobytes())
-        super().__init__(facts, {}, content.hexdigest())
+            content.update(repr(value).encode() if isinstance(value, list) else value.numpy().tobytes())
+        super().__init__(self.facts, {}, content.hexdigest())
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def _read(self, indices: Iterable[int]) -> dict[str, torch.Tensor]:
+    def _read(self, indices: Iterable[int]) -> dict[str, Any]:
         import torch
 
-        items = [self.dataset[i] for i in indices]
-        rows = {"x": torch.stack([_item_image(item, self.channels, self.side) for item in items])}
-        if self.labeled:
-            rows["y"] = torch.tensor([int(item[1]) for item in items])
+        items = [fields_of(self.dataset[i]) for i in indices]
+        rows: dict[str, Any] = {}
+        for key, field in self.facts.fields.items():
+            values = [item[key] for item in items]
+            if isinstance(field, Image):
+                rows[key] = torch.stack([_image(value, field.channels, self.side) for value in values])
+            elif isinstance(field, Text):
+                rows[key] = values
+            else:
+                rows[key] = torch.from_numpy(pack(key, field, values))
         return rows
 
-    def rows(self, indices: torch.Tensor) -> dict[str, torch.Tensor]:
+    def rows(self, indices: torch.Tensor) -> dict[str, Any]:
         """As in ImageData."""
         return self._read(indices.tolist())
 
     def labels(self, key: str) -> torch.Tensor:
-        """All labels: the Dataset's ``targets`` if it has them; otherwise every item is read, once."""
+        """All values of one label or attribute: for "y" the Dataset's ``targets`` if it has them; otherwise every item
+        is read, once."""
         import torch
 
-        if self._labels is None:
-            targets = getattr(self.dataset, "targets", None)
+        name, column = self.facts.column(key)
+        if name not in self._labels:
+            targets = getattr(self.dataset, "targets", None) if name == "y" else None
             if targets is None or len(targets) != len(self.dataset):
-                targets = [int(self.dataset[i][1]) for i in range(len(self.dataset))]
-            self._labels = torch.as_tensor(targets).long()
-        return self._labels
+                values = [fields_of(self.dataset[i])[name] for i in range(len(self.dataset))]
+                targets = pack(name, self.facts.fields[name], values)
+            self._labels[name] = torch.as_tensor(targets).long()
+        return self._labels[name] if column is None else self._labels[name][:, column]
 
 
-def _item_image(item: object, channels: int | None, resolution: int | None) -> torch.Tensor:
-    """The image of one item of a Dataset (PIL, or tensor or array uint8 or in [0, 1], [H, W] or [C, H, W]) as uint8 [C,
-    R, R]. ``channels``: of a PIL image; None takes its own."""
+def fields_of(item: Any) -> Mapping[str, Any]:
+    """The fields of one item of a Dataset: an image, (image, label, ...) or a dict."""
+    if isinstance(item, Mapping):
+        return item
+    if isinstance(item, (tuple, list)):
+        return {"x": item[0], "y": item[1]} if len(item) > 1 else {"x": item[0]}
+    return {"x": item}
+
+
+def _image(image: object, channels: int | None, resolution: int | None) -> torch.Tensor:
+    """An image of a Dataset (PIL, or tensor or array uint8 or in [0, 1], [H, W] or [C, H, W]) as uint8 [C, R, R].
+    ``channels``: of a PIL image; None takes its own."""
     import torch
-    from PIL import Image
+    from PIL import Image as PilImage
 
-    image = item[0] if isinstance(item, (tuple, list)) else item
-    if isinstance(image, Image.Image):
+    if isinstance(image, PilImage.Image):
         channels = channels or (1 if image.mode in ("1", "L", "I;16") else 3)
         return torch.from_numpy(to_array(square(to_pil(image, channels), resolution)))
     x = torch.as_tensor(image)

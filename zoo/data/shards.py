@@ -15,25 +15,20 @@ import random
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import Any
 
 from zoo.data.facts import Facts
 from zoo.data.folder import parse_options
 from zoo.data.images import square, to_array, to_pil
-from zoo.data.loader import Loader
+from zoo.data.loader import Loader, to_device
 from zoo.data.store import ImageData, Where
 from zoo.seeds import seed_for
 
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-
 IMAGES = ("jpg", "jpeg", "png", "webp")
 BUFFER_SAMPLES = 1000  # of the shuffle buffer
-CAPTION_BYTES = 256  # longer captions are cut
 
 Sample = Mapping[str, bytes]  # extension -> content of the file
-Arrays = dict[str, "np.ndarray"]
+Decoded = dict[str, Any]  # "x" uint8 array [3, R, R], "y" int64 array [], "caption" a string
 
 
 def open_shards(name: str, resolution: int | None) -> ShardData:
@@ -76,9 +71,8 @@ class ShardData(ImageData):
         except Exception as error:  # tar, network and pipe errors of many kinds
             raise OSError(f"{self.name}: {' '.join(str(error).split())}") from error
 
-    def decode(self, sample: Sample, keys: tuple[str, ...]) -> Arrays:
-        """One sample as arrays: "x" uint8 [3, R, R], "y" int64 [], "caption" uint8 [256]. Raises OSError if it can't be
-        read."""
+    def decode(self, sample: Sample, keys: tuple[str, ...]) -> Decoded:
+        """One sample: "x" uint8 [3, R, R], "y" int64 [], "caption" text. Raises OSError if it can't be read."""
         import numpy as np
         from PIL import Image
 
@@ -90,12 +84,11 @@ class ShardData(ImageData):
             image = square(to_pil(Image.open(io.BytesIO(sample[kind])), 3), self.side)
         except Exception as error:  # Pillow's decoders raise many kinds
             raise OSError(f"{self.name}: image {key}.{kind} can't be read: {error}") from error
-        row = {"x": to_array(image)}
+        row: Decoded = {"x": to_array(image)}
         if "y" in keys:
             row["y"] = np.asarray(int(sample["cls"]))
         if "caption" in keys:
-            text = sample.get("txt", b"")[:CAPTION_BYTES]
-            row["caption"] = np.frombuffer(text.ljust(CAPTION_BYTES, b"\0"), np.uint8)
+            row["caption"] = sample.get("txt", b"").decode(errors="replace")
         return row
 
     def feed(self, loader: Loader, where: Where | None, part: tuple[int, int], workers: int) -> ShardFeed:
@@ -115,7 +108,7 @@ class ShardFeed:
         self.data, self.urls, self.loader = data, urls, loader
         self.pool = ThreadPoolExecutor(workers, thread_name_prefix="zoo-data") if workers else None
         self.position: int | None = None  # of the stream
-        self.stream: Iterator[Arrays] = iter(())
+        self.stream: Iterator[Decoded] = iter(())
 
     def samples(self, start: int) -> Iterator[Sample]:
         """Samples without end: one pass over the shards after the other, shuffled in a buffer."""
@@ -137,20 +130,20 @@ class ShardFeed:
             while buffer:
                 yield buffer.pop()
 
-    def rows(self, start: int, in_advance: int) -> Iterator[Arrays]:
+    def rows(self, start: int, in_advance: int) -> Iterator[Decoded]:
         """Decoded samples; with a pool up to ``in_advance`` are decoded before they are needed."""
         keys = self.data.facts.keys
         if self.pool is None:
             for sample in self.samples(start):
                 yield self.data.decode(sample, keys)
             return
-        pending: deque[Future[Arrays]] = deque()
+        pending: deque[Future[Decoded]] = deque()
         for sample in self.samples(start):
             pending.append(self.pool.submit(self.data.decode, sample, keys))
             if len(pending) > in_advance:
                 yield pending.popleft().result()
 
-    def take(self, start: int, size: int) -> dict[str, torch.Tensor]:
+    def take(self, start: int, size: int) -> dict[str, Any]:
         import numpy as np
         import torch
 
@@ -159,5 +152,8 @@ class ShardFeed:
             self.stream = self.rows(joint_start, 2 * size)
         self.position = joint_start + size * self.loader.world
         rows = [next(self.stream) for _ in range(size)]
-        batch = {key: torch.from_numpy(np.stack([row[key] for row in rows])) for key in rows[0]}
-        return {key: value.to(self.loader.device, non_blocking=True) for key, value in batch.items()}
+        batch: dict[str, Any] = {key: [row[key] for row in rows] for key in rows[0]}
+        for key, values in batch.items():
+            if not isinstance(values[0], str):
+                batch[key] = torch.from_numpy(np.stack(values))
+        return to_device(batch, self.loader.device)

@@ -1,8 +1,10 @@
 """Prepared files: ``$ZOO_HOME/data/NAME-RESOLUTION/SPLIT.safetensors``, one for each split.
 
-``x`` uint8 [N, C, H, W], labels int64 [N] (or [N, K]), captions as UTF-8 bytes uint8 [N, L] padded with zeros. A file
-is written row by row under a temporary name, hashed on the way, synced and renamed, so a file under its final name is
-always complete. The header contains the facts, the source and the SHA-256 of the content.
+Each field is stored in its type (:mod:`zoo.data.fields`): images uint8 [N, C, H, W], labels int64 [N], attributes uint8
+[N, K], vectors float32 [N, K], captions as UTF-8 bytes (``caption``) with the offsets of the captions
+(``caption.offsets``) and of the rows (``caption.rows``). A file is written row by row under a temporary name, hashed on
+the way, synced and renamed, so a file under its final name is always complete. The header contains the facts, the
+source and the SHA-256 of the content.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from zoo.data.facts import Facts, Rows
+from zoo.data.fields import Captions, Field, Image, Label, Text, infer, pack, pack_text, unpack_padded
 from zoo.data.images import square, to_array, to_pil
 from zoo.files import NoSpace, beside
 
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
     from zoo.data.loader import Loader
 
 Progress = Callable[[int, int, str], None]  # images done, images in all, message
-Where = Mapping[str, int | tuple[int, ...]]  # labels -> the values that a row must have
+Where = Mapping[str, int | tuple[int, ...]]  # labels (or single attributes) -> the values that a row must have
 TensorHeader = dict[str, str | list[int]]  # safetensors: dtype, shape, data_offsets
 
 
@@ -41,7 +45,7 @@ def home() -> Path:
 class Feed(Protocol):
     """Brings rows to the device: ``take(start, size)`` returns those at positions start, ..., start + size - 1."""
 
-    def take(self, start: int, size: int) -> dict[str, torch.Tensor]: ...
+    def take(self, start: int, size: int) -> dict[str, Any]: ...
 
 
 class ImageData:
@@ -49,29 +53,45 @@ class ImageData:
 
     Args:
         facts: of the data as opened, with a resolution.
-        arrays: CPU tensors, "x" uint8 [N, C, H, W] and labels int64, memory-mapped if they come from a prepared file.
-            Empty if images are read or generated one at a time (a Dataset, shards, a toy set).
+        arrays: CPU tensors as :mod:`zoo.data.fields` stores them: images uint8 [N, C, H, W], labels int64 [N], ...;
+            memory-mapped if they come from a prepared file. Empty if images are read or generated one at a time (a
+            Dataset, shards, a toy set).
         hash: of the content.
         path: of the prepared file, if there is one.
+        texts: the captions of each Text field.
 
     ``resolution``: side of the images in pixels; 0 for points.
     """
 
-    def __init__(self, facts: Facts, arrays: dict[str, torch.Tensor], hash: str, path: Path | None = None):
+    def __init__(
+        self,
+        facts: Facts,
+        arrays: dict[str, torch.Tensor],
+        hash: str,
+        path: Path | None = None,
+        texts: Mapping[str, Captions] | None = None,
+    ):
         assert facts.resolution is not None, f"{facts.name}: open data have one resolution"
         self.facts, self.arrays, self.hash, self.path = facts, arrays, hash, path
+        self.texts = dict(texts or {})
         self.resolution = facts.resolution
 
     def __len__(self) -> int:
-        return len(self.arrays["x"])
+        return len(next(iter(self.arrays.values())))
 
-    def rows(self, indices: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Rows by a CPU index tensor int64 [n]: "x" uint8 [n, C, H, W] and the labels."""
-        return {key: value.index_select(0, indices) for key, value in self.arrays.items()}
+    def rows(self, indices: torch.Tensor) -> dict[str, Any]:
+        """Rows by a CPU index tensor int64 [n], as stored: images uint8 [n, C, H, W], labels, ...; of a Text field the
+        captions of each row."""
+        rows: dict[str, Any] = {key: value.index_select(0, indices) for key, value in self.arrays.items()}
+        for key, captions in self.texts.items():
+            rows[key] = [captions[i] for i in indices.tolist()]
+        return rows
 
     def labels(self, key: str) -> torch.Tensor:
-        """All values of one label, int64 [N]."""
-        return self.arrays[key]
+        """All values of one label ("y"), or of one attribute ("attributes.Smiling"): [N], whole numbers. Raises
+        ValueError if there is no such label."""
+        name, column = self.facts.column(key)
+        return self.arrays[name] if column is None else self.arrays[name][:, column]
 
     def feed(self, loader: Loader, where: Where | None, part: tuple[int, int], workers: int) -> Feed | None:
         """The data's own feed for ``loader``, if they have no access by index; None otherwise."""
@@ -79,10 +99,8 @@ class ImageData:
 
     @property
     def captions(self) -> list[str]:
-        """The captions as text; [] if the set has none."""
-        if "caption" not in self.arrays:
-            return []
-        return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in self.arrays["caption"].numpy()]
+        """The first caption of each row; [] if the set has none."""
+        return ["".join(row[:1]) for row in self.texts.get("caption", ())]
 
 
 # Locking and space.
@@ -179,40 +197,44 @@ def _write(
     mean: tuple[float, ...],
 ) -> None:
     channels, classes = facts.channels, incoming.classes or facts.classes
-    image_bytes = channels * resolution**2
+    image_bytes = sum(f.channels for f in facts.fields.values() if isinstance(f, Image)) * resolution**2
     check_disk(partial.parent, incoming.count * image_bytes, f"{facts.name} at {resolution}x{resolution}")
-    labels: dict[str, list[object]] = {}
     originals = _Originals(channels) if digest or mean else None
-    count, progress_every = 0, max(1, incoming.count // 200)
+    progress_every = max(1, incoming.count // 200)
     # The header comes first in the file and is known last: leave space for it, filled with blanks.
-    header_bytes = -(-(4096 + 2 * len(json.dumps(json.dumps(classes)))) // 4096) * 4096
+    names = json.dumps(json.dumps([classes, facts.to_json()]))
+    header_bytes = -(-(4096 + 2 * len(names)) // 4096) * 4096
 
-    with open(partial, "wb", buffering=1 << 20) as file:
+    with open(partial, "wb", buffering=1 << 20) as file, _Columns(facts, resolution, partial.parent) as columns:
         file.write(b" " * (8 + header_bytes))
         content = _Content(file)
         for row in incoming.rows:
-            image = to_pil(row["x"], channels)
             if originals:
-                originals.add(to_array(image), row["y"])
-            content.put(to_array(square(image, resolution)).tobytes())  # [C, H, W]
-            for key, value in row.items():
-                if key != "x":
-                    labels.setdefault(key, []).append(value)
-            count += 1
-            if progress and count % progress_every == 0:
-                progress(count, incoming.count, f"preparing {facts.name} {split}")
+                originals.add(to_array(to_pil(row["x"], channels)), row["y"])
+            columns.add(row, content)
+            if progress and columns.count % progress_every == 0:
+                progress(columns.count, incoming.count, f"preparing {facts.name} {split}")
 
-        arrays = {key: _label_array(values) for key, values in labels.items()}
+        count = columns.count
+        try:
+            arrays = columns.arrays()
+        except ValueError as error:
+            raise OSError(f"corrupt: {split}: {error}") from error
         _check_rows(split, incoming, count, classes, arrays)
         if originals:
             originals.check(split, digest, mean)
-        tensors = _write_labels(content, arrays, [count, channels, resolution, resolution])
+        tensors = columns.write(content, arrays)
         file_facts = dataclasses.replace(
-            facts, resolution=resolution, classes=classes, splits={split: count}, keys=("x", *arrays)
+            facts,
+            resolution=resolution,
+            classes=classes,
+            splits={split: count},
+            keys=tuple(columns.fields),
+            fields=columns.fields,
         )
         metadata = {
             "format": "pt",
-            "facts": json.dumps(dataclasses.asdict(file_facts)),
+            "facts": json.dumps(file_facts.to_json()),
             "source": source,
             "sha256": content.hash.hexdigest(),
         }
@@ -261,15 +283,73 @@ class _Originals:
             raise OSError(f"corrupt: mean of {split} must be {list(mean)}, got {own_mean.round(4).tolist()}")
 
 
-def _label_array(values: list) -> np.ndarray:
-    """Integers to int64 [N] (or [N, K]); strings to their UTF-8 bytes, uint8 [N, L]."""
-    import numpy as np
+class _Columns:
+    """The fields of the rows of a file that is being written. The first image of a row is written at once; those of
+    the others wait in temporary files in ``folder``, and all other values in memory, until all rows are known.
 
-    if not isinstance(values[0], str):
-        return np.ascontiguousarray(np.asarray(values, dtype="<i8"))
-    texts = [value.encode() for value in values]
-    width = max(1, max(map(len, texts)))
-    return np.frombuffer(b"".join(text.ljust(width, b"\0") for text in texts), dtype=np.uint8).reshape(-1, width)
+    ``fields``: by key, images first; ``count``: of rows.
+    """
+
+    def __init__(self, facts: Facts, resolution: int, folder: Path):
+        self.facts, self.resolution, self.folder, self.count = facts, resolution, folder, 0
+        self.fields: dict[str, Field] = {}
+        self.values: dict[str, list[Any]] = {}
+        self.files: dict[str, BinaryIO] = {}
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> _Columns:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+    def field_of(self, key: str, value: object) -> Field:
+        """The field of a key: as declared, otherwise by its first value."""
+        declared = self.facts.fields.get(key)
+        return infer(value) if declared is None or declared == Label() else declared
+
+    def add(self, row: Mapping[str, Any], content: _Content) -> None:
+        """One row more. Raises OSError if its keys are not those of the rows before."""
+        if not self.count:
+            typed = {key: self.field_of(key, value) for key, value in row.items()}
+            self.fields = dict(sorted(typed.items(), key=lambda item: not isinstance(item[1], Image)))
+        elif row.keys() != self.fields.keys():
+            raise OSError(f"corrupt: row {self.count} has {', '.join(row)}; must have {', '.join(self.fields)}")
+        for position, (key, field) in enumerate(self.fields.items()):
+            if not isinstance(field, Image):
+                self.values.setdefault(key, []).append(row[key])
+                continue
+            image = to_array(square(to_pil(row[key], field.channels), self.resolution)).tobytes()  # [C, H, W]
+            if position == 0:
+                content.put(image)
+                continue
+            if key not in self.files:
+                self.files[key] = self._open.enter_context(tempfile.TemporaryFile(dir=self.folder))  # noqa: SIM115
+            self.files[key].write(image)
+        self.count += 1
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The tensors of all fields but images, as they are stored. Raises ValueError if values do not fit."""
+        arrays: dict[str, np.ndarray] = {}
+        for key, values in self.values.items():
+            field = self.fields[key]
+            arrays |= pack_text(key, values) if isinstance(field, Text) else {key: pack(key, field, values)}
+        return arrays
+
+    def write(self, content: _Content, arrays: Mapping[str, np.ndarray]) -> dict[str, TensorHeader]:
+        """Write what has waited. Returns the headers of all tensors."""
+        headers: dict[str, TensorHeader] = {}
+        images = {key: field for key, field in self.fields.items() if isinstance(field, Image)}
+        end = 0
+        for key, field in images.items():
+            shape = [self.count, field.channels, self.resolution, self.resolution]
+            if key in self.files:
+                self.files[key].seek(0)
+                while block := self.files[key].read(1 << 20):
+                    content.put(block)
+            start, end = end, content.size
+            headers[key] = {"dtype": "U8", "shape": shape, "data_offsets": [start, end]}
+        return {**headers, **_write_arrays(content, arrays)}
 
 
 def _check_rows(
@@ -286,11 +366,9 @@ def _check_rows(
             raise OSError(f"corrupt: labels of {split} must be in [-1, {len(classes) - 1}], got [{low}, {high}]")
 
 
-def _write_labels(content: _Content, arrays: Mapping[str, np.ndarray], shape: list[int]) -> dict[str, TensorHeader]:
-    """Write the labels after the images. Returns the headers of all tensors; ``shape``: of the images."""
-    import numpy as np
-
-    headers: dict[str, TensorHeader] = {"x": {"dtype": "U8", "shape": shape, "data_offsets": [0, content.size]}}
+def _write_arrays(content: _Content, arrays: Mapping[str, np.ndarray]) -> dict[str, TensorHeader]:
+    """Write numbers after the images, the largest first. Returns the headers of their tensors."""
+    headers: dict[str, TensorHeader] = {}
 
     def put(key: str, dtype: str, shape: list[int], block: bytes) -> None:
         start = content.size
@@ -300,10 +378,9 @@ def _write_labels(content: _Content, arrays: Mapping[str, np.ndarray], shape: li
     padding = -content.size % 8  # integers start at multiples of eight bytes
     if padding:
         put("_padding", "U8", [padding], bytes(padding))
-    # Captions last: their bytes need no alignment.
-    for key in sorted(arrays, key=lambda key: arrays[key].dtype == np.uint8):
+    for key in sorted(arrays, key=lambda key: -arrays[key].itemsize):
         array = arrays[key]
-        put(key, "U8" if array.dtype == np.uint8 else "I64", list(array.shape), array.tobytes())
+        put(key, {8: "I64", 4: "F32", 1: "U8"}[array.itemsize], list(array.shape), array.tobytes())
     return headers
 
 
@@ -323,7 +400,7 @@ def read_header(path: Path) -> tuple[Facts, dict[str, str], int]:
                 raise ValueError("its header is cut short")
             header = json.loads(file.read(length))
         metadata = header.pop("__metadata__")
-        facts = Facts(**json.loads(metadata["facts"]))
+        facts = Facts.from_json(json.loads(metadata["facts"]))
         size = max(tensor["data_offsets"][1] for tensor in header.values())
         if path.stat().st_size != 8 + length + size:
             raise ValueError(f"it must have {8 + length + size} bytes, got {path.stat().st_size}")
@@ -351,10 +428,19 @@ def open_file(path: Path) -> ImageData:
     facts, metadata, _ = read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
-            arrays = {key: file.get_tensor(key) for key in facts.keys}
+            texts = {key for key, field in facts.fields.items() if isinstance(field, Text)}
+            arrays = {key: file.get_tensor(key) for key in facts.keys if key not in texts}
+            captions = {key: _captions(file, key) for key in texts}
     except SafetensorError as error:
         raise OSError(f"{path} is damaged: {error}; delete it and prepare the set again") from error
-    return ImageData(facts, arrays, metadata["sha256"], path)
+    return ImageData(facts, arrays, metadata["sha256"], path, captions)
+
+
+def _captions(file: Any, key: str) -> Captions:
+    """A Text field of an open safetensors file."""
+    if f"{key}.rows" not in file.keys():  # noqa: SIM118
+        return unpack_padded(file.get_tensor(key))
+    return Captions(*(file.get_tensor(name) for name in (key, f"{key}.offsets", f"{key}.rows")))
 
 
 def list_files() -> list[tuple[str, int | None, str, int, Path]]:

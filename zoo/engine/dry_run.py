@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,27 +13,48 @@ from torch.utils.flop_counter import flop_registry
 
 from zoo.data import Facts
 from zoo.data import facts as facts_of
+from zoo.data.fields import Attributes, Field, Image, Text, Vector
 from zoo.engine.ema import EmaNetworks
 from zoo.engine.schedules import Schedules
-from zoo.engine.stage import build_game, build_networks, check_batches, parameters, resolve, yields
+from zoo.engine.stage import (
+    build_game,
+    build_networks,
+    check_batches,
+    facts_of_stream,
+    parameters,
+    resolve,
+    streams_of_turn,
+    yields,
+)
 from zoo.engine.step import Learner
 from zoo.game import Batch
 from zoo.recipe import Recipe, Stage, encode
+from zoo.registry import nearest
 
 
-def meta_batch(stage: Stage, facts: Facts, size: int) -> dict[str, torch.Tensor]:
-    """Shapes of one draw from each stream, on ``meta``."""
-    shape = (facts.channels, stage.resolution, stage.resolution) if stage.resolution else (facts.channels,)
-    batch: dict[str, torch.Tensor] = {}
-    for stream in stage.data.streams.values():
-        rows = stream.batch or size
+def meta_batch(stage: Stage, facts: Facts, size: int, names: Sequence[str] | None = None) -> dict[str, Any]:
+    """Shapes and types of one draw from each stream (or of those in ``names``), on ``meta``; of a Text field empty
+    strings."""
+    batch: dict[str, Any] = {}
+    for stream in (stage.data.streams[name] for name in names or stage.data.streams):
+        fields, rows = facts_of_stream(stream, facts).fields, stream.batch or size
         for key, name in yields(stream, facts).items():
-            if key == "caption":
-                continue
-            is_image = key == "x"
-            size_of_key, dtype = ((rows, *shape), None) if is_image else ((rows,), torch.int64)
-            batch[name] = torch.empty(size_of_key, dtype=dtype, device="meta")
+            if key not in fields:
+                raise ValueError(f"{facts_of_stream(stream, facts).name} yields no '{key}'{nearest(key, fields)}")
+            batch[name] = meta_rows(fields[key], rows, stage.resolution)
     return batch
+
+
+def meta_rows(field: Field, n: int, resolution: int) -> Any:
+    """``n`` values of a field as a batch has them."""
+    if isinstance(field, Text):
+        return [""] * n
+    if isinstance(field, Image):
+        return torch.empty(n, field.channels, resolution, resolution, device="meta")
+    if isinstance(field, Vector):
+        return torch.empty(n, field.n, device="meta")
+    shape = (n, len(field.names)) if isinstance(field, Attributes) else (n,)
+    return torch.empty(shape, dtype=torch.int64, device="meta")
 
 
 class MultiplyAdds(TorchDispatchMode):
@@ -78,20 +99,28 @@ def _dry_run_stage(
     batch.update(meta_batch(stage, facts, stage.batch))
     with torch.no_grad():
         game.prepare(batch)
-    clock = next(iter(stage.data.streams.values())).batch
+    batch = Batch(stage.batch, device="meta")
     turns, images, work = [], 0.0, 0.0
+    clock_stream = ""
     for turn in learner.turns:
         size = turn.batch or stage.batch
         batch.size = size
-        if turn.draw is not None:
-            batch.update(meta_batch(stage, facts, size))
+        streams = streams_of_turn(turn, stage, batch)
+        if streams:
+            batch.update(meta_batch(stage, facts, size, streams))
+            clock_stream = clock_stream or streams[0]
         try:
             with MultiplyAdds() as multiply_adds:
                 learner.play(turn, batch, 0)
         except RuntimeError as error:
             raise ValueError(f"stage at {stage.resolution} pixels: {str(error).splitlines()[0]}") from error
+        except KeyError as error:
+            raise ValueError(
+                f"the turn of {' and '.join(turn.players)} reads {error}, but the batch has {', '.join(batch)}"
+            ) from error
         times = (turn.repeat(USUAL_ROUND) if callable(turn.repeat) else turn.repeat) / turn.every
-        images += times * (clock or size) if turn.draw == "fresh" else 0
+        if turn.draw == "fresh" and clock_stream in streams:
+            images += times * (stage.data.streams[clock_stream].batch or size)
         work += times * multiply_adds.count
         facts_of_turn = {"players": list(turn.players), "times": times, "batch": size, "draw": turn.draw}
         turns.append({**facts_of_turn, "multiply_adds": multiply_adds.count})

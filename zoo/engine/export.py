@@ -12,6 +12,7 @@ import torch
 
 from zoo import hub
 from zoo.data import Facts
+from zoo.data import facts as facts_of
 from zoo.engine.ema import EmaNetworks
 from zoo.engine.runtime import versions
 from zoo.engine.stage import shipped
@@ -52,11 +53,15 @@ def finished_model(game: Game, ema_networks: EmaNetworks, spec: Mapping[str, Any
 
 def card(recipe: Recipe, facts: Facts, spec: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
     """What the weights file says of itself. ``run``: images, seconds, seed."""
+    streams = [stream for stage in recipe.stages for stream in stage.data.streams.values()]
+    own = [facts_of(name) for name in dict.fromkeys(s.dataset for s in streams if s.dataset)]
+    others = [{"name": f.name, "license": f.license} for f in own]
     return {
         "name": recipe.name,
         "model": dict(spec),
         "recipe": encode(recipe),
         "dataset": {"name": facts.name, "license": facts.license},
+        **({"datasets_of_streams": others} if others else {}),
         **run,
         "metrics": {},
         "versions": versions(),

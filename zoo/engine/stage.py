@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from zoo import parallel
 from zoo.data import Facts, ImageData, Loader, open_data
+from zoo.data import facts as facts_of
+from zoo.data.loader import seed_of_order
 from zoo.engine.ema import EmaNetworks
 from zoo.engine.finetune import load_init
 from zoo.engine.runtime import Runtime
@@ -20,7 +22,7 @@ from zoo.engine.step import Learner
 from zoo.game import Batch, Game, Turn
 from zoo.overrides import check
 from zoo.recipe import Recipe, Stage, Stream, encode
-from zoo.registry import GAMES, NETWORKS, Spec
+from zoo.registry import GAMES, NETWORKS, Spec, nearest
 from zoo.seeds import seed_for
 
 
@@ -89,16 +91,53 @@ def build_game(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) ->
     names = {name for s in stage.data.streams.values() for name in yields(s, facts).values()}
     missing = [k for k in game.needs if k not in names]
     if missing:
+        sets = "', '".join(dict.fromkeys(facts_of_stream(s, facts).name for s in stage.data.streams.values()))
         raise ValueError(
-            f"game '{stage.game.name}' needs '{missing[0]}', but '{facts.name}' has {', '.join(sorted(names))}; "
+            f"game '{stage.game.name}' needs '{missing[0]}', but '{sets}' has {', '.join(sorted(names))}; "
             f"choose another data set (zoo list datasets)"
         )
     return game
 
 
 def yields(stream: Stream, facts: Facts) -> dict[str, str]:
-    """The data set's keys that a stream reads, and their names in the batch: all keys if it names none."""
-    return dict(stream.keys) or {k: k for k in facts.keys}
+    """The data set's keys that a stream reads, and their names in the batch: all keys if it names none. ``facts``: of
+    the recipe's data set."""
+    return dict(stream.keys) or {k: k for k in facts_of_stream(stream, facts).keys}
+
+
+def facts_of_stream(stream: Stream, facts: Facts) -> Facts:
+    """The facts of the data set that a stream reads: its own or, with ``facts``, the recipe's."""
+    return facts if stream.dataset is None else facts_of(stream.dataset)
+
+
+def data_of_stream(stream: Stream) -> str:
+    """The name of a stream's data in a stage and in its checkpoints: the split and, if it is not the recipe's, the data
+    set."""
+    return stream.split if stream.dataset is None else f"{stream.dataset} {stream.split}"
+
+
+def streams_of_turn(turn: Turn, stage: Stage, batch: Batch) -> tuple[str, ...]:
+    """The names of the streams that a turn draws in this round, in its order.
+
+    Raises ValueError if there is no such stream, or for one of several aligned streams without the others.
+    """
+    streams = stage.data.streams
+    names = turn.streams(batch) if callable(turn.streams) else turn.streams
+    if turn.draw is None:
+        return ()
+    if names is None:
+        return tuple(streams)
+    if not names:
+        raise ValueError(f"the turn of {' and '.join(turn.players)} names no streams; draw=None draws nothing")
+    for name in names:
+        if name not in streams:
+            raise ValueError(f"data.streams: the turn of {' and '.join(turn.players)} draws '{name}', "
+                             f"but they are {', '.join(streams)}{nearest(name, streams)}")  # fmt: skip
+        leader = streams[name].aligned or name
+        for other, stream in streams.items():
+            if leader in (other, stream.aligned) and other not in names:
+                raise ValueError(f"streams {', '.join(names)}: '{name}' and '{other}' are aligned and drawn together")
+    return tuple(names)
 
 
 def check_batches(stage: Stage, turns: Sequence[Turn]) -> None:
@@ -143,10 +182,14 @@ Record = Callable[[int, str, Tensor], None]
 
 
 def open_splits(stage: Stage, source: Any, progress: Progress | None = None) -> dict[str, ImageData]:
-    """The splits that the streams of a stage read, by name; fetched and prepared first if they are not yet."""
+    """The data that the streams of a stage read, by :func:`data_of_stream`; fetched and prepared first if they are not
+    yet."""
     size = None if stage.data.pad or not stage.resolution else stage.data.load or stage.resolution
-    splits = {stream.split for stream in stage.data.streams.values()}
-    return {split: open_data(source, resolution=size, split=split, progress=progress) for split in splits}
+    streams = {data_of_stream(stream): stream for stream in stage.data.streams.values()}
+    return {
+        name: open_data(stream.dataset or source, resolution=size, split=stream.split, progress=progress)
+        for name, stream in streams.items()
+    }
 
 
 class StageRun:
@@ -195,6 +238,7 @@ class StageRun:
         self.ema_networks = ema_networks
         self.schedules = Schedules(stage.schedules, self.learner, ema_networks)
         self.loaders = {name: self.loader(name, workers=READ_THREADS) for name in stage.data.streams}
+        self._check_aligned()
         self.noise = torch.Generator(device)
         self._statistics = [
             b
@@ -203,11 +247,15 @@ class StageRun:
         ]
 
     def loader(self, name: str, **share: Any) -> Loader:
-        """A loader of one stream, each stream in an order of its own."""
+        """A loader of one stream, each stream in an order of its own, or in that of the stream that it is aligned
+        with."""
         stage, stream = self.stage, self.stage.data.streams[name]
+        seed = seed_for(self.seed, "data", self.index, stream.aligned or name)
+        leader = stage.data.streams[stream.aligned or name]
         return Loader(
-            self.data[stream.split],
-            seed=seed_for(self.seed, "data", self.index, name),
+            self.data[data_of_stream(stream)],
+            seed=seed,
+            order_seed=seed_of_order(seed, leader.where, leader.part) if stream.aligned else None,
             keys=stream.keys,
             where=stream.where,
             part=stream.part,
@@ -221,20 +269,44 @@ class StageRun:
             **{"device": self.device, "rank": parallel.rank(), "world": parallel.world(), **share},
         )
 
-    def new_batch(self) -> Batch:
-        size = self.stage.batch // parallel.world()
-        return Batch(size, device=self.device, generator=self.noise, rank=parallel.rank(), world=parallel.world())
+    def _check_aligned(self) -> None:
+        """Raises ValueError if aligned streams differ in their number of rows."""
+        for name, stream in self.stage.data.streams.items():
+            if stream.aligned is not None:
+                own, other = self.loaders[name].count, self.loaders[stream.aligned].count
+                if own != other:
+                    raise ValueError(
+                        f"data.streams.{name}.aligned='{stream.aligned}': must have as many rows as that stream, "
+                        f"{other}, got {own}"
+                    )
 
-    def draw(self, batch: Batch) -> int:
-        """Fresh reals of every stream into the batch. Returns the images that the clock counts: those of all processes
-        from the first stream."""
-        world, sizes = parallel.world(), []
-        for name, loader in self.loaders.items():
-            own = self.stage.data.streams[name].batch
-            sizes.append(own // world if own else batch.size)
-            for key, value in loader.next(sizes[-1], batch.generator).items():
+    def new_batch(self) -> Batch:
+        return Batch(
+            self.stage.batch // parallel.world(),
+            device=self.device,
+            generator=self.noise,
+            rank=parallel.rank(),
+            world=parallel.world(),
+            round=self.round,
+            images=self.images,
+            seed=self.seed,
+            stage=self.index,
+        )
+
+    def draw(self, batch: Batch, names: Sequence[str] | None = None) -> dict[str, int]:
+        """Fresh reals of some streams, by default of all, into the batch. Returns the number of rows of each, of all
+        processes."""
+        world, rows = parallel.world(), {}
+        streams = self.stage.data.streams
+        aligned = {n for name, stream in streams.items() if stream.aligned for n in (name, stream.aligned)}
+        for name in streams if names is None else names:
+            own = streams[name].batch
+            size = own // world if own else batch.size
+            generator = None if name in aligned else batch.generator  # aligned streams crop and flip by position
+            for key, value in self.loaders[name].next(size, generator).items():
                 batch[key] = self.to_layout(value)
-        return sizes[0] * world
+            rows[name] = size * world
+        return rows
 
     def to_layout(self, value: Any) -> Any:
         """Images in the memory layout that the run uses; anything else as it is."""
@@ -259,7 +331,7 @@ class StageRun:
         self.noise.manual_seed(seed_for(self.seed, "prepare noise", self.index))
         batch = Batch(self.stage.batch, device=self.device, generator=self.noise)
         for name in self.loaders:
-            size = min(1024, len(self.data[self.stage.data.streams[name].split]))
+            size = min(1024, len(self.data[data_of_stream(self.stage.data.streams[name])]))
             once = self.loader(name, rank=0, world=1, device=torch.device("cpu"))
             for key, value in once.next(size).items():
                 batch[key] = self.to_layout(value.to(self.device) if isinstance(value, Tensor) else value)
@@ -280,17 +352,21 @@ class StageRun:
 
         # Turns, each on a batch of its own size
         batch, world = self.new_batch(), parallel.world()
-        consumed, fresh = 0, False
+        consumed, clock_stream = 0, ""
+        fresh: set[str] = set()  # streams with new reals in this round
         for turn in self.learner.turns:
             times = turn.times(self.round)
             batch.size = (turn.batch or self.stage.batch) // world
+            streams = streams_of_turn(turn, self.stage, batch) if times else ()
             for step in range(times):
                 if step % PRECOMPUTE_STEPS == 0:
                     computed = self.learner.precompute(turn, batch, min(PRECOMPUTE_STEPS, times - step))
                 batch.update(computed[step % PRECOMPUTE_STEPS])
-                if turn.draw == "fresh" or (turn.draw == "last" and not fresh):
-                    consumed += self.draw(batch)
-                    fresh = True
+                due = streams if turn.draw == "fresh" else [name for name in streams if name not in fresh]
+                if due:
+                    clock_stream = clock_stream or due[0]
+                    consumed += self.draw(batch, due).get(clock_stream, 0)
+                    fresh.update(due)
                 for name, value in self.learner.play(turn, batch, self.round).items():
                     record(self.round, f"loss/{name}", value)
         for name, value in batch.logs.items():

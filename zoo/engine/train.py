@@ -289,10 +289,10 @@ def draw_grid(run: StageRun, folder: RunFolder, tell: Progress) -> None:
         reals: dict[str, Tensor] = {}
         for name in run.loaders:
             rows = run.loader(name, rank=0, world=1, device=torch.device("cpu")).next(8)
-            reals.update({k: v.to(run.device) for k, v in rows.items()})
+            reals.update({k: v.to(run.device) for k, v in rows.items() if isinstance(v, Tensor)})
         images, columns = model.preview(reals)
         spread = images.float().std(0).mean().item()
-        real = next(v for v in reals.values() if v.is_floating_point())
+        real = next(v for v in reals.values() if v.ndim == 4 or not run.stage.resolution)
         share = spread / max(model.to_unit(real).std(0).mean().item(), 1e-12)
     path = folder.path / SAMPLES / f"{run.total_images:010d}.png"
     path.parent.mkdir(exist_ok=True)
@@ -316,7 +316,7 @@ def save(run: StageRun, folder: RunFolder, seconds: float, tell: Progress) -> No
         "total_images": run.total_images,
         "seconds": seconds,
         "positions": {name: loader.position for name, loader in run.loaders.items()},
-        "data": {split: data.hash for split, data in run.data.items()},
+        "data": {name: data.hash for name, data in run.data.items()},
     }
     path = folder.path / CHECKPOINT
     checkpoint.save(path, checkpoint.collect(run.game, run.learner, run.ema_networks), state)
@@ -382,10 +382,10 @@ class StopRequest:
 
 def check_data(run: StageRun, hashes: Mapping[str, str], folder: RunFolder) -> None:
     """Raises ValueError if a resumed run would continue with other images than it began with."""
-    for split, data in run.data.items():
-        if data.hash != hashes[split]:
+    for name, data in run.data.items():
+        if data.hash != hashes[name]:
             raise ValueError(
-                f"run '{folder.path}': the images of '{run.facts.name}' ({split}) are not those that it began "
+                f"run '{folder.path}': the images of '{data.facts.name}' ({name}) are not those that it began "
                 f"with; bring them back, or begin a new run with --init {folder.path}"
             )
 
