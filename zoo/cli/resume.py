@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
+from zoo import settings
 from zoo.cli import processes
+from zoo.cli.output import check_device
 from zoo.cli.progress import Progress
 
 
@@ -18,11 +20,22 @@ from zoo.cli.progress import Progress
     show_default=True,
     help="Processes on this machine, a GPU each; every batch must be a multiple.",
 )
-@click.option("--device", help="auto, cpu, cuda, cuda:N or mps.  [default: as at the start of the run]")
+@click.option("--recipe", type=click.Path(), help="Your recipe file, if it registers losses, networks, ... of its own.")
+@click.option(
+    "--device",
+    callback=check_device,
+    help="auto, cpu, cuda, cuda:N or mps.  [default: as at the start of the run]",
+)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="[default: as at the start of the run]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, one an event.")
 def command(
-    run: str, minutes: float | None, nproc: int, device: str | None, precision: str | None, as_json: bool
+    run: str,
+    minutes: float | None,
+    nproc: int,
+    recipe: str | None,
+    device: str | None,
+    precision: str | None,
+    as_json: bool,
 ) -> None:
     """Continue the run in folder RUN from its last checkpoint. The result is that of a run without a stop.
 
@@ -30,9 +43,11 @@ def command(
     """
     from zoo.engine.run_folder import RunFolder
 
+    if recipe is not None:
+        settings.load_file(recipe)
     runtime = RunFolder(run).runtime(device=device, precision=precision)  # an error in RUN is reported first
     if nproc > 1 and not processes.launched():
-        values = {"minutes": minutes, "device": device, "precision": precision}
+        values = {"minutes": minutes, "recipe": recipe, "device": device, "precision": precision}
         options = [f"--{key}={value}" for key, value in values.items() if value is not None] + ["--json"] * as_json
         processes.run(nproc, ["resume", run, *options])
         return
@@ -41,5 +56,9 @@ def command(
     progress = Progress(as_json, minutes)
     try:
         resume(run, runtime=runtime, minutes=minutes, progress=progress)
+    except ValueError as error:
+        if recipe is None and str(error).startswith("unknown "):
+            raise ValueError(f"{error}; if a recipe file of yours registers it, add --recipe FILE") from error
+        raise
     finally:
         progress.close()
