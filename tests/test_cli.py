@@ -68,7 +68,7 @@ def test_list_is_quick(tmp_path):
 def test_list(shell):
     models = shell("list", "--json").json
     assert "dcgan" in {m["model"] for m in models}
-    assert all(m["title"] and m["data sets"] for m in models)
+    assert all(re.search(r"arXiv [0-9.]+$", m["title"]) and m["data sets"] for m in models)
     plain = shell("list", "recipes", "dcgan").out.splitlines()
     assert {line.split("\t")[0] for line in plain} == set(package.list_recipes("dcgan"))
     assert shell("list", "dcgan").out.split("\t")[0] == "dcgan"  # a pattern alone means models
@@ -140,6 +140,32 @@ def test_train_events_in_json(shell, recipe_file):
     assert len(events) == len(result.out.splitlines())
     assert events[-1]["event"] == "done" and events[-1]["images"] == 640
     assert json.loads((recipe_file.parent / "run/recipe.json").read_text())["seed"] == 3
+
+
+def test_a_loss_in_the_recipe_file(shell, tmp_path, recipe_file):
+    """Resuming needs the file again; it may import a module beside it."""
+    (tmp_path / "scores_alone.py").write_text(
+        "from zoo.losses import Pair\nfrom zoo.registry import LOSSES\n\n\n"
+        '@LOSSES.register("scores-alone")\ndef scores_alone() -> Pair:\n'
+        "    return Pair(d=lambda real, fake: (fake - real).mean(), g=lambda real, fake: -fake.mean())\n"
+    )
+    recipe_file.write_text(recipe_file.read_text() + "\n\nimport scores_alone\n")
+    args = ("--dataset", "ring", "--out", "run", "--set", "game.loss=scores-alone")
+    options = {"cwd": tmp_path, "text": True, "capture_output": True, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+
+    def zoo(*words):
+        return subprocess.run([sys.executable, "-c", "from zoo.cli import main; main()", *words], **options)
+
+    first = zoo("train", recipe_file.name, *args, "--images", "100000000", "--minutes", "0.02")
+    assert first.returncode == 0, first.stderr
+    second = zoo("resume", "run")
+    assert second.returncode == 2 and "unknown loss 'scores-alone'; if a recipe file" in second.stderr
+    third = zoo("resume", "run", "--recipe", recipe_file.name, "--minutes", "0.02")
+    assert third.returncode == 0 and "continue: zoo resume run" in third.stdout, third.stderr
+
+
+def test_show_a_recipe_file(shell, recipe_file):
+    assert "recipes:" in shell("show", recipe_file).out
 
 
 def test_resume_on_another_device(shell, recipe_file, tmp_path, monkeypatch):

@@ -245,7 +245,7 @@ def test_at_most_spreads_over_all_images():
 def test_a_folder_of_many_sizes(tmp_path, network):
     for k, side in enumerate((16, 16, 20, 20, 20)):
         save(smooth_images(1, 3, side, seed=k), tmp_path / "mixed" / str(k))
-    result = zoo.evaluate(tmp_path / "mixed", ["fd"], dataset=f"folder:{tmp_path / 'mixed'}", features="tiny")
+    result = zoo.evaluate(tmp_path / "mixed", "fd", dataset=f"folder:{tmp_path / 'mixed'}", features="tiny")
     assert result["protocol"]["generated"] == 5 and abs(result["scores"]["fd-tiny"]) < 1e-3
     (tmp_path / "mixed" / "0" / "broken.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="broken.png: not a readable image"):

@@ -24,6 +24,8 @@ def examples(tmp_path, recipe_file) -> Path:
     weights(tmp_path / "translate.safetensors", translate_spec())
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "image.safetensors").read_bytes()[:5000])
     (tmp_path / "noise.safetensors").write_bytes(os.urandom(5000))
+    (tmp_path / "wrong.py").write_text("rate = 1\nrate = rate / 0\n")
+    (tmp_path / "syntax.py").write_text("rate = (\n")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/notes.txt").write_text("mine")
     (tmp_path / "empty").mkdir()
@@ -60,6 +62,11 @@ MISTAKES = {
         "variant", "'smal'", "it has: small",
     ),
     "recipe file": (("train", "gone.py", "--dataset", "ring"), "recipe file", "'gone.py'", "no such file"),
+    "error in a recipe file": (("train", "wrong.py"), "recipe file", "'wrong.py', line 2", "ZeroDivisionError"),
+    "syntax of a recipe file": (("show", "syntax.py"), "recipe file", "'syntax.py', line 1", "SyntaxError"),
+    "recipe with a variant": (
+        ("train", "dcgan-mnist", "--variant", "small"), "model", "'dcgan-mnist'", "zoo train dcgan --dataset mnist --v",
+    ),
     "weights": (("sample", "dcgan-fashion-minst", *SAMPLE), "weights", "'dcgan-fashion-minst'", "did you mean dcgan-f"),
     "unpublished weights": (
         ("sample", "dcgan-cifar10-small", *SAMPLE),
@@ -90,7 +97,7 @@ MISTAKES = {
     "images": ((*TRAIN, "--images", "-5"), "--images", "-5", "x>=1"),
     "a word for a number": ((*TRAIN, "--images", "many"), "--images", "'many'", "integer"),
     "precision": ((*TRAIN, "--precision", "fp8"), "--precision", "'fp8'", "'fp32', 'bf16'"),
-    "device": ((*TRAIN, "--device", "abacus"), "device", "'abacus'", "cpu"),
+    "device": ((*TRAIN, "--device", "abacus", "--dry-run"), "device", "'abacus'", "cpu"),
     "micro-batch": (
         ("train", "dcgan", "--dataset", "fashion-mnist", "--out", "new", "--micro-batch", "4"),
         "--micro-batch", "4", "batch norm in G needs the whole batch",
@@ -143,7 +150,7 @@ MISTAKES = {
     "unreadable weights": (("sample", "noise.safetensors", *SAMPLE), "weights", "'noise.safetensors'", "weights file"),
     "missing weights": (("sample", "gone.safetensors", *SAMPLE), "weights", "'gone.safetensors'", "no such file"),
     "truncated init": ((*TRAIN, "--init", "cut.safetensors"), "weights", "'cut.safetensors'", "fetch or export"),
-    "init of another": ((*TRAIN, "--init", "image.safetensors"), "init", "image.safetensors", "does not fit"),
+    "init of another": ((*TRAIN, "--init", "image.safetensors"), "init", "image.safetensors", "tensors differ"),
     "export of truncated weights": (
         ("export", "cut.safetensors", "--format", "torch", "--out", "new.pt2"),
         "weights", "'cut.safetensors'", "fetch or export",
@@ -162,6 +169,9 @@ MISTAKES = {
     # data
     "labels that are not there": (
         ("train", "cgan", "--dataset", "folder:whole", "--out", "new"), "classes", "folder-whole", "with labels",
+    ),
+    "domains that are not there": (
+        ("train", "cyclegan", "--dataset", "fashion-mnist-10k", "--out", "new"), "domain", "fashion-mnist-10k", "x, y",
     ),
     "corrupt images": ((*IMAGES, "folder:corrupt"), "folder:", "2.png", "skip"),
     "no folder": ((*IMAGES, "folder:gone"), "folder:", "gone", "no such folder"),

@@ -65,7 +65,7 @@ class Spec:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """``; did you mean a, b?`` for a wrong name, or '' if no name is close. Used by every name error."""
-    names = list(names)
+    names = list(dict.fromkeys(names))
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or [n for n in names if name and name in n][:3]
     return f"; did you mean {', '.join(close)}?" if close else ""
 

@@ -68,18 +68,34 @@ def models(pattern: str = "*") -> list[str]:
 
 
 def load_file(path: str | Path) -> str:
-    """Read a recipe file of the user's own and add its settings to ``RECIPES``. Returns the model's id.
+    """Read a recipe file of the user's own and add its settings to ``RECIPES``. Returns the model's id. The file may
+    import modules from its folder.
 
-    Raises ValueError if there is no such file, or no setting in it.
+    Raises ValueError if there is no such file, if it raises an error, or if there is no setting in it.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"recipe file '{path}': no such file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"recipe_file.{path.stem}", path)
     assert spec is not None and spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        import traceback
+
+        del sys.modules[spec.name]
+        if isinstance(error, SyntaxError):
+            lines, text = [error.lineno], error.msg
+        else:
+            frames = traceback.extract_tb(error.__traceback__)
+            lines, text = [f.lineno for f in frames if Path(f.filename).resolve() == path.resolve()], str(error)
+        line = f", line {lines[-1]}" if lines else ""
+        raise ValueError(f"recipe file '{path}'{line}: {type(error).__name__}: {text}") from error
     model = path.stem.replace("_", "-")
     if not any(e["model"] == model for e in RECIPES.values()):
         raise ValueError(f"recipe file '{path}': must have a function decorated with @setting(dataset)")
@@ -99,8 +115,16 @@ def find(model: str, dataset: str | None = None, variant: str = "") -> Recipe:
     if model in RECIPES and dataset is None and not variant:
         return RECIPES[model]["build"]()
     entries = [e for e in RECIPES.values() if e["model"] == model]
+    if not entries and model in RECIPES:
+        entry = RECIPES[model]
+        dataset, variant = dataset or entry["dataset"], variant or entry["variant"]
+        command = f"{entry['model']} --dataset {dataset}{f' --variant {variant}' if variant else ''}"
+        raise ValueError(
+            f"model '{model}': must be a model's id, got a recipe's name, which fixes data set and variant; "
+            f"write zoo train {command}"
+        )
     if not entries:
-        options = {e["model"] for e in RECIPES.values()} | (set(RECIPES) if dataset is None else set())
+        options = {e["model"] for e in RECIPES.values()} | (set(RECIPES) if dataset is None and not variant else set())
         raise ValueError(f"unknown model '{model}'{nearest(model, options)} (zoo list models)")
     entries = [e for e in entries if e["variant"] == variant]
     if not entries:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 
 from zoo import settings
@@ -40,7 +42,9 @@ def models(pattern: str) -> list[Json]:
     for name in settings.models(pattern):
         entries = [e for e in settings.RECIPES.values() if e["model"] == name]
         sets = list(dict.fromkeys(e["dataset"] for e in entries))
-        title = " ".join(entries[0]["doc"].strip().split("\n\n")[0].split())
+        first = " ".join(entries[0]["doc"].strip().split("\n\n")[0].split())
+        citation = re.match(r".*?arXiv [0-9]{4}\.[0-9]{4,5}", first)
+        title = citation[0] if citation else first
         rows.append({"model": name, "recipes": len(entries), "data sets": sets, "title": title})
     return rows
 

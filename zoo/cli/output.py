@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 
 import click
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+
+
+def check_device(ctx: click.Context, option: click.Parameter, name: str | None) -> str | None:
+    """Raises ValueError for a name that is no device's. (Whether the device exists is seen when it is used.)"""
+    if name is not None and not re.fullmatch(r"auto|(cpu|cuda|mps)(:[0-9]+)?", name):
+        raise ValueError(f"device='{name}': must be auto, cpu, cuda, cuda:N or mps")
+    return name
+
+
+device_option = click.option(
+    "--device", default="auto", show_default=True, callback=check_device, help="auto, cpu, cuda, cuda:N or mps."
+)
 
 
 def print_json(value: object) -> None:
@@ -48,6 +60,11 @@ def amount(value: float) -> str:
         if value >= size:
             return f"{value / size:.1f} {prefix}"
     return f"{value:,.0f}"
+
+
+def times(count: float) -> str:
+    """once, twice, 5 times, 0.25 times."""
+    return {1: "once", 2: "twice"}.get(count, f"{count:g} times")
 
 
 def choose_device(name: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
+from zoo import settings
 from zoo.cli import processes
+from zoo.cli.output import check_device
 from zoo.cli.progress import Progress
 
 
@@ -18,7 +20,12 @@ from zoo.cli.progress import Progress
     show_default=True,
     help="Processes on this machine, a GPU each; every batch must be a multiple.",
 )
-@click.option("--device", help="auto, cpu, cuda, cuda:N or mps.  [default: as at the start of the run]")
+@click.option("--recipe", type=click.Path(), help="Your recipe file, if it registers losses, networks, ... of its own.")
+@click.option(
+    "--device",
+    callback=check_device,
+    help="auto, cpu, cuda, cuda:N or mps.  [default: as at the start of the run]",
+)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="[default: as at the start of the run]")
 @click.option(
     "--micro-batch",
@@ -31,6 +38,7 @@ def command(
     run: str,
     minutes: float | None,
     nproc: int,
+    recipe: str | None,
     device: str | None,
     precision: str | None,
     micro_batch: int | None,
@@ -42,10 +50,18 @@ def command(
     """
     from zoo.engine.run_folder import RunFolder
 
+    if recipe is not None:
+        settings.load_file(recipe)
     # An error in RUN is reported first
     runtime = RunFolder(run).runtime(device=device, precision=precision, micro_batch=micro_batch)
     if nproc > 1 and not processes.launched():
-        values = {"minutes": minutes, "device": device, "precision": precision, "micro-batch": micro_batch}
+        values = {
+            "minutes": minutes,
+            "recipe": recipe,
+            "device": device,
+            "precision": precision,
+            "micro-batch": micro_batch,
+        }
         options = [f"--{key}={value}" for key, value in values.items() if value is not None] + ["--json"] * as_json
         processes.run(nproc, ["resume", run, *options])
         return
@@ -54,5 +70,9 @@ def command(
     progress = Progress(as_json, minutes)
     try:
         resume(run, runtime=runtime, minutes=minutes, progress=progress)
+    except ValueError as error:
+        if recipe is None and str(error).startswith("unknown "):
+            raise ValueError(f"{error}; if a recipe file of yours registers it, add --recipe FILE") from error
+        raise
     finally:
         progress.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from zoo import settings
-from zoo.cli.output import amount, json_option, print_json
+from zoo.cli.output import amount, json_option, print_json, times
 from zoo.files import Json
 
 
@@ -16,7 +16,7 @@ from zoo.files import Json
 @click.argument("name")
 @json_option
 def command(name: str, as_json: bool) -> None:
-    """A model, a recipe, weights (a name, a file, a run's folder) or a data set.
+    """A model, a recipe, a recipe file, weights (a name, a file, a run's folder) or a data set.
 
     A recipe: the paper and our differences from it, networks with their parameters, budget, settings. Weights: their
     Card.
@@ -33,6 +33,10 @@ def look_up(name: str) -> Json:
     from zoo import api, hub
     from zoo.registry import nearest
 
+    if name.endswith(".py"):
+        model = settings.load_file(name)
+        names = [n for n, e in settings.RECIPES.items() if e["model"] == model]
+        return of_recipe(names[0]) if len(names) == 1 else of_model(model)
     if name.startswith("hf:") or Path(name).exists() or name.endswith(".safetensors"):
         return weights(name)
     shipped = hub.index()
@@ -41,13 +45,17 @@ def look_up(name: str) -> Json:
     if name in shipped:
         return weights(name)
     if name in api.list_models(name):
-        entries = [e for e in settings.RECIPES.values() if e["model"] == name]
-        about = {n: e["about"] for n, e in settings.RECIPES.items() if e["model"] == name}
-        return {"model": name, "doc": entries[0]["doc"].strip(), "recipes": about}
+        return of_model(name)
     if name in api.list_datasets(name):
         return {"data set": name, **of_dataset(name)}
     names = [*api.list_models(), *api.list_recipes(), *shipped, *api.list_datasets()]
     raise ValueError(f"unknown name '{name}'{nearest(name, names)} (zoo list shows all)")
+
+
+def of_model(name: str) -> Json:
+    entries = {n: e for n, e in settings.RECIPES.items() if e["model"] == name}
+    doc = next(iter(entries.values()))["doc"].strip()
+    return {"model": name, "doc": doc, "recipes": {n: e["about"] for n, e in entries.items()}}
 
 
 def weights(name: str) -> Json:
@@ -123,7 +131,7 @@ def _stages(stages: list[Json]) -> list[str]:
         for turn in stage["turns"]:
             real = {"fresh": "new real images", "last": "the last real images"}.get(turn["draw"], "no real images")
             players = " and ".join(turn["players"])
-            lines.append(f"  {players}: {turn['times']:g} times a round, batch {turn['batch']}, {real}")
+            lines.append(f"  {players}: {times(turn['times'])} a round, batch {turn['batch']}, {real}")
     return lines
 
 

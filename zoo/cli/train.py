@@ -10,7 +10,7 @@ import click
 
 from zoo import overrides
 from zoo.cli import processes
-from zoo.cli.output import amount, device_option, print_json
+from zoo.cli.output import amount, device_option, print_json, times
 from zoo.cli.progress import LONG, Progress
 from zoo.files import Json, check_new
 from zoo.reports.values import duration
@@ -171,7 +171,7 @@ def print_cost(recipe: Recipe, cost: Json, dataset: str | None, as_json: bool, f
         click.echo(f"{budget}, batch {stage.batch}, {work} multiply-adds")
         if full:
             for turn in facts["turns"]:
-                click.echo(f"  {' and '.join(turn['players'])}: {turn['times']:g} times a round, batch {turn['batch']}")
+                click.echo(f"  {' and '.join(turn['players'])}: {times(turn['times'])} a round, batch {turn['batch']}")
 
 
 def substitute(recipe: Recipe, dataset: str | None) -> str:

@@ -37,7 +37,7 @@ def _find(name: str) -> ImageSet | ToySet:
     if name not in DATASETS:
         raise ValueError(
             f"unknown data set '{name}'{nearest(name, DATASETS.names()) or ';'} "
-            f"your own images are folder:PATH, shards are shards:PATTERN"
+            f"your own images are folder:PATH, shards are shards:PATTERN (zoo list datasets)"
         )
     entry: ImageSet | ToySet = DATASETS.build(name)
     return entry

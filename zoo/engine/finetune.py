@@ -22,11 +22,17 @@ def load_init(networks: Mapping[str, nn.Module], init: str | Path) -> None:
             f"init='{init}': must have a network of the recipe ({', '.join(networks)}), got {', '.join(weights)}"
         )
     for name in common:
-        try:
-            networks[name].load_state_dict(weights[name])
-        except RuntimeError as error:
-            first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-            raise ValueError(f"init='{init}': network {name} does not fit the recipe's: {first}") from None
+        own, given = networks[name].state_dict(), weights[name]
+        different = [key for key in {**own, **given} if key not in own or key not in given]
+        different += [key for key in own if key in given and own[key].shape != given[key].shape]
+        if different:
+            key = different[0]
+            sides = " and ".join(str(list(side[key].shape)) if key in side else "none" for side in (own, given))
+            raise ValueError(
+                f"init='{init}': network {name} does not fit the recipe's: {len(different)} tensors differ, such as "
+                f"{key} (shapes {sides})"
+            )
+        networks[name].load_state_dict(given)
 
 
 def read_init(init: str | Path) -> dict[str, dict[str, Tensor]]:

@@ -84,7 +84,16 @@ def build_networks(recipe: Recipe, seed: int = 0, device: str | None = None) -> 
 
 
 def build_game(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) -> Game:
-    """The stage's game of the networks. Raises ValueError if it needs keys that the data set does not have."""
+    """The stage's game of the networks. Raises ValueError if the game or a stream needs keys that the data set does not
+    have."""
+    for stream in stage.data.streams.values():
+        own = facts_of_stream(stream, facts)
+        for key in (*stream.keys, *stream.where):
+            if key.partition(".")[0] not in own.keys:  # "attributes.Smiling" is a column of "attributes"
+                raise ValueError(
+                    f"the recipe reads '{key}', but '{own.name}' has {', '.join(own.keys)}; "
+                    f"choose another data set (zoo list datasets)"
+                )
     # A game that stores images needs their shape.
     defaults = {"channels": facts.channels, "resolution": stage.resolution}
     game = GAMES.build(stage.game, networks, defaults=defaults)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import shlex
 import signal
 import threading
 import time
@@ -272,7 +273,7 @@ def training_loop(
         images=run.total_images,
         seconds=time.monotonic() - start_time,
         stopped_by=stop.reason or "budget",
-        resume=f"zoo resume {folder.path}" if stop.reason else None,
+        resume=f"zoo resume {shlex.quote(str(folder.path))}" if stop.reason else None,
         use=uses(shipped(run.game, recipe, run.stage, facts), folder.path),
     )
     parallel.stop()

@@ -44,9 +44,10 @@ def evaluate(
     Args:
         what: Weights (a name, a file, a run's folder), a Model, anything with ``iter_samples``, a folder of images, or
             an image tensor.
-        metrics: Names from ``zoo.registry.METRICS``; by default those that are meant for such a source: Fréchet
-            distance, KID, Inception-type score, precision, recall, density and coverage, for translators with pairs
-            PSNR, SSIM and LPIPS (if its network is there), and so on; of a model that only classifies its error alone.
+        metrics: Names from ``zoo.registry.METRICS``, a list or separated by commas; by default those that are meant for
+            such a source: Fréchet distance, KID, Inception-type score, precision, recall, density and coverage, for
+            translators with pairs PSNR, SSIM and LPIPS (if its network is there), and so on; of a model that only
+            classifies its error alone.
         dataset: The reference, as for :func:`zoo.train`; by default what the weights were trained on.
         split: Of the data set.
         features: A feature network, ``inception`` or ``timm:NAME``; by default the data set's feature network.
@@ -76,7 +77,7 @@ def evaluate(
         device=device,
         progress=progress,
     )
-    names, notes = choose(inputs, metrics)
+    names, notes = choose(inputs, metrics.split(",") if isinstance(metrics, str) else metrics)
     values = compute(inputs, [find_metric(name) for name in names])
     return {
         "what": source.name,

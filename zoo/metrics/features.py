@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -191,6 +192,9 @@ def from_timm(name: str, device: torch.device | str = "cpu") -> FeatureExtractor
         raise ValueError(f"features='{name}': timm has no pretrained '{backbone}'{near}")
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
+    retries = logging.getLogger("huggingface_hub.utils._http")  # a line for each attempt
+    level = retries.level
+    retries.setLevel(logging.ERROR)
     try:
         network = timm.create_model(backbone, pretrained=True, num_classes=0)
     except Exception as error:  # the hub's many kinds
@@ -198,6 +202,7 @@ def from_timm(name: str, device: torch.device | str = "cpu") -> FeatureExtractor
         raise OSError(f"features='{name}': its weights cannot be downloaded ({message}); {others()}") from None
     finally:
         socket.setdefaulttimeout(before)
+        retries.setLevel(level)
     network = network.eval().requires_grad_(False).to(device)
     config = timm.data.resolve_model_data_config(network)
     (_, *size), mode = config["input_size"], config["interpolation"]
