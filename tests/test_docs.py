@@ -147,6 +147,16 @@ def test_the_example_of_a_recipe_trains(tmp_path, monkeypatch):
     assert recipe.name == "my-model-cifar10" and describe(recipe)["stages"][0]["rounds"] == 50_000
 
 
+def test_the_example_of_a_loop_runs():
+    """The loop of docs/add-a-loss.md has finite losses, each with gradients for its player."""
+    names: dict = {}
+    exec(python_blocks(ROOT / "docs" / "add-a-loss.md")[1], names)
+    for player, loss in (("D", names["loss_D"]), ("G", names["loss_G"])):
+        names[player].zero_grad()
+        loss.backward()
+        assert loss.isfinite() and all(p.grad is not None for p in names[player].parameters())
+
+
 def test_the_version_is_the_same_everywhere():
     assert f"\nversion: {__version__}\n" in read(ROOT / "CITATION.cff")
     assert f"## [{__version__}]" in read(ROOT / "CHANGELOG.md") and "## [Unreleased]" in read(ROOT / "CHANGELOG.md")

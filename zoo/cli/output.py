@@ -64,7 +64,7 @@ def amount(value: float) -> str:
 
 def times(count: float) -> str:
     """once, twice, 5 times, 0.25 times."""
-    return {1: "once", 2: "twice"}.get(count, f"{count:g} times")
+    return {1.0: "once", 2.0: "twice"}.get(count, f"{count:g} times")
 
 
 def choose_device(name: str) -> str:
