@@ -68,7 +68,7 @@ def test_a_game_that_reads_what_no_stream_yields():
     without = Data(streams={"data": Stream(keys={"x": "x", "caption": "caption"})})
     with pytest.raises(ValueError, match=r"needs 'attributes', but 'faces' has caption, x"):
         dry_run(recipe(Described.spec, resolution=4, data=without), faces().facts)
-    with pytest.raises(ValueError, match=r"faces yields no 'captions'; did you mean caption\?"):
+    with pytest.raises(ValueError, match=r"the recipe reads 'captions', but 'faces' has .*did you mean caption\?"):
         dry_run(recipe(resolution=4, data=Data(streams={"data": Stream(keys={"captions": "x"})})), faces().facts)
 
 

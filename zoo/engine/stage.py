@@ -91,7 +91,7 @@ def build_game(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) ->
         for key in (*stream.keys, *stream.where):
             if key.partition(".")[0] not in own.keys:  # "attributes.Smiling" is a column of "attributes"
                 raise ValueError(
-                    f"the recipe reads '{key}', but '{own.name}' has {', '.join(own.keys)}; "
+                    f"the recipe reads '{key}', but '{own.name}' has {', '.join(own.keys)}{nearest(key, own.keys)}; "
                     f"choose another data set (zoo list datasets)"
                 )
     # A game that stores images needs their shape.
