@@ -282,7 +282,8 @@ def encode(value: Any) -> Any:
     if isinstance(value, Spec):
         return {"@": "Spec", "name": value.name, "kwargs": encode(value.kwargs)}
     if isinstance(value, _Data):
-        fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        own_first = sorted(dataclasses.fields(value), key=lambda f: f.kw_only)  # before those of all optimizers
+        fields = {f.name: encode(getattr(value, f.name)) for f in own_first}
         return {"@": type(value).__name__, **fields}
     if isinstance(value, Mapping):
         return {k: encode(v) for k, v in value.items()}

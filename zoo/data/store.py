@@ -77,7 +77,7 @@ class ImageData:
         self.resolution = facts.resolution
 
     def __len__(self) -> int:
-        return len(next(iter(self.arrays.values())))
+        return len(self.arrays[next(iter(self.arrays))])  # of the first field
 
     def rows(self, indices: torch.Tensor) -> dict[str, Any]:
         """Rows by a CPU index tensor int64 [n], as stored: images uint8 [n, C, H, W], labels, ...; of a Text field the
