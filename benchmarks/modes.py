@@ -82,7 +82,7 @@ def measure(dataset: str, loss: str, seed: int, rounds: int = ROUNDS) -> dict:
         seconds = time.monotonic() - start_time
         model = zoo.load(run)
         if model.card["images"] < setting.images:
-            raise SystemExit("stopped; nothing is written of this run")
+            raise SystemExit("stopped; finished seeds are written, the one that was stopped is not")
         x = model.sample(SAMPLES, seed=0, chunk=1000)
     modes, share = open_data(dataset).count_modes(x, at_least=SAMPLES // 125)
     command = f"python benchmarks/modes.py --data {dataset} --loss '{loss}' --seed {seed}"
