@@ -282,7 +282,7 @@ def encode(value: Any) -> Any:
     if isinstance(value, Spec):
         return {"@": "Spec", "name": value.name, "kwargs": encode(value.kwargs)}
     if isinstance(value, _Data):
-        own_first = sorted(dataclasses.fields(value), key=lambda f: f.kw_only)  # before those of all optimizers
+        own_first = sorted(dataclasses.fields(value), key=lambda f: bool(f.kw_only))  # before those of all optimizers
         fields = {f.name: encode(getattr(value, f.name)) for f in own_first}
         return {"@": type(value).__name__, **fields}
     if isinstance(value, Mapping):
