@@ -32,6 +32,7 @@ import dataclasses
 import fnmatch
 import hashlib
 import importlib
+import importlib.util
 import io
 import json
 import os
@@ -76,10 +77,11 @@ def place(name: str) -> Any:
     """A thing of this process's tree by its entry in ``PLACES``."""
     for entry in PLACES[name]:
         module, _, attribute = entry.partition(":")
-        try:
+        spec = importlib.util.find_spec(module)
+        if spec is None or not Path(spec.origin or "/").is_relative_to(sys.path[0]):
+            continue  # not there, or found in another tree by an editable installation
+        if hasattr(importlib.import_module(module), attribute):
             return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError):
-            continue
     raise ImportError(f"no {name}: none of {', '.join(PLACES[name])} exists; add its new place to PLACES")
 
 
@@ -154,14 +156,11 @@ class Recorder:
     def turns(self, game: Any) -> list[Any]:
         turns = list(type(game).turns(game))
         self.lists.append(turns)
-        return [
-            dataclasses.replace(
-                t,
-                before=lambda batch, t=t: self.begin(game, t, batch),
-                loss=lambda batch, t=t: self.turn(game, t, batch),
-            )
-            for t in turns
-        ]
+        for i, t in enumerate(turns):
+            turns[i] = dataclasses.replace(t, loss=lambda batch, t=t: self.turn(game, t, batch))
+            if hasattr(t, "before"):
+                turns[i] = dataclasses.replace(turns[i], before=lambda batch, t=t: self.begin(game, t, batch))
+        return turns
 
     # What it does there
 
@@ -189,9 +188,11 @@ class Recorder:
             self.exchange_state(name, game, batch)
 
     def turn(self, game: Any, turn: Any, batch: Any) -> Any:
-        value = turn.loss(batch)
         if batch.device.type == "meta":
-            return value
+            return turn.loss(batch)
+        if not hasattr(turn, "before"):
+            self.exchange(game, batch)
+        value = turn.loss(batch)
         parts = value if isinstance(value, dict) else {"+".join(turn.players): value}
         scalars = {k: v[0] if isinstance(v, tuple) else v for k, v in parts.items()}
         stage = str(len(self.games))
