@@ -171,6 +171,7 @@ def models(language: str = "en") -> str:
         if line:
             distance = rows.distance(line["scores"])
             mark = "†" if distance >= bars.get(line["dataset"], math.inf) else ""
+            mark += "‡" if line["run"] and rows.is_outdated(line["run"]) else ""
             to = f", to {line['to']}" if line["to"] else ""
             score = f"{distance:.2f}{mark} ({line['dataset']}{to})"
         links = [f"[{name}](zoo/weights/{name}.safetensors)" for name in dict.fromkeys(files)]
