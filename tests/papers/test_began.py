@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.play import Echo, count
+from helpers.play import Echo, FixedGenerator, count
 from torch import nn
 
 from zoo import settings
@@ -107,17 +107,6 @@ def test_vanishing_residuals(skips):
     for c in same:
         h = torch.randn(2, c.in_channels, 8, 8)
         assert torch.equal(D.encoder.apply_conv(c, h), h)
-
-
-class FixedGenerator(nn.Module):
-    """A G that returns the same images for any noise."""
-
-    def __init__(self, images):
-        super().__init__()
-        self.latent, self.images = 2, nn.Parameter(images)
-
-    def forward(self, z):
-        return self.images + 0 * z.sum()
 
 
 def losses_of(real, fake, k=0.0, **arguments):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.play import Echo, count
+from helpers.play import Echo, FixedGenerator, count
 from torch import nn
 
 from zoo import settings
@@ -57,17 +57,6 @@ def test_initial_deviations(spec, scale):
         if isinstance(m, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             assert m.weight.std().item() == pytest.approx(scale, rel=0.1)
             assert not m.bias.any()
-
-
-class FixedGenerator(nn.Module):
-    """A G that returns the same images for any noise."""
-
-    def __init__(self, images):
-        super().__init__()
-        self.latent, self.images = 2, nn.Parameter(images)
-
-    def forward(self, z):
-        return self.images + 0 * z.sum()
 
 
 def game_of(images, factor=0.0, **arguments):

@@ -31,9 +31,9 @@ class RunFolder:
     @classmethod
     def create(cls, path: str | Path, recipe: Recipe, runtime: Runtime, **facts: Any) -> RunFolder:
         """A new folder. ``facts``: what else a resumed run needs (seed, init, dataset_object). Raises ValueError as
-        :meth:`check_new`; if writing fails nothing is left."""
+        :func:`zoo.files.check_new`; if writing fails nothing is left."""
         run = cls(path)
-        run.check_new()
+        check_new(run.path)
         content = {"zoo": __version__, **facts, "runtime": asdict(runtime), "recipe": encode(recipe)}
         run.path.mkdir(parents=True, exist_ok=True)
         remove_partials(run.path)
@@ -44,10 +44,6 @@ class RunFolder:
             run.path.rmdir()
             raise
         return run
-
-    def check_new(self) -> None:
-        """Raises ValueError if the folder exists and has files other than those of a killed writer."""
-        check_new(self.path)
 
     def _write_text(self, name: str, text: str) -> None:
         with beside(self.path / name) as partial:

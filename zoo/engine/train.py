@@ -34,7 +34,7 @@ from zoo.engine.log import Clock, Log
 from zoo.engine.run_folder import CHECKPOINT, SAMPLES, WEIGHTS, RunFolder
 from zoo.engine.runtime import Runtime, machine_of
 from zoo.engine.stage import Progress, StageRun, build_networks, open_splits, parameters, resolve, shipped
-from zoo.files import remove_partials
+from zoo.files import check_new, remove_partials
 from zoo.pictures import write_grid
 from zoo.recipe import Recipe, decode
 
@@ -72,7 +72,7 @@ def train(
     main = parallel.rank() == 0
     folder = RunFolder(out)
     if main:
-        folder.check_new()
+        check_new(folder.path)
     source = recipe.dataset if dataset is None else dataset
     facts = facts_of(source)
     recipe = resolve(recipe, facts)
