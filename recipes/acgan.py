@@ -54,7 +54,7 @@ def recipe(
         },
         stages=(
             Stage(
-                game=Spec("acgan", loss=Spec("non-saturating"), noise="shared"),
+                game=Spec("adversarial", loss=Spec("non-saturating"), heads=(Spec("class"),), noise="shared"),
                 optimizers={"G": adam, "D": adam, "C": adam},
                 images=steps * batch,
                 batch=batch,

@@ -56,7 +56,7 @@ def recipe(
         refinements: ``skips`` and ``vanishing``, of both networks.
     """
     stage = Stage(
-        game=Spec("began", gamma=gamma, rate=rate, prior=PRIOR),
+        game=Spec("adversarial", loss=Spec("began", gamma=gamma, rate=rate), prior=PRIOR),
         optimizers={"G": adam, "D": adam},
         images=steps * batch,
         batch=batch,

@@ -29,9 +29,8 @@ def stage(
     adam = Adam(lr=lr, betas=(0.5, 0.999))
     return Stage(
         game=Spec(
-            "ebgan",
+            "adversarial",
             loss=Spec("margin", margin=margin),
-            distance="euclidean",
             penalties=penalties,
             prior=Spec("normal"),
         ),

@@ -69,7 +69,8 @@ def semi(
         stages=(
             Stage(
                 game=Spec(
-                    "improved-gan",
+                    "adversarial",
+                    heads=(Spec("labeled-classes"),),
                     loss=Spec("minimax", scale=0.5),
                     adversarial_weight=0.0,
                     penalties=(Spec("feature-matching", weight=1.0, distance=distance),),
@@ -168,7 +169,8 @@ def cifar10_minibatch() -> Recipe:
         stages=(
             Stage(
                 game=Spec(
-                    "improved-gan",
+                    "adversarial",
+                    heads=(Spec("labeled-classes"),),
                     loss=Spec("minimax", scale=0.5),
                     prior=Spec("uniform", low=0.0, high=1.0),
                     n_generator=3,

@@ -34,10 +34,10 @@ def recipe(width: int, rounds: int, lr: float = 2e-4, ema: dict[str, Ema] | None
         stages=(
             Stage(
                 game=Spec(
-                    "infogan",
+                    "adversarial",
                     loss=Spec("non-saturating"),
                     prior=Spec("codes", noise=62, categorical=(10,), continuous=2),
-                    information=1.0,
+                    heads=(Spec("codes", information=1.0),),
                 ),
                 optimizers={"G": Adam(lr=1e-3, betas=(0.5, 0.999)), "D": D, "Q": D},
                 images=rounds * 128,

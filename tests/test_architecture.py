@@ -34,6 +34,8 @@ FLOORS = {
     "zoo.model": 2,
     "zoo.losses": 2,
     "zoo.penalties": 2,
+    "zoo.discriminate": 2,
+    "zoo.heads": 2,
     "zoo.data": 2,
     "zoo.metrics": 2,
     "zoo.recipe": 2,
@@ -209,7 +211,16 @@ def test_importing_zoo_and_listing_need_no_torch():
 
 
 @pytest.mark.parametrize(
-    "name", [*inside("zoo.games"), "zoo.game", "zoo.losses", "zoo.penalties", *inside("zoo.networks")]
+    "name",
+    [
+        *inside("zoo.games"),
+        "zoo.game",
+        "zoo.losses",
+        "zoo.penalties",
+        "zoo.heads",
+        "zoo.discriminate",
+        *inside("zoo.networks"),
+    ],
 )
 def test_games_do_not_learn(name):
     forbidden = {"backward", "step", "item", "cuda", "cpu", "tolist", "numpy", "zero_grad"}

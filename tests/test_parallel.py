@@ -30,13 +30,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from zoo import parallel
+from zoo.discriminate import keep_running_averages
 from zoo.engine import checkpoint, log, train
 from zoo.engine.run_folder import CHECKPOINT
 from zoo.engine.stage import StageRun
 from zoo.game import Batch, Turn
 from zoo.networks.improved_gan import MinibatchFeatures
 from zoo.networks.layers import BatchNorm2d, MinibatchStandardDeviation
-from zoo.penalties import keep_running_averages
 from zoo.recipe import Adam, Ema
 from zoo.registry import GAMES, NETWORKS, Spec
 

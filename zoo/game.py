@@ -10,13 +10,16 @@ import abc
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from zoo.priors import Prior
 from zoo.seeds import seed_for
+
+if TYPE_CHECKING:
+    from zoo.heads import Head
 
 Loss = Tensor | Mapping[str, Tensor | tuple[Tensor, Tensor]]
 Draw = Literal["fresh", "last"] | None
@@ -177,11 +180,16 @@ class Game(nn.Module, abc.ABC):
     out the same in every process (``parallel.mean`` of a loss, ``parallel.gather`` of the fakes).
 
     ``takes``: names of the networks that it needs; raises ValueError if one is missing. ``needs``: keys that the data
-    must have.
+    must have. For :class:`~zoo.discriminate.Discriminate`: ``joined``, whether D gets real and fake images in one pass:
+    if no layer mixes the samples of a batch (``"auto"``), ``"always"`` or ``"never"``; ``heads`` on D's features,
+    if there are any; ``augment(x, batch)``, which D's images pass, if there is one.
     """
 
     takes: tuple[str, ...] = ()
     needs: tuple[str, ...] = ("x",)
+    joined: Literal["auto", "always", "never"] = "auto"
+    heads: Sequence[Head]
+    augment: Callable[[Tensor, Batch], Tensor]
     G: nn.Module
     D: nn.Module
 
@@ -194,6 +202,7 @@ class Game(nn.Module, abc.ABC):
                 raise ValueError(f"networks.{name}: the {kind} game needs networks {names}, got {', '.join(networks)}")
         for name, network in networks.items():
             self.add_module(name, network)
+        self.mixing = paths_that_mix(self)
 
     @abc.abstractmethod
     def turns(self) -> Sequence[Turn]:
@@ -218,11 +227,6 @@ class Game(nn.Module, abc.ABC):
         """Before export, without gradient, on a copy, in one process alone: standing statistics and the like.
         ``draw()`` gives a batch with reals."""
 
-    def score(self, x: Tensor, batch: Batch) -> Tensor:
-        """D's raw score [N] of images x [N, C, H, W] under the batch's conditions: what penalties differentiate.
-        Games whose discriminator has other inputs, or that have several, override it."""
-        return self.D(x, y=batch["y"]) if "y" in batch and self.conditional else self.D(x)
-
     @property
     def conditional(self) -> bool:
         """Whether the discriminator takes the class ``y``."""
@@ -232,8 +236,17 @@ class Game(nn.Module, abc.ABC):
 def mixes_batch(network: nn.Module) -> bool:
     """Whether some layer's output for a sample depends on the rest of the batch (batch norm): then real and fake must
     not share a pass."""
-    norms = nn.modules.batchnorm._BatchNorm
-    return any(isinstance(m, norms) or getattr(m, "mixes_batch", False) for m in network.modules())
+    return "" in paths_that_mix(network)
+
+
+def paths_that_mix(network: nn.Module) -> frozenset[str]:
+    """The paths of all submodules, and "" for the network itself, for which :func:`mixes_batch` holds."""
+    norms, paths = nn.modules.batchnorm._BatchNorm, {}
+    for path, m in network.named_modules():
+        if isinstance(m, norms) or getattr(m, "mixes_batch", False):
+            parts = path.split(".") if path else []
+            paths.update({".".join(parts[:i]): True for i in range(len(parts) + 1)})
+    return frozenset(paths)
 
 
 def whole_batch_parts(game: nn.Module) -> Iterator[str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
 
 from zoo import parallel
@@ -25,6 +25,9 @@ class Pair(NamedTuple):
 
     ``relative``: G's loss depends on the scores of reals, so its turn needs real data. ``whole_batch``: the loss, in
     words, if it is no mean over the batch (see :func:`zoo.game.whole_batch_parts`), else "".
+
+    A loss with memory is an ``nn.Module`` with the same attributes, buffers, and ``update(real, fake)``, which is
+    called without gradient after each step of G and returns what is logged.
     """
 
     d: Callable[[Tensor, Tensor], Tensor]
@@ -119,8 +122,8 @@ def relativistic(base: Spec = Spec("non-saturating"), average: bool = True, scal
         scale: factor of both losses; the authors' code halves the sum.
     """
     pair: Pair = LOSSES.build(base)
-    if pair.relative:
-        raise ValueError(f"loss.base='{base.name}': must be a loss that is not relative itself")
+    if pair.relative or isinstance(pair, nn.Module):
+        raise ValueError(f"loss.base='{base.name}': must be a loss that is not relative itself and has no memory")
 
     def d(real: Tensor, fake: Tensor) -> Tensor:
         real, fake = real.float(), fake.float()
@@ -137,6 +140,48 @@ def relativistic(base: Spec = Spec("non-saturating"), average: bool = True, scal
         return d(fake, real)
 
     return Pair(d, g, relative=True, whole_batch="the mean score of the relativistic loss" if average else "")
+
+
+@LOSSES.register("began")
+class BEGAN(nn.Module):
+    """Berthelot et al. 2017 (BEGAN), section 3.4, with the energy L(x) = -score, a mean absolute reconstruction error:
+    D minimizes L(x) - k L(G(z)), G minimizes L(G(z)). After each step of G, k moves by ``rate`` (gamma L(x) - L(G(z)))
+    within [0, 1]; it starts at 0.
+
+    The log has ``k`` and ``convergence``, the paper's measure M = L(x) + |gamma L(x) - L(G(z))|. Raises ValueError for
+    a ``gamma`` outside [0, 1].
+
+    Args:
+        gamma: the ratio of the energy of fakes to that of reals; low values give images that look more alike, high
+            ones more diverse images.
+        rate: of the controller of ``k`` (the paper's lambda_k).
+    """
+
+    k: Tensor
+    relative, whole_batch = False, ""
+
+    def __init__(self, gamma: float = 0.5, rate: float = 0.001):
+        super().__init__()
+        if not 0 <= gamma <= 1:
+            raise ValueError(f"game.loss.gamma={gamma}: must be from 0 to 1")
+        self.gamma, self.rate = gamma, rate
+        self.register_buffer("k", torch.zeros(()))
+
+    def d(self, real: Tensor, fake: Tensor) -> Tensor:
+        """D's loss."""
+        return self.k * fake.float().mean() - real.float().mean()
+
+    def g(self, real: Tensor | None, fake: Tensor) -> Tensor:
+        """G's loss."""
+        return -fake.float().mean()
+
+    def update(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """The step of k, from the scores in D's turn of the reals and in G's turn of the fakes. Returns what is
+        logged."""
+        energy, of_fake = parallel.mean(-real.float().mean()), parallel.mean(-fake.float().mean())
+        error = self.gamma * energy - of_fake
+        self.k.copy_((self.k + self.rate * error).clamp(0, 1))
+        return {"k": self.k.clone(), "convergence": energy + error.abs()}  # the buffer itself changes before it is read
 
 
 class Divergence(NamedTuple):

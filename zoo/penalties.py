@@ -1,35 +1,45 @@
-"""Penalties: child modules of a game, functions of the game and the batch that return a scalar in float32.
+"""Penalties: terms of a player's loss beside the adversarial one, scalars in float32.
 
-A penalty names the ``player`` to whose loss it is added. Its ``weight`` is a buffer, so that a schedule can change it
-(``game.penalties.0.weight``) and checkpoints include it. ``batch["fake"]`` has the fakes of the turn. Gradients of D
-with respect to its input use ``torch.func.grad``, which torch.compile can trace.
+``penalty(discriminate, real, fake, batch)``: with a game's :class:`~zoo.discriminate.Discriminate`, or, in a training
+loop of one's own, with any network D that returns scores, and tensors::
+
+    penalty = zoo.penalties.GradientPenalty()
+    loss = D(fake).mean() - D(real).mean() + penalty.weight * penalty(D, real, fake)
+
+Its ``weight`` is a buffer, so that a schedule can change it (``game.penalties.0.weight``) and checkpoints include it.
+Gradients of D with respect to its input use ``torch.func``, which torch.compile can trace.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from zoo import parallel
-from zoo.game import Batch, Game
+from zoo.discriminate import Discriminate, Given, Inputs, call, keep_running_averages, total_score
+from zoo.game import Batch
 from zoo.registry import PENALTIES
 
 
 class Penalty(nn.Module):
-    """The game adds ``weight * penalty(game, batch)`` to the loss of ``player``.
+    """The game adds ``weight * penalty(discriminate, real, fake, batch)`` to the loss of ``player``.
 
     ``every``: it is computed only in rounds that are a multiple of it (lazy regularization; see the game's turns).
     ``reals``: the real images that it needs in G's turn: None, the ``"last"`` ones of D's turn or ``"fresh"`` ones.
+    ``gradients``: at which images, ``"real"`` and ``"fake"``, it needs the gradient of D's score, which the game then
+    computes with the pass that it makes anyway. ``needs``: names of networks that it gets as keyword arguments
+    (``("G",)`` for a penalty of G's weights).
     """
 
     player: str = "D"
     weight: Tensor
     reals: Literal["last", "fresh"] | None = None
+    gradients: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
     def __init__(self, weight: float, every: int = 1):
         super().__init__()
@@ -40,37 +50,55 @@ class Penalty(nn.Module):
         return f"player={self.player!r}, every={self.every}"
 
 
-def input_gradient(game: Game, x: Tensor, batch: Batch) -> Tensor:
-    """dD(x)/dx for each sample, [N, ...], float32, with a graph to D's weights.
+Network = Discriminate | nn.Module
 
-    If D has batch norm, it is the gradient of the sum of all scores; the running averages are not updated.
+
+def inputs(images: Tensor | Inputs) -> Inputs:
+    """Images as D's inputs; a tensor has no conditions."""
+    return images if isinstance(images, Inputs) else Inputs(images)
+
+
+def noise_of(batch: Batch | None, x: Tensor) -> Batch:
+    """Where a penalty draws its numbers: the game's batch or, in another training loop, torch's global generator."""
+    return Batch(len(x), device=x.device) if batch is None else batch
+
+
+def input_gradient(discriminate: Network, x: Tensor, given: Given | None = None) -> Tensor:
+    """dD(x)/dx for each sample, [N, ...], float32, with a graph to D's weights. ``given``: conditions by name.
+
+    If D has batch norm, it is the gradient of the sum of all scores. The running averages are not updated.
     """
-    with keep_running_averages(game):
-        return torch.func.grad(lambda v: game.score(v, batch).float().sum())(x.detach()).float()
+
+    def total(v: Tensor) -> Tensor:
+        if isinstance(discriminate, nn.Module):
+            return total_score(call(discriminate, v, given))
+        return total_score(discriminate(v, given))
+
+    with keep_running_averages(discriminate):
+        return torch.func.grad(total)(x.detach()).float()
 
 
-def features(game: Game, x: Tensor) -> Tensor:
-    """The last hidden layer of D, of images. Raises ValueError if D has no ``features`` of images alone."""
-    D = game.get_submodule("D")
-    compute = getattr(D, "features", None)
+def gradient_at(discriminate: Network, images: Tensor | Inputs) -> Tensor:
+    """As ``input_gradient`` at the images themselves: the gradient of the pass that is there or, if none is, of a new
+    one."""
+    x, given, _, gradient = inputs(images)
+    return input_gradient(discriminate, x, given) if gradient is None else gradient
+
+
+def features(discriminate: Network, images: Tensor | Inputs) -> Tensor:
+    """The last hidden layer of D: that of the pass that is there or, if none is, of a new one. Raises ValueError if D
+    has no ``features``."""
+    x, given, output, _ = inputs(images)
+    if output is not None and output.features is not None:
+        return output.features
+    if not isinstance(discriminate, nn.Module):
+        return discriminate.features(x, given)
+    compute: Any = getattr(discriminate, "features", None)
     if compute is None:
-        raise ValueError(f"game.penalties: must be penalties without D's features, since {type(D).__name__} has none")
-    return compute(x)
-
-
-@contextlib.contextmanager
-def keep_running_averages(network: nn.Module) -> Iterator[None]:
-    """Inside, batch norms in training mode do not update their running averages, which torch.func's transforms
-    refuse."""
-    batch_norm = nn.modules.batchnorm._BatchNorm
-    norms = [m for m in network.modules() if isinstance(m, batch_norm) and m.training and m.track_running_stats]
-    for m in norms:
-        m.track_running_stats = False
-    try:
-        yield
-    finally:
-        for m in norms:
-            m.track_running_stats = True
+        kind = type(discriminate).__name__
+        raise ValueError(f"penalty: must have a discriminator with features, got {kind}")
+    result: Tensor = compute(x, given)
+    return result
 
 
 def norms(gradient: Tensor) -> Tensor:
@@ -81,15 +109,17 @@ def norms(gradient: Tensor) -> Tensor:
 @PENALTIES.register("gradient-penalty")
 class GradientPenalty(Penalty):
     """Gulrajani et al. 2017, eq. 3: E (||grad D(u)|| - 1)^2 at u = x + alpha (fake - x), with one alpha ~ U(0, 1) per
-    sample; two-sided. It needs as many fakes as reals."""
+    sample; two-sided. It needs as many fakes as reals; conditions are those of the reals."""
 
     def __init__(self, weight: float = 10.0, every: int = 1):
         super().__init__(weight, every)
 
-    def forward(self, game: Game, batch: Batch) -> Tensor:
-        x, fake = batch["x"], batch["fake"].detach()
-        alpha = batch.rand(*[1] * (x.dim() - 1))  # [N, 1, 1, 1]
-        return (norms(input_gradient(game, x + alpha * (fake - x), batch)) - 1.0).square().mean()
+    def forward(
+        self, discriminate: Network, real: Tensor | Inputs, fake: Tensor | Inputs, batch: Batch | None = None
+    ) -> Tensor:
+        (x, given, *_), generated = inputs(real), inputs(fake).x.detach()
+        alpha = noise_of(batch, x).rand(*[1] * (x.dim() - 1))  # [N, 1, 1, 1]
+        return (norms(input_gradient(discriminate, x + alpha * (generated - x), given)) - 1.0).square().mean()
 
 
 @PENALTIES.register("pulling-away")
@@ -107,9 +137,10 @@ class PullingAway(Penalty):
         super().__init__(weight)
         self.sync = sync
 
-    def forward(self, game: Game, batch: Batch) -> Tensor:
-        # EBGAN's game leaves the features that its energies need anyway.
-        codes = batch.pop("features") if "features" in batch else features(game, batch["fake"])
+    def forward(
+        self, discriminate: Network, real: Tensor | Inputs | None, fake: Tensor | Inputs, batch: Batch | None = None
+    ) -> Tensor:
+        codes = features(discriminate, fake)
         unit = normalize(codes.float().flatten(1), dim=1)  # a code of zeros is orthogonal to all
         if self.sync:
             unit = parallel.gather_with_gradient(unit)
@@ -144,28 +175,58 @@ class DRAGAN(Penalty):
         self.noise, self.size = noise, 0.5 if size is None else size
         self.whole_batch = "the standard deviation of DRAGAN's batch" if noise == "uniform" else ""
 
-    def near(self, x: Tensor, batch: Batch) -> Tensor:
+    def near(self, x: Tensor, batch: Batch | None = None) -> Tensor:
         """Points near x [N, ...], of its shape."""
+        batch = noise_of(batch, x)
         if self.noise == "normal":
             return x + self.size * batch.randn(*x.shape[1:])
         s = parallel.mean((x - parallel.mean(x.mean())).square().mean()).sqrt()  # of all processes' samples
         v, alpha = batch.rand(*x.shape[1:]), batch.rand(*[1] * (x.dim() - 1))
         return x + alpha * self.size * s * v
 
-    def forward(self, game: Game, batch: Batch) -> Tensor:
-        return (norms(input_gradient(game, self.near(batch["x"], batch), batch)) - 1.0).square().mean()
+    def forward(
+        self,
+        discriminate: Network,
+        real: Tensor | Inputs,
+        fake: Tensor | Inputs | None = None,
+        batch: Batch | None = None,
+    ) -> Tensor:
+        x, given, *_ = inputs(real)
+        return (norms(input_gradient(discriminate, self.near(x, batch), given)) - 1.0).square().mean()
 
 
 @PENALTIES.register("r1")
 class R1(Penalty):
     """Mescheder et al. 2018, eq. 9: 1/2 E ||grad D(x)||^2 at the reals."""
 
+    gradients = ("real",)
+
     def __init__(self, weight: float = 10.0, every: int = 1):
         super().__init__(weight, every)
 
-    def forward(self, game: Game, batch: Batch) -> Tensor:
-        gradient = input_gradient(game, batch["x"], batch)
-        return 0.5 * gradient.flatten(1).square().sum(1).mean()
+    def forward(
+        self,
+        discriminate: Network,
+        real: Tensor | Inputs,
+        fake: Tensor | Inputs | None = None,
+        batch: Batch | None = None,
+    ) -> Tensor:
+        return 0.5 * gradient_at(discriminate, real).flatten(1).square().sum(1).mean()
+
+
+@PENALTIES.register("r2")
+class R2(Penalty):
+    """Mescheder et al. 2018, eq. 10: 1/2 E ||grad D(G(z))||^2 at the fakes."""
+
+    gradients = ("fake",)
+
+    def __init__(self, weight: float = 10.0, every: int = 1):
+        super().__init__(weight, every)
+
+    def forward(
+        self, discriminate: Network, real: Tensor | Inputs | None, fake: Tensor | Inputs, batch: Batch | None = None
+    ) -> Tensor:
+        return 0.5 * gradient_at(discriminate, fake).flatten(1).square().sum(1).mean()
 
 
 @PENALTIES.register("feature-matching")
@@ -187,10 +248,15 @@ class FeatureMatching(Penalty):
             raise ValueError(f"distance={distance!r}: must be 'squared' or 'absolute'")
         self.distance = distance
 
-    def forward(self, game: Game, batch: Batch) -> Tensor:
+    def forward(
+        self, discriminate: Network, real: Tensor | Inputs, fake: Tensor | Inputs, batch: Batch | None = None
+    ) -> Tensor:
         # Means over the samples of all processes
-        real, fake = (parallel.mean_with_gradient(features(game, batch[k]).float().mean(0)) for k in ("x", "fake"))
-        return (fake - real).square().mean() if self.distance == "squared" else (fake - real).abs().mean()
+        of_real, of_fake = (
+            parallel.mean_with_gradient(features(discriminate, images).float().mean(0)) for images in (real, fake)
+        )
+        difference = of_fake - of_real
+        return difference.square().mean() if self.distance == "squared" else difference.abs().mean()
 
 
 @PENALTIES.register("historical-averaging")
@@ -208,12 +274,19 @@ class HistoricalAveraging(Penalty):
         super().__init__(weight)
         if player not in networks:
             raise ValueError(f"player='{player}': must be one of {', '.join(networks)}")
-        self.player = player
+        self.player, self.needs = player, (player,)
         self.register_buffer("average", torch.zeros_like(flat(networks[player])))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
-    def forward(self, game: Game, batch: Batch) -> Tensor:
-        theta = flat(game.get_submodule(self.player))
+    def forward(
+        self,
+        discriminate: Network | None,
+        real: Tensor | Inputs | None,
+        fake: Tensor | Inputs | None,
+        batch: Batch | None = None,
+        **networks: nn.Module,
+    ) -> Tensor:
+        theta = flat(networks[self.player])
         with torch.no_grad():
             self.steps.add_(1)
             self.average.add_((theta - self.average) / self.steps)

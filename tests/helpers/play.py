@@ -17,6 +17,7 @@ from zoo.engine.run_folder import RunFolder
 from zoo.engine.runtime import Runtime
 from zoo.engine.stage import StageRun, resolve
 from zoo.game import Batch, Game, Turn
+from zoo.networks.autoencoder import Autoencoder
 from zoo.priors import build_prior
 from zoo.recipe import SGD, Data, Recipe, Stage
 from zoo.registry import GAMES, NETWORKS, Spec
@@ -67,24 +68,15 @@ class Painter(nn.Module):
         return torch.tanh(self.layers(nn.functional.interpolate(h, (self.side, self.side))))
 
 
-class Echo(nn.Module):
-    """A D that returns ``factor`` times the image; its code is the image itself."""
+class Echo(Autoencoder):
+    """An autoencoder that returns ``factor`` times the image; its code is the image itself."""
 
-    def __init__(self, factor=0.0):
-        super().__init__()
+    def __init__(self, factor=0.0, distance="euclidean"):
+        super().__init__(nn.Identity(), nn.Identity(), distance)
         self.factor = nn.Parameter(torch.tensor(float(factor)))
-
-    def encode(self, x):
-        return x
 
     def decode(self, code):
         return self.factor * code
-
-    def features(self, x):
-        return self.encode(x).flatten(1)
-
-    def forward(self, x):
-        return self.decode(self.encode(x))
 
 
 class FixedGenerator(nn.Module):

@@ -8,8 +8,10 @@ import torch
 from helpers.play import moved, session, sizes, weights
 from helpers.recipes import small, stand_in
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from zoo import settings
+from zoo.discriminate import Discriminate, Inputs
 from zoo.engine.dry_run import describe
 from zoo.game import Batch
 from zoo.registry import GAMES, NETWORKS, Spec
@@ -110,13 +112,17 @@ def test_gradients_of_the_players():
     run = small_run()
     game, batch = run.game.eval(), next_batch(run)
     trunk, head = game.D.layers[0].weight.requires_grad_(), game.C.linear.weight.requires_grad_()
-    for kind, y in (("real", "y"), ("fake", "y_fake")):
-        game.scores(batch["x"], game.fakes(batch).detach(), batch)
-        assert all(g.abs().sum() > 0 for g in torch.autograd.grad(game.class_loss(batch, kind, y), (trunk, head)))
+    discriminate, (class_head,) = Discriminate(game, batch), game.heads
+    real, fake = discriminate.both(Inputs(batch["x"]), Inputs(game.fakes(batch).detach()), heads=game.readers)
+    class_head.loss_D(real.output, fake.output, batch, discriminate)
+    for images, y in ((real, "y"), (fake, "y_fake")):
+        loss = cross_entropy(images.output.heads["C"], batch[y])
+        assert all(g.abs().sum() > 0 for g in torch.autograd.grad(loss, (trunk, head), retain_graph=True))
+        assert batch.logs[f"C/{'fake' if y == 'y_fake' else 'real'}"] == loss
     fake = game.fakes(batch).detach().requires_grad_()
     gradients = []
     for loss in (lambda s: game.pair.d(s.detach(), s), lambda s: game.pair.g(None, s)):
-        gradients.append(torch.autograd.grad(loss(game.score_fake(fake, batch)), fake)[0].flatten())
+        gradients.append(torch.autograd.grad(loss(discriminate(fake).score), fake)[0].flatten())
     assert torch.cosine_similarity(*gradients, dim=0) < -0.9
     batch = next_batch(run)
     turns = {turn.players: turn for turn in run.learner.turns}
@@ -131,15 +137,12 @@ def test_gradients_of_the_players():
 def test_wrong_networks_and_weights():
     G = NETWORKS.build(Spec("acgan-generator", widths=(8, 8, 8)))
     D = NETWORKS.build(Spec("acgan-discriminator", width=2))
-    with pytest.raises(ValueError, match=r"networks.C: .* G, D and C, got G, D"):
-        GAMES.build("acgan", {"G": G, "D": D})
+    acgan = Spec("adversarial", heads=(Spec("class"),))
+    with pytest.raises(ValueError, match=r"networks.C: the head class needs this network, got G, D"):
+        GAMES.build(acgan, {"G": G, "D": D})
     C = NETWORKS.build(Spec("class-head", features=1024, classes=3))
     with pytest.raises(ValueError, match=r"networks.G.classes=10: .*3"):
-        GAMES.build("acgan", {"G": G, "D": D, "C": C})
-    C = NETWORKS.build(Spec("class-head", features=1024, classes=10))
-    without = {"adversarial_weight": 0.0, "penalties": (Spec("feature-matching"),)}
-    with pytest.raises(ValueError, match=r"game\.\w+=0\.0: "):
-        GAMES.build(Spec("acgan", **without), {"G": G, "D": D, "C": C})
+        GAMES.build(acgan, {"G": G, "D": D, "C": C})
     recipe = settings.find("acgan-fashion-mnist")
     plain = recipe.replace(networks={**recipe.networks, "D": Spec("bigan-mlp-discriminator")})
     with pytest.raises(ValueError, match=r"networks.D: 'bigan-mlp-discriminator' has no features"):

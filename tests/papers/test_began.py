@@ -6,6 +6,7 @@ from helpers.play import Echo, FixedGenerator, count
 from torch import nn
 
 from zoo import settings
+from zoo.discriminate import Discriminate
 from zoo.game import Batch
 from zoo.registry import GAMES, NETWORKS, Spec
 
@@ -109,15 +110,21 @@ def test_vanishing_residuals(skips):
         assert torch.equal(D.encoder.apply_conv(c, h), h)
 
 
+def game_of(images, penalties=(), **loss):
+    """The energies of x are half of its mean absolute value."""
+    spec = Spec("adversarial", loss=Spec("began", **loss), penalties=penalties)
+    return GAMES.build(spec, {"G": FixedGenerator(images), "D": Echo(0.5, "absolute")})
+
+
 def losses_of(real, fake, k=0.0, **arguments):
     """A game on these images, its batch and both losses; energies are half of the mean absolute values."""
-    game = GAMES.build(Spec("began", **arguments), {"G": FixedGenerator(fake), "D": Echo(0.5)})
-    game.k.fill_(k)
+    game = game_of(fake, **arguments)
+    game.pair.k.fill_(k)
     batch = Batch(len(real), generator=torch.Generator())
     batch["x"] = real
     losses = game.loss_D(batch), game.loss_G(batch)
     with torch.no_grad():
-        game.update_k(batch)
+        game.update_loss(batch)
     return game, batch, losses
 
 
@@ -129,11 +136,12 @@ def test_losses_and_measure():
     game, batch, (D, G) = losses_of(image(2), image(-4), k=0.25)
     assert D.item() == pytest.approx(1 - 0.25 * 2) and G.item() == pytest.approx(2)
     assert batch.logs["convergence"].item() == pytest.approx(1 + abs(0.5 * 1 - 2))
-    assert batch.logs["k"] == game.k and not game.k.requires_grad
+    assert batch.logs["k"] == game.pair.k and not game.pair.k.requires_grad
     (gradient,) = torch.autograd.grad(G, game.G.images)
     assert torch.allclose(gradient, image(-0.5 / 16)), "through the image and its reconstruction"
     x = torch.rand(4, 1, 2, 2)
-    assert torch.allclose(game.score(x, batch), game.score(x.repeat(1, 1, 3, 3), batch)), "means over pixels"
+    discriminate = Discriminate(game, batch)
+    assert torch.allclose(discriminate(x).score, discriminate(x.repeat(1, 1, 3, 3)).score), "means over pixels"
 
 
 @pytest.mark.parametrize(
@@ -147,18 +155,18 @@ def test_losses_and_measure():
 )
 def test_controller(real, fake, k, after):
     game, batch, _ = losses_of(image(real), image(fake), k=k, rate=0.1)
-    assert game.k.item() == pytest.approx(after)
+    assert game.pair.k.item() == pytest.approx(after)
     if after == k:
         assert batch.logs["convergence"].item() == pytest.approx(real / 2)
 
 
 def test_loss_of_D_without_fakes():
-    game = GAMES.build("began", {"G": FixedGenerator(image(-4)), "D": Echo(0.5)})
+    game = game_of(image(-4))
     batch = Batch(4, generator=torch.Generator())
     batch["x"] = image(2)
     (gradient,) = torch.autograd.grad(game.loss_D(batch), game.D.factor)
     assert gradient.item() == pytest.approx(-2.0), "that of a plain autoencoder"
-    assert batch["real_energy"].shape == (4,) and not batch["real_energy"].requires_grad
+    assert batch["real_score"].shape == (4,) and not batch["real_score"].requires_grad
 
 
 def test_penalties_are_added_to_the_losses():
@@ -171,12 +179,12 @@ def test_penalties_are_added_to_the_losses():
     assert all(batch.logs[f"penalty/{i}"] > 0 for i in range(2))
     assert [t.draw for t in game.turns()] == ["fresh", None]
     lazy = (Spec("feature-matching"), Spec("r1", every=4))
-    game = GAMES.build(Spec("began", penalties=lazy), {"G": FixedGenerator(image(1)), "D": Echo(0.5)})
+    game = game_of(image(1), penalties=lazy)
     assert [(t.draw, t.every) for t in game.turns()] == [("fresh", 1), ("fresh", 1), ("last", 4)]
 
 
 def test_wrong_gamma():
-    with pytest.raises(ValueError, match=r"game\.gamma=1\.5: must be from 0 to 1"):
+    with pytest.raises(ValueError, match=r"game\.loss\.gamma=1\.5: must be from 0 to 1"):
         losses_of(image(1), image(1), gamma=1.5)
 
 
@@ -184,16 +192,15 @@ def test_wrong_gamma():
 def test_plain_loop(plain_loop, name):
     """D's step on reals and fakes, G's on fresh noise, then k; the schedule sets the carries."""
     tiny = {n: {"width": 2, "latent": 5} for n in "GD"}
-    published = settings.find(name).stages[0].game.kwargs
-    assert (published["rate"], published["gamma"]) == (
-        0.001,
-        0.5,
-    )  # below they are larger, so that k changes within three rounds
-    loop = plain_loop(name, tiny, channels=3, size=16, resolution=16, batch=6, game={"rate": 0.5, "gamma": 0.9})
+    published = settings.find(name).stages[0].game.kwargs["loss"]
+    assert published == Spec("began", gamma=0.5, rate=0.001)  # below they are larger: k changes within three rounds
+    loop = plain_loop(
+        name, tiny, channels=3, size=16, resolution=16, batch=6, game={"loss": Spec("began", gamma=0.9, rate=0.5)}
+    )
     G, D = loop.copy("G"), loop.copy("D")
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=1e-4) for net in (G, D))
     k = 0.3
-    loop.run.game.k.fill_(k)
+    loop.run.game.pair.k.fill_(k)
     for r in loop.rounds():
         for part in (G, D.encoder, D.decoder):
             if part.vanishing:
@@ -211,5 +218,5 @@ def test_plain_loop(plain_loop, name):
         opt_G.step()
         k = min(max(k + 0.5 * (0.9 * L_real.item() - L_fake.item()), 0.0), 1.0)
     loop.compare(G=G, D=D)
-    assert loop.run.game.k.item() == pytest.approx(k, abs=1e-6)
+    assert loop.run.game.pair.k.item() == pytest.approx(k, abs=1e-6)
     assert k not in (0.0, 0.3, 1.0)

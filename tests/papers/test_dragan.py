@@ -7,7 +7,7 @@ import torch
 
 from zoo import settings
 from zoo.game import Batch
-from zoo.registry import GAMES, LOSSES, NETWORKS, PENALTIES, Spec
+from zoo.registry import LOSSES, NETWORKS, PENALTIES, Spec
 
 MNIST = {"channels": 1, "resolution": 28}
 EPS = 1e-4  # of Adam; with a smaller one gradients that are only rounding errors would give full steps
@@ -52,12 +52,9 @@ class Critic(torch.nn.Module):
 
 
 def penalty_of(D, x, fake=None, **penalty):
-    """The penalty of D in a game with these images."""
-    G = NETWORKS.build(Spec("mlp-generator", hidden=(4,)), defaults=MNIST)
-    game = GAMES.build(Spec("adversarial"), {"G": G, "D": D})
+    """The penalty of D with these images."""
     batch = Batch(len(x), generator=torch.Generator().manual_seed(0))
-    batch.update(x=x, fake=fake)
-    return PENALTIES.build(Spec("dragan", **penalty))(game, batch)
+    return PENALTIES.build(Spec("dragan", **penalty))(D, x, fake, batch)
 
 
 FORMS = [{}, {"noise": "normal", "size": 0.01}]

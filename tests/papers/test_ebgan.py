@@ -6,6 +6,7 @@ from helpers.play import Echo, FixedGenerator, count
 from torch import nn
 
 from zoo import settings
+from zoo.discriminate import Discriminate
 from zoo.game import Batch
 from zoo.registry import GAMES, LOSSES, NETWORKS, PENALTIES, Spec
 
@@ -26,7 +27,7 @@ def test_shapes_and_places_of_batch_norm():
     D = NETWORKS.build(Spec("ebgan-discriminator", width=4), defaults={"channels": 3, "resolution": 64})
     x = torch.rand(2, 3, 64, 64)
     assert D.encode(x).shape == (2, 16, 8, 8)
-    assert D.features(x).shape == (2, 1024)
+    assert torch.equal(D.features(x), D.encode(x)) and D.score(D.features(x), {"x": x}).shape == (2,)
     assert D(x).shape == x.shape
     assert torch.equal(D(x), D.decode(D.encode(x)))
     kinds = [type(m).__name__ for m in (*D.encoder, *D.decoder)]
@@ -59,8 +60,13 @@ def test_initial_deviations(spec, scale):
             assert not m.bias.any()
 
 
-def game_of(images, factor=0.0, **arguments):
-    return GAMES.build(Spec("ebgan", **arguments), {"G": FixedGenerator(images), "D": Echo(factor)})
+def game_of(images, factor=0.0, distance="euclidean", loss=Spec("margin"), **arguments):
+    D = Echo(factor, distance)
+    return GAMES.build(Spec("adversarial", loss=loss, **arguments), {"G": FixedGenerator(images), "D": D})
+
+
+def score(game, x):
+    return Discriminate(game, batch_of(x))(x).score
 
 
 def batch_of(x):
@@ -73,14 +79,14 @@ def test_energy_is_the_distance_to_the_reconstruction():
     """One number per image, a Euclidean norm; the gradient includes that of the target."""
     x = torch.randn(5, 1, 4, 4)
     game = game_of(x, factor=0.25)
-    assert torch.allclose(-game.score(x, batch_of(x)), 0.75 * x.flatten(1).norm(dim=1))
+    assert torch.allclose(-score(game, x), 0.75 * x.flatten(1).norm(dim=1))
     mean = game_of(x, factor=0.25, distance="absolute")
-    assert torch.allclose(-mean.score(x, batch_of(x)), 0.75 * x.abs().flatten(1).mean(1))
+    assert torch.allclose(-score(mean, x), 0.75 * x.abs().flatten(1).mean(1))
     x = x.requires_grad_()
-    (gradient,) = torch.autograd.grad(-game.score(x, batch_of(x)).sum(), x)
+    (gradient,) = torch.autograd.grad(-score(game, x).sum(), x)
     unit = (x / x.flatten(1).norm(dim=1).view(-1, 1, 1, 1)).detach()
     assert torch.allclose(gradient, (1 - 0.25) * unit), "with a detached target it would be -0.25"
-    with pytest.raises(ValueError, match=r"game\.distance='cosine': must be "):
+    with pytest.raises(ValueError, match=r"distance='cosine': must be "):
         game_of(x, distance="cosine")
 
 
@@ -105,7 +111,7 @@ def test_energies_with_every_loss(loss):
     x, images = torch.rand(4, 1, 4, 4), torch.rand(4, 1, 4, 4)
     game, batch = game_of(images, factor=0.25, loss=Spec(loss, **ENERGIES.get(loss, {}))), batch_of(x)
     energies = []
-    game.distance = lambda output, x: energies.append((output - x).flatten(1).norm(dim=1)) or energies[-1]
+    game.D.distance = lambda output, x: energies.append((output - x).flatten(1).norm(dim=1)) or energies[-1]
     (gradient,) = torch.autograd.grad(game.loss_D(batch), energies)
     real, fake = gradient.split(4)
     assert (real >= 0).all() and real.any() and (fake <= 0).all()
@@ -117,9 +123,7 @@ def test_energies_with_every_loss(loss):
 def pulling_away(codes):
     """The penalty of codes [N, F]."""
     game = game_of(codes[:, :, None, None])
-    batch = batch_of(torch.zeros_like(game.G.images))
-    batch["fake"] = game.G.images
-    return PENALTIES.build("pulling-away")(game, batch)
+    return PENALTIES.build("pulling-away")(game.D, None, game.G.images)
 
 
 def test_pulling_away():

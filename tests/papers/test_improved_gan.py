@@ -16,7 +16,7 @@ from zoo.game import Batch
 from zoo.metrics import label_scores
 from zoo.metrics.images import from_data
 from zoo.model import build_model
-from zoo.networks.improved_gan import MinibatchFeatures, VirtualNorm
+from zoo.networks.improved_gan import ClassDiscriminator, MinibatchFeatures, VirtualNorm
 from zoo.networks.weight_norm import Linear, Noise, initialize_scales
 from zoo.recipe import Data, Stream
 from zoo.registry import GAMES, LOSSES, NETWORKS, PENALTIES, Spec
@@ -189,26 +189,22 @@ def semi(G=None, D=None, **kwargs):
     G = G or build("improved-gan-mlp-generator", hidden=(8, 8))
     D = D or build("improved-gan-mlp-discriminator", hidden=(8, 6))
     kwargs = {"prior": Spec("uniform", low=0.0, high=1.0), "loss": Spec("minimax", scale=0.5), **kwargs}
-    return GAMES.build(Spec("improved-gan", **kwargs), {"G": G, "D": D})
+    return GAMES.build(Spec("adversarial", heads=(Spec("labeled-classes"),), **kwargs), {"G": G, "D": D})
 
 
 def test_feature_matching():
     """0 for a permutation of the reals if D has no noise; squares or absolute values, averaged."""
-    game = semi()
-    game.eval()
-    batch = Batch(5, generator=torch.Generator())
-    batch["x"], batch["fake"] = (x := torch.rand(5, 1, 28, 28)), x.flip(0)
+    D, x = build("improved-gan-mlp-discriminator", hidden=(8, 6)).eval(), torch.rand(5, 1, 28, 28)
     penalty = PENALTIES.build(Spec("feature-matching"))
     assert (penalty.player, penalty.reals) == ("G", "fresh")
-    assert penalty(game, batch).item() == pytest.approx(0, abs=1e-12)
-    batch["fake"] = torch.rand(5, 1, 28, 28)
-    difference = game.D.features(batch["fake"]).mean(0) - game.D.features(x).mean(0)
-    torch.testing.assert_close(penalty(game, batch), difference.square().mean())
+    assert penalty(D, x, x.flip(0)).item() == pytest.approx(0, abs=1e-12)
+    fake = torch.rand(5, 1, 28, 28)
+    difference = D.features(fake).mean(0) - D.features(x).mean(0)
+    torch.testing.assert_close(penalty(D, x, fake), difference.square().mean())
     absolute = PENALTIES.build(Spec("feature-matching", distance="absolute"))
-    torch.testing.assert_close(absolute(game, batch), difference.abs().mean())
-    game.D = nn.Linear(2, 1)
-    with pytest.raises(ValueError, match=r"without D's features, since Linear has none"):
-        penalty(game, batch)
+    torch.testing.assert_close(absolute(D, x, fake), difference.abs().mean())
+    with pytest.raises(ValueError, match=r"must have a discriminator with features, got Linear"):
+        penalty(nn.Linear(2, 1), x, fake)
     with pytest.raises(ValueError, match=r"distance='l2': must be 'squared' or 'absolute'"):
         PENALTIES.build(Spec("feature-matching", distance="l2"))
 
@@ -218,14 +214,12 @@ def test_historical_averaging():
     mean."""
     D = nn.Linear(2, 1)
     penalty = PENALTIES.build(Spec("historical-averaging", player="D"), defaults={"networks": {"D": D}})
-    game = nn.Module()
-    game.D = D
     history = []
     for _ in range(4):
         now = torch.cat([p.detach().flatten() for p in D.parameters()])
         history.append(now)
         D.zero_grad()
-        value = penalty(game, None)
+        value = penalty(None, None, None, D=D)
         value.backward()
         difference = now - torch.stack(history).mean(0)
         torch.testing.assert_close(value.detach(), difference.square().sum())
@@ -249,18 +243,15 @@ def test_one_sided_smoothing():
 # Semi-supervised training -------------------------------------------------------------------------------------------
 
 
-class FixedLogits(nn.Module):
+class FixedLogits(ClassDiscriminator):
     """A discriminator with the same logits for every image."""
 
     def __init__(self, logits):
         super().__init__()
-        self.values = logits
+        self.values, self.head = logits, nn.Identity()
 
-    def logits(self, x):
+    def features(self, x, given=None):
         return self.values.expand(len(x), -1)
-
-    def forward(self, x):
-        return self.logits(x).logsumexp(1)
 
 
 @pytest.mark.parametrize(

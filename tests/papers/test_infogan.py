@@ -9,10 +9,12 @@ from torch import nn
 
 import zoo
 from zoo.data import Facts, ImageData
+from zoo.discriminate import Discriminate
 from zoo.game import Batch
 from zoo.metrics import label_scores
 from zoo.metrics.images import from_data
 from zoo.model import build_model
+from zoo.networks.discriminator import Discriminator
 from zoo.priors import Codes
 from zoo.registry import GAMES, NETWORKS, Spec
 
@@ -95,15 +97,22 @@ class Fixed(nn.Module):
         return self.value.expand(len(x), *self.value.shape) if self.value.dim() < 2 else self.value
 
 
+def infogan(information=1.0, prior=PRIOR, **kwargs):
+    return Spec("adversarial", prior=prior, heads=(Spec("codes", information=information),), **kwargs)
+
+
 def game_of(G, D, Q, **kwargs):
-    return GAMES.build(Spec("infogan", prior=PRIOR, **kwargs), {"G": G, "D": D, "Q": Q})
+    return GAMES.build(infogan(**kwargs), {"G": G, "D": D, "Q": Q})
 
 
-class IdentityFeatures(Fixed):
+class IdentityFeatures(Discriminator):
     """D with logit 0 whose features are the image."""
 
-    def __init__(self):
-        super().__init__(torch.zeros(()), features=lambda x: x, head=lambda h: torch.zeros(len(h)))
+    def features(self, x, given=None):
+        return x
+
+    def score(self, h, given=None):
+        return torch.zeros(len(h))
 
 
 def test_bound():
@@ -112,19 +121,18 @@ def test_bound():
     batch = Batch(8, generator=torch.Generator().manual_seed(0))
     batch["x"] = torch.zeros(8, 1, 4, 4)
     Q = Fixed(torch.zeros(14), outputs=14)
-    game = game_of(Fixed(torch.zeros(1, 4, 4), latent=74), IdentityFeatures(), Q, loss=Spec("non-saturating"))
+    game = game_of(Fixed(torch.zeros(8, 1, 4, 4), latent=74), IdentityFeatures(), Q, loss=Spec("non-saturating"))
     game.fakes(batch)
-    game.score_fake(batch["fake"], batch)
-    game.bound(batch)
+    (head,), fake = game.heads, Discriminate(game, batch)(batch["fake"], heads=["Q"])
+    head.bound(fake, batch)
     assert batch.logs["information/categorical"].item() == pytest.approx(0, abs=1e-6)
     z = batch["z"]
     perfect = torch.cat([100 * z[:, 62:72], z[:, 72:], torch.randn(8, 2)], 1)
-    batch["Q"] = perfect
-    bound = game.bound(batch)
+    bound = head.bound(fake._replace(heads={"Q": perfect}), batch)
     assert batch.logs["information/categorical"].item() == pytest.approx(math.log(10), abs=1e-5)
     assert batch.logs["information/continuous"].item() == pytest.approx(2 * (math.log(2) - 0.9189385), abs=1e-5)
-    batch["Q"] = perfect + 0.5 * F.pad(torch.ones(8, 2), (10, 2))  # half the square, summed over codes
-    assert (bound - game.bound(batch)).item() == pytest.approx(2 * 0.5 * 0.25, abs=1e-5)
+    worse = {"Q": perfect + 0.5 * F.pad(torch.ones(8, 2), (10, 2))}  # half the square, summed over codes
+    assert (bound - head.bound(fake._replace(heads=worse), batch)).item() == pytest.approx(2 * 0.5 * 0.25, abs=1e-5)
 
 
 def test_losses_at_logit_zero():
@@ -132,7 +140,10 @@ def test_losses_at_logit_zero():
     batch = Batch(8, generator=torch.Generator().manual_seed(0))
     batch["x"] = torch.zeros(8, 1, 4, 4)
     game = game_of(
-        Fixed(torch.zeros(1, 4, 4), latent=74), IdentityFeatures(), Fixed(torch.zeros(14), outputs=14), information=3.0
+        Fixed(torch.zeros(8, 1, 4, 4), latent=74),
+        IdentityFeatures(),
+        Fixed(torch.zeros(14), outputs=14),
+        information=3.0,
     )
     for loss, rest in ((game.loss_D, 2 * math.log(2)), (game.loss_G, math.log(2))):
         value = loss(batch)
@@ -141,10 +152,10 @@ def test_losses_at_logit_zero():
 
 
 def test_players_of_the_turns():
-    game = game_of(Fixed(torch.zeros(1, 4, 4), latent=74), IdentityFeatures(), Fixed(torch.zeros(14), outputs=14))
+    game = game_of(Fixed(torch.zeros(8, 1, 4, 4), latent=74), IdentityFeatures(), Fixed(torch.zeros(14), outputs=14))
     assert [tuple(t.players) for t in game.turns()] == [("D", "Q"), ("G",)]
     lazy = game_of(
-        Fixed(torch.zeros(1, 4, 4), latent=74),
+        Fixed(torch.zeros(8, 1, 4, 4), latent=74),
         IdentityFeatures(),
         Fixed(torch.zeros(14), outputs=14),
         penalties=(Spec("r1", every=4),),
@@ -155,21 +166,20 @@ def test_players_of_the_turns():
 
 
 def test_simultaneous_losses():
-    """In a simultaneous turn each player's loss is that of its own turn on the same noise, and Q's output is used
-    once."""
+    """In a simultaneous turn each player's loss is that of its own turn on the same noise."""
     torch.manual_seed(0)
     networks = {
         "G": NETWORKS.build(Spec("infogan-generator", width=2, hidden=6)),
         "D": NETWORKS.build(Spec("infogan-discriminator", width=2, features=6)),
         "Q": NETWORKS.build(Spec("recognition-head", features=6, hidden=5)),
     }
-    game = GAMES.build(Spec("infogan", prior=PRIOR, order="simultaneous", noise="shared", information=3.0), networks)
+    game = GAMES.build(infogan(order="simultaneous", noise="shared", information=3.0), networks)
     assert [tuple(t.players) for t in game.turns()] == [("D", "Q", "G")]
     game.eval()
     batch = Batch(8, generator=torch.Generator().manual_seed(0))
     batch["x"] = torch.rand(8, 1, 28, 28)
     both = game.loss_both(batch)
-    assert set(both) == {"D", "Q", "G"} and "Q" not in batch
+    assert set(both) == {"D", "Q", "G"}
     torch.testing.assert_close(game.loss_G(batch), both["G"])
     batch.generator.manual_seed(0)
     D = game.loss_D(batch)
@@ -178,15 +188,13 @@ def test_simultaneous_losses():
 
 
 def test_wrong_networks_and_arguments():
-    G, D = Fixed(torch.zeros(1, 4, 4), latent=74), IdentityFeatures()
-    with pytest.raises(ValueError, match=r"networks\.Q: .*G, D and Q, got G, D"):
-        GAMES.build(Spec("infogan", prior=PRIOR), {"G": G, "D": D})
+    G, D = Fixed(torch.zeros(8, 1, 4, 4), latent=74), IdentityFeatures()
+    with pytest.raises(ValueError, match=r"networks\.Q: the head codes needs this network, got G, D"):
+        GAMES.build(infogan(), {"G": G, "D": D})
     with pytest.raises(ValueError, match=r"game\.prior='normal': .*codes"):
-        GAMES.build(Spec("infogan"), {"G": G, "D": D, "Q": Fixed(torch.zeros(14), outputs=14)})
+        GAMES.build(infogan(prior=Spec("normal")), {"G": G, "D": D, "Q": Fixed(torch.zeros(14), outputs=14)})
     with pytest.raises(ValueError, match=r"networks\.Q\.outputs=12: .*14"):
         game_of(G, D, Fixed(torch.zeros(12), outputs=12))
-    with pytest.raises(ValueError, match=r"game\.\w+=0\.0: "):
-        game_of(G, D, Fixed(torch.zeros(14), outputs=14), adversarial_weight=0.0, penalties=(Spec("feature-matching"),))
     with pytest.raises(ValueError, match=r"takes no argument 'informations'"):
         game_of(G, D, Fixed(torch.zeros(14), outputs=14), informations=1)
 

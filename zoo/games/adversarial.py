@@ -6,19 +6,21 @@ the paper fixes.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from zoo.game import Batch, Draw, Game, Turn, mixes_batch
+from zoo.discriminate import Discriminate, DiscriminatorOutput, Inputs
+from zoo.game import Batch, Draw, Game, Turn
+from zoo.heads import Head, add_to_model
 from zoo.penalties import Penalty
 from zoo.priors import build_prior
-from zoo.registry import GAMES, LOSSES, PENALTIES, Spec
+from zoo.registry import GAMES, HEADS, LOSSES, PENALTIES, Spec
 
 Times = int | Callable[[int], int]
+NO_OUTPUT = DiscriminatorOutput({}, None, {})
 
 
 @GAMES.register("adversarial")
@@ -26,10 +28,11 @@ class Adversarial(Game):
     """G(z[, y]) against D(x[, y]).
 
     Args:
-        networks: G and D.
+        networks: G and D, and those of the heads.
         loss: Spec in LOSSES.
         penalties: Specs in PENALTIES; one with ``every`` > 1 gets a turn of its own, its weight multiplied by ``every``
             (lazy regularization), the others join the loss of their player.
+        heads: Specs in HEADS. A head's network learns when D does, except in a penalty's own turn.
         prior: Spec in PRIORS.
         order: ``"D-first"``, ``"G-first"`` or ``"simultaneous"`` (both from one forward on the same noise and old
             weights).
@@ -41,20 +44,24 @@ class Adversarial(Game):
         joined: D gets reals and fakes in one pass if that changes no score (``"auto"``), or in two (``"never"``): for a
             D with spectral normalization, which makes a power iteration in each pass.
         clip: before each D step every weight of D is clipped to [-clip, clip] (WGAN).
-        adversarial_weight: factor on G's adversarial loss; at 0 G learns from penalties alone (feature matching).
+        adversarial_weight: factor on G's adversarial loss; at 0 G learns from penalties and heads alone (feature
+            matching).
         output_mean: before the first round G is set to start at the mean image (``G.set_output_mean``; GAN).
 
-    Batch keys: reads ``x`` and, if G or D takes classes, ``y``; writes ``z``, ``y_fake``, ``fake``.
+    Batch keys: reads ``x``, if G or D takes classes ``y``, and what heads read; writes ``z``, ``y_fake``, ``fake``,
+    and for a loss with memory ``real_score`` and ``fake_score``.
     """
 
     takes: tuple[str, ...] = ("G", "D")
     penalties: Sequence[Penalty]
+    heads: Sequence[Head]
 
     def __init__(
         self,
         networks: Mapping[str, nn.Module],
         loss: Spec = Spec("non-saturating"),
         penalties: Sequence[Spec] = (),
+        heads: Sequence[Spec] = (),
         prior: Spec = Spec("normal"),
         order: Literal["D-first", "G-first", "simultaneous"] = "D-first",
         n_critic: Times = 1,
@@ -79,26 +86,36 @@ class Adversarial(Game):
             if value not in choices:
                 raise ValueError(f"game.{key}='{value}': must be {', '.join(choices[:-1])} or {choices[-1]}")
         self.pair = LOSSES.build(loss)
-        parts = [PENALTIES.build(p, defaults={"networks": networks}) for p in penalties]
-        self.penalties = nn.ModuleList(parts)  # type: ignore[assignment]  # a ModuleList of penalties
-        for p, spec in zip(parts, penalties, strict=True):
-            if p.player not in ("G", "D"):
-                raise ValueError(f"game.penalties: {spec.name} must be a penalty of G or D, got one of '{p.player}'")
         self.prior_spec, self.prior = prior, build_prior(prior, self.G)
         self.order, self.n_critic, self.n_generator = order, n_critic, n_generator
         self.generator_batch, self.noise, self.labels, self.clip = generator_batch, noise, labels, clip
         self.reals, self.adversarial_weight, self.output_mean = reals, adversarial_weight, output_mean
-        if not adversarial_weight and not any(p.player == "G" and p.every == 1 for p in self.penalties):
+        self.joined = joined
+        self.heads = nn.ModuleList(HEADS.build(h) for h in heads)  # type: ignore[assignment]  # a ModuleList of heads
+        for head, spec in zip(self.heads, heads, strict=True):
+            if head.network.partition(".")[0] not in networks:
+                names = ", ".join(networks)
+                raise ValueError(f"networks.{head.network}: the head {spec.name} needs this network, got {names}")
+            head.check(self)
+        self.learn_with_D = ("D", *(h.network for h in self.heads if not h.network.startswith(f"{h.D}.")))
+        parts = [PENALTIES.build(p, defaults={"networks": networks}) for p in penalties]
+        self.penalties = nn.ModuleList(parts)  # type: ignore[assignment]  # a ModuleList of penalties
+        for p, spec in zip(parts, penalties, strict=True):
+            if p.player not in (*self.learn_with_D, "G"):
+                players = " or ".join(("G", *self.learn_with_D))
+                raise ValueError(f"game.penalties: {spec.name} must be a penalty of {players}, got one of '{p.player}'")
+        teachers = [h for h in self.heads if type(h).loss_G is not Head.loss_G]
+        if not adversarial_weight and not teachers and not any(p.player == "G" and p.every == 1 for p in parts):
             raise ValueError(
                 f"game.adversarial_weight={adversarial_weight}: G would have no loss; give the game a penalty of G's, "
-                f"such as feature-matching, or leave adversarial_weight at 1"
+                f"such as feature-matching, or a head, or leave adversarial_weight at 1"
             )
         if output_mean and not hasattr(self.G, "set_output_mean"):
             raise ValueError(
                 f"game.output_mean=true: {type(self.G).__name__} has no set_output_mean; leave it at false"
             )
-        self.joined = joined == "auto" and not mixes_batch(self.D)
-        self.needs = ("x", "y") if self.conditional or self.classes else ("x",)
+        labels_needed = ("y",) if self.conditional or self.classes else ()
+        self.needs = tuple(dict.fromkeys(["x", *labels_needed, *(key for h in self.heads for key in h.needs)]))
 
     @property
     def classes(self) -> int:
@@ -107,16 +124,22 @@ class Adversarial(Game):
 
     def turns(self) -> Sequence[Turn]:
         before = self.clip_weights if self.clip else None
+        after = self.update_loss if hasattr(self.pair, "update") else None
         lazy = self.lazy_turns()
         if self.order == "simultaneous":
-            return [Turn(("D", "G"), self.loss_both, repeat=self.n_critic, before=before), *lazy]
+            players = (*self.learn_with_D, "G")
+            return [Turn(players, self.loss_both, repeat=self.n_critic, before=before, after=after), *lazy]
         real: Draw = self.reals if self.pair.relative or (self.classes and self.labels == "real") else None
         real = self.reals_for_G() or real
         # Between D's steps G does not change: one pass generates their fakes, unless batch statistics or the reals'
         # classes differ.
-        alone = not mixes_batch(self.G) and not (self.classes and self.labels == "real")
+        alone = "G" not in self.mixing and not (self.classes and self.labels == "real")
         D = Turn(
-            ("D",), self.loss_D, repeat=self.n_critic, before=before, precompute=self.precompute if alone else None
+            self.learn_with_D,
+            self.loss_D,
+            repeat=self.n_critic,
+            before=before,
+            precompute=self.precompute if alone else None,
         )
         G = Turn(
             ("G",),
@@ -124,31 +147,140 @@ class Adversarial(Game):
             repeat=self.n_generator,
             batch=self.generator_batch,
             draw="fresh" if real and self.order == "G-first" else real,
+            after=after,
         )
         return [G, D, *lazy] if self.order == "G-first" else [D, G, *lazy]
 
     # What a turn minimizes ------------------------------------------------------------------------------------------
 
     def loss_D(self, batch: Batch) -> Tensor:
-        real, fake = self.scores(batch["x"], self.fakes(batch).detach(), batch)
-        return self.with_penalties("D", self.pair.d(real, fake), batch)
+        discriminate = Discriminate(self, batch)
+        own = self.own_reals(discriminate, batch)
+        fake = Inputs(self.fakes(batch).detach(), self.given(batch, "y_fake"))
+        real, fake = self.score_both(discriminate, Inputs(batch["x"], self.given(batch, "y")), fake)
+        return self.sum_D(self.pair.d(real.score, fake.score), discriminate, real, fake, own)
 
     def loss_G(self, batch: Batch) -> Tensor:
-        fake = self.fakes(batch, again=self.noise == "shared")
-        if not self.adversarial_weight:
-            loss = fake.new_zeros(()).float()
+        discriminate = Discriminate(self, batch)
+        fake = Inputs(self.fakes(batch, again=self.noise == "shared"), self.given(batch, "y_fake"))
+        real = Inputs(batch["x"], self.given(batch, "y")) if "x" in batch else None
+        if not self.adversarial_weight and not self.readers[1]:
+            loss = fake.x.new_zeros(()).float()
         elif self.pair.relative:
-            loss = self.adversarial_weight * self.pair.g(*self.scores(batch["x"], fake, batch, fakes_first=True))
+            assert real is not None
+            real, fake = self.score_both(discriminate, real, fake, fakes_first=True)
+            loss = self.adversarial_weight * self.pair.g(real.score, fake.score)
         else:
-            loss = self.adversarial_weight * self.pair.g(None, self.score_fake(fake, batch))
-        return self.with_penalties("G", loss, batch)
+            fake = fake._replace(output=discriminate(fake.x, fake.given, heads=self.readers[1]))
+            loss = self.adversarial_weight * self.pair.g(None, fake.score)
+            self.leave_scores(batch, fake=fake)
+        return self.sum_G(loss, discriminate, real, fake)
 
     def loss_both(self, batch: Batch) -> dict[str, Tensor]:
-        real, fake = self.scores(batch["x"], self.fakes(batch), batch)
-        losses = {"D": self.pair.d(real, fake), "G": self.adversarial_weight * self.pair.g(real, fake)}
-        return {player: self.with_penalties(player, loss, batch) for player, loss in losses.items()}
+        discriminate = Discriminate(self, batch)
+        own = self.own_reals(discriminate, batch)
+        fake = Inputs(self.fakes(batch), self.given(batch, "y_fake"))
+        real, fake = self.score_both(discriminate, Inputs(batch["x"], self.given(batch, "y")), fake)
+        D = self.sum_D(self.pair.d(real.score, fake.score), discriminate, real, fake, own)
+        G = self.adversarial_weight * self.pair.g(real.score, fake.score)
+        return {**dict.fromkeys(self.learn_with_D, D), "G": self.sum_G(G, discriminate, real, fake)}
 
     # Their parts ----------------------------------------------------------------------------------------------------
+
+    @property
+    def readers(self) -> tuple[list[str], list[str]]:
+        """The names of the heads that read the features of real and of fake images."""
+        return [h.network for h in self.heads if h.reads_real], [h.network for h in self.heads if h.reads_fake]
+
+    def score_both(
+        self, discriminate: Discriminate, real: Inputs, fake: Inputs, *, fakes_first: bool = False
+    ) -> tuple[Inputs, Inputs]:
+        """Real and fake images with D's outputs, logged. ``fakes_first``: the order of two passes in G's step, as in
+        RGAN's code; there are no penalties of D then."""
+        due = [p for p in self.penalties if p.player == "D" and p.every == 1 and not fakes_first]
+        gradients = tuple(dict.fromkeys(name for p in due for name in p.gradients))
+        real, fake = discriminate.both(real, fake, heads=self.readers, gradients=gradients, fakes_first=fakes_first)
+        discriminate.batch.log("D/real", real.score.float().mean())
+        discriminate.batch.log("D/fake", fake.score.float().mean())
+        self.leave_scores(discriminate.batch, real=real, fake=fake)
+        return real, fake
+
+    def leave_scores(self, batch: Batch, **images: Inputs) -> None:
+        """Leave the scores to the update of a loss with memory."""
+        if hasattr(self.pair, "update"):
+            batch.update({f"{kind}_score": inputs.score.detach() for kind, inputs in images.items()})
+
+    def given(self, batch: Batch, y: str) -> dict[str, Tensor]:
+        """What D gets beside images: their classes, ``batch[y]``, if it takes classes."""
+        return {"y": batch[y]} if self.conditional else {}
+
+    def own_reals(self, discriminate: Discriminate, batch: Batch) -> dict[str, DiscriminatorOutput]:
+        """D's features and the head's output for the real images of heads that have their own, by head."""
+        own = {h.network: h.real(batch) for h in self.heads}
+        return {name: discriminate(i.x, i.given, heads=[name], score=False) for name, i in own.items() if i is not None}
+
+    def sum_D(
+        self,
+        loss: Tensor,
+        discriminate: Discriminate,
+        real: Inputs,
+        fake: Inputs,
+        own: Mapping[str, DiscriminatorOutput],
+    ) -> Tensor:
+        """D's adversarial loss and those of its penalties and heads."""
+        for player in self.learn_with_D:
+            loss = self.with_penalties(player, loss, discriminate, real, fake)
+        assert real.output is not None and fake.output is not None
+        for head in self.heads:
+            of_real = own.get(head.network, real.output)
+            term = head.loss_D(of_real, fake.output, discriminate.batch, discriminate)
+            loss = loss if term is None else loss + term
+        return loss
+
+    def sum_G(self, loss: Tensor, discriminate: Discriminate, real: Inputs | None, fake: Inputs) -> Tensor:
+        """G's adversarial loss and those of its penalties and heads."""
+        loss = self.with_penalties("G", loss, discriminate, real, fake)
+        for head in self.heads:
+            term = head.loss_G(fake.output or NO_OUTPUT, discriminate.batch, discriminate)
+            loss = loss if term is None else loss + term
+        return loss
+
+    def with_penalties(
+        self, player: str, loss: Tensor, discriminate: Discriminate, real: Inputs | None, fake: Inputs
+    ) -> Tensor:
+        for i, penalty in enumerate(self.penalties):
+            if penalty.every == 1 and penalty.player == player:
+                value = penalty(discriminate, real, fake, discriminate.batch, **self.networks_of(penalty))
+                discriminate.batch.log(f"penalty/{i}", value)
+                loss = loss + penalty.weight * value
+        return loss
+
+    def networks_of(self, penalty: Penalty) -> dict[str, nn.Module]:
+        """The networks that a penalty gets."""
+        return {name: self.get_submodule(name) for name in penalty.needs}
+
+    def lazy_turns(self) -> list[Turn]:
+        """Turns of the penalties that are due in some rounds only."""
+        return [
+            Turn((p.player,), self.lazy(p), every=p.every, draw="last" if p.player != "G" else p.reals)
+            for p in self.penalties
+            if p.every > 1
+        ]
+
+    def reals_for_G(self) -> Draw:
+        """Which reals a penalty of G's needs, if any does."""
+        return next((p.reals for p in self.penalties if p.player == "G" and p.every == 1 and p.reals), None)
+
+    def lazy(self, penalty: Penalty) -> Callable[[Batch], Tensor]:
+        def loss(batch: Batch) -> Tensor:
+            real = Inputs(batch["x"], self.given(batch, "y")) if "x" in batch else None
+            alone = penalty.player != "G" or "G" in penalty.needs  # the penalty's gradient in G is not through fakes
+            images = batch["fake"].detach() if alone else self.fakes(batch)
+            fake = Inputs(images, self.given(batch, "y_fake"))
+            value = penalty(Discriminate(self, batch), real, fake, batch, **self.networks_of(penalty))
+            return penalty.weight * penalty.every * value
+
+        return loss
 
     def fakes(self, batch: Batch, again: bool = False) -> Tensor:
         """G's images [N, C, H, W] on fresh noise (or, ``again``, on the noise of the step before), left in
@@ -177,42 +309,6 @@ class Adversarial(Game):
         fakes = self.G(whole["z"], y=whole["y_fake"]) if self.classes else self.G(whole["z"])
         return [{**step, "generated": fake} for step, fake in zip(steps, fakes.split(batch.size), strict=True)]
 
-    def scores(self, x: Tensor, fake: Tensor, batch: Batch, *, fakes_first: bool = False) -> tuple[Tensor, Tensor]:
-        """D's scores of real and fake images, [N] each, from one pass, or from two if D mixes the batch or ``joined``
-        is "never". ``fakes_first``: the order of two passes, as in G's step of RGAN's code."""
-        if not self.joined and fakes_first:
-            on_fake, on_real = self.score_fake(fake, batch), self.score(x, batch)
-        elif not self.joined:
-            on_real, on_fake = self.score(x, batch), self.score_fake(fake, batch)
-        else:
-            y = {"y": torch.cat([batch["y"], batch["y_fake"]])} if self.conditional else {}
-            on_real, on_fake = self.D(torch.cat([x, fake]), **y).split([len(x), len(fake)])
-        batch.log("D/real", on_real.float().mean())
-        batch.log("D/fake", on_fake.float().mean())
-        return on_real, on_fake
-
-    def score_fake(self, fake: Tensor, batch: Batch) -> Tensor:
-        return self.D(fake, y=batch["y_fake"]) if self.conditional else self.D(fake)
-
-    def with_penalties(self, player: str, loss: Tensor, batch: Batch) -> Tensor:
-        for i, penalty in enumerate(self.penalties):
-            if penalty.every == 1 and penalty.player == player:
-                value = penalty(self, batch)
-                batch.log(f"penalty/{i}", value)
-                loss = loss + penalty.weight * value
-        return loss
-
-    def lazy_turns(self) -> list[Turn]:
-        """Turns of the penalties that are due in some rounds only."""
-        return [Turn((p.player,), self.lazy(p), every=p.every, draw="last") for p in self.penalties if p.every > 1]
-
-    def reals_for_G(self) -> Draw:
-        """Which reals a penalty of G's needs, if any does."""
-        return next((p.reals for p in self.penalties if p.player == "G" and p.reals), None)
-
-    def lazy(self, penalty: Penalty) -> Callable[[Batch], Tensor]:
-        return lambda batch: penalty.weight * penalty.every * penalty(self, batch)
-
     # State ----------------------------------------------------------------------------------------------------------
 
     def clip_weights(self, batch: Batch) -> None:
@@ -220,6 +316,11 @@ class Adversarial(Game):
         assert self.clip is not None
         for p in self.D.parameters():
             p.clamp_(-self.clip, self.clip)
+
+    def update_loss(self, batch: Batch) -> None:
+        """The update of a loss with memory."""
+        for name, value in self.pair.update(batch["real_score"], batch["fake_score"]).items():
+            batch.log(name, value)
 
     def prepare(self, batch: Batch) -> None:
         """GAN's output bias: G starts at the mean image. A D with ``initialize`` gets 500 real images."""
@@ -232,23 +333,4 @@ class Adversarial(Game):
             initialize(batch["x"][:500])
 
     def ships(self) -> dict[str, Any]:
-        return {"kind": "image", "networks": ["G"], "prior": self.prior_spec}
-
-
-def with_head(turns: Sequence[Turn], head: str) -> list[Turn]:
-    """The turns, with a head on D's features that learns when D does, except in a penalty's own turn, which does not
-    use it."""
-
-    def players(turn: Turn) -> tuple[str, ...]:
-        return tuple(q for p in turn.players for q in ((p, head) if p == "D" else (p,)))
-
-    return [dataclasses.replace(turn, players=players(turn)) if turn.every == 1 else turn for turn in turns]
-
-
-def check_head(game: Adversarial) -> None:
-    """Raises ValueError if G would learn from penalties alone: a head's loss of the fakes comes with D's score of
-    them."""
-    if not game.adversarial_weight:
-        raise ValueError(
-            f"game.adversarial_weight={game.adversarial_weight}: must not be 0 in a game with a head; leave it at 1"
-        )
+        return add_to_model({"kind": "image", "networks": ["G"], "prior": self.prior_spec}, self.heads, self)

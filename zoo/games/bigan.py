@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from zoo.game import Batch, Game, Turn, mixes_batch
+from zoo.discriminate import Discriminate, Inputs
+from zoo.game import Batch, Game, Turn
 from zoo.priors import build_prior
 from zoo.registry import GAMES, LOSSES, Spec
 
@@ -38,25 +38,18 @@ class BiGAN(Game):
         super().__init__(networks)
         self.pair = LOSSES.build(loss)
         self.prior_spec, self.prior = prior, build_prior(prior, self.G)
-        self.joined = not mixes_batch(self.D)
 
     def turns(self) -> Sequence[Turn]:
         return [Turn(("D", "G", "E"), self.losses)]
 
     def losses(self, batch: Batch) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
         x, z = batch["x"], batch.latent(self.prior)
-        real, fake = self.pair_scores((x, self.E(x)), (self.G(z), z))
+        pairs = Inputs(x, {"z": self.E(x)}), Inputs(self.G(z), {"z": z})
+        real, fake = (pair.score for pair in Discriminate(self, batch).both(*pairs))
         batch.log("D/real", real.float().mean())
         batch.log("D/fake", fake.float().mean())
         swapped = self.pair.d(fake, real)
         return {"D": self.pair.d(real, fake), "G": swapped, "E": swapped}
-
-    def pair_scores(self, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """D's scores [N] of both kinds of pairs: from one pass if that changes no score."""
-        if not self.joined:
-            return self.D(*real), self.D(*fake)
-        on_real, on_fake = self.D(*(torch.cat(parts) for parts in zip(real, fake, strict=True))).chunk(2)
-        return on_real, on_fake
 
     def ships(self) -> dict[str, Any]:
         return {"kind": "autoencoder", "networks": ["G", "E"], "prior": self.prior_spec}

@@ -13,14 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.game import Batch, Game, Turn, mixes_batch
+from zoo.discriminate import Discriminate, DiscriminatorOutput, Inputs
+from zoo.game import Batch, Game, Turn
 from zoo.priors import build_prior
 from zoo.registry import GAMES, LOSSES, Spec
 
 
 @GAMES.register("cogan")
 class CoGAN(Game):
-    """G(z) -> (a, b), two images of one z; D(a, b) -> scores of a's images, then of b's.
+    """G(z) -> (a, b), two images of one z; D(a, b) -> scores of a's images and of b's.
 
     ``loss``: Spec in LOSSES. ``prior``: of z. ``domains``: the names of a and b. Batch keys: reads ``a``, ``b``.
     """
@@ -40,7 +41,6 @@ class CoGAN(Game):
             raise ValueError(f"game.domains={domains}: must be two different names")
         self.pair, self.domains = LOSSES.build(loss), tuple(domains)
         self.prior_spec, self.prior = prior, build_prior(prior, self.G)
-        self.joined = not mixes_batch(self.D)
 
     def turns(self) -> Sequence[Turn]:
         return [
@@ -55,17 +55,13 @@ class CoGAN(Game):
         fakes = self.G(batch.latent(self.prior))
         if self.pair.relative:
             return self.pair.g(*self.scores(batch, fakes))
-        return self.pair.g(None, self.D(*fakes))
+        a, b = fakes
+        return self.pair.g(None, of_both(Discriminate(self, batch)(a, {"b": b})))
 
     def scores(self, batch: Batch, fakes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """D's scores of the reals and of the fakes of both domains, [2 N] each: from one pass if that changes no
-        score."""
-        reals = (batch["a"], batch["b"])
-        if self.joined:
-            a, b = self.D(*(torch.cat(two) for two in zip(reals, fakes, strict=True))).chunk(2)
-            real, fake = (torch.cat(two) for two in zip(a.chunk(2), b.chunk(2), strict=True))
-        else:
-            real, fake = self.D(*reals), self.D(*fakes)
+        """D's scores of the reals and of the fakes of both domains, [2 N] each."""
+        (a, b), reals = fakes, Inputs(batch["a"], {"b": batch["b"]})
+        real, fake = (of_both(i.output) for i in Discriminate(self, batch).both(reals, Inputs(a, {"b": b})))
         batch.log("D/real", real.float().mean())
         batch.log("D/fake", fake.float().mean())
         return real, fake
@@ -73,3 +69,9 @@ class CoGAN(Game):
     def ships(self) -> dict[str, Any]:
         a, b = self.domains
         return {"kind": "coupled", "networks": ["G"], "prior": self.prior_spec, "domains": {"a": a, "b": b}}
+
+
+def of_both(output: DiscriminatorOutput | None) -> Tensor:
+    """The scores of both domains' images, [2 N]."""
+    assert output is not None
+    return torch.cat([output.scores["a"], output.scores["b"]])

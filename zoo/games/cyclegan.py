@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo import parallel
-from zoo.game import Batch, Game, Turn, mixes_batch
+from zoo.discriminate import Discriminate, Inputs
+from zoo.game import Batch, Game, Turn
 from zoo.registry import GAMES
 
 
@@ -108,7 +109,9 @@ class CycleGAN(Game):
         a, b = batch["a"], batch["b"]
         fake_b, fake_a = self.G(a), self.F(b)
         batch["fake_b"], batch["fake_a"] = fake_b.detach(), fake_a.detach()
-        adversarial = _square(self.D_b(fake_b), 1.0) + _square(self.D_a(fake_a), 1.0)
+        discriminate = Discriminate(self, batch)
+        on_b, on_a = discriminate(fake_b, D="D_b").score, discriminate(fake_a, D="D_a").score
+        adversarial = _square(on_b, 1.0) + _square(on_a, 1.0)
         cycle = _l1(self.F(fake_b), a) + _l1(self.G(fake_a), b)
         batch.log("G/adversarial", adversarial)
         batch.log("G/cycle", cycle)
@@ -125,16 +128,14 @@ class CycleGAN(Game):
         batch["old_a"] = self.pool_a(batch["fake_a"], batch)
 
     def loss_discriminators(self, batch: Batch) -> Tensor:
-        on_a = self.loss_D(self.D_a, batch["a"], batch["old_a"])
-        return on_a + self.loss_D(self.D_b, batch["b"], batch["old_b"])
+        discriminate = Discriminate(self, batch)
+        on_a = self.loss_D(discriminate, "D_a", batch["a"], batch["old_a"])
+        return on_a + self.loss_D(discriminate, "D_b", batch["b"], batch["old_b"])
 
-    def loss_D(self, D: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    def loss_D(self, discriminate: Discriminate, D: str, x: Tensor, fakes: Tensor) -> Tensor:
         """Half the sum, as in the paper: D learns at half the generators' rate (Adam, though, takes out a factor)."""
-        if mixes_batch(D):
-            on_real, on_fake = D(real), D(fake)
-        else:
-            on_real, on_fake = D(torch.cat([real, fake])).chunk(2)
-        return 0.5 * (_square(on_real, 1.0) + _square(on_fake, 0.0))
+        real, fake = discriminate.both(Inputs(x), Inputs(fakes), D=D)
+        return 0.5 * (_square(real.score, 1.0) + _square(fake.score, 0.0))
 
     def ships(self) -> dict[str, Any]:
         a, b = self.domains

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
+from zoo.discriminate import Discriminate, Inputs
 from zoo.game import Batch, Game, Turn
 from zoo.networks.interfaces import Pyramid
 from zoo.networks.lapgan import pyramid, upsample
@@ -21,13 +21,17 @@ from zoo.priors import Prior
 from zoo.registry import GAMES, LOSSES, PRIORS, Spec
 
 
-class Fakes(NamedTuple):
-    """G's images ``h`` [N, C, H, W] of a level, the enlarged coarser images ``l`` they start from (None at level 0),
-    and their classes ``y`` [N]."""
+class Pictures(NamedTuple):
+    """Images ``h`` [N, C, H, W] of a level, the enlarged coarser images ``l`` they start from (None at level 0), and
+    their classes ``y`` [N]."""
 
     h: Tensor
     l: Tensor | None
     y: Tensor | None
+
+    def inputs(self) -> Inputs:
+        """What D gets."""
+        return Inputs(self.h, {k: v for k, v in (("l", self.l), ("y", self.y)) if v is not None})
 
 
 @GAMES.register("lapgan")
@@ -92,21 +96,21 @@ class LAPGAN(Game):
         l = upsample(coarse, image.shape[-1])
         return image - l, l
 
-    def fakes(self, batch: Batch) -> Fakes:
+    def fakes(self, batch: Batch) -> Pictures:
         """G's images on fresh noise."""
         z = batch.latent(self.prior)
         l = self.split(batch["c"])[1] if self.level else None
         y = None
         if self.conditional:
             y = batch["y_c"] if self.level else batch.randint(self.G.classes)
-        return Fakes(self.G.levels[self.level](z, l, y), l, y)
+        return Pictures(self.G.levels[self.level](z, l, y), l, y)
 
-    def scores(self, batch: Batch, fakes: Fakes) -> tuple[Tensor, Tensor]:
+    def scores(self, batch: Batch, fakes: Pictures) -> tuple[Tensor, Tensor]:
         """D's scores [N] of real images and of fakes, from one pass."""
         h, l = self.split(batch["x"])
-        coarse = None if l is None or fakes.l is None else torch.cat([l, fakes.l])
-        classes = None if fakes.y is None else torch.cat([batch["y"], fakes.y])
-        real, fake = self.D.levels[self.level](torch.cat([h, fakes.h]), coarse, classes).chunk(2)
+        reals = Pictures(h, l, batch["y"] if self.conditional else None)
+        both = Discriminate(self, batch).both(reals.inputs(), fakes.inputs(), D=f"D.levels.{self.level}")
+        real, fake = (inputs.score for inputs in both)
         batch.log("D/real", real.float().mean())
         batch.log("D/fake", fake.float().mean())
         return real, fake
@@ -119,7 +123,8 @@ class LAPGAN(Game):
         fakes = self.fakes(batch)
         if self.pair.relative:
             return self.pair.g(*self.scores(batch, fakes))
-        return self.pair.g(None, self.D.levels[self.level](*fakes))
+        x, given, *_ = fakes.inputs()
+        return self.pair.g(None, Discriminate(self, batch)(x, given, D=f"D.levels.{self.level}").score)
 
     def ships(self) -> dict[str, Any]:
         """The generator as far as it has been trained: noise for the levels up to this one, images of this one's

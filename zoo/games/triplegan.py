@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from zoo.discriminate import Discriminate, keep_running_averages
 from zoo.game import Batch, Game, Turn
 from zoo.games.classification import classifier_loss
 from zoo.networks.interfaces import ClassGenerator, Classifier
-from zoo.penalties import keep_running_averages
 from zoo.priors import build_prior
 from zoo.registry import GAMES, Spec
 
@@ -78,8 +78,9 @@ class TripleGAN(Game):
             own, x = (self.C.logits(batch[k]).argmax(1) for k in ("own", "x"))
             fake, y = self.fakes(batch)
         images, classes = torch.cat([batch["own"], batch["labeled_D"]]), torch.cat([own, batch["y_D"]])
-        real = self.D(images, y=classes).float()
-        on_G, on_C = self.D(fake, y=y).float(), self.D(batch["x"], y=x).float()
+        discriminate = Discriminate(self, batch)
+        real = discriminate(images, {"y": classes}).score.float()
+        on_G, on_C = (discriminate(i, {"y": of}).score.float() for i, of in ((fake, y), (batch["x"], x)))
         for name, score in (("real", real), ("fake", on_G), ("classified", on_C)):
             batch.log(f"D/{name}", score.mean())
         on_fake = (1 - self.alpha) * softplus(on_G).mean() + self.alpha * softplus(on_C).mean()
@@ -87,12 +88,13 @@ class TripleGAN(Game):
 
     def loss_G(self, batch: Batch) -> Tensor:
         fake, y = self.fakes(batch)
-        return (1 - self.alpha) * softplus(-self.D(fake, y=y).float()).mean()
+        return (1 - self.alpha) * softplus(-Discriminate(self, batch)(fake, {"y": y}).score.float()).mean()
 
     def loss_C(self, batch: Batch) -> Tensor:
         unlabeled = self.C.logits(batch["x"])
         probability, choice = unlabeled.float().softmax(1).max(1)
-        adversarial = probability * softplus(-self.D(batch["x"], y=choice).float())
+        score = Discriminate(self, batch)(batch["x"], {"y": choice}).score
+        adversarial = probability * softplus(-score.float())
         loss = classifier_loss(self.C, batch, unlabeled, self.weights)
         loss = loss + self.adversarial * self.alpha * adversarial.mean()
         fake, y = self.fakes(batch)

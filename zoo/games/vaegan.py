@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from zoo.discriminate import Discriminate, Inputs
 from zoo.game import Batch, Game, Turn
-from zoo.networks.interfaces import SimilarityDiscriminator
 from zoo.priors import build_prior
 from zoo.registry import GAMES, LOSSES, Spec
 
@@ -46,8 +46,8 @@ class VAEGAN(Game):
 
     takes = ("E", "G", "D")
     whole_batch = "the gate of G and D"
+    joined = "always"  # as in the code: D's batch statistics are of both kinds of images
     E: nn.Module
-    D: SimilarityDiscriminator
 
     def __init__(
         self,
@@ -77,10 +77,12 @@ class VAEGAN(Game):
         mean, logvar = (v.float() for v in self.E(x))  # [N, latent] each
         z = mean + (0.5 * logvar).exp() * batch.randn(mean.shape[1])
         kl = -0.5 * (1 + logvar - mean.square() - logvar.exp()).sum(1).mean()
-        # Both images in one pass, here and below, as in the code: D's batch statistics are of both.
-        of_real, of_reconstruction = self.D.similarity(torch.cat([x, self.G(z)])).float().chunk(2)
+        discriminate = Discriminate(self, batch)
+        compared = discriminate.features(torch.cat([x, self.G(z)]), layer="similarity")  # one pass, as below
+        of_real, of_reconstruction = compared.float().chunk(2)
         recon = 0.5 * (of_real - of_reconstruction).square().flatten(1).sum(1).mean()
-        real, fake = self.D(torch.cat([x, self.G(batch.latent(self.prior))])).float().chunk(2)
+        both = discriminate.both(Inputs(x), Inputs(self.G(batch.latent(self.prior))))
+        real, fake = (inputs.score.float() for inputs in both)
         on_real, on_fake = softplus(-real).mean(), softplus(fake).mean()
         D, G = self.gates(on_real, on_fake)
         for name, value in {"kl": kl, "recon": recon, "cost/real": on_real, "cost/fake": on_fake}.items():

@@ -16,6 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from zoo.networks.discriminator import Discriminator, Given
 from zoo.networks.init import initialize, normal
 from zoo.networks.layers import require_classes, smallest_side
 from zoo.networks.mlp import one_hot
@@ -60,15 +61,13 @@ def _up(inputs: int, outputs: int) -> nn.ConvTranspose2d:
 
 
 @NETWORKS.register("acgan-discriminator")
-class ACGANDiscriminator(nn.Module):
+class ACGANDiscriminator(Discriminator):
     """x [N, channels, resolution, resolution] -> logit [N] for real or fake. It takes no class: a head on its
     ``features`` predicts the class.
 
     Six 3x3 convolutions of 1, 2, 4, ... 32 times ``width`` maps and stride 2, 1, 2, 1, 2, 1, with batch norm after all
     but the first and leaky ReLU of slope 0.2. ``drop``: the dropout rate after each.
     """
-
-    classes = 0
 
     def __init__(self, channels: int = 3, resolution: int = 32, width: int = 16, drop: float = 0.5):
         super().__init__()
@@ -84,12 +83,9 @@ class ACGANDiscriminator(nn.Module):
         self.head = nn.Linear(inputs * side * side, 1)
         initialize(self, normal(0.02))
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, given: Given | None = None) -> Tensor:
         """The last maps, flat: [N, 32 * width * (resolution / 8)^2]."""
         return self.layers(x).flatten(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x)).squeeze(1)
 
 
 @NETWORKS.register("class-head")

@@ -131,4 +131,4 @@ class BEGANDiscriminator(Autoencoder):
         decoder = BEGANDecoder(
             channels=channels, resolution=resolution, latent=latent, width=width, skips=skips, vanishing=vanishing
         )
-        super().__init__(BEGANEncoder(channels, resolution, latent, width, vanishing), decoder)
+        super().__init__(BEGANEncoder(channels, resolution, latent, width, vanishing), decoder, "absolute")

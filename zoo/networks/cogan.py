@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from zoo.networks.discriminator import Discriminator, Given, condition
 from zoo.networks.init import glorot, initialize, normal
 from zoo.networks.layers import smallest_side
 from zoo.registry import NETWORKS
@@ -53,19 +54,28 @@ class CoupledGenerator(nn.Module):
         return self.a(h), self.b(h)
 
 
-class CoupledDiscriminator(nn.Module):
-    """Images of a [N, C, H, W] and of b [M, C, H, W], which are not pairs -> scores [N + M], a's before b's."""
-
-    classes = 0
+class CoupledDiscriminator(Discriminator):
+    """Images of a [N, C, H, W] and of b [N, C, H, W], which are not pairs -> scores [2 N], a's before b's; by name
+    ``score`` has those of ``a`` and of ``b``, [N] each."""
 
     def __init__(self, blocks: Blocks, apart: int):
         super().__init__()
         self.shared, self.a, self.b = _split(blocks, apart, first=True)
 
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        outputs = self.shared(torch.cat([self.a(a), self.b(b)]))  # [N + M, 2, 1, 1]
+    def features(self, x: Tensor, given: Given | None = None) -> Tensor:
+        """The domains' own layers: images x of a and ``given["b"]`` -> [N, 2, maps, H, W], a's and b's."""
+        b = condition(given, "b")
+        assert b is not None
+        return torch.stack([self.a(x), self.b(b)], 1)
+
+    def score(self, h: Tensor, given: Given | None = None) -> dict[str, Tensor]:  # type: ignore[override]  # two scores
+        outputs = self.shared(torch.cat([h[:, 0], h[:, 1]]))  # [2 N, 2, 1, 1]
         fake, real = outputs.flatten(1).unbind(1)
-        return real - fake
+        a, b = (real - fake).chunk(2)
+        return {"a": a, "b": b}
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:  # type: ignore[override]  # two images instead of conditions
+        return torch.cat(list(self.score(self.features(a, {"b": b})).values()))
 
 
 @NETWORKS.register("cogan-generator")

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.networks.discriminator import Discriminator, Given
 from zoo.networks.init import initialize, normal
 from zoo.networks.layers import InstanceNorm2d, smallest_side
 from zoo.registry import NETWORKS
@@ -86,15 +87,13 @@ class CycleGANGenerator(nn.Module):
 
 
 @NETWORKS.register("patch-discriminator")
-class PatchDiscriminator(nn.Module):
+class PatchDiscriminator(Discriminator):
     """Images [N, channels, H, W] -> a map of scores [N, 1, h, w], one for each overlapping patch.
 
     ``halvings`` 4x4 convolutions of stride 2, then two of stride 1: with 1, 2 or 3 halvings the receptive field is 16,
     34 or 70 pixels. Leaky ReLU of slope 0.2, instance norm on all but the first and the last. 256x256 with 3 halvings
     gives 30x30 scores.
     """
-
-    classes = 0
 
     def __init__(
         self, channels: int = 3, resolution: int = 256, width: int = 64, halvings: int = 3, affine: bool = False
@@ -113,9 +112,6 @@ class PatchDiscriminator(nn.Module):
         self.head = nn.Conv2d(maps, 1, 4, padding=1)
         initialize(self, normal(0.02), norms=normal(0.02, mean=1.0))
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, given: Given | None = None) -> Tensor:
         """x -> phi [N, 8 * width (with 3 halvings), h + 1, w + 1], the last maps before the scores."""
         return self.layers(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))

@@ -24,7 +24,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from zoo.networks.discriminator import Discriminator, Given, condition
 from zoo.networks.init import initialize, normal
+from zoo.networks.layers import require_classes
 from zoo.networks.mlp import one_hot
 from zoo.registry import NETWORKS
 
@@ -99,7 +101,7 @@ class DCGANGenerator(nn.Module):
 
 
 @NETWORKS.register("dcgan-discriminator")
-class DCGANDiscriminator(nn.Module):
+class DCGANDiscriminator(Discriminator):
     """x [N, channels, resolution, resolution] -> logit (WGAN: critic value) [N].
 
     Real and fake images should come in separate passes, as in the authors' code.
@@ -140,12 +142,9 @@ class DCGANDiscriminator(nn.Module):
         self.head = nn.Linear(maps[-1] * side * side, 1, bias=False)
         initialize(self, normal(0.02), norms=normal(0.02, mean=1.0))
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, given: Given | None = None) -> Tensor:
         """The last hidden layer, flat: [N, maps * side^2]."""
         return self.layers(x).flatten(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x)).squeeze(1)
 
 
 def _quarter(resolution: int) -> int:
@@ -198,7 +197,7 @@ class DCGANDigitGenerator(nn.Module):
 
 
 @NETWORKS.register("dcgan-digit-discriminator")
-class DCGANDigitDiscriminator(nn.Module):
+class DCGANDigitDiscriminator(Discriminator):
     """The authors' conditional D for MNIST: x [N, channels, H, W], y [N] (int64) -> logit [N].
 
     y is appended to the input of every layer. ``hidden``: units of the linear layer.
@@ -225,9 +224,16 @@ class DCGANDigitDiscriminator(nn.Module):
         self.act = nn.LeakyReLU(0.2)
         initialize(self, normal(0.02), norms=normal(0.02, mean=1.0))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        y = one_hot(y, self.classes, x.dtype)
+    def features(self, x: Tensor, given: Given | None = None) -> Tensor:
+        """The last hidden layer, [N, hidden]."""
+        y = one_hot(require_classes(condition(given, "y")), self.classes, x.dtype)
         h = self.act(self.l1(_join(x, y)))  # [N, 64, 14, 14]
         h = self.act(self.n2(self.l2(_join(h, y)))).flatten(1)  # [N, 128 * 7 * 7]
-        h = self.act(self.n3(self.l3(_join(h, y))))  # [N, 1024]
+        return self.act(self.n3(self.l3(_join(h, y))))
+
+    def score(self, h: Tensor, given: Given | None = None) -> Tensor:
+        y = one_hot(require_classes(condition(given, "y")), self.classes, h.dtype)
         return self.l4(_join(h, y)).squeeze(1)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]  # y is its only condition
+        return super().forward(x, y=y)

@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from zoo import parallel
 from zoo.networks import weight_norm as wn
 from zoo.networks.autoencoder import Autoencoder
+from zoo.networks.discriminator import Discriminator, Given
 from zoo.networks.init import glorot, initialize, normal
 from zoo.networks.layers import Linear, smallest_side
 from zoo.registry import NETWORKS, Spec
@@ -82,22 +83,21 @@ class MinibatchFeatures(wn.DataDependent):
         return torch.cat([x, (-distance).exp().sum(1) + self.bias], 1)
 
 
-class ClassDiscriminator(nn.Module, abc.ABC):
+class ClassDiscriminator(Discriminator, abc.ABC):
     """A discriminator with ``logits(x)`` [N, classes]; its score is their log-sum-exp: exp(score) = sum exp(logits)."""
 
     layers: nn.Module
-    head: nn.Module
 
     @abc.abstractmethod
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, given: Given | None = None) -> Tensor:
         """The features for feature matching, [N, F]."""
 
     def logits(self, x: Tensor) -> Tensor:
         """x [N, C, H, W] -> logits of the classes [N, classes]."""
         return self.head(self.features(x))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.logits(x).logsumexp(1)
+    def score(self, h: Tensor, given: Given | None = None) -> Tensor:
+        return self.head(h).logsumexp(1)
 
     def initialize(self, x: Tensor) -> None:
         """Data-dependent initialization of the weights' scales from images."""
@@ -145,7 +145,7 @@ class ImprovedGANMLPDiscriminator(ClassDiscriminator):
         self.layers = nn.Sequential(*layers)
         self.head = nn.Sequential(wn.Noise(0.5), wn.Linear(hidden[-1], classes, 0.1, learn_gain=True))
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, given: Given | None = None) -> Tensor:
         """The last hidden layer, [N, hidden[-1]]."""
         return self.layers(x.flatten(1))
 
@@ -205,7 +205,7 @@ class ImprovedGANDiscriminator(ClassDiscriminator):
         across = MinibatchFeatures(v, minibatch) if minibatch else nn.Identity()
         self.head = nn.Sequential(across, wn.Linear(v + minibatch, classes, 0.05, learn_gain=True, target=0.1))
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, given: Given | None = None) -> Tensor:
         """The mean of the last map over its positions, [N, 2 * width]."""
         return self.layers(x)
 
@@ -214,7 +214,7 @@ class ImprovedGANDiscriminator(ClassDiscriminator):
 
 
 @NETWORKS.register("minibatch-discriminator")
-class MinibatchDiscriminator(nn.Module):
+class MinibatchDiscriminator(Discriminator):
     """A discriminator with ``features``, with minibatch features and a linear head instead of its head: x -> score [N].
 
     Raises ValueError for networks that are more than features and a head: class-conditional ones and autoencoders.
@@ -224,8 +224,6 @@ class MinibatchDiscriminator(nn.Module):
         channels, resolution: of the images; ``resolution=0``: points.
         kernels, dims: of the minibatch features; with ``sync`` those of the samples of all processes.
     """
-
-    classes = 0
 
     def __init__(
         self,
@@ -244,7 +242,7 @@ class MinibatchDiscriminator(nn.Module):
             )
         if isinstance(self.network, Autoencoder):
             raise ValueError(
-                f"minibatch-discriminator: network '{network.name}' returns images; must be one that returns a score"
+                f"minibatch-discriminator: network '{network.name}' returns images; must be one with a head"
             )
         if not hasattr(self.network, "features"):
             raise ValueError(
@@ -258,12 +256,9 @@ class MinibatchDiscriminator(nn.Module):
         self.across = MinibatchFeatures(count, kernels, dims, sync=sync)
         self.head = Linear(count + kernels, 1)
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, given: Given | None = None) -> Tensor:
         """x -> the network's features, flat, and the minibatch features: [N, F + kernels]."""
         return self.across(self.network.features(x).flatten(1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x)).squeeze(1)
 
     def initialize(self, x: Tensor) -> None:
         """Data-dependent initialization of the minibatch features' scales from images."""

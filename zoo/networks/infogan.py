@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.networks.discriminator import Discriminator, Given
 from zoo.networks.init import initialize, normal, truncated_normal
 from zoo.networks.layers import smallest_side
 from zoo.registry import NETWORKS
@@ -53,11 +54,9 @@ class InfoGANGenerator(nn.Module):
 
 
 @NETWORKS.register("infogan-discriminator")
-class InfoGANDiscriminator(nn.Module):
+class InfoGANDiscriminator(Discriminator):
     """Images [N, channels, resolution, resolution] -> logits [N]: two 4x4 convolutions of ``width`` and twice as many
     maps, a linear layer to the ``features``, which Q takes too, a linear head. ``slope``: of the leaky ReLUs."""
-
-    classes = 0
 
     def __init__(
         self,
@@ -76,14 +75,11 @@ class InfoGANDiscriminator(nn.Module):
         self.head = nn.Linear(features, 1)
         _initialize(self)
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, given: Given | None = None) -> Tensor:
         """x -> h [N, features], the last hidden layer."""
         h = F.leaky_relu(self.conv1(x), self.slope)
         h = F.leaky_relu(self.norm2(self.conv2(h)), self.slope).flatten(1)
         return F.leaky_relu(self.norm3(self.linear(h)), self.slope)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x)).squeeze(1)
 
 
 @NETWORKS.register("recognition-head")

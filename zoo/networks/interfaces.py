@@ -7,40 +7,11 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 
-class FeatureDiscriminator(nn.Module):
-    """A discriminator in two parts: ``head(features(x))`` is its score. ``features``: images x [N, C, H, W] -> the last
-    hidden layer [N, F]."""
-
-    features: Callable[[Tensor], Tensor]
-    head: nn.Module
-
-
 class Classifier(nn.Module):
     """``logits``: images x [N, C, H, W] -> [N, classes]. ``head``: the last layer."""
 
     logits: Callable[[Tensor], Tensor]
     head: nn.Linear
-
-
-class FeatureHead(nn.Module):
-    """D's features [N, F] -> logits of ``classes``, or the ``outputs`` that codes are read from."""
-
-    classes: int
-    outputs: int
-
-
-class AutoencoderDiscriminator(nn.Module):
-    """A discriminator that returns a reconstruction. ``encode``: images x [N, C, H, W] -> a code; ``decode``: a code ->
-    images of the shape of x."""
-
-    encode: Callable[[Tensor], Tensor]
-    decode: Callable[[Tensor], Tensor]
-
-
-class SimilarityDiscriminator(nn.Module):
-    """A discriminator with a layer in which images are compared. ``similarity``: images [N, C, H, W] -> [N, ...]."""
-
-    similarity: Callable[[Tensor], Tensor]
 
 
 class ClassGenerator(nn.Module):

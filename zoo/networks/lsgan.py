@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from zoo.networks.discriminator import Discriminator, Given, condition
 from zoo.networks.init import initialize, normal, truncated_normal
 from zoo.networks.layers import require_classes, smallest_side
 from zoo.networks.mlp import one_hot
@@ -57,7 +58,7 @@ class LSGANGenerator(nn.Module):
 
 
 @NETWORKS.register("lsgan-discriminator")
-class LSGANDiscriminator(nn.Module):
+class LSGANDiscriminator(Discriminator):
     """Scenes: x [N, channels, H, W] -> real number [N]; H a multiple of 16.
 
     Four 5x5 convolutions of stride 2, batch norm after all but the first; ``width``: the first one's maps.
@@ -73,12 +74,9 @@ class LSGANDiscriminator(nn.Module):
         self.head = nn.Linear(8 * width * size * size, 1)
         _initialize(self)
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, given: Given | None = None) -> Tensor:
         """The last hidden layer, flat: [N, 8 * width * (resolution / 16)^2]."""
         return self.layers(x).flatten(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x)).squeeze(1)
 
 
 class Code(nn.Module):
@@ -145,7 +143,7 @@ class LSGANCharacterGenerator(nn.Module):
 
 
 @NETWORKS.register("lsgan-character-discriminator")
-class LSGANCharacterDiscriminator(nn.Module):
+class LSGANCharacterDiscriminator(Discriminator):
     """Characters: x [N, channels, H, W] (and y [N], int64, with ``embed``) -> real number [N].
 
     H a multiple of 4. The class code is appended to the input of every layer but the first. ``maps``: of the two
@@ -174,9 +172,15 @@ class LSGANCharacterDiscriminator(nn.Module):
         self.act = nn.LeakyReLU(0.2)
         _initialize(self)
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        code = self.code(y)
+    def features(self, x: Tensor, given: Given | None = None) -> Tensor:
+        """The last hidden layer, [N, hidden]."""
+        code = self.code(condition(given, "y"))
         h = self.act(self.l1(x))  # [N, 257, 14, 14]
         h = self.act(self.n2(self.l2(join(h, code)))).flatten(1)  # [N, 320 * 7 * 7]
-        h = self.act(self.n3(self.l3(join(h, code))))  # [N, 1024]
-        return self.l4(join(h, code)).squeeze(1)
+        return self.act(self.n3(self.l3(join(h, code))))
+
+    def score(self, h: Tensor, given: Given | None = None) -> Tensor:
+        return self.l4(join(h, self.code(condition(given, "y")))).squeeze(1)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:  # type: ignore[override]  # y is its only condition
+        return super().forward(x, **({} if y is None else {"y": y}))

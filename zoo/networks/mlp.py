@@ -21,8 +21,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from zoo.networks.discriminator import Discriminator, Given, condition
 from zoo.networks.init import Rule, he, orthogonal, uniform
-from zoo.networks.layers import Linear
+from zoo.networks.layers import Linear, require_classes
 from zoo.registry import NETWORKS
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "elu": nn.ELU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
@@ -157,7 +158,7 @@ class MLPGenerator(nn.Module):
 
 
 @NETWORKS.register("mlp-discriminator")
-class MLPDiscriminator(nn.Module):
+class MLPDiscriminator(Discriminator):
     """x [N, channels] or [N, C, H, W] -> logit (or critic value) [N]. Arguments as for :class:`MLPGenerator`;
     ``sn``: spectral normalization of every layer."""
 
@@ -177,12 +178,9 @@ class MLPDiscriminator(nn.Module):
         layers = mlp(sizes, activation, None, init, scale, sn)
         self.layers, self.head = layers[:-1], layers[-1]
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, given: Given | None = None) -> Tensor:
         """The last hidden layer, [N, hidden[-1]]."""
         return self.layers(x.flatten(1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x)).squeeze(1)
 
 
 class Maxout(nn.Module):
@@ -198,7 +196,7 @@ class Maxout(nn.Module):
 
 
 @NETWORKS.register("maxout-discriminator")
-class MaxoutDiscriminator(nn.Module):
+class MaxoutDiscriminator(Discriminator):
     """GAN's D: two maxout layers and a linear one; x [N, C, H, W] or [N, channels] -> logit [N].
 
     ``units``, ``pieces``: of the maxout layers. ``scale``: bound of the uniform initial weights. ``drop``: dropout
@@ -224,12 +222,9 @@ class MaxoutDiscriminator(nn.Module):
         )
         self.head = nn.Sequential(nn.Dropout(drop[1]), uniform_linear(units, 1, scale))
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, given: Given | None = None) -> Tensor:
         """The last hidden layer, [N, units]."""
         return self.layers(x.flatten(1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x)).squeeze(1)
 
 
 @NETWORKS.register("cgan-generator")
@@ -271,7 +266,7 @@ class CGANGenerator(nn.Module):
 
 
 @NETWORKS.register("cgan-discriminator")
-class CGANDiscriminator(nn.Module):
+class CGANDiscriminator(Discriminator):
     """cGAN's D: x [N, C, H, W] (or [N, channels]), y [N] (int64) -> logit [N].
 
     A maxout layer each for x and y, a joint maxout layer, a linear layer. ``units``, ``pieces``: of the layers for x,
@@ -297,7 +292,13 @@ class CGANDiscriminator(nn.Module):
         self.out = uniform_linear(units[2], 1, scale)
         self.drop = nn.Dropout(drop)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        h = torch.cat([self.x(x.flatten(1)), self.y(one_hot(y, self.classes, x.dtype))], 1)  # [N, 240 + 50]
-        h = self.joint(self.drop(h))  # [N, 240]
+    def features(self, x: Tensor, given: Given | None = None) -> Tensor:
+        """The last hidden layer, [N, units[2]]."""
+        y = one_hot(require_classes(condition(given, "y")), self.classes, x.dtype)
+        return self.joint(self.drop(torch.cat([self.x(x.flatten(1)), self.y(y)], 1)))  # of [N, 240 + 50]
+
+    def score(self, h: Tensor, given: Given | None = None) -> Tensor:
         return self.out(self.drop(h)).squeeze(1)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]  # y is its only condition
+        return super().forward(x, y=y)

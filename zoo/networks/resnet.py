@@ -24,6 +24,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.networks.discriminator import Discriminator, Given, condition
 from zoo.networks.init import HE
 from zoo.networks.layers import BatchNorm2d, Conv2d, Linear, ProjectionHead, SelfAttention, smallest_side
 from zoo.registry import NETWORKS
@@ -150,7 +151,7 @@ class ResNetGenerator(nn.Module):
 
 
 @NETWORKS.register("resnet-discriminator")
-class ResNetDiscriminator(nn.Module):
+class ResNetDiscriminator(Discriminator):
     """Images [N, channels, resolution, resolution] (and classes y [N]) -> scores [N].
 
     Args:
@@ -201,24 +202,25 @@ class ResNetDiscriminator(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.head = ProjectionHead(inputs, classes, sn=sn, bias=bias)
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, given: Given | None = None) -> Tensor:
         """x -> phi [N, widths[-1]], the sum or mean of the last map over its positions."""
         h = F.relu_(self.blocks(x))
         return h.sum((2, 3)) if self.pool == "sum" else h.mean((2, 3))
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def score(self, h: Tensor, given: Given | None = None) -> Tensor:
+        return self.head(h, condition(given, "y"))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:  # type: ignore[override]  # y is its only condition
         return self.head(self.features(x), y)
 
 
 @NETWORKS.register("layernorm-resnet-discriminator")
-class LayerNormDiscriminator(nn.Module):
+class LayerNormDiscriminator(Discriminator):
     """WGAN-GP's 64x64 critic: images [N, channels, resolution, resolution] -> scores [N].
 
     A 3x3 convolution to ``width``, four halving blocks of 2, 4, 8 and 8 times ``width`` with layer norm, a linear
     layer.
     """
-
-    classes = 0
 
     def __init__(self, channels: int = 3, resolution: int = 64, width: int = 64):
         super().__init__()
@@ -228,12 +230,9 @@ class LayerNormDiscriminator(nn.Module):
         self.blocks = nn.Sequential(*(DownBlock(i, o, i, layer_norm=True) for i, o in itertools.pairwise(widths)))
         self.head = ProjectionHead(8 * width * side * side)
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, given: Given | None = None) -> Tensor:
         """x -> phi [N, 8 * width * (resolution / 16)^2], the last map, flat."""
         return self.blocks(self.input(x)).flatten(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
 
 
 def _check_attention(attention_at: int, sides: Sequence[int]) -> None:

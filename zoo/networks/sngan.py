@@ -11,6 +11,7 @@ import itertools
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.networks.discriminator import Discriminator, Given, condition
 from zoo.networks.init import initialize, normal, torch_default
 from zoo.networks.layers import BatchNorm2d, ProjectionHead, Spectral, smallest_side
 from zoo.registry import NETWORKS
@@ -77,7 +78,7 @@ class SNGANGenerator(nn.Module):
 
 
 @NETWORKS.register("sngan-cnn-discriminator")
-class SNGANDiscriminator(nn.Module):
+class SNGANDiscriminator(Discriminator):
     """Images [N, channels, resolution, resolution] -> scores [N].
 
     3x3 convolutions and 4x4 ones of stride 2 in turn, of 1, 1, 2, 2, 4, 4 and 8 times ``width``, leaky ReLU of slope
@@ -104,11 +105,14 @@ class SNGANDiscriminator(nn.Module):
         if classes and init == "normal":
             normal(0.02)(self.head.embedding)
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, given: Given | None = None) -> Tensor:
         """x -> phi [N, 8 * width * (resolution / 8)^2], the last map, flat."""
         for conv in self.convs:
             x = F.leaky_relu(conv(x), 0.1)
         return x.flatten(1)
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def score(self, h: Tensor, given: Given | None = None) -> Tensor:
+        return self.head(h, condition(given, "y"))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:  # type: ignore[override]  # y is its only condition
         return self.head(self.features(x), y)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.networks import weight_norm as wn
+from zoo.networks.discriminator import Discriminator, Given, condition
 from zoo.networks.init import glorot, initialize, normal
 from zoo.networks.layers import require_classes
 from zoo.networks.mlp import one_hot
@@ -52,7 +53,7 @@ class TripleGANGenerator(nn.Module):
 
 
 @NETWORKS.register("triplegan-discriminator")
-class TripleGANDiscriminator(nn.Module):
+class TripleGANDiscriminator(Discriminator):
     """Images [N, channels, H, W], y int64 [N] -> logits [N]: weight-normalized ReLU layers of gain 1; y is appended
     before each, and once more before the noise of the second. ``noise``: standard deviations of the noise on the pixels
     and before each later layer."""
@@ -72,13 +73,21 @@ class TripleGANDiscriminator(nn.Module):
         self.layers = nn.ModuleList(wn.Linear(i, o, 0.1) for i, o in zip(inputs, (*hidden, 1), strict=True))
         self.noises = nn.ModuleList(wn.Noise(noise[min(k, 1)]) for k in range(len(inputs)))
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        h, y = x.flatten(1), one_hot(require_classes(y), self.classes, x.dtype)
-        for k, (layer, noise) in enumerate(zip(self.layers, self.noises, strict=True)):
-            if k:
-                h = torch.cat([h.relu(), y], 1) if k == 1 else h.relu()
-            h = layer(torch.cat([noise(h), y], 1))
-        return h.squeeze(1)
+    def features(self, x: Tensor, given: Given | None = None) -> Tensor:
+        """The last hidden layer, [N, hidden[-1]]."""
+        y = one_hot(require_classes(condition(given, "y")), self.classes, x.dtype)
+        h = x.flatten(1)
+        for k in range(len(self.layers) - 1):
+            h = self.layers[k](torch.cat([self.noises[k](h), y], 1)).relu()
+            h = h if k else torch.cat([h, y], 1)
+        return h
+
+    def score(self, h: Tensor, given: Given | None = None) -> Tensor:
+        y = one_hot(require_classes(condition(given, "y")), self.classes, h.dtype)
+        return self.layers[-1](torch.cat([self.noises[-1](h), y], 1)).squeeze(1)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:  # type: ignore[override]  # y is its only condition
+        return super().forward(x, **({} if y is None else {"y": y}))
 
 
 @NETWORKS.register("triplegan-classifier")

@@ -16,6 +16,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from zoo.networks.discriminator import Discriminator, Given
 from zoo.networks.init import initialize, uniform_fan
 from zoo.networks.layers import smallest_side
 from zoo.registry import NETWORKS
@@ -101,7 +102,7 @@ class VAEGANDecoder(nn.Module):
 
 
 @NETWORKS.register("vaegan-discriminator")
-class VAEGANDiscriminator(nn.Module):
+class VAEGANDiscriminator(Discriminator):
     """x [N, channels, H, W] -> logit [N].
 
     Args:
@@ -132,13 +133,10 @@ class VAEGANDiscriminator(nn.Module):
         self.head = nn.Linear(hidden, 1)
         initialize(self, uniform_fan())
 
-    def similarity(self, x: Tensor) -> Tensor:
+    def similarity(self, x: Tensor, given: Given | None = None) -> Tensor:
         """The layer that compares images: a convolution's output before norm and ReLU, [N, maps, h, w]."""
         return self.convs[: self.similarity_layers](x)
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, given: Given | None = None) -> Tensor:
         """The last hidden layer, [N, hidden]."""
         return self.dense(self.convs(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x)).squeeze(1)

@@ -15,6 +15,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.networks.discriminator import Discriminator, Given
 from zoo.networks.init import uniform
 from zoo.networks.layers import Linear, ProjectionHead
 from zoo.registry import NETWORKS
@@ -101,11 +102,9 @@ class WGANGPGenerator(nn.Module):
 
 
 @NETWORKS.register("wgan-gp-discriminator")
-class WGANGPDiscriminator(nn.Module):
+class WGANGPDiscriminator(Discriminator):
     """Images [N, channels, resolution, resolution] -> scores [N]: 5x5 convolutions of 1, 2 and 4 times ``width``, leaky
     ReLU of slope 0.2, no norm, a linear layer."""
-
-    classes = 0
 
     def __init__(self, channels: int = 1, resolution: int = 28, width: int = 64):
         super().__init__()
@@ -113,11 +112,8 @@ class WGANGPDiscriminator(nn.Module):
         self.convs = nn.ModuleList([Conv(channels, width), Conv(width, 2 * width), Conv(2 * width, 4 * width)])
         self.head = ProjectionHead(4 * width * side * side)
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, given: Given | None = None) -> Tensor:
         """x -> phi [N, 4 * width * 4 * 4 (at 28 or 32)], the last map, flat."""
         for conv in self.convs:
             x = F.leaky_relu(conv(x), 0.2)
         return x.flatten(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))

@@ -1,0 +1,212 @@
+"""Heads: parts of a game on D's features, beside its penalties. A game may have several.
+
+A head belongs to a network, which is a player that learns when D does (a path such as ``"C"``), or to a layer of D
+itself (``"D.head"``). D minimizes ``loss_D``, G minimizes ``loss_G``, both scalars in float32, in addition to the
+adversarial loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from zoo.discriminate import Discriminate, DiscriminatorOutput, Given, Inputs
+from zoo.game import Batch
+from zoo.priors import Codes
+from zoo.registry import HEADS
+
+if TYPE_CHECKING:
+    from zoo.games.adversarial import Adversarial
+
+
+class Head(nn.Module):
+    """What a head does unless it says otherwise: it reads the features of nothing and adds no loss.
+
+    ``network``: its path in the game, also the name of its outputs. ``D``: whose features it reads. ``reads_real``,
+    ``reads_fake``: whether it gets those of real and of fake images. ``changes_given``: D's score depends on its output
+    (:meth:`given`), so that it is read in every pass. ``needs``: keys that the data must have.
+    """
+
+    D = "D"
+    reads_real = reads_fake = True
+    changes_given = False
+    needs: tuple[str, ...] = ()
+
+    def __init__(self, network: str):
+        super().__init__()
+        self.network = network
+
+    def check(self, game: Adversarial) -> None:
+        """Called once, before the first round. Raises ValueError if the head does not fit the game."""
+
+    def read(self, game: nn.Module, features: Tensor, given: Given) -> Tensor:
+        """The head's output for D's features [N, ...]."""
+        output: Tensor = game.get_submodule(self.network)(features)
+        return output
+
+    def given(self, output: Tensor, given: Given) -> Given:
+        """Conditions of D's score that follow from the head's output, by name (a predicted class); only with
+        ``changes_given``."""
+        return {}
+
+    def real(self, batch: Batch) -> Inputs | None:
+        """The head's own real images, of which ``loss_D`` gets features and head instead of the output for the game's;
+        D is asked about them first."""
+        return None
+
+    def loss_D(
+        self, real: DiscriminatorOutput, fake: DiscriminatorOutput, batch: Batch, discriminate: Discriminate
+    ) -> Tensor | None:
+        """What D and the head's network minimize, from D's outputs for real and fake images; None: nothing. It may ask
+        ``discriminate`` about other images (rotated ones)."""
+        return None
+
+    def loss_G(self, fake: DiscriminatorOutput, batch: Batch, discriminate: Discriminate) -> Tensor | None:
+        """What G minimizes; None: nothing."""
+        return None
+
+    def ships(self, game: nn.Module) -> dict[str, Any]:
+        """What it adds to the Model that a run leaves; ``networks`` are those that G's do not include."""
+        return {}
+
+    def extra_repr(self) -> str:
+        return f"network={self.network!r}"
+
+
+@HEADS.register("class")
+class ClassHead(Head):
+    """Odena et al. 2016, section 3 (AC-GAN): D and G both minimize the cross-entropy of the class, D of real and of
+    fake images, G of fakes.
+
+    ``network``: the network that maps features to logits of the ``classes`` of G. Batch keys: reads ``y``, ``y_fake``.
+    The log has both cross-entropies, in nats.
+    """
+
+    needs = ("y",)
+
+    def __init__(self, network: str = "C"):
+        super().__init__(network)
+
+    def check(self, game: Adversarial) -> None:
+        classes = getattr(game.get_submodule(self.network), "classes", None)
+        if not game.classes or game.classes != classes:
+            raise ValueError(
+                f"networks.G.classes={game.classes}: must be the classes of the head {self.network}, "
+                f"which has {classes}"
+            )
+
+    def loss_D(
+        self, real: DiscriminatorOutput, fake: DiscriminatorOutput, batch: Batch, discriminate: Discriminate
+    ) -> Tensor:
+        return self._loss(real, "real", batch["y"], batch) + self._loss(fake, "fake", batch["y_fake"], batch)
+
+    def loss_G(self, fake: DiscriminatorOutput, batch: Batch, discriminate: Discriminate) -> Tensor:
+        return self._loss(fake, "fake", batch["y_fake"], batch)
+
+    def _loss(self, output: DiscriminatorOutput, kind: str, y: Tensor, batch: Batch) -> Tensor:
+        loss = cross_entropy(output.heads[self.network].float(), y)
+        batch.log(f"{self.network}/{kind}", loss)
+        return loss
+
+
+@HEADS.register("codes")
+class CodesHead(Head):
+    """Chen et al. 2016, eq. 5 and 6 (InfoGAN): D and G maximize ``information`` times the lower bound
+    L_I = E log Q(c|G(z, c)) + H(c) <= I(c; G(z, c)).
+
+    As in the authors' code Q, and through it D's trunk, maximizes the bound in D's step, and G in its own; the paper
+    gives Q to G's step. Categorical codes have a softmax, continuous ones a normal of deviation 1. Q gets fakes alone.
+    Raises ValueError if the game's prior has no codes, or Q outputs that do not fit them. Batch keys: reads ``z``. The
+    log has L_I in nats, apart for the categorical codes (at most the sum of log K) and the continuous ones.
+    """
+
+    reads_real = False
+    prior: Codes
+
+    def __init__(self, network: str = "Q", information: float = 1.0):
+        super().__init__(network)
+        self.information = information
+
+    def check(self, game: Adversarial) -> None:
+        if not isinstance(game.prior, Codes):
+            raise ValueError(f"game.prior='{game.prior_spec.name}': must be a prior with codes")
+        self.prior, outputs = game.prior, getattr(game.get_submodule(self.network), "outputs", None)
+        if outputs != self.prior.outputs:
+            raise ValueError(f"networks.{self.network}.outputs={outputs}: must be {self.prior.outputs} for these codes")
+
+    def loss_D(
+        self, real: DiscriminatorOutput, fake: DiscriminatorOutput, batch: Batch, discriminate: Discriminate
+    ) -> Tensor:
+        return -self.information * self.bound(fake, batch)
+
+    def loss_G(self, fake: DiscriminatorOutput, batch: Batch, discriminate: Discriminate) -> Tensor:
+        return -self.information * self.bound(fake, batch)
+
+    def bound(self, fake: DiscriminatorOutput, batch: Batch) -> Tensor:
+        """L_I of the fakes, a scalar in float32."""
+        predicted, true = self.prior.read(fake.heads[self.network]), self.prior.split(batch["z"])
+        discrete = continuous = batch["z"].new_zeros(()).float()
+        for name, k in self.prior.sizes.items():
+            if k:
+                discrete = discrete + (true[name] * predicted[name]).sum(1).mean() + math.log(k)
+            else:
+                log_q = -0.5 * (true[name] - predicted[name]).square() - 0.5 * math.log(2 * math.pi)
+                continuous = continuous + log_q.mean() + math.log(2.0)  # the entropy of U(-1, 1)
+        batch.log("information/categorical", discrete)
+        batch.log("information/continuous", continuous)
+        return discrete + continuous
+
+    def ships(self, game: nn.Module) -> dict[str, Any]:
+        return {"networks": ["D", self.network], "recognition": ["D", self.network]}
+
+
+@HEADS.register("labeled-classes")
+class LabeledClassesHead(Head):
+    """Salimans et al. 2016, section 5 (Improved GAN): D classifies into K + 1 classes, the K classes of a few labeled
+    images and "fake", whose logit is fixed at 0. D(x) = Z / (Z + 1), with Z the sum of exp of the K class logits, is
+    the score of D itself; this head adds the cross-entropy of the labeled images.
+
+    D ships beside G as a classifier, unless its logits of an image depend on other images of the batch (minibatch
+    features). ``network``: the layer of D with the class logits. Batch keys: reads ``labeled``, ``y``.
+    """
+
+    reads_real = reads_fake = False
+    needs = ("labeled", "y")
+
+    def __init__(self, network: str = "D.head"):
+        super().__init__(network)
+
+    def check(self, game: Adversarial) -> None:
+        if not hasattr(game.D, "logits"):
+            raise ValueError(
+                f"networks.D: must be a discriminator with a logit for each class, got {type(game.D).__name__}"
+            )
+
+    def real(self, batch: Batch) -> Inputs:
+        return Inputs(batch["labeled"])
+
+    def loss_D(
+        self, real: DiscriminatorOutput, fake: DiscriminatorOutput, batch: Batch, discriminate: Discriminate
+    ) -> Tensor:
+        logits = real.heads[self.network].float()
+        batch.log("D/labeled-error", (logits.argmax(1) != batch["y"]).float().mean())
+        return cross_entropy(logits, batch["y"])
+
+    def ships(self, game: nn.Module) -> dict[str, Any]:
+        # Batch norm mixes the batch in training too, but has running averages when a classifier is used.
+        if any(getattr(m, "mixes_batch", False) for m in game.get_submodule("D").modules()):
+            return {}
+        return {"networks": ["D"], "classifier": "D"}
+
+
+def add_to_model(spec: Mapping[str, Any], heads: Any, game: nn.Module) -> dict[str, Any]:
+    """The spec of a game's Model with what its heads add; networks are joined, without repetition."""
+    result = dict(spec)
+    for head in heads:
+        more = head.ships(game)
+        result = {**result, **more, "networks": list(dict.fromkeys([*result["networks"], *more.get("networks", ())]))}
+    return result
