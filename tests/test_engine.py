@@ -210,7 +210,7 @@ def test_a_lazy_penalty_has_its_turn_in_every_order(order):
     opened.draw(batch)
     penalty = opened.game.penalties[0]
     lowered = opened.learner.turns[-1].loss(batch)
-    torch.testing.assert_close(lowered, 8 * penalty(opened.game, batch))
+    torch.testing.assert_close(lowered, 8 * penalty(opened.game.D, batch["x"]))
 
 
 @pytest.mark.parametrize("norm, passes", [(False, [2, 8 * 8, 3 * 8]), (True, [2, *[8] * 11])])

@@ -1,9 +1,8 @@
-"""Losses, penalties and networks in all pairs: a grid over the registries, for each game with a loss and penalties.
+"""Losses, penalties, heads and networks in all pairs: a grid over the registries.
 
-The networks are those of the recipes, with few channels. Each set of networks is tested, in its game, with every loss
-and every penalty; over the sets each penalty occurs with each loss; two small sets have all combinations. Penalties on
-D's features need a D with features. Games with a loss only are tested with every loss, BEGAN's game, which has its own
-loss, with every penalty.
+The networks are those of the recipes, with few channels. Each set of networks is tested, with its heads and without,
+with every loss and every penalty; over the sets each penalty occurs with each loss; two small sets have all
+combinations. Penalties on D's features need a D with features. Games with a loss only are tested with every loss.
 """
 
 import copy
@@ -19,21 +18,21 @@ from torch import nn
 
 from zoo import settings
 from zoo.data import facts as facts_of
+from zoo.discriminate import Discriminate, Inputs
 from zoo.engine.stage import build_game, build_networks, resolve
 from zoo.engine.step import Learner
 from zoo.game import Batch
 from zoo.losses import DIVERGENCES
 from zoo.networks.autoencoder import Autoencoder
 from zoo.recipe import Adam, Stage
-from zoo.registry import LOSSES, NETWORKS, PENALTIES, Spec
+from zoo.registry import HEADS, LOSSES, NETWORKS, PENALTIES, Spec
 from zoo.seeds import seed_for
 
 BATCH = 4
-GAMES = ("acgan", "adversarial", "ebgan", "improved-gan", "infogan")  # with a loss and penalties
 LOSS_ONLY = ("bigan", "cogan", "lapgan", "vaegan")
 PLAIN = ("vaegan", "triplegan")  # models whose G and D are also tested in the adversarial game
 
-Key = tuple[str, ...]  # a game and the names of its networks
+Key = tuple[str, ...]  # the name of a head or "", and those of the networks
 
 NOT_IN_THE_GRID = {  # networks and the reason
     "bigan-*": "D takes pairs of an image and a code: tested with every loss below",
@@ -51,20 +50,16 @@ def own(registry) -> list[str]:
 
 
 def sets() -> dict[Key, str]:
-    """For each set of networks of a game the recipe with the smallest images. If D returns scores, its D and G are also
-    a set of the adversarial game; BEGAN's are a set of EBGAN's game."""
+    """For each set of networks the recipe with the smallest images; G and D of those with heads also without them."""
     smallest: dict[Key, tuple[int, str]] = {}
     for name in NAMES:
         recipe = settings.find(name)
         stage = recipe.stages[-1]
-        games = {stage.game.name} & set(GAMES)
-        if stage.game.name == "began":
-            games = {"ebgan"}
-        if games - {"ebgan"} or recipe.model in PLAIN:
-            games.add("adversarial")
-        for game in games if {"G", "D"} <= set(recipe.networks) else ():
-            names = sorted(recipe.networks) if game == stage.game.name else ("D", "G")
-            key = (game, *(recipe.networks[n].name for n in names))
+        if not {"G", "D"} <= set(recipe.networks) or not (stage.game.name == "adversarial" or recipe.model in PLAIN):
+            continue
+        for head in {"", *(h.name for h in stage.game.kwargs.get("heads", ()))}:
+            names = sorted(recipe.networks) if head else ("D", "G")
+            key = (head, *(recipe.networks[n].name for n in names))
             smallest[key] = min(smallest.get(key, (10**9, "")), (stage.resolution, name))
     return {key: name for key, (_, name) in sorted(smallest.items())}
 
@@ -79,13 +74,13 @@ def small_set(key: Key):
     facts = facts_of(recipe.dataset)
     recipe = resolve(recipe, facts)
     networks = build_networks(recipe)
-    if key[0] != recipe.stages[-1].game.name:
+    if not key[0]:
         networks = {n: networks[n] for n in "GD"}
     return recipe, facts, networks
 
 
 def reads_features(penalty: str) -> bool:
-    return "features(game" in inspect.getsource(PENALTIES[penalty])
+    return "features(" in inspect.getsource(PENALTIES[penalty].forward)
 
 
 def fits(key: Key, penalty: str | None) -> bool:
@@ -117,7 +112,7 @@ VARIANTS = [  # losses and penalties with other arguments than the defaults
 ]
 
 GRID = cells()
-GRID += [(("adversarial", *pair), loss, penalty) for pair in ALL_COMBINATIONS for loss, penalty in VARIANTS]
+GRID += [(("", *pair), loss, penalty) for pair in ALL_COMBINATIONS for loss, penalty in VARIANTS]
 
 
 def label(value) -> str:
@@ -130,12 +125,13 @@ def learner_of(key: Key, loss: Spec, penalty: Spec | None, **wrappers: Spec) -> 
     """A learner and its stage; ``wrappers``: specs that replace networks of the set."""
     recipe, facts, networks = small_set(key)
     original = recipe.stages[-1]
-    copied = ("prior", "labels", "distance") if key[0] == original.game.name else ()
+    copied = ("prior", "labels", "heads") if key[0] else ("prior", "labels")
+    arguments = original.game.kwargs if original.game.name == "adversarial" else {}
     game = Spec(
-        key[0],
+        "adversarial",
         loss=loss,
         penalties=(penalty,) if penalty else (),
-        **{k: v for k, v in original.game.kwargs.items() if k in copied},
+        **{k: v for k, v in arguments.items() if k in copied},
     )
     networks = copy.deepcopy(networks)
     if wrappers:
@@ -181,14 +177,16 @@ def check_gradients(learner: Learner, batch: Batch) -> None:
     (penalty,), game = learner.game.penalties, learner.game
     game.requires_grad_(True)
     fake = game.fakes(batch)
+    discriminate, given = Discriminate(game, batch), game.given(batch, "y")
     if penalty.player == "D":
-        batch["fake"] = fake.detach()
-        weights = weights_between(game.D, lambda x: game.score(x, batch), batch["x"])
+        fake = fake.detach()
+        weights = weights_between(game.D, lambda x: discriminate(x, given), batch["x"])
     else:
         y = {"y": batch["y_fake"]} if game.classes else {}
         weights = weights_between(game.G, lambda z: game.G(z, **y), batch["z"])
-        batch["fake"] = game.G(batch["z"], **y)
-    value = penalty(game, batch)
+        fake = game.G(batch["z"], **y)
+    real, fake = Inputs(batch["x"], given), Inputs(fake, game.given(batch, "y_fake"))
+    value = penalty(discriminate, real, fake, batch, **game.networks_of(penalty))
     assert value.shape == () and value.dtype == torch.float32 and torch.isfinite(value)
     other = list((game.G if penalty.player == "D" else game.D).parameters())
     gradients = torch.autograd.grad(value, weights + other, allow_unused=True)
@@ -274,7 +272,7 @@ def wrapper_cases() -> list:
         recipe, facts, networks = small_set(key)
         G, D = networks["G"], networks["D"]
         sizes = {"channels": facts.channels, "resolution": recipe.stages[-1].resolution}
-        if key[0] != "adversarial" or key[1:] == ("minibatch-discriminator", "virtual-batch-norm"):
+        if key[0] or key[1:] == ("minibatch-discriminator", "virtual-batch-norm"):
             continue
         if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in G.modules()):
             spec = Spec("virtual-batch-norm", network=recipe.networks["G"], reference=3, **sizes)
@@ -300,39 +298,29 @@ def test_wrappers_with_penalties(key, wrappers, penalty):
         check_gradients(learner, draw(learner, stage, small_set(key)[1], 2))
 
 
-# Games with a loss or penalties only --------------------------------------------------------------------------------
+# Games with a loss only ---------------------------------------------------------------------------------------------
 
 
 def single_cases() -> list:
-    """For each game of LOSS_ONLY, and BEGAN's, a recipe of each set of networks, a stage, and a loss or a penalty."""
+    """For each game of LOSS_ONLY a recipe of each set of networks, a stage, and a loss."""
     smallest = {}
     for name in NAMES:
         for i, stage in enumerate(settings.find(name).stages):
-            if stage.game.name in (*LOSS_ONLY, "began"):
+            if stage.game.name in LOSS_ONLY:
                 key = (stage.game.name, i, *(n.name for n in settings.find(name).networks.values()))
                 smallest[key] = min(smallest.get(key, (10**9, "")), (stage.resolution, name))
-    cases = []
-    for (game, i, *_), (_, name) in smallest.items():
-        if game in LOSS_ONLY:
-            cases += [(name, i, {"loss": Spec(loss)}) for loss in own(LOSSES)]
-        else:
-            cases += [(name, i, {"penalties": (Spec(p),)}) for p in own(PENALTIES)]
-    return cases
+    return [(name, i, loss) for (_, i, *_), (_, name) in smallest.items() for loss in own(LOSSES)]
 
 
-@pytest.mark.parametrize(
-    "name, i, arguments", single_cases(), ids=lambda v: "-".join(map(str, v)) if isinstance(v, dict) else None
-)
-def test_games_with_a_loss_or_penalties_only(name, i, arguments):
+@pytest.mark.parametrize("name, i, loss", single_cases())
+def test_games_with_a_loss_only(name, i, loss):
     recipe = small(name, BATCH)
     facts = facts_of(recipe.dataset)
     recipe = resolve(recipe, facts)
     stage = recipe.stages[i]
-    stage = dataclasses.replace(stage, game=stage.game.replace(**arguments))
+    stage = dataclasses.replace(stage, game=stage.game.replace(loss=Spec(loss)))
     learner = Learner(build_game(stage, build_networks(recipe), facts), stage)
     play_two_rounds(learner, stage, facts)
-    if "penalties" in arguments:
-        check_gradients(learner, draw(learner, stage, facts, 2))
 
 
 @pytest.mark.parametrize("name", ["bigan-mnist", "cogan-mnist", "vaegan-fashion-mnist"])
@@ -360,13 +348,13 @@ def test_reference_of_virtual_batch_norm_is_from_the_prior(name):
 
 
 def test_grid_is_complete():
-    """Every network, loss and penalty is in the grid, or in the list of exceptions; every penalty is tested with every
-    loss."""
+    """Every network, loss, penalty and head is in the grid, or in the list of exceptions; every penalty is tested with
+    every loss."""
     networks = {name for key, _, _ in GRID for name in key[1:]}
     missing = [n for n in own(NETWORKS) if n not in networks]
     assert not [n for n in missing if not any(fnmatch.fnmatch(n, pattern) for pattern in NOT_IN_THE_GRID)]
     assert not [p for p in NOT_IN_THE_GRID if not fnmatch.filter(missing, p)], "exceptions without a network"
-    assert {key[0] for key, _, _ in GRID} == set(GAMES)
+    assert {key[0] for key, _, _ in GRID} == {"", *own(HEADS)}
     pairs = {(loss.name, penalty and penalty.name) for _, loss, penalty in GRID}
     assert pairs == {(loss, penalty) for loss in own(LOSSES) for penalty in (None, *own(PENALTIES))}
     for key in SETS:

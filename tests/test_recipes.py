@@ -22,7 +22,7 @@ from zoo.engine.stage import build_game, build_networks, resolve, shipped
 from zoo.engine.step import Learner
 from zoo.game import Batch
 from zoo.recipe import Data, Recipe, Stage, Stream
-from zoo.registry import GAMES, LOSSES, NETWORKS, PENALTIES, PRIORS, Spec
+from zoo.registry import GAMES, HEADS, LOSSES, NETWORKS, PENALTIES, PRIORS, Spec
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -351,6 +351,7 @@ def parts(stage: Stage):
     yield from ((LOSSES, kwargs[k]) for k in ("loss",) if k in kwargs)
     yield from ((PRIORS, kwargs[k]) for k in ("prior",) if k in kwargs)
     yield from ((PENALTIES, p) for p in kwargs.get("penalties", ()))
+    yield from ((HEADS, h) for h in kwargs.get("heads", ()))
 
 
 def arguments() -> dict[tuple[str, str], set[str]]:
@@ -367,6 +368,12 @@ def arguments() -> dict[tuple[str, str], set[str]]:
 FOR_LATER = {
     "classifier": "the shipped feature networks, which no recipe trains",
     "r1": "StyleGAN, StyleGAN2 and R3GAN penalize D's gradient at real images",
+    "r2": "R3GAN penalizes D's gradient at fakes too",
+    "r2(weight)": "its weight falls during R3GAN's training",
+    "r2(every)": "as of r1: every few rounds",
+    "class(network)": "S3GAN has two heads, whose networks have other names",
+    "codes(network)": "as of the class head",
+    "labeled-classes(network)": "as of the class head",
     "Stream.split": "semi-supervised and paired papers read two splits",
     "Stream.dataset": "the two domains of XGAN are two data sets",
     "Stream.aligned": "pix2pix reads the two images of a pair as two streams",
@@ -381,7 +388,7 @@ FOR_LATER = {
 FILLED_IN = {"networks", "channels", "resolution", "classes", "dim"}  # by the engine, from the data or the networks
 
 
-@pytest.mark.parametrize("registry", [GAMES, NETWORKS, LOSSES, PENALTIES, PRIORS], ids=lambda r: r.kind)
+@pytest.mark.parametrize("registry", [GAMES, NETWORKS, LOSSES, PENALTIES, HEADS, PRIORS], ids=lambda r: r.kind)
 def test_no_unused_options(registry):
     """Every registered part, and every argument that it takes, is used by some recipe or documented example. A
     network's arguments are the paper's own sizes and constants, and stay."""

@@ -199,7 +199,7 @@ def r1(w):
     return 0.5 * w.square().sum()
 
 
-LINEAR = {"gradient-penalty": gradient_penalty, "r1": r1}
+LINEAR = {"gradient-penalty": gradient_penalty, "r1": r1, "r2": r1}
 
 
 def game_and_batch(name: str, weight: float, hidden=(16,), scale: float = 1.4) -> tuple[Adversarial, Batch]:
@@ -222,7 +222,9 @@ def test_penalty_of_a_linear_critic(name, length):
     with torch.no_grad():
         w = game.D.head.weight
         w.mul_(length / w.norm())
-    assert game.penalties[0](game, batch).item() == pytest.approx(LINEAR[name](w[0]).item(), abs=1e-6)
+    assert game.penalties[0](game.D, batch["x"], batch["fake"], batch).item() == pytest.approx(
+        LINEAR[name](w[0]).item(), abs=1e-6
+    )
 
 
 def in_double(game: Adversarial, batch: Batch, name: str) -> float:
@@ -231,6 +233,8 @@ def in_double(game: Adversarial, batch: Batch, name: str) -> float:
     if name == "gradient-penalty":
         alpha = torch.rand(32, 1, generator=torch.Generator().manual_seed(5)).double()
         x = alpha * fake + (1 - alpha) * x
+    if name == "r2":
+        x = fake
     x.requires_grad_()
     (gradient,) = torch.autograd.grad(game.D(x).sum(), x)
     return torch.stack([LINEAR[name](g) for g in gradient]).mean().item()
@@ -240,7 +244,7 @@ def in_double(game: Adversarial, batch: Batch, name: str) -> float:
 def test_gradient_of_the_penalty(name):
     game, batch = game_and_batch(name, 1.0)
     batch.generator.manual_seed(5)
-    game.penalties[0](game, batch).backward()
+    game.penalties[0](game.D, batch["x"], batch["fake"], batch).backward()
     assert all(p.grad is None for p in game.G.parameters())
     layer = game.D.layers[0]
     gradient = layer.weight.grad.clone()
@@ -275,7 +279,7 @@ def test_penalty_weight_changes_the_step_in_proportion(name, every):
         batch.generator.manual_seed(5)
         if every == 1:  # D's turn draws its fakes first
             game.fakes(batch)
-        gradient = torch.autograd.grad(game.penalties[0](game, batch), weights[:-1])
+        gradient = torch.autograd.grad(game.penalties[0](game.D, batch["x"], batch["fake"], batch), weights[:-1])
         batch.generator.manual_seed(5)
         learner.play(turn, batch, 0)
         assert all(map(torch.equal, before[len(weights) :], game.G.parameters()))

@@ -219,7 +219,7 @@ def with_gradients(
         output = compute(*images)
         return total_score(output), output
 
-    value, pullback, output = torch.func.vjp(total, *images, has_aux=True)
+    value, pullback, output = torch.func.vjp(total, *images, has_aux=True)  # type: ignore[misc]  # three with aux
     return output, [slope.float() for slope in pullback(torch.ones_like(value))]
 
 

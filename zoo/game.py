@@ -87,6 +87,11 @@ class Batch(dict[str, Any]):
         """Whole numbers in [0, high), int64 [size]."""
         return self.draw(lambda n: torch.randint(high, (n,), generator=self.generator, device=self.device))
 
+    def noise(self, name: str, *, again: bool = False) -> Noise:
+        """For noise inputs and dropout masks inside a network: ``G(a, noise=batch.noise("masks"))``. With ``again`` the
+        numbers of the last pass with this name, so that a later turn plays with the same fakes."""
+        return Noise(self, name, again)
+
     def slices(self, k: int) -> Iterator[Batch]:
         """The batch in ``k`` equal slices, as k processes would have them; with k = 1 the batch itself.
 
@@ -114,6 +119,31 @@ class Batch(dict[str, Any]):
             del self[key]
         self.update({key: _join([change[key] for change in changes]) for key in changes[-1]})
         self.logs.update({name: _join([log[name] for log in logs]) for name in logs[-1]})
+
+
+class Noise:
+    """What a network that draws numbers of its own draws them from: ``rand(*shape)`` and ``randn(*shape)`` as those of
+    a :class:`Batch`, [size, *shape], in the order of the network's layers. They are left in the batch."""
+
+    def __init__(self, batch: Batch, name: str, again: bool):
+        self.batch, self.name, self.again = batch, name, again
+        self._count = 0
+
+    def rand(self, *shape: int) -> Tensor:
+        """U(0, 1)."""
+        return self._next(self.batch.rand, shape)
+
+    def randn(self, *shape: int) -> Tensor:
+        """N(0, 1)."""
+        return self._next(self.batch.randn, shape)
+
+    def _next(self, sample: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+        key = f"{self.name}/{self._count}"
+        self._count += 1
+        if not self.again:
+            self.batch[key] = sample(*shape)
+        value: Tensor = self.batch[key]
+        return value
 
 
 def _rows(value: Any, i: int, k: int) -> Any:

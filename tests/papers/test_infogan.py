@@ -139,12 +139,8 @@ def test_losses_at_logit_zero():
     """L_D + bound = 2 log 2, L_G + bound = log 2."""
     batch = Batch(8, generator=torch.Generator().manual_seed(0))
     batch["x"] = torch.zeros(8, 1, 4, 4)
-    game = game_of(
-        Fixed(torch.zeros(8, 1, 4, 4), latent=74),
-        IdentityFeatures(),
-        Fixed(torch.zeros(14), outputs=14),
-        information=3.0,
-    )
+    G, Q = Fixed(torch.zeros(8, 1, 4, 4), latent=74), Fixed(torch.zeros(14), outputs=14)
+    game = game_of(G, IdentityFeatures(), Q, information=3.0)
     for loss, rest in ((game.loss_D, 2 * math.log(2)), (game.loss_G, math.log(2))):
         value = loss(batch)
         bound = batch.logs["information/categorical"] + batch.logs["information/continuous"]
