@@ -129,9 +129,13 @@ def float64(monkeypatch):
 
 
 def compare(name: str, stage: int, micro_batch: int) -> float:
-    """Two rounds of a stage. Returns the largest difference."""
+    """Two rounds of a stage of a recipe. Returns the largest difference."""
     reduced = small(name)
-    run = session(reduced, stand_in(reduced, stage), stage=stage)
+    return compare_run(session(reduced, stand_in(reduced, stage), stage=stage), micro_batch)
+
+
+def compare_run(run: StageRun, micro_batch: int) -> float:
+    """Two rounds of a stage. Returns the largest difference."""
     dtype = torch.get_default_dtype()
     run.game.to(dtype)
     run.to_layout = lambda value: value.to(dtype) if value.is_floating_point() else value

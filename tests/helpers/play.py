@@ -143,11 +143,22 @@ def images(count: int = 64, channels: int = 3, side: int = 8) -> ImageData:
     return ImageData(Facts("noise", "Random images", channels, side), {"x": x}, "noise")
 
 
-def session(recipe: Recipe, source: Any = None, *, stage: int = 0, runtime: Runtime = CPU, seed: int = 0) -> StageRun:
-    """A stage, built and prepared: ready for its first round. ``source``: any data set, by default the recipe's."""
+def session(
+    recipe: Recipe,
+    source: Any = None,
+    *,
+    stage: int = 0,
+    runtime: Runtime = CPU,
+    seed: int = 0,
+    after: StageRun | None = None,
+) -> StageRun:
+    """A stage, built and prepared: ready for its first round. ``source``: any data set, by default the recipe's.
+    ``after``: the stage before, whose networks go on."""
     source = recipe.dataset if source is None else source
-    facts = facts_of(source)
-    run = StageRun(resolve(recipe, facts), stage, source, facts, runtime, runtime.prepare_device(), seed)
+    facts, device = facts_of(source), runtime.prepare_device()
+    before = {} if after is None else {"networks": after.networks, "ema_networks": after.ema_networks}
+    run = StageRun(resolve(recipe, facts), stage, source, facts, runtime, device, seed, **before)
+    run.total_images = 0 if after is None else after.total_images
     run.prepare()
     return run
 

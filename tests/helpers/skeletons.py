@@ -1,0 +1,114 @@
+"""What the skeletons of tests/skeletons are made of: a network and a game of one line each, generated rows."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from helpers.play import play, session, weights
+from zoo.data import facts as facts_of
+from zoo.engine.dry_run import dry_run
+from zoo.engine.stage import StageRun, resolve
+from zoo.game import Game
+from zoo.recipe import Adam, Recipe, Stage
+from zoo.registry import NETWORKS, Spec
+
+FOLDER = Path(__file__).resolve().parents[1] / "skeletons"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
+ROUNDS = 2
+
+
+def network(cls: type[nn.Module]) -> type[nn.Module]:
+    """Decorator: register a network of a skeleton; ``cls.spec`` is its Spec without arguments."""
+    name = f"test-{cls.__module__}.{cls.__qualname__}"
+    NETWORKS.register(name)(cls)
+    cls.spec = Spec(name)
+    return cls
+
+
+class Play(Game):
+    """A game that ships nothing: the skeletons are about training."""
+
+    def ships(self) -> dict[str, Any]:
+        return {"kind": "image", "networks": []}
+
+
+def stage(spec: Spec, players: str, *, batch: int = 4, resolution: int = 8, **more: Any) -> Stage:
+    """A stage whose players, "G D", learn with Adam. Its budget is set when the skeleton is loaded."""
+    adam = dict.fromkeys(players.split(), Adam(1e-3))
+    return Stage(game=spec, optimizers=adam, images=batch, batch=batch, resolution=resolution, **more)
+
+
+def rows(n: int = 24, side: int = 8, channels: int = 3, **columns: Callable[[int], Any]) -> list[dict[str, Any]]:
+    """A data set of n random images ``x`` [channels, side, side], which opens at any resolution, and other columns as
+    functions of the row's number; their values give the types of the fields (zoo.data.fields.infer)."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(256, (n, channels, side, side), generator=generator, dtype=torch.uint8)
+    return [{"x": x[i], **{key: value(i) for key, value in columns.items()}} for i in range(n)]
+
+
+def load(name: str) -> tuple[Recipe, Any, Any]:
+    """The recipe of a skeleton with ``ROUNDS`` rounds of every stage, its data and its module."""
+    module = importlib.import_module(f"skeletons.{name}")
+    recipe, data = module.recipe(), module.data()
+    facts = facts_of(data)
+    plans = dry_run(resolve(recipe, facts), facts)
+    stages = [
+        recipe.replace(stages=(stage,)).rescaled(int(ROUNDS * plan["images_a_round"])).stages[0]
+        for stage, plan in zip(recipe.stages, plans, strict=True)
+    ]
+    return recipe.replace(stages=tuple(stages)), data, module
+
+
+def lines_of_code(path: Path) -> int:
+    """Lines that are not blank, without docstrings, comments, imports and the function ``check``."""
+    source, skip = path.read_text(encoding="utf-8"), set()
+    for node in ast.walk(ast.parse(source)):
+        text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        check = isinstance(node, ast.FunctionDef) and node.name == "check"
+        if text or check or isinstance(node, (ast.Import, ast.ImportFrom)):
+            skip |= set(range(node.lineno, node.end_lineno + 1))
+    lines = enumerate(source.splitlines(), 1)
+    return sum(1 for i, line in lines if i not in skip and line.strip() and not line.strip().startswith("#"))
+
+
+def play_stages(recipe: Recipe, data: Any) -> list[StageRun]:
+    """All stages, ``ROUNDS`` rounds of each, one after the other on the same networks. After every step: what belongs
+    to no player of the turn has not moved. Returns the runs; ``run.moved`` are the players that moved."""
+    runs: list[StageRun] = []
+    for index in range(len(recipe.stages)):
+        run = session(recipe, data, stage=index, after=runs[-1] if runs else None)
+        watch(run)
+        play(run, ROUNDS)
+        runs.append(run)
+    return runs
+
+
+def watch(run: StageRun) -> None:
+    """Check each step of a run: what moves belongs to its players, all is finite; ``run.moved`` gets who moved."""
+    game, original = run.game, run.learner.play
+    run.moved = set()
+    frozen = [n for n, m in game.named_children() if not any(f"{p}.".startswith(f"{n}.") for p in run.learner.players)]
+    frozen = [n for n in frozen if any(True for _ in game.get_submodule(n).parameters())]
+
+    def step(turn, batch, round):
+        before = weights(game)
+        losses = original(turn, batch, round)
+        after = game.state_dict()
+        parameters = {name for name, _ in game.named_parameters()}
+        changes = {k for k, v in before.items() if not torch.equal(v, after[k])}
+        owners = {k: next((p for p in turn.players if k.startswith(p + ".")), None) for k in changes}
+        for key, owner in owners.items():
+            assert owner or key not in parameters, f"{key} moved in the turn of {', '.join(turn.players)}"
+            assert key.partition(".")[0] not in frozen, f"{key} belongs to no player and moved"
+        run.moved |= {owner for key, owner in owners.items() if owner and key in parameters}
+        assert all(v.isfinite().all() for v in (*after.values(), *losses.values())), turn.players
+        return losses
+
+    run.learner.play = step

@@ -1,0 +1,98 @@
+"""The contract carries the papers to come: a skeleton of each one's training procedure, with tiny networks.
+
+A file of tests/skeletons has ``recipe()``, all stages of the paper, ``data()``, generated rows with the fields that it
+needs, and, if the paper asks for more than what is tested here of all, ``check(*runs)``, called with the stages after
+their rounds. A skeleton goes when its paper lands.
+"""
+
+import pytest
+import torch
+from helpers.play import CPU, Every, Killed, kill_at, log_of, same, session
+from helpers.skeletons import FOLDER, NAMES, ROUNDS, lines_of_code, load, play_stages
+from safetensors.torch import load_file
+from test_micro_batch import ROUNDING, compare_run, float64  # noqa: F401  # a fixture
+
+from zoo.data import facts as facts_of
+from zoo.engine import train
+from zoo.engine.dry_run import dry_run
+from zoo.engine.run_folder import CHECKPOINT
+from zoo.engine.stage import build_game, build_networks, resolve
+from zoo.engine.step import Learner
+from zoo.game import whole_batch_parts
+
+skeletons = pytest.mark.parametrize("name", NAMES)
+SOME_PLAYERS = {"combogan"}  # a round has a part of its players; its check() tells which
+IN_SLICES = {"pix2pix", "r3gan", "stargan"}  # of those that allow micro-batches, named so that not all are refused
+
+
+@skeletons
+def test_a_skeleton_is_short(name):
+    assert lines_of_code(FOLDER / f"{name}.py") <= 40
+
+
+@skeletons
+def test_dry_run(name):
+    """Every stage, on ``meta``."""
+    recipe, data, _ = load(name)
+    facts = facts_of(data)
+    plans = dry_run(resolve(recipe, facts), facts)
+    assert [plan["rounds"] for plan in plans] == [ROUNDS] * len(recipe.stages)
+
+
+@skeletons
+def test_two_rounds_of_every_stage(name):
+    """The players of each turn move and nothing else does; all values are finite."""
+    recipe, data, module = load(name)
+    runs = play_stages(recipe, data)
+    for run in runs:
+        assert run.moved <= set(run.learner.players)
+        assert name in SOME_PLAYERS or run.moved == set(run.learner.players)
+    if hasattr(module, "check"):
+        module.check(*runs)
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """A checkpoint every round, one thread; no weights file and no pictures, since skeletons ship nothing."""
+    monkeypatch.setattr(Every, "save", 1)
+    monkeypatch.setattr(train, "Clock", Every)
+    monkeypatch.setattr(train, "export", lambda *args: None)
+    monkeypatch.setattr(train, "draw_grid", lambda *args: None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@skeletons
+def test_resume(name, tmp_path, bare):
+    """A run that is killed in the second round of a stage goes on, bit-equal, from its checkpoint after the first."""
+    recipe, data, _ = load(name)
+    whole = train.train(recipe, tmp_path / "whole", runtime=CPU, dataset=data)
+    for stage in range(len(recipe.stages)):
+        run = tmp_path / f"stage-{stage}"
+        with pytest.raises(Killed):
+            train.train(recipe, run, runtime=CPU, dataset=data, progress=kill_at(2, stage))
+        train.resume(run, runtime=CPU, dataset=data)
+        assert same(*(load_file(path / CHECKPOINT) for path in (whole, run)))
+        assert log_of(whole) == log_of(run)
+
+
+@skeletons
+def test_micro_batches(name, float64):
+    """The gradients of every turn are the whole batch's, or the stage is refused with the name of the part."""
+    recipe, data, _ = load(name)
+    facts = facts_of(data)
+    recipe, refused = resolve(recipe, facts), 0
+    for index, stage in enumerate(recipe.stages):
+        with torch.device("meta"):
+            game = build_game(stage, build_networks(recipe, device="meta"), facts)
+            Learner(game, stage, device="meta")  # freezes what is no player's
+        parts = list(whole_batch_parts(game))
+        if parts:
+            with pytest.raises(ValueError, match=rf"^--micro-batch 1: {parts[0]} needs the whole batch$"):
+                Learner(game, stage, device="meta", micro_batch=1)
+            refused += 1
+        else:
+            assert compare_run(session(recipe, data, stage=index), micro_batch=1) <= ROUNDING
+    assert name not in IN_SLICES or not refused
