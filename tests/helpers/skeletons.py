@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
 
 from helpers.play import play, session, weights
 from zoo.data import facts as facts_of
@@ -30,6 +31,23 @@ def network(cls: type[nn.Module]) -> type[nn.Module]:
     NETWORKS.register(name)(cls)
     cls.spec = Spec(name)
     return cls
+
+
+@network
+class Patches(nn.Module):
+    """A discriminator of images [N, channels, 8, 8]: features [N, 8, 4, 4], a score for each of 2 x 2 patches, and a
+    layer ``classes`` [N, classes] for a head."""
+
+    def __init__(self, channels: int, classes: int = 1):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(channels, 8, 4, 2, 1), nn.Conv2d(8, 1, 3)
+        self.classes = nn.Sequential(nn.Conv2d(8, classes, 4), nn.Flatten())
+
+    def features(self, x: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        return leaky_relu(self.first(x), 0.2)
+
+    def score(self, features: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        return self.last(features)
 
 
 class Play(Game):
