@@ -50,6 +50,14 @@ class Patches(nn.Module):
         return self.last(features)
 
 
+@network
+class Several(nn.ModuleList):
+    """``count`` networks of one kind: players "D.0", "D.1", ..."""
+
+    def __init__(self, part: Spec, count: int):
+        super().__init__(NETWORKS.build(part) for _ in range(count))
+
+
 class Play(Game):
     """A game that ships nothing: the skeletons are about training."""
 
