@@ -140,6 +140,14 @@ def test_augmented_images():
 # Gradients with the pass that is made anyway ------------------------------------------------------------------------
 
 
+def test_gradients_of_a_network_without_parts():
+    D = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
+    real, fake = call(D).both(Inputs(X), Inputs(FAKE), gradients=("real", "fake"))
+    for inputs in (real, fake):
+        x = inputs.x.clone().requires_grad_()
+        torch.testing.assert_close(inputs.gradient, torch.autograd.grad(D(x).sum(), x)[0])
+
+
 @pytest.mark.parametrize("gradients", [(), ("real",), ("fake",), ("real", "fake")])
 @pytest.mark.parametrize("joined", ["auto", "never"])
 def test_gradients_of_the_scores(gradients, joined):
