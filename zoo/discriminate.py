@@ -215,11 +215,13 @@ def with_gradients(
 ) -> tuple[DiscriminatorOutput, list[Tensor]]:
     """The output, and the gradients of the sum of its scores with respect to each of ``images``: one forward pass."""
 
-    def total(*images: Tensor) -> tuple[Tensor, DiscriminatorOutput]:
+    def total(*images: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
         output = compute(*images)
-        return total_score(output), output
+        features = () if output.features is None else (output.features,)  # vjp takes no None
+        return total_score(output), (output.scores, features, output.heads)
 
-    value, pullback, output = torch.func.vjp(total, *images, has_aux=True)  # type: ignore[misc]  # three with aux
+    value, pullback, parts = torch.func.vjp(total, *images, has_aux=True)  # type: ignore[misc]  # three with aux
+    output = DiscriminatorOutput(parts[0], *(parts[1] or (None,)), parts[2])
     return output, [slope.float() for slope in pullback(torch.ones_like(value))]
 
 
