@@ -55,8 +55,13 @@ TOLERANCE = 1e-5
 # What the base calls a thing -> what the work tree calls it. Renamed tensors, batch keys and recipes go here.
 RECIPE_NAMES: dict[str, str] = {}
 # Regular expression -> replacement, tried on names in checkpoints and games.
-TENSOR_NAMES: list[tuple[str, str]] = [(r"^optim\.", "optimizers.")]
-BATCH_KEYS: list[tuple[str, str]] = [(r"^ahead$", "generated"), (r"^labell", "label")]  # regular expressions too
+TENSOR_NAMES: list[tuple[str, str]] = [(r"^optim\.", "optimizers."), (r"^k$", "pair.k"), (r"^game\.k$", "game.pair.k")]
+BATCH_KEYS: list[tuple[str, str]] = [
+    (r"^ahead$", "generated"),
+    (r"^labell", "label"),
+    (r"_energy$", "_score"),
+]  # expressions
+NEGATIVE = r"_energy$"  # batch keys whose values have the other sign
 PLAYER_NAMES: dict[str, str] = {}
 
 # The one place that knows where things are in a tree: the first that exists serves.
@@ -211,6 +216,7 @@ class Recorder:
 
     def put(self, batch: Any, key: str, value: Any) -> None:
         if key not in batch:
+            value = -value if re.search(NEGATIVE, key) else value
             for pattern, replacement in BATCH_KEYS:
                 key = re.sub(pattern, replacement, key)
         if key not in batch:

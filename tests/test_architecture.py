@@ -1,6 +1,7 @@
 """The laws of the architecture, checked by reading the source."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -225,6 +226,18 @@ def test_importing_zoo_and_listing_need_no_torch():
 def test_games_do_not_learn(name):
     forbidden = {"backward", "step", "item", "cuda", "cpu", "tolist", "numpy", "zero_grad"}
     assert not forbidden & calls(TREES[name])
+
+
+@pytest.mark.parametrize("name", [*inside("zoo.games"), "zoo.heads", "zoo.losses"])
+def test_only_the_discriminator_call_calls_a_discriminator(name):
+    """No game calls ``self.D(...)``, ``self.D_a(...)``, ``self.D.features(...)``, ``self.D.levels[0](...)``."""
+    parts = {"features", "score", "logits", "forward", "encode", "decode", "similarity", "head"}
+    for node in ast.walk(TREES[name]):
+        called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        match = re.match(r"(?:self|game)\.D(?:_\w+)?(?P<rest>[.\[].*)?$", called)
+        if match:
+            rest = match["rest"] or ""
+            assert rest and not rest.endswith("]") and rest.rsplit(".", 1)[-1] not in parts, called
 
 
 @pytest.mark.parametrize("name", [n for n in FILES if not n.startswith("zoo.engine.step")])

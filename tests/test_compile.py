@@ -35,11 +35,13 @@ def test_compiled_equals_eager(name, monkeypatch):
     compare_values(weights(eager.game), weights(compiled.game), 1e-4)
 
 
-def test_compiled_to_machine_code(monkeypatch):
-    """All of compilation once: a step of D with the gradient penalty, whose loss contains a gradient."""
+@pytest.mark.parametrize("penalties", [("gradient-penalty",), ("r1", "r2")], ids="+".join)
+def test_compiled_to_machine_code(penalties, monkeypatch):
+    """All of compilation once: a step of D with penalties, whose loss contains a gradient, of a pass of its own or of
+    the pass that is scored."""
     monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)
     torch._dynamo.reset()
-    with_penalty = recipe(Spec("adversarial", loss=Spec("wasserstein"), penalties=(Spec("gradient-penalty"),)))
+    with_penalty = recipe(Spec("adversarial", loss=Spec("wasserstein"), penalties=tuple(map(Spec, penalties))))
     results = []
     for compile in (False, True):
         run = session(with_penalty, runtime=Runtime(device="cpu", compile=compile))
@@ -47,7 +49,7 @@ def test_compiled_to_machine_code(monkeypatch):
         batch = run.new_batch()
         run.draw(batch)
         loss = run.learner.play(run.learner.turns[0], batch, 0)["D"]
-        assert batch.logs["penalty/0"] > 0
+        assert all(batch.logs[f"penalty/{i}"] > 0 for i in range(len(penalties)))
         results.append({"loss": loss, **weights(run.game)})
     compare_values(*results, 1e-5)
 

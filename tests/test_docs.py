@@ -1,13 +1,17 @@
 """README in both languages, the pages of docs/ and the other files about the project agree with each other."""
 
+import contextlib
 import json
 import re
 import unicodedata
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from zoo import settings
+from zoo.recipe import Adam, Recipe, Stage
+from zoo.registry import HEADS, LOSSES, PENALTIES, Spec
 from zoo.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -147,10 +151,29 @@ def test_the_example_of_a_recipe_trains(tmp_path, monkeypatch):
     assert recipe.name == "my-model-cifar10" and describe(recipe)["stages"][0]["rounds"] == 50_000
 
 
+def test_the_examples_of_a_loss_a_penalty_and_a_head_train(monkeypatch):
+    """Those of docs/add-a-loss.md, together in one game, in a dry run."""
+    from zoo.engine.dry_run import describe
+
+    names: dict = {}
+    with contextlib.ExitStack() as stack:
+        for registry in (LOSSES, PENALTIES, HEADS):
+            registry.names()
+            stack.enter_context(mock.patch.dict(registry._entries))
+        for block in python_blocks(ROOT / "docs" / "add-a-loss.md")[:3]:
+            exec(block, names)
+        networks = {"G": Spec("mlp-generator"), "D": Spec("mlp-discriminator", hidden=(64,))}
+        networks["B"] = Spec("recognition-head", features=64, outputs=1)
+        parts = {"penalties": (Spec("one-sided", weight=10.0),), "heads": (Spec("brightness", network="B"),)}
+        game = Spec("adversarial", loss=Spec("my-loss", margin=0.5), **parts)
+        stage = Stage(game, dict.fromkeys(networks, Adam(lr=1e-3)), images=64, batch=8, resolution=28)
+        assert describe(Recipe(networks, (stage,), model="test", dataset="fashion-mnist"))["stages"][0]["rounds"] == 8
+
+
 def test_the_example_of_a_loop_runs():
     """The loop of docs/add-a-loss.md has finite losses, each with gradients for its player."""
     names: dict = {}
-    exec(python_blocks(ROOT / "docs" / "add-a-loss.md")[1], names)
+    exec(python_blocks(ROOT / "docs" / "add-a-loss.md")[-1], names)
     for player, loss in (("D", names["loss_D"]), ("G", names["loss_G"])):
         names[player].zero_grad()
         loss.backward()

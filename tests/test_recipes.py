@@ -367,10 +367,6 @@ def arguments() -> dict[tuple[str, str], set[str]]:
 
 FOR_LATER = {
     "classifier": "the shipped feature networks, which no recipe trains",
-    "r1": "StyleGAN, StyleGAN2 and R3GAN penalize D's gradient at real images",
-    "r2": "R3GAN penalizes D's gradient at fakes too",
-    "r2(weight)": "its weight falls during R3GAN's training",
-    "r2(every)": "as of r1: every few rounds",
     "class(network)": "S3GAN has two heads, whose networks have other names",
     "codes(network)": "as of the class head",
     "labeled-classes(network)": "as of the class head",

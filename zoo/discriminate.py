@@ -215,13 +215,13 @@ def with_gradients(
 ) -> tuple[DiscriminatorOutput, list[Tensor]]:
     """The output, and the gradients of the sum of its scores with respect to each of ``images``: one forward pass."""
 
-    def total(*images: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
+    def total(*images: Tensor) -> tuple[Tensor, dict[str, Any]]:
         output = compute(*images)
-        features = () if output.features is None else (output.features,)  # vjp takes no None
-        return total_score(output), (output.scores, features, output.heads)
+        features = {} if output.features is None else {"features": output.features}  # torch.func takes no None
+        return total_score(output), {"scores": output.scores, "heads": output.heads, **features}
 
     value, pullback, parts = torch.func.vjp(total, *images, has_aux=True)  # type: ignore[misc]  # three with aux
-    output = DiscriminatorOutput(parts[0], *(parts[1] or (None,)), parts[2])
+    output = DiscriminatorOutput(parts["scores"], parts.get("features"), parts["heads"])
     return output, [slope.float() for slope in pullback(torch.ones_like(value))]
 
 

@@ -61,7 +61,7 @@ def inputs(images: Tensor | Inputs) -> Inputs:
 
 
 def noise_of(batch: Batch | None, x: Tensor) -> Batch:
-    """Where a penalty draws its numbers: the game's batch or, in another training loop, torch's global generator."""
+    """What a penalty draws its numbers from: the game's batch or, elsewhere, torch's global generator."""
     return Batch(len(x), device=x.device) if batch is None else batch
 
 

@@ -20,8 +20,11 @@ from zoo.recipe import SGD, Recipe
 ROUNDS = 6
 
 # One recipe for each kind of training step: one pass for real and fake images, batch norm and several steps of D, a
-# penalty that differentiates D, classes with both players at once, two domains.
-KINDS = ["sngan-cifar10-small", "wgan-fashion-mnist", "wgan-gp-mnist-small", "cgan-mnist", "cyclegan-emoji-small"]
+# penalty that differentiates D, classes with both players at once, a head on D's features, two domains.
+KINDS = [
+    *("sngan-cifar10-small", "wgan-fashion-mnist", "wgan-gp-mnist-small", "cgan-mnist", "acgan-fashion-mnist"),
+    "cyclegan-emoji-small",
+]
 
 
 def short(recipe: Recipe) -> Recipe:

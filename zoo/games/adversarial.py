@@ -280,9 +280,11 @@ class Adversarial(Game):
     def lazy(self, penalty: Penalty) -> Callable[[Batch], Tensor]:
         def loss(batch: Batch) -> Tensor:
             real = Inputs(batch["x"], self.given(batch, "y")) if "x" in batch else None
-            alone = penalty.player != "G" or "G" in penalty.needs  # the penalty's gradient in G is not through fakes
-            images = batch["fake"].detach() if alone else self.fakes(batch)
-            fake = Inputs(images, self.given(batch, "y_fake"))
+            if penalty.player == "G" and "G" not in penalty.needs:  # its gradient in G goes through the fakes
+                self.fakes(batch)
+            elif "fake" in batch:
+                batch["fake"] = batch["fake"].detach()
+            fake = Inputs(batch["fake"], self.given(batch, "y_fake")) if "fake" in batch else None
             value = penalty(Discriminate(self, batch), real, fake, batch, **self.networks_of(penalty))
             return penalty.weight * penalty.every * value
 

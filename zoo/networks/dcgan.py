@@ -235,5 +235,5 @@ class DCGANDigitDiscriminator(Discriminator):
         y = one_hot(require_classes(condition(given, "y")), self.classes, h.dtype)
         return self.l4(_join(h, y)).squeeze(1)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]  # y is its only condition
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]  # only y
         return super().forward(x, y=y)

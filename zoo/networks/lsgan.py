@@ -173,14 +173,14 @@ class LSGANCharacterDiscriminator(Discriminator):
         _initialize(self)
 
     def features(self, x: Tensor, given: Given | None = None) -> Tensor:
-        """The last hidden layer, [N, hidden]."""
+        """The last hidden layer and the class code, [N, hidden + embed]."""
         code = self.code(condition(given, "y"))
         h = self.act(self.l1(x))  # [N, 257, 14, 14]
         h = self.act(self.n2(self.l2(join(h, code)))).flatten(1)  # [N, 320 * 7 * 7]
-        return self.act(self.n3(self.l3(join(h, code))))
+        return join(self.act(self.n3(self.l3(join(h, code)))), code)  # of [N, 1024]
 
     def score(self, h: Tensor, given: Given | None = None) -> Tensor:
-        return self.l4(join(h, self.code(condition(given, "y")))).squeeze(1)
+        return self.l4(h).squeeze(1)
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:  # type: ignore[override]  # y is its only condition
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:  # type: ignore[override]  # only y
         return super().forward(x, **({} if y is None else {"y": y}))

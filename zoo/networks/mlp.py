@@ -300,5 +300,5 @@ class CGANDiscriminator(Discriminator):
     def score(self, h: Tensor, given: Given | None = None) -> Tensor:
         return self.out(self.drop(h)).squeeze(1)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]  # y is its only condition
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]  # only y
         return super().forward(x, y=y)

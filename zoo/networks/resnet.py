@@ -210,7 +210,7 @@ class ResNetDiscriminator(Discriminator):
     def score(self, h: Tensor, given: Given | None = None) -> Tensor:
         return self.head(h, condition(given, "y"))
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:  # type: ignore[override]  # y is its only condition
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:  # type: ignore[override]  # only y
         return self.head(self.features(x), y)
 
 

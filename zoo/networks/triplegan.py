@@ -86,7 +86,7 @@ class TripleGANDiscriminator(Discriminator):
         y = one_hot(require_classes(condition(given, "y")), self.classes, h.dtype)
         return self.layers[-1](torch.cat([self.noises[-1](h), y], 1)).squeeze(1)
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:  # type: ignore[override]  # y is its only condition
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:  # type: ignore[override]  # only y
         return super().forward(x, **({} if y is None else {"y": y}))
 
 
