@@ -7,10 +7,11 @@ their rounds. A skeleton goes when its paper lands.
 
 import pytest
 import torch
-from helpers.play import CPU, Every, Killed, kill_at, log_of, same, session
+from helpers.play import CPU, Every, Killed, kill_at, log_of, play, same, session, state
 from helpers.skeletons import FOLDER, NAMES, ROUNDS, lines_of_code, load, play_stages
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_micro_batch import ROUNDING, compare_run, float64  # noqa: F401  # a fixture
+from test_parallel import in_group, processes
 
 from zoo.data import facts as facts_of
 from zoo.engine import train
@@ -22,6 +23,7 @@ from zoo.game import whole_batch_parts
 
 skeletons = pytest.mark.parametrize("name", NAMES)
 SOME_PLAYERS = {"combogan"}  # a round has a part of its players; its check() tells which
+IN_PROCESSES = ["combogan", "pix2pix", "stargan"]  # without batch statistics
 IN_SLICES = {"pix2pix", "r3gan", "stargan"}  # of those that allow micro-batches, named so that not all are refused
 
 
@@ -96,3 +98,23 @@ def test_micro_batches(name, float64):
         else:
             assert compare_run(session(recipe, data, stage=index), micro_batch=1) <= ROUNDING
     assert name not in IN_SLICES or not refused
+
+
+@pytest.mark.parametrize("name", IN_PROCESSES)
+def test_two_processes_learn_as_one(name, tmp_path, float64):
+    """Weights, the optimizers' state and buffers after two rounds of every stage are those of one process."""
+    recipe, data, _ = load(name)
+
+    def states():
+        runs = [in_group(lambda: session(recipe, data))]
+        play(runs[0], ROUNDS)
+        return state(runs[0])
+
+    def work(rank):
+        save_file(states(), tmp_path / f"{rank}.safetensors")
+
+    processes(work)
+    parts, alone = [load_file(tmp_path / f"{r}.safetensors") for r in range(2)], states()
+    assert same(*parts) and parts[0].keys() == alone.keys()
+    for key, value in alone.items():
+        torch.testing.assert_close(parts[0][key], value, rtol=ROUNDING, atol=ROUNDING)

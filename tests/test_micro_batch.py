@@ -84,7 +84,7 @@ class Comparison:
         assert parts[1].keys() == whole[1].keys() != set()
         for player in turn.players:
             own = {k: v for k, v in whole[1].items() if k.startswith(player + ".")}
-            largest = max(v.abs().max().item() for v in own.values())
+            largest = max((v.abs().max().item() for v in own.values()), default=0.0)  # not all play
             for k, v in own.items():
                 self.measure(parts[1][k], v, largest)
         self.scalars(parts[0], whole[0])

@@ -23,6 +23,7 @@ from helpers.play import (
     recipe,
     same,
     session,
+    state,
     weights,
 )
 from helpers.recipes import small, stand_in
@@ -93,12 +94,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def state(run: StageRun) -> dict[str, torch.Tensor]:
-    """All tensors of a checkpoint, copied."""
-    tensors = checkpoint.collect(run.game, run.learner, run.ema_networks)
-    return {k: v.detach().clone().contiguous() for k, v in tensors.items()}
 
 
 def save_states(folder: Path, poll: int = 1) -> None:

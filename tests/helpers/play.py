@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 
 from zoo.data import Facts, ImageData
 from zoo.data import facts as facts_of
-from zoo.engine import log
+from zoo.engine import checkpoint, log
 from zoo.engine.run_folder import RunFolder
 from zoo.engine.runtime import Runtime
 from zoo.engine.stage import StageRun, resolve
@@ -174,6 +174,12 @@ def play(run: StageRun, rounds: int = 1) -> dict[str, list[float]]:
 def weights(module: nn.Module) -> dict[str, Tensor]:
     """A copy of all parameters and buffers."""
     return {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+
+def state(run: StageRun) -> dict[str, Tensor]:
+    """All tensors of a checkpoint, copied."""
+    tensors = checkpoint.collect(run.game, run.learner, run.ema_networks)
+    return {k: v.detach().clone().contiguous() for k, v in tensors.items()}
 
 
 def moved(before: dict[str, Tensor], module: nn.Module) -> set[str]:

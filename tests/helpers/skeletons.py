@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
 
 from helpers.play import play, session, weights
 from zoo.data import facts as facts_of
 from zoo.engine.dry_run import dry_run
 from zoo.engine.stage import StageRun, resolve
-from zoo.game import Game
+from zoo.game import Batch, Game
 from zoo.recipe import Adam, Recipe, Stage
 from zoo.registry import NETWORKS, Spec
 
@@ -30,6 +32,68 @@ def network(cls: type[nn.Module]) -> type[nn.Module]:
     NETWORKS.register(name)(cls)
     cls.spec = Spec(name)
     return cls
+
+
+def planes(condition: Tensor, x: Tensor) -> Tensor:
+    """A condition [N, K] as maps [N, K, H, W] of the size of x; one that is an image stays as it is."""
+    return condition if condition.dim() == 4 else condition[:, :, None, None].expand(-1, -1, *x.shape[2:])
+
+
+def embed(batch: Batch) -> None:
+    """Before a turn: a fixed embedding [N, 6] of the captions, ``batch["text"]``."""
+    numbers = [[crc32(f"{i} {text}".encode()) / 2**31 - 1 for i in range(6)] for text in batch["caption"]]
+    batch["text"] = torch.tensor(numbers, device=batch.device)
+
+
+class Conditioning(nn.Module):
+    """Conditioning augmentation of both StackGANs: an embedding [N, 6] and noise [N, 4] -> a code [N, 4] around a mean
+    [N, 4], and its divergence from N(0, 1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 8)
+
+    def forward(self, text: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, log_std = leaky_relu(self.linear(text), 0.2).chunk(2, 1)
+        divergence = (mean.square() + (2 * log_std).exp() - 1).mean() / 2 - log_std.mean()
+        return mean + log_std.exp() * noise, mean, divergence
+
+
+class Up(nn.Sequential):
+    """Maps [N, 4, H, W] and a code [N, 4] -> maps [N, 4, 2H, 2W], with batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.BatchNorm2d(8), nn.LeakyReLU(0.2), nn.ConvTranspose2d(8, 4, 4, 2, 1))
+
+    def forward(self, h: Tensor, code: Tensor) -> Tensor:
+        return super().forward(torch.cat([h, planes(code, h)], 1))
+
+
+@network
+class Patches(nn.Module):
+    """A discriminator of images [N, channels, H, W] and conditions with ``given`` channels: features [N, 8, H/2, W/2],
+    a score for each patch, and, for a head on images of 8 x 8, a layer ``classes`` [N, classes]."""
+
+    def __init__(self, channels: int, given: int = 0, classes: int = 1):
+        super().__init__()
+        self.given = given
+        self.first, self.last = nn.Conv2d(channels + given, 8, 4, 2, 1), nn.Conv2d(8, 1, 3)
+        self.classes = nn.Sequential(nn.Conv2d(8, classes, 4), nn.Flatten())
+
+    def features(self, x: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        conditions = [planes(value, x) for key, value in given.items() if self.given and key != "x"]
+        return leaky_relu(self.first(torch.cat([x, *conditions], 1)), 0.2)
+
+    def score(self, features: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        return self.last(features)
+
+
+@network
+class Several(nn.ModuleList):
+    """``count`` networks of one kind: players "D.0", "D.1", ..."""
+
+    def __init__(self, part: Spec, count: int):
+        super().__init__(NETWORKS.build(part) for _ in range(count))
 
 
 class Play(Game):
@@ -92,22 +156,21 @@ def play_stages(recipe: Recipe, data: Any) -> list[StageRun]:
 
 def watch(run: StageRun) -> None:
     """Check each step of a run: what moves belongs to its players, all is finite; ``run.moved`` gets who moved."""
-    game, original = run.game, run.learner.play
-    run.moved = set()
-    frozen = [n for n, m in game.named_children() if not any(f"{p}.".startswith(f"{n}.") for p in run.learner.players)]
-    frozen = [n for n in frozen if any(True for _ in game.get_submodule(n).parameters())]
+    game, original, run.moved = run.game, run.learner.play, set()
+    networks = {name for name, child in game.named_children() if any(True for _ in child.parameters())}
 
     def step(turn, batch, round):
         before = weights(game)
         losses = original(turn, batch, round)
         after = game.state_dict()
         parameters = {name for name, _ in game.named_parameters()}
-        changes = {k for k, v in before.items() if not torch.equal(v, after[k])}
-        owners = {k: next((p for p in turn.players if k.startswith(p + ".")), None) for k in changes}
-        for key, owner in owners.items():
-            assert owner or key not in parameters, f"{key} moved in the turn of {', '.join(turn.players)}"
-            assert key.partition(".")[0] not in frozen, f"{key} belongs to no player and moved"
-        run.moved |= {owner for key, owner in owners.items() if owner and key in parameters}
+        for key in (k for k, v in before.items() if not torch.equal(v, after[k])):
+            player = next((p for p in turn.players if key.startswith(p + ".")), None)
+            if key in parameters:
+                assert player, f"{key} moved in the turn of {', '.join(turn.players)}"
+                run.moved.add(player)
+            elif key.partition(".")[0] in networks:  # a buffer of a network; others are the game's memory
+                assert any(key.startswith(p + ".") for p in run.learner.players), f"{key} is frozen and moved"
         assert all(v.isfinite().all() for v in (*after.values(), *losses.values())), turn.players
         return losses
 
