@@ -200,7 +200,7 @@ def test_updates_before_and_after_each_step():
 
 @pytest.mark.parametrize("order", ["D-first", "G-first", "simultaneous"])
 def test_a_lazy_penalty_has_its_turn_in_every_order(order):
-    """The base game: every fourth round, its weight times four."""
+    """The base game: every fourth round, its weight times four, after the turn of its player."""
     lazy = Spec("r1", weight=2.0, every=4)
     opened = session(recipe(Spec("adversarial", order=order, penalties=(lazy,))))
     recorded = [play(opened) for _ in range(5)]
@@ -209,7 +209,16 @@ def test_a_lazy_penalty_has_its_turn_in_every_order(order):
     batch = opened.new_batch()
     opened.draw(batch)
     penalty = opened.game.penalties[0]
-    lowered = opened.learner.turns[-1].loss(batch)
+    lowered = next(turn for turn in opened.learner.turns if turn.every == 4).loss(batch)
+    players = [[*turn.players, turn.every] for turn in opened.learner.turns]
+    assert (
+        players
+        == {
+            "D-first": [["D", 1], ["D", 4], ["G", 1]],
+            "G-first": [["G", 1], ["D", 1], ["D", 4]],
+            "simultaneous": [["D", "G", 1], ["D", 4]],
+        }[order]
+    )
     torch.testing.assert_close(lowered, 8 * penalty(opened.game.D, batch["x"]))
 
 

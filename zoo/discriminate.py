@@ -175,19 +175,20 @@ class Discriminate:
         return real._replace(output=of_real, gradient=slopes[0]), fake._replace(output=of_fake, gradient=slopes[1])
 
     def _pass(self, x: Tensor, given: Given | None, D: str, score: bool = True) -> DiscriminatorOutput:
-        """Features and scores, and the outputs of heads that change the score's conditions."""
+        """Features and, if asked for, scores and the outputs of heads that change the score's conditions."""
         network: Any = self.game.get_submodule(D)
         conditions = dict(given or {})
         if not hasattr(network, "score"):
             return DiscriminatorOutput(named(network(x, **conditions)), None, {})
         conditions["x"] = x
         features, outputs = network.features(x, conditions), {}
+        if not score:
+            return DiscriminatorOutput({}, features, {})
         for head in self.heads:
             if head.D == D and head.changes_given:
                 outputs[head.network] = head.read(self.game, features, conditions)
                 conditions.update(head.given(outputs[head.network], conditions))
-        scores = named(network.score(features, conditions)) if score else {}
-        return DiscriminatorOutput(scores, features, outputs)
+        return DiscriminatorOutput(named(network.score(features, conditions)), features, outputs)
 
     def _read(
         self, output: DiscriminatorOutput, given: Given | None, D: str, heads: Sequence[str]

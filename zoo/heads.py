@@ -28,7 +28,7 @@ class Head(nn.Module):
 
     ``network``: its path in the game, also the name of its outputs. ``D``: whose features it reads. ``reads_real``,
     ``reads_fake``: whether it gets those of real and of fake images. ``changes_given``: D's score depends on its output
-    (:meth:`given`), so that it is read in every pass. ``needs``: keys that the data must have.
+    (:meth:`given`), so that it is read in every pass that has a score. ``needs``: keys that the data must have.
     """
 
     D = "D"

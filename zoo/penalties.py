@@ -29,6 +29,7 @@ class Penalty(nn.Module):
     """The game adds ``weight * penalty(discriminate, real, fake, batch)`` to the loss of ``player``.
 
     ``every``: it is computed only in rounds that are a multiple of it (lazy regularization; see the game's turns).
+    ``batch``: samples in such a turn of G's, if the paper has its own number.
     ``reals``: the real images that it needs in G's turn: None, the ``"last"`` ones of D's turn or ``"fresh"`` ones.
     ``gradients``: at which images, ``"real"`` and ``"fake"``, it needs the gradient of D's score, which the game then
     computes with the pass that it makes anyway. ``needs``: names of networks that it gets as keyword arguments
@@ -37,6 +38,7 @@ class Penalty(nn.Module):
 
     player: str = "D"
     weight: Tensor
+    batch: int | None = None
     reals: Literal["last", "fresh"] | None = None
     gradients: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()

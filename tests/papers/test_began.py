@@ -180,7 +180,7 @@ def test_penalties_are_added_to_the_losses():
     assert [t.draw for t in game.turns()] == ["fresh", None]
     lazy = (Spec("feature-matching"), Spec("r1", every=4))
     game = game_of(image(1), penalties=lazy)
-    assert [(t.draw, t.every) for t in game.turns()] == [("fresh", 1), ("fresh", 1), ("last", 4)]
+    assert [(t.draw, t.every) for t in game.turns()] == [("fresh", 1), ("last", 4), ("fresh", 1)]
 
 
 def test_wrong_gamma():

@@ -156,7 +156,7 @@ def test_players_of_the_turns():
         Fixed(torch.zeros(14), outputs=14),
         penalties=(Spec("r1", every=4),),
     )
-    assert [tuple(t.players) for t in lazy.turns()] == [("D", "Q"), ("G",), ("D",)], (
+    assert [tuple(t.players) for t in lazy.turns()] == [("D", "Q"), ("D",), ("G",)], (
         "Q is no player of a penalty's own turn"
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,7 @@ def build_game(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) ->
                     f"the recipe reads '{key}', but '{own.name}' has {', '.join(own.keys)}{nearest(key, own.keys)}; "
                     f"choose another data set (zoo list datasets)"
                 )
+    grow(networks.values(), stage.resolution)
     # A game that stores images needs their shape.
     defaults = {"channels": facts.channels, "resolution": stage.resolution}
     game = GAMES.build(stage.game, networks, defaults=defaults)
@@ -106,6 +107,15 @@ def build_game(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) ->
             f"choose another data set (zoo list datasets)"
         )
     return game
+
+
+def grow(networks: Iterable[nn.Module], resolution: int) -> None:
+    """Set the networks that grow, those with ``at(resolution)``, to the resolution of a stage. Their layers for all
+    resolutions exist from the beginning."""
+    for network in networks:
+        at = getattr(network, "at", None)
+        if at is not None:
+            at(resolution)
 
 
 def yields(stream: Stream, facts: Facts) -> dict[str, str]:
@@ -242,6 +252,7 @@ class StageRun:
         check_batches(stage, self.learner.turns)
         if ema_networks is None:
             ema_networks = EmaNetworks({n: self.game.get_submodule(n) for n in recipe.ema}, recipe.ema)
+        grow((ema_network.network for ema_network in ema_networks.values()), stage.resolution)
         for name, ema in recipe.ema.items():
             ema_networks[name].halflife = ema.halflife  # a schedule of the stage before ends with it
         self.ema_networks = ema_networks

@@ -122,18 +122,23 @@ class Adversarial(Game):
         """Number of classes that G takes, 0 if it takes none."""
         return getattr(self.G, "classes", 0)
 
+    @property
+    def takes_noise(self) -> bool:
+        """Whether G takes noise for its layers, ``G(z, noise=...)`` (see :class:`~zoo.game.Noise`)."""
+        return getattr(self.G, "takes_noise", False)
+
     def turns(self) -> Sequence[Turn]:
         before = self.clip_weights if self.clip else None
         after = self.update_loss if hasattr(self.pair, "update") else None
-        lazy = self.lazy_turns()
+        lazy_G, lazy_D = self.lazy_turns()
         if self.order == "simultaneous":
             players = (*self.learn_with_D, "G")
-            return [Turn(players, self.loss_both, repeat=self.n_critic, before=before, after=after), *lazy]
+            return [Turn(players, self.loss_both, repeat=self.n_critic, before=before, after=after), *lazy_D, *lazy_G]
         real: Draw = self.reals if self.pair.relative or (self.classes and self.labels == "real") else None
         real = self.reals_for_G() or real
         # Between D's steps G does not change: one pass generates their fakes, unless batch statistics or the reals'
-        # classes differ.
-        alone = "G" not in self.mixing and not (self.classes and self.labels == "real")
+        # classes differ, or G gets noise for a batch.
+        alone = "G" not in self.mixing and not (self.classes and self.labels == "real") and not self.takes_noise
         D = Turn(
             self.learn_with_D,
             self.loss_D,
@@ -149,7 +154,9 @@ class Adversarial(Game):
             draw="fresh" if real and self.order == "G-first" else real,
             after=after,
         )
-        return [G, D, *lazy] if self.order == "G-first" else [D, G, *lazy]
+        if self.order == "G-first":
+            return [G, *lazy_G, D, *lazy_D]
+        return [D, *lazy_D, G, *lazy_G]
 
     # What a turn minimizes ------------------------------------------------------------------------------------------
 
@@ -259,13 +266,12 @@ class Adversarial(Game):
         """The networks that a penalty gets."""
         return {name: self.get_submodule(name) for name in penalty.needs}
 
-    def lazy_turns(self) -> list[Turn]:
-        """Turns of the penalties that are due in some rounds only."""
-        return [
-            Turn((p.player,), self.lazy(p), every=p.every, draw="last" if p.player != "G" else p.reals)
-            for p in self.penalties
-            if p.every > 1
-        ]
+    def lazy_turns(self) -> tuple[list[Turn], list[Turn]]:
+        """Turns of the penalties that are due in some rounds only: G's, and those of D and of what learns with it."""
+        lazy = [p for p in self.penalties if p.every > 1]
+        G = [Turn(("G",), self.lazy(p), every=p.every, batch=p.batch, draw=p.reals) for p in lazy if p.player == "G"]
+        D = [Turn((p.player,), self.lazy(p), every=p.every, draw="last") for p in lazy if p.player != "G"]
+        return G, D
 
     def reals_for_G(self) -> Draw:
         """Which reals a penalty of G's needs, if any does."""
@@ -289,9 +295,11 @@ class Adversarial(Game):
         ``batch["fake"]``."""
         fake: Tensor | None = batch.pop("generated", None)
         if fake is None:
-            if not again or "z" not in batch or len(batch["z"]) != batch.size:
+            again = again and "z" in batch and len(batch["z"]) == batch.size
+            if not again:
                 self.draw(batch)
-            fake = self.G(batch["z"], y=batch["y_fake"]) if self.classes else self.G(batch["z"])
+            noise = {"noise": batch.noise("noise", again=again)} if self.takes_noise else {}
+            fake = self.G(batch["z"], y=batch["y_fake"], **noise) if self.classes else self.G(batch["z"], **noise)
         batch["fake"] = fake
         return fake
 

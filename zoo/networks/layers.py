@@ -145,13 +145,20 @@ def require_classes(y: Tensor | None) -> Tensor:
 
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch normalization; with ``classes`` each class has its own gain and bias (Dumoulin et al. 2017, de Vries et al.
-    2017), which start at 1 and 0, equal for all classes. ``sync``: in training mode the statistics are those of all
-    processes' samples, of which each must have as many."""
+    2017), which start at 1 and 0, equal for all classes; without ``affine`` there are none. ``sync``: in training mode
+    the statistics are those of all processes' samples, of which each must have as many."""
 
     def __init__(
-        self, features: int, classes: int = 0, *, eps: float = 1e-5, momentum: float = 0.1, sync: bool = False
+        self,
+        features: int,
+        classes: int = 0,
+        *,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        sync: bool = False,
     ):
-        super().__init__(features, eps=eps, momentum=momentum, affine=not classes)
+        super().__init__(features, eps=eps, momentum=momentum, affine=affine and not classes)
         self.classes, self.sync = classes, sync
         if classes:
             self.gain = nn.Embedding(classes, features)
