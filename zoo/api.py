@@ -57,7 +57,8 @@ def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0) ->
         stage = recipe.stages[-1]
         game = build_game(stage, networks, facts)
     spec = shipped(game, recipe, stage, facts)
-    return build_model(spec, {name: game.get_submodule(name) for name in spec["networks"]}).eval()
+    pretrained = hub.load_pretrained({name: recipe.pretrained[name] for name in spec.get("pretrained", ())})
+    return build_model(spec, {n: game.get_submodule(n) for n in spec["networks"]}, pretrained=pretrained).eval()
 
 
 def train(

@@ -173,8 +173,9 @@ class Turn:
 
 
 class Game(nn.Module, abc.ABC):
-    """Children: the networks, by the names that the recipe gives them. Buffers: all the game's memory, which must come
-    out the same in every process (``parallel.mean`` of a loss, ``parallel.gather`` of the fakes).
+    """Children: the networks, also pretrained ones, by the names that the recipe gives them. Buffers: all the game's
+    memory, which must come out the same in every process (``parallel.mean`` of a loss, ``parallel.gather`` of the
+    fakes).
 
     ``takes``: names of the networks that it needs; raises ValueError if one is missing. ``needs``: keys that the data
     must have.
@@ -204,7 +205,8 @@ class Game(nn.Module, abc.ABC):
         """The Model that a run leaves: ``{"kind": "image", "networks": ["G"], "prior": Spec}``, ``{"kind":
         "autoencoder", "networks": ["G", "E"], "prior": Spec}``, or for a translator
         ``{"kind": "translate", "networks": ["G", "F"], "to": {"b": "G", "a": "F"}}``. Names are children of the game.
-        ``"resolution"``, if its images do not have the size of the stage's."""
+        ``"resolution"``, if its images do not have the size of the stage's; ``"pretrained": ["T"]``, if it needs
+        pretrained networks to run."""
 
     def prepare(self, batch: Batch) -> None:
         """Before the first round of the stage, without gradient, in training mode: data-dependent initialization.

@@ -16,14 +16,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from zoo import settings
+from zoo import overrides, settings
 from zoo.files import Json, beside, sha256
+from zoo.recipe import Pretrained, decode
 from zoo.registry import nearest
 
 if TYPE_CHECKING:
     from torch import nn
 
     from zoo.model import Model
+    from zoo.pretrained import Frozen
 
 SHIPPED = Path(__file__).parent / "weights"
 WEIGHTS = "weights.safetensors"  # a run's weights; the file's name in a hub repository too
@@ -88,7 +90,8 @@ def read_model(path: str | Path, device: str = "cpu") -> Model:
 
     card = read_header(path)["card"]
     try:
-        model = build_model(card["model"], card=card)
+        pretrained = load_pretrained(_pretrained_of(card))
+        model = build_model(card["model"], card=card, pretrained=pretrained)
         model.load_state_dict(load_file(path))
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"weights '{path}': {one_line(error)}") from None
@@ -96,6 +99,28 @@ def read_model(path: str | Path, device: str = "cpu") -> Model:
         reason = f"the tensors do not fit the networks of its Card ({one_line(error)})"
         raise ValueError(f"weights '{path}': {reason}") from None
     return model.to(device).eval().requires_grad_(False)
+
+
+def load_pretrained(pretrained: Mapping[str, Pretrained]) -> dict[str, Frozen]:
+    """Pretrained networks with their weights, by name. Raises ValueError, with the remedy, if they are not at hand."""
+    from zoo import pretrained as networks
+
+    shipped = index()
+    return {
+        name: networks.load(name, p, find(p.source) if p.source in shipped else None) for name, p in pretrained.items()
+    }
+
+
+def _pretrained_of(card: Json) -> dict[str, Pretrained]:
+    """The pretrained networks that the Model of a Card needs. Raises ValueError if one is declared without a hash."""
+    declared: dict[str, Pretrained] = {k: decode(v) for k, v in card["model"].get("pretrained", {}).items()}
+    for name, p in declared.items():
+        if not isinstance(p, Pretrained):
+            raise ValueError(f"pretrained.{name}: must be a Pretrained")
+        overrides.check_pretrained(name, p)
+        if not p.hash:
+            raise ValueError(f"pretrained.{name}: must have the hash of its weights")
+    return declared
 
 
 def one_line(error: Exception) -> str:

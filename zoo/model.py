@@ -44,14 +44,23 @@ CodeValues: TypeAlias = Mapping[str, float | Sequence[float] | Tensor]
 
 
 def build_model(
-    spec: Mapping[str, Any], networks: Mapping[str, nn.Module] | None = None, card: Json | None = None
+    spec: Mapping[str, Any],
+    networks: Mapping[str, nn.Module] | None = None,
+    card: Json | None = None,
+    pretrained: Mapping[str, nn.Module] | None = None,
 ) -> Model:
     """The model of a spec. ``networks``: existing ones (a run's own); without them new ones are built, from a fixed
-    seed and without a change of the global random state. Raises ValueError if the spec is not a model spec."""
+    seed and without a change of the global random state. ``pretrained``: the frozen networks that the spec names.
+    Raises ValueError if the spec is not a model spec."""
     for key in ("kind", "networks", "range", "resolution", "channels"):
         if key not in spec:
             raise ValueError(f"model spec: '{key}' is missing")
-    return KINDS[spec["kind"]](spec, networks, card)
+    model: Model = KINDS[spec["kind"]](spec, networks, card)
+    for name in spec.get("pretrained", ()):
+        if name not in (pretrained or {}):
+            raise ValueError(f"model spec: the pretrained network '{name}' is missing")
+        model.add_module(name, (pretrained or {})[name])
+    return model
 
 
 class Model(nn.Module):
