@@ -375,6 +375,7 @@ FOR_LATER = {
     "minibatch-discriminator(sync)": "ProGAN and later papers take statistics of the batch across processes",
     "Recipe.pretrained": "an example in docs/add-a-model.md; the loss network of srgan",
     "Stream.derived": "an example in docs/data.md; the text embeddings of stackgan",
+    "Stage.level": "an example in docs/add-a-model.md; the stages of pggan",
     "SGD.nan_to_num": "an option of Adam in docs/settings.md; the same for every optimizer",
     "RMSProp.nan_to_num": "an option of Adam in docs/settings.md; the same for every optimizer",
     "SGD.clip": "an option of Adam in docs/settings.md; the same for every optimizer",

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from zoo.data.images import to_array, to_pil
 from zoo.files import Json
+from zoo.networks.interfaces import Growing
 from zoo.priors import Codes, build_prior
 from zoo.recipe import decode
 from zoo.registry import NETWORKS, Registry, Spec, nearest
@@ -56,11 +57,22 @@ def build_model(
         if key not in spec:
             raise ValueError(f"model spec: '{key}' is missing")
     model: Model = KINDS[spec["kind"]](spec, networks, card)
+    if "level" in spec:
+        set_level(model, spec["level"])
     for name in spec.get("pretrained", ()):
         if name not in (pretrained or {}):
             raise ValueError(f"model spec: the pretrained network '{name}' is missing")
         model.add_module(name, (pretrained or {})[name])
     return model
+
+
+def set_level(model: Model, level: Any) -> None:
+    """Set the networks that grow to a level. Raises ValueError if they do not have it."""
+    if not isinstance(level, int) or isinstance(level, bool) or level < 0:
+        raise ValueError(f"model spec: level={level!r}: must be a whole number from 0")
+    for network in model.networks.values():
+        if isinstance(network, Growing):
+            network.at(level)
 
 
 class Model(nn.Module):

@@ -114,6 +114,8 @@ def _check_stage(stage: Stage, where: str) -> None:
     for key in ("images", "batch", "accumulate"):
         if getattr(stage, key) < 1:
             raise ValueError(f"{where}.{key}={getattr(stage, key)}: must be at least 1")
+    if stage.level is not None and stage.level < 0:
+        raise ValueError(f"{where}.level={stage.level}: must be 0 or more")
     if stage.resolution < 0:
         raise ValueError(f"{where}.resolution={stage.resolution}: must be at least 1 (0 for points)")
     if data.load is not None and data.load < stage.resolution:

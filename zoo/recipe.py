@@ -250,7 +250,8 @@ class Stage(_Data):
 
     ``game``: Spec in GAMES. ``optimizers``: one for each player that learns. ``images``: the budget in real images,
     over all processes. ``batch``: real images in a batch, over all processes. ``accumulate``: the batch is split into
-    so many parts, each a batch of its own with its own statistics; a step takes the mean of their gradients.
+    so many parts, each a batch of its own with its own statistics; a step takes the mean of their gradients. ``level``:
+    of the networks that grow, those that have ``at(level)``.
     """
 
     game: Spec
@@ -261,6 +262,7 @@ class Stage(_Data):
     data: Data = Data()
     schedules: tuple[Schedule, ...] = ()
     accumulate: int = 1
+    level: int | None = None
 
 
 @dataclass(frozen=True)

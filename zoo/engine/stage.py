@@ -22,6 +22,7 @@ from zoo.engine.runtime import Runtime
 from zoo.engine.schedules import Schedules
 from zoo.engine.step import Learner
 from zoo.game import Batch, Game, Turn
+from zoo.networks.interfaces import Growing
 from zoo.overrides import check
 from zoo.pretrained import Frozen, build
 from zoo.recipe import Recipe, Stage, Stream, encode
@@ -102,8 +103,9 @@ def load_pretrained(recipe: Recipe) -> tuple[Recipe, dict[str, Frozen]]:
 
 
 def build_game(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) -> Game:
-    """The stage's game of the networks. Raises ValueError if the game or a stream needs keys that the data set does not
-    have."""
+    """The stage's game of the networks, which are set to its level. Raises ValueError if the game or a stream needs
+    keys that the data set does not have, or the level is wrong."""
+    set_level(stage, networks)
     for stream in stage.data.streams.values():
         own = facts_of_stream(stream, facts)
         for key in (*stream.keys, *stream.where):
@@ -125,6 +127,21 @@ def build_game(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) ->
             f"choose another data set (zoo list datasets)"
         )
     return game
+
+
+def set_level(stage: Stage, networks: Mapping[str, nn.Module]) -> None:
+    """Set the networks that grow (:class:`zoo.networks.interfaces.Growing`) to the stage's level. Raises ValueError if
+    they have no such level, or the stage has none."""
+    growing = {name: network for name, network in networks.items() if isinstance(network, Growing)}
+    if stage.level is None and growing:
+        raise ValueError(f"level: {' and '.join(growing)} can grow, so that each stage must have a level")
+    if stage.level is not None and not growing:
+        raise ValueError(f"level={stage.level}: no network of the recipe can grow; leave it out")
+    for name, network in growing.items():
+        try:
+            network.at(stage.level or 0)
+        except ValueError as error:
+            raise ValueError(f"networks.{name}: {error}") from None
 
 
 def yields(stream: Stream, facts: Facts) -> dict[str, str]:
@@ -205,6 +222,7 @@ def shipped(game: Game, recipe: Recipe, stage: Stage, facts: Facts) -> dict[str,
         "resolution": stage.resolution,
         "channels": facts.channels,
         "classes": list(facts.classes),
+        **({} if stage.level is None else {"level": stage.level}),
         **spec,
     }
 
@@ -275,6 +293,7 @@ class StageRun:
         check_batches(stage, self.learner.turns)
         if ema_networks is None:
             ema_networks = EmaNetworks({n: self.game.get_submodule(n) for n in recipe.ema}, recipe.ema)
+        set_level(stage, {**self.networks, **{n: ema.network for n, ema in ema_networks.items()}})
         for name, ema in recipe.ema.items():
             ema_networks[name].halflife = ema.halflife  # a schedule of the stage before ends with it
         self.ema_networks = ema_networks
@@ -396,6 +415,10 @@ class StageRun:
         if self.total_images == 0:
             for name, ema_network in self.ema_networks.items():
                 ema_network.network.load_state_dict(self.game.get_submodule(name).state_dict())
+        self.schedules.write(self.images)  # a layer that is new at this level is faded in from the first image on
+        for name, ema_network in self.ema_networks.items():
+            if isinstance(ema_network.network, Growing):
+                ema_network.copy_buffers(self.game.get_submodule(name))
 
     def play_round(self, record: Record = lambda round, name, value: None) -> int:
         """Play every turn as often as it is due, then update the EMA weights. Nothing is read from the device.
