@@ -130,11 +130,14 @@ def test_a_card_without_a_hash_is_refused(pretrained_weights, tmp_path):
 
 
 @pytest.mark.parametrize("renamed", [False, True])
-def test_resume_equals_unbroken_run(pretrained_weights, tmp_path, monkeypatch, renamed):
+@pytest.mark.parametrize("stage", [0, 1])
+def test_resume_equals_unbroken_run(pretrained_weights, tmp_path, monkeypatch, stage, renamed):
     monkeypatch.setattr(train, "Clock", Every)
-    whole = train.train(described_recipe(), tmp_path / "whole", runtime=CPU, dataset=described())
+    recipe = described_recipe()
+    recipe = recipe.replace(stages=recipe.stages * 2)
+    whole = train.train(recipe, tmp_path / "whole", runtime=CPU, dataset=described())
     with pytest.raises(Killed):
-        train.train(described_recipe(), tmp_path / "run", runtime=CPU, dataset=described(), progress=kill_at(5))
+        train.train(recipe, tmp_path / "run", runtime=CPU, dataset=described(), progress=kill_at(5, stage))
     files = [pretrained_weights / "pretrained" / f"{p.source}.safetensors" for p in (FEATURES, ENCODER)]
     if renamed:
         for file in files:

@@ -113,7 +113,11 @@ def load_pretrained(pretrained: Mapping[str, Pretrained]) -> dict[str, Frozen]:
 
 def _pretrained_of(card: Json) -> dict[str, Pretrained]:
     """The pretrained networks that the Model of a Card needs. Raises ValueError if one is declared without a hash."""
-    declared: dict[str, Pretrained] = {k: decode(v) for k, v in card["model"].get("pretrained", {}).items()}
+    spec = card["model"]
+    plain = spec.get("pretrained", {}) if isinstance(spec, dict) else {}
+    if not isinstance(plain, dict):
+        raise ValueError(f"pretrained={plain!r}: must be networks by name")
+    declared: dict[str, Pretrained] = {name: decode(value) for name, value in plain.items()}
     for name, p in declared.items():
         if not isinstance(p, Pretrained):
             raise ValueError(f"pretrained.{name}: must be a Pretrained")

@@ -86,22 +86,22 @@ def load(name: str, pretrained: Pretrained, shipped: Path | None = None) -> Froz
     """
     check_pretrained(name, pretrained)
     shapes = {k: v.shape for k, v in _build(name, pretrained, "meta").state_dict().items()}
-    problem = ""
+    problem = ""  # of the last file that the source names
     source = _source(pretrained.source)
-    for path in _candidates(source, shipped, any_name=bool(pretrained.hash)):
+    for path, named in _candidates(source, shipped, by_hash=bool(pretrained.hash)):
         try:
             tensors = _read(path, shapes, pretrained.prefix)
         except ValueError as error:
-            problem = f"{path}: {error}"
             if not pretrained.hash:
-                raise ValueError(f"pretrained.{name}: {problem}") from None
+                raise ValueError(f"pretrained.{name}: {path}: {error}") from None
+            problem = f"{path}: {error}" if named else problem
             continue
         network = _build(name, pretrained, "cpu")
         network.load_state_dict(tensors)
         digest = hash_of(network)
         if pretrained.hash in ("", digest):
             return Frozen(network, digest)
-        problem = f"{path} has the hash {digest[:12]}..."
+        problem = f"{path} has the hash {digest[:12]}..." if named else problem
     wanted = f" with the hash {pretrained.hash[:12]}..." if pretrained.hash else ""
     reason = "; ".join(filter(None, (problem, source.problem)))
     reason = f" ({reason})" if reason else ""
@@ -124,16 +124,15 @@ def folder() -> Path:
     return home() / "pretrained"
 
 
-def _candidates(source: Source, shipped: Path | None, any_name: bool) -> Iterator[Path]:
-    """The files that may be the weights, the nearest first; a download comes last."""
-    if shipped is not None:
-        yield shipped
-    local = source.local()
-    yield from local
-    if any_name:
-        yield from (path for path in sorted(folder().glob("*.safetensors")) if path not in local)
+def _candidates(source: Source, shipped: Path | None, by_hash: bool) -> Iterator[tuple[Path, bool]]:
+    """The files that may be the weights, and whether the source names them: the shipped one or those that are here,
+    with ``by_hash`` all others of the folder, last a download."""
+    local = source.local() if shipped is None else [shipped]
+    yield from ((path, True) for path in local)
+    if by_hash:
+        yield from ((path, False) for path in sorted(folder().glob("*.safetensors")) if path not in local)
     if not local and (path := source.fetch()) is not None:
-        yield path
+        yield path, True
 
 
 def _read(path: Path, shapes: Mapping[str, Sequence[int]], prefix: str) -> dict[str, Tensor]:

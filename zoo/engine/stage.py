@@ -69,6 +69,8 @@ def count_features(recipe: Recipe, channels: int, resolution: int) -> int:
         raise ValueError(f"networks: a head on D's features needs a network D, got {', '.join(recipe.networks)}")
     spec = recipe.networks["D"]
     D = build_networks(recipe.replace(networks={"D": spec}, pretrained={}), device="meta")["D"]
+    if isinstance(D, Growing):
+        D.at(recipe.stages[-1].level or 0)
     features = getattr(D, "features", None)
     if features is None:
         raise ValueError(f"networks.D: '{spec.name}' has no features for a head; choose another network")
