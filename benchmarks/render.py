@@ -137,7 +137,7 @@ def task(model: str) -> str:
         networks = build_networks(recipe)
         game = build_game(recipe.stages[-1], networks, facts)
     spec = shipped(game, recipe, recipe.stages[-1], facts)
-    product = build_model(spec, networks, pretrained=networks)
+    product = build_model(spec, {n: networks[n] for n in spec["networks"]})
     words = [TASKS.get(spec["kind"], spec["kind"]) + (" by class" if getattr(product, "class_count", 0) else "")]
     words += ["classifier"] if "classifier" in spec else []
     words += ["codes"] if "recognition" in spec else []

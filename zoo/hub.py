@@ -87,12 +87,14 @@ def read_model(path: str | Path, device: str = "cpu") -> Model:
     from safetensors.torch import load_file
 
     from zoo.model import build_model
+    from zoo.pretrained import attach
 
     card = read_header(path)["card"]
     try:
-        pretrained = load_pretrained(_pretrained_of(card))
-        model = build_model(card["model"], card=card, pretrained=pretrained)
+        declared = _pretrained_of(card)
+        model = build_model(card["model"], card=card)
         model.load_state_dict(load_file(path))
+        attach(model, card["model"], load_pretrained(declared))
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"weights '{path}': {one_line(error)}") from None
     except RuntimeError as error:  # load_state_dict names the missing, unexpected and misshapen tensors

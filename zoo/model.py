@@ -48,10 +48,9 @@ def build_model(
     spec: Mapping[str, Any],
     networks: Mapping[str, nn.Module] | None = None,
     card: Json | None = None,
-    pretrained: Mapping[str, nn.Module] | None = None,
 ) -> Model:
-    """The model of a spec. ``networks``: existing ones (a run's own); without them new ones are built, from a fixed
-    seed and without a change of the global random state. ``pretrained``: the frozen networks that the spec names.
+    """The model of a spec, without its pretrained networks (:func:`zoo.pretrained.attach`). ``networks``: existing ones
+    (a run's own); without them new ones are built, from a fixed seed and without a change of the global random state.
     Raises ValueError if the spec is not a model spec."""
     for key in ("kind", "networks", "range", "resolution", "channels"):
         if key not in spec:
@@ -59,10 +58,6 @@ def build_model(
     model: Model = KINDS[spec["kind"]](spec, networks, card)
     if "level" in spec:
         set_level(model, spec["level"])
-    for name in spec.get("pretrained", ()):
-        if name not in (pretrained or {}):
-            raise ValueError(f"model spec: the pretrained network '{name}' is missing")
-        model.add_module(name, (pretrained or {})[name])
     return model
 
 

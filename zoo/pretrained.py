@@ -110,6 +110,12 @@ def load(name: str, pretrained: Pretrained, shipped: Path | None = None) -> Froz
     )
 
 
+def attach(model: nn.Module, spec: Mapping[str, Any], networks: Mapping[str, nn.Module]) -> None:
+    """Give a Model the pretrained networks that its ``spec`` names, as children."""
+    for name in spec.get("pretrained", ()):
+        model.add_module(name, networks[name])
+
+
 def hash_of(network: nn.Module) -> str:
     """The SHA-256 of a network's tensors (names, types, shapes, bytes), in hexadecimal."""
     digest = hashlib.sha256()
