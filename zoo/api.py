@@ -58,9 +58,9 @@ def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0) ->
         stage = recipe.stages[-1]
         game = build_game(stage, networks, facts)
     spec = shipped(game, recipe, stage, facts)
-    model = build_model(spec, {name: game.get_submodule(name) for name in spec["networks"]})
-    attach(model, spec, hub.load_pretrained({name: recipe.pretrained[name] for name in spec.get("pretrained", ())}))
-    return model.eval()
+    untrained = build_model(spec, {name: game.get_submodule(name) for name in spec["networks"]})
+    attach(untrained, spec, hub.load_pretrained({name: recipe.pretrained[name] for name in spec.get("pretrained", ())}))
+    return untrained.eval()
 
 
 def train(
