@@ -42,7 +42,7 @@ class Generator(Growing):
 
 class Critic(Growing):
     def __init__(self):
-        super().__init__(nn.Sequential(MinibatchStandardDeviation(None), nn.Flatten(), nn.Linear(144, 1)), 3, 8)
+        super().__init__(nn.Sequential(MinibatchStandardDeviation(sync=True), nn.Flatten(), nn.Linear(144, 1)), 3, 8)
 
     def forward(self, x):
         h, old = self.rgb[self.level](x), self.rgb[max(self.level - 1, 0)](x)
@@ -69,7 +69,7 @@ def recipe():
     spec = PGGAN.spec.replace(loss=Spec("wasserstein"), penalties=penalties, prior=Spec("normal", dim=4))
     fades = [Schedule(f"game.{name}.fade", ((0, 0.25), (8, 1.0))) for name in "GD"]
     # At 4x4 nothing fades in.
-    stages = [stage(spec, "G D", batch=n, resolution=r, schedules=fades[: r - 4]) for r, n in ((4, 8), (8, 6), (16, 4))]
+    stages = [stage(spec, "G D", batch=64 // r, resolution=r, schedules=fades[: r - 4]) for r in (4, 8, 16)]
     return Recipe({"G": network(Generator).spec, "D": network(Critic).spec}, stages, {"G": Ema(halflife=50)})
 
 
