@@ -8,7 +8,7 @@ their rounds. A skeleton goes when its paper lands.
 import pytest
 import torch
 from helpers.play import CPU, Every, Killed, kill_at, log_of, play, same, session, state
-from helpers.skeletons import FOLDER, NAMES, ROUNDS, lines_of_code, load, play_stages
+from helpers.skeletons import FOLDER, NAMES, ROUNDS, lines_of_code, load, play_stages, watch
 from safetensors.torch import load_file, save_file
 from test_micro_batch import ROUNDING, compare_run, float64  # noqa: F401  # a fixture
 from test_parallel import in_group, processes
@@ -24,8 +24,8 @@ from zoo.game import whole_batch_parts
 skeletons = pytest.mark.parametrize("name", NAMES)
 SOME_PLAYERS = {"combogan"}  # a round has a part of its players; its check() tells which
 # Without batch statistics, or with those of all processes
-IN_PROCESSES = ["biggan", "combogan", "pggan", "pix2pix", "r3gan", "stargan", "stylegan", "stylegan2"]
-IN_SLICES = {"pix2pix", "r3gan", "stargan"}  # of those that allow micro-batches, named so that not all are refused
+IN_PROCESSES = ["biggan", "combogan", "pggan", "pix2pix", "r3gan", "stargan", "stylegan", "stylegan2", "xgan"]
+IN_SLICES = {"combogan", "pix2pix", "r3gan", "stargan", "xgan"}  # named, so that not all are refused
 
 
 @skeletons
@@ -52,6 +52,32 @@ def test_two_rounds_of_every_stage(name):
         assert name in SOME_PLAYERS or run.moved == set(run.learner.players)
     if hasattr(module, "check"):
         module.check(*runs)
+
+
+def learn_phi(game):
+    """A pass of D changes a weight of a frozen network."""
+
+    def change(D, inputs):
+        game.phi[0].bias.data.fill_(9.0)
+
+    game.D.register_forward_pre_hook(change)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (learn_phi, r"phi\.0\.bias moved in the turn of D"),
+        (lambda game: game.phi.train(), r"phi\.1\.running_mean is frozen and moved"),
+        (lambda game: game.D[0].bias.data.fill_(float("nan")), "a value of D is not finite"),
+    ],
+)
+def test_the_watch_can_fail(spoil, message):
+    recipe, data, _ = load("srgan")
+    run = session(recipe, data, stage=1)
+    watch(run)
+    spoil(run.game)
+    with pytest.raises(AssertionError, match=message):
+        play(run)
 
 
 @pytest.fixture
@@ -103,19 +129,18 @@ def test_micro_batches(name, float64):
 
 @pytest.mark.parametrize("name", IN_PROCESSES)
 def test_two_processes_learn_as_one(name, tmp_path, float64):
-    """Weights, the optimizers' state and buffers after two rounds of every stage are those of one process."""
+    """Weights, the optimizers' state and buffers after two rounds of the first stage are those of one process."""
     recipe, data, _ = load(name)
 
-    def states():
-        runs = [in_group(lambda: session(recipe, data))]
-        play(runs[0], ROUNDS)
-        return state(runs[0])
+    def states(run):
+        play(run, ROUNDS)
+        return state(run)
 
     def work(rank):
-        save_file(states(), tmp_path / f"{rank}.safetensors")
+        save_file(states(in_group(lambda: session(recipe, data))), tmp_path / f"{rank}.safetensors")
 
     processes(work)
-    parts, alone = [load_file(tmp_path / f"{r}.safetensors") for r in range(2)], states()
+    parts, alone = [load_file(tmp_path / f"{r}.safetensors") for r in range(2)], states(session(recipe, data))
     assert same(*parts) and parts[0].keys() == alone.keys()
     for key, value in alone.items():
         torch.testing.assert_close(parts[0][key], value, rtol=ROUNDING, atol=ROUNDING)

@@ -190,7 +190,9 @@ class Turn:
             once before the turn's first step (two of fourteen domains, by ``batch.choose``); None: all of them. The
             clock counts the rows of the first stream that the round's first drawing turn names.
         before, after: ``before(batch)``, ``after(batch)``: updates of state without gradient, before each step (weight
-            clipping) and after it (BEGAN's k_t).
+            clipping) and after it (BEGAN's k_t). They are not compiled and get the whole batch of the process, also
+            with micro-batches: what needs other rows or the host (a permutation of the labels, an embedding of
+            captions) is left in the batch by ``before``.
         precompute: ``precompute(batch, n)``, before n steps of a repeated turn, without gradient: what each of them
             gets in its batch, for what does not change while its players learn (the fakes of n critic steps from one
             pass of G).

@@ -171,7 +171,8 @@ def watch(run: StageRun) -> None:
                 run.moved.add(player)
             elif key.partition(".")[0] in networks:  # a buffer of a network; others are the game's memory
                 assert any(key.startswith(p + ".") for p in run.learner.players), f"{key} is frozen and moved"
-        assert all(v.isfinite().all() for v in (*after.values(), *losses.values())), turn.players
+        values = {**after, **losses}
+        assert all(v.isfinite().all() for v in values.values()), f"a value of {', '.join(turn.players)} is not finite"
         return losses
 
     run.learner.play = step
