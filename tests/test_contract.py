@@ -23,7 +23,8 @@ from zoo.game import whole_batch_parts
 
 skeletons = pytest.mark.parametrize("name", NAMES)
 SOME_PLAYERS = {"combogan"}  # a round has a part of its players; its check() tells which
-IN_PROCESSES = ["combogan", "pix2pix", "stargan", "xgan"]  # without batch statistics
+# Without batch statistics, or with those of all processes
+IN_PROCESSES = ["biggan", "combogan", "pggan", "pix2pix", "r3gan", "stargan", "stylegan", "stylegan2", "xgan"]
 IN_SLICES = {"combogan", "pix2pix", "r3gan", "stargan", "xgan"}  # named, so that not all are refused
 
 

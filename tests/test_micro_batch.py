@@ -224,9 +224,9 @@ def test_slices_of_a_batch():
     whole = batch.randn(2)
     generator.manual_seed(0)
     for i, part in enumerate(batch.slices(2)):
-        assert (part.size, part.rank, part.world) == (2, 2 + i, 4)
-        assert part["x"].tolist() == [2.0 * i, 2.0 * i + 1] and part["names"] == [["a", "b"], ["c", "d"]][i]
-        assert torch.equal(part.randn(2), whole[2 * i : 2 * i + 2])
+        assert part.size == 2
+        assert part["x"].tolist() == [i, i + 2.0] and part["names"] == [["a", "c"], ["b", "d"]][i]
+        assert torch.equal(part.randn(2), whole[i::2])
         assert part["scale"] == 3.0 and len(part["old"]) == 3
         part["fake"], part["mean"] = part["x"].clone().requires_grad_() * 2, part["x"].mean()
         del part["used"]
@@ -301,7 +301,7 @@ def test_accumulate():
     batch = start.new_batch()
     start.draw(batch)
     z = batch.latent(start.game.prior)
-    for rows in (slice(0, 4), slice(4, 8)):
+    for rows in (slice(0, None, 2), slice(1, None, 2)):
         fake = start.game.D(start.game.G(z[rows]).detach())
         loss = softplus(fake).mean() + softplus(-start.game.D(batch["x"][rows])).mean()
         (loss / 2).backward()

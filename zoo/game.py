@@ -53,6 +53,7 @@ class Batch(dict[str, Any]):
         self.rank, self.world = rank, world
         self.round, self.images = round, images
         self._choices, self._position = 0, (seed, stage)
+        self._whole: tuple[Batch, slice] | None = None  # of a slice: the whole batch, and its rows
         self.logs: dict[str, Tensor] = {}
 
     def log(self, name: str, value: Tensor) -> None:
@@ -68,6 +69,9 @@ class Batch(dict[str, Any]):
 
     def draw(self, sampler: Callable[[int], Tensor]) -> Tensor:
         """``sampler(n)`` for the n samples of all processes; returns this process's ``size`` of them."""
+        if self._whole is not None:
+            batch, rows = self._whole
+            return batch.draw(sampler)[rows]
         whole = sampler(self.size * self.world)
         return whole if self.world == 1 else whole[self.rank * self.size : (self.rank + 1) * self.size]
 
@@ -93,11 +97,12 @@ class Batch(dict[str, Any]):
         return Noise(self, name, again)
 
     def slices(self, k: int) -> Iterator[Batch]:
-        """The batch in ``k`` equal slices, as k processes would have them; with k = 1 the batch itself.
+        """The batch in ``k`` equal slices; with k = 1 the batch itself.
 
-        A slice has its rows of every tensor and list, and draws its share of the whole batch's noise: the generator is
-        set back before each slice. Once the loop is over, what the losses wrote and removed in the slices is written
-        and removed here: rows are concatenated, scalars, also logged ones, averaged; without gradient.
+        Slice i has rows i, i + k, i + 2k, ... of every tensor and list, so that all processes' slices i together do not
+        depend on the number of processes. It draws its share of the whole batch's noise: the generator is set back
+        before each slice. Once the loop is over, what the losses wrote and removed in the slices is written and removed
+        here: rows in their order, scalars, also logged ones, averaged; without gradient.
         """
         if k == 1:
             yield self
@@ -109,7 +114,7 @@ class Batch(dict[str, Any]):
             if state is not None and self.generator is not None:
                 self.generator.set_state(state)
             part = copy.copy(self)
-            part.size, part.rank, part.world, part.logs = self.size // k, self.rank * k + i, self.world * k, {}
+            part.size, part.logs, part._whole = self.size // k, {}, (self, slice(i, None, k))
             rows = {key: _rows(value, i, k) for key, value in self.items()}
             part.update(rows)
             yield part
@@ -149,18 +154,22 @@ class Noise:
 def _rows(value: Any, i: int, k: int) -> Any:
     """Slice ``i`` of ``k`` of a tensor or a list; others, and what an earlier turn of another size left, as a whole."""
     has_rows = isinstance(value, list) or (isinstance(value, Tensor) and value.dim() > 0)
-    if not has_rows or len(value) % k:
-        return value
-    n = len(value) // k
-    return value[i * n : (i + 1) * n]
+    return value[i::k] if has_rows and len(value) % k == 0 else value
 
 
 def _join(values: Sequence[Any]) -> Any:
     """The value of the whole batch from those of its slices."""
     if isinstance(values[0], Tensor):
         parts = [v.detach() for v in values]
-        return torch.cat(parts) if parts[0].dim() else torch.stack(parts).float().mean()
-    return [row for part in values for row in part] if isinstance(values[0], list) else values[0]
+        return interleave(parts) if parts[0].dim() else torch.stack(parts).float().mean()
+    if isinstance(values[0], list):
+        return [row for rows in zip(*values, strict=True) for row in rows]
+    return values[0]
+
+
+def interleave(parts: Sequence[Tensor]) -> Tensor:
+    """The rows of the whole batch from those of its slices [n, ...]."""
+    return torch.stack(list(parts), 1).flatten(0, 1)
 
 
 @dataclass(frozen=True)

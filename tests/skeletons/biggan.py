@@ -22,8 +22,9 @@ class Block(nn.Module):
         super().__init__()
         self.norms = nn.ModuleList(BatchNorm2d(8, affine=False, sync=True) for _ in range(2))
         self.affines = nn.ModuleList(Linear(8, 16, sn=True, bias=False) for _ in range(2))
-        self.convs = nn.ModuleList(Conv2d(8, 8, resample=resample, sn=True) for resample in ("up", ""))
-        self.shortcut = Conv2d(8, 8, 1, resample="up", sn=True)
+        # No biases in front of batch norm: their gradients would be rounding errors, of which Adam makes steps.
+        self.convs = nn.ModuleList(Conv2d(8, 8, resample=up, sn=True, bias=False) for up in ("up", ""))
+        self.shortcut = Conv2d(8, 8, 1, resample="up", sn=True, bias=False)
 
     def forward(self, x, condition):
         h = x
@@ -64,3 +65,14 @@ def recipe():
     D = Spec("resnet-discriminator", widths=(8, 8), downs=1, sn=True, classes="data")
     one = stage(spec, "G D", batch=8, resolution=16, accumulate=2)
     return Recipe({"G": Generator.spec.replace(classes="data"), "D": D}, [one], {"G": Ema(50)})
+
+
+def check(run):
+    """Each step plays G in two parts with their own statistics; a chunk of z changes its block and those after it."""
+    assert run.game.G.blocks[0].norms[0].num_batches_tracked == 2 * (2 + 1) * 2  # rounds, steps of D and of G, parts
+    G, z, y, outputs = run.game.G.eval(), torch.zeros(2, 12), torch.tensor([1, 1]), []
+    z[1, 8:] = 1.0
+    for block in G.blocks:
+        block.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    G(z, y)
+    assert torch.allclose(*outputs[0], atol=1e-6) and not torch.allclose(*outputs[1], atol=1e-3)

@@ -41,7 +41,7 @@ class Generator(Growing):
 
 class Critic(Growing):
     def __init__(self):
-        super().__init__(nn.Sequential(MinibatchStandardDeviation(None), nn.Flatten(), nn.Linear(144, 1)), 3, 8)
+        super().__init__(nn.Sequential(MinibatchStandardDeviation(sync=True), nn.Flatten(), nn.Linear(144, 1)), 3, 8)
 
     def forward(self, x):
         h, old = (self.rgb[max(k, 0)](x) for k in (self.level, self.level - 1))
@@ -68,9 +68,10 @@ def recipe():
     spec = PGGAN.spec.replace(loss=Spec("wasserstein"), penalties=penalties, prior=Spec("normal", dim=4))
     fades = [Schedule(f"game.{name}.fade", ((0, 0.25), (8, 1.0))) for name in "GD"]
     # At 4x4 nothing fades in.
-    at = [dict(level=i, batch=8 - 2 * i, resolution=4 << i, schedules=fades[: 2 * i]) for i in range(3)]
-    G, D, stages = network(Generator).spec, network(Critic).spec, [stage(spec, "G D", **more) for more in at]
-    return Recipe({"G": G, "D": D}, stages, {"G": Ema(halflife=50)})
+    stages = [
+        stage(spec, "G D", level=r // 8, batch=64 // r, resolution=r, schedules=fades[: r - 4]) for r in (4, 8, 16)
+    ]
+    return Recipe({"G": network(Generator).spec, "D": network(Critic).spec}, stages, {"G": Ema(halflife=50)})
 
 
 def check(*runs):

@@ -65,17 +65,17 @@ def check(run):
     """The projection gets the known labels, and the predicted ones of reals without; the predictor learns from labeled
     reals alone; rotated are the reals in D's turn, the fakes in G's."""
     game, batch = run.game.eval().requires_grad_(True), run.new_batch()
-    asked, x = [], torch.rand(4, 3, 8, 8)
+    rotated, x = [], torch.rand(4, 3, 8, 8)
     discriminate = Discriminate(game, batch)
     labels = torch.tensor([0, 1, -1, -1])
     output = discriminate(x, {"y": labels})
     complete = torch.where(labels < 0, output.heads["D.predictor"].argmax(1), labels)
     assert torch.equal(output.score, discriminate(x, {"y": complete}).score)
 
-    game.heads[0].rotated = lambda x, discriminate: asked.append(x) or torch.zeros(())
+    game.heads[0].rotated = lambda x, discriminate: rotated.append(x) or torch.zeros(())
     for y in labels, torch.full((4,), -1):
         batch["x"], batch["y"] = x, y
         (gradient,) = torch.autograd.grad(game.loss_D(batch), [game.D.predictor.weight], allow_unused=True)
         assert (gradient is not None and gradient.any()) == (y >= 0).any()
     game.loss_G(batch)
-    assert [images is x for images in asked] == [True, True, False] and asked[2] is batch["fake"]
+    assert [images is x for images in rotated] == [True, True, False] and rotated[2] is batch["fake"]

@@ -46,7 +46,7 @@ class Generator(nn.Module):
 @network
 class Discriminator(nn.Sequential):
     def __init__(self):
-        first = nn.Conv2d(3, 8, 3, 2, padding=1), nn.LeakyReLU(0.2), MinibatchStandardDeviation(4)
+        first = nn.Conv2d(3, 8, 3, 2, padding=1), nn.LeakyReLU(0.2), MinibatchStandardDeviation(4, sync=True)
         super().__init__(*first, nn.Flatten(), nn.Linear(9 * 16, 1), nn.Flatten(0))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo import parallel
-from zoo.game import Batch, Game, Loss, Turn, whole_batch_parts
+from zoo.game import Batch, Game, Loss, Turn, interleave, whole_batch_parts
 from zoo.recipe import SGD, Adam, RMSProp, Stage
 from zoo.registry import nearest
 
@@ -176,8 +176,10 @@ class Learner:
                 computed.append(turn.precompute(part, n))
         if len(computed) == 1:
             return computed[0]
-        steps = zip(*computed, strict=True)  # the same step of all parts
-        return [{key: torch.cat([part[key] for part in step]) for key in step[0]} for step in steps]
+        for k in (len(computed) // self.accumulate, self.accumulate):  # micro-batches, then the parts that they are of
+            groups = [computed[i : i + k] for i in range(0, len(computed), k)]
+            computed = [[_joined(step) for step in zip(*group, strict=True)] for group in groups]
+        return computed[0]
 
     def _parts(self, batch: Batch) -> Iterator[Batch]:
         """The batch, or what is computed at a time of it."""
@@ -267,6 +269,11 @@ class Learner:
                 for k, v in _tensors(optimizer, p):
                     if v.device == p.device:  # RMSProp counts its steps on the CPU and does not use the count
                         v.copy_(torch.where(go, v, state.get(k, torch.zeros_like(v))))
+
+
+def _joined(parts: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """What was computed for a batch from what was for its slices."""
+    return {key: interleave([part[key] for part in parts]) for key in parts[0]}
 
 
 def _means(values: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
