@@ -3,15 +3,18 @@
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from helpers.tiny import class_spec, image_spec, model, point_spec, process, translate_spec, weights
 from safetensors.torch import save_file
+from torch import nn
 
 import zoo
 from zoo import hub, publish
 from zoo.files import sha256, tensor_hash
+from zoo.registry import NETWORKS
 
 SPECS = {"images": image_spec, "classes": class_spec, "points": point_spec}
 
@@ -60,6 +63,50 @@ def test_half_precision(tmp_path):
     assert (loaded.sample(16) - m.sample(16)).abs().max() < publish.MAX_DIFFERENCE
 
 
+@NETWORKS.register("tiny-tied")
+class Tied(nn.Module):
+    """z [N, 4] -> [N, 4]: one weight with two names, a buffer that is not saved, and a tensor that is neither."""
+
+    def __init__(self):
+        super().__init__()
+        self.latent = 4
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.b.weight = self.a.weight
+        self.register_buffer("shift", torch.arange(4.0), persistent=False)
+        self.scale = torch.full((4,), 0.5)
+
+    def forward(self, z):
+        return self.b(self.a(z)) * self.scale + self.shift
+
+
+def test_what_a_constructor_computes_is_there_after_loading(tmp_path):
+    spec = image_spec(networks={"G": {"name": "tiny-tied", "kwargs": {}}}, resolution=0, channels=4)
+    loaded = zoo.load(weights(tmp_path / "w.safetensors", spec))
+    assert torch.equal(loaded.sample(3), model(spec).sample(3))
+    assert loaded.G.a.weight is loaded.G.b.weight
+
+
+def test_no_network_of_a_recipe_computes_values_when_it_is_compared_with_a_file():
+    """The first value on ``meta`` imports parts of torch that take most of a second."""
+    code = """
+import sys, torch
+from zoo import build_check, settings
+from zoo.data import facts
+from zoo.engine.stage import resolve
+from zoo.registry import NETWORKS
+
+recipes = [settings.RECIPES[name]["build"]() for name in settings.names("small") or settings.names()]
+recipes = [resolve(r, facts(r.dataset)) for r in recipes]
+modules = set(sys.modules)
+for recipe in recipes:
+    with torch.device("meta"), build_check._NoValues():
+        networks = [NETWORKS.build(spec) for spec in recipe.networks.values()]
+assert "torch._refs" not in set(sys.modules) - modules
+"""
+    result = process("-c", code, cwd=Path(__file__).parent)
+    assert result.returncode == 0, result.stderr
+
+
 def test_loading_leaves_the_random_state_alone(tmp_path):
     path = weights(tmp_path / "w.safetensors", image_spec())
     state = torch.random.get_rng_state()
@@ -104,6 +151,9 @@ def test_files_that_are_not_weights(tmp_path):
     with pytest.raises(ValueError, match="no Card in its header"):
         zoo.load(path)
     save_file({"a": torch.zeros(3)}, path, metadata={"card": "[1]"})
+    with pytest.raises(ValueError, match="its header is not a JSON object"):
+        zoo.load(path)
+    save_file({"a": torch.zeros(3)}, path, metadata={"card": "{}"})
     with pytest.raises(ValueError, match="its Card has no model"):
         zoo.load(path)
     with pytest.raises(ValueError, match=r"weights '.*gone\.safetensors': no such file"):

@@ -9,14 +9,12 @@ of the file (``sha256``) and of its tensors (``tensors``).
 from __future__ import annotations
 
 import json
-import math
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from zoo import settings
+from zoo import settings, tensor_file
 from zoo.files import Json, beside, sha256
 from zoo.registry import nearest
 
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parent / "weights"
 WEIGHTS = "weights.safetensors"  # a run's weights; the file's name in a hub repository too
-MAX_HEADER_BYTES = 100 << 20
 
 
 # Files --------------------------------------------------------------------------------------------------------------
@@ -56,45 +53,42 @@ def read_header(path: str | Path) -> Json:
     """The header of a weights file, without torch and without reading a tensor: ``{"card", "parameters", "bytes"}``;
     ``parameters``: the number of elements by tensor name. Raises ValueError if the file is truncated or not one of the
     zoo's."""
+    header, card = _open(path)
+    elements = {name: entry.elements for name, entry in header.tensors.items()}
+    return {"card": card, "parameters": elements, "bytes": header.size}
+
+
+def _open(path: str | Path) -> tuple[tensor_file.Header, Json]:
+    """Header and Card of a weights file. Raises ValueError as :func:`read_header`."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"weights '{path}': no such file")
-    size = path.stat().st_size
     try:
-        with open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(size, MAX_HEADER_BYTES):
-                raise ValueError("the header is longer than the file")
-            header = json.loads(file.read(length))
-        card = json.loads(header.pop("__metadata__")["card"])
-        if not isinstance(card, dict) or "model" not in card:
+        header = tensor_file.read_header(path)
+        if "card" not in header.metadata:
+            raise ValueError("no Card in its header")
+        card = tensor_file.parse_json(header.metadata["card"])
+        if "model" not in card:
             raise ValueError("its Card has no model")
-        elements = {k: math.prod(v["shape"]) for k, v in header.items()}
-        end = max((v["data_offsets"][1] for v in header.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-        reason = "no Card in its header" if isinstance(error, KeyError) else str(error) or "too short"
-        raise ValueError(f"weights '{path}': truncated or not a weights file of the zoo ({reason})") from None
-    if size != 8 + length + end:
-        raise ValueError(f"weights '{path}': truncated, {size} of {8 + length + end} bytes; fetch or export it again")
-    return {"card": card, "parameters": elements, "bytes": size}
+    except ValueError as error:
+        reason = f"truncated or not a weights file of the zoo ({one_line(error)})"
+        raise ValueError(f"weights '{path}': {reason}; fetch or export it again") from None
+    return header, card
 
 
 def read_model(path: str | Path, device: str = "cpu") -> Model:
-    """The Model in a weights file, in eval mode. Raises ValueError if the file is not a whole weights file."""
+    """The Model in a weights file, in eval mode. Raises ValueError if the file is not a whole weights file, before
+    anything of the size that its Card asks for is allocated."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from zoo.model import build_model
+    from zoo.build_check import build_on_meta, fill
 
-    card = read_header(path)["card"]
+    header, card = _open(path)
     try:
-        model = build_model(card["model"], card=card)
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        model = fill(build_on_meta(card["model"], header.tensors), load_file(path), card)
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"weights '{path}': {one_line(error)}") from None
-    except RuntimeError as error:  # load_state_dict names the missing, unexpected and misshapen tensors
-        reason = f"the tensors do not fit the networks of its Card ({one_line(error)})"
-        raise ValueError(f"weights '{path}': {reason}") from None
     return model.to(device).eval().requires_grad_(False)
 
 
