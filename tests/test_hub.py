@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -127,6 +128,27 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
             with pytest.raises(OSError, match="No space"):
                 weights(path, class_spec())
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_not_written(value, tmp_path):
+    path = weights(tmp_path / "w.safetensors", image_spec())
+    before, m = path.read_bytes(), model(image_spec())
+    next(b for b in m.buffers() if b.is_floating_point()).view(-1)[0] = value
+    with pytest.raises(RuntimeError, match=r"weights '.*w\.safetensors': G\..*running_mean has values that are NaN or"):
+        hub.save_weights(path, m.networks, {"model": image_spec()})
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_values_too_large_for_16_bits_are_published_in_32(tmp_path):
+    """Also when the images do not show it: here the variance of a layer whose outputs are 0 then."""
+    m = model(image_spec())
+    with torch.no_grad():
+        next(b for n, b in m.named_buffers() if "running_var" in n)[0] = 1e6
+    path = tmp_path / "w.safetensors"
+    hub.save_weights(path, m.networks, {"model": image_spec()})
+    entry = publish.publish(path, tmp_path / "shelf")
+    assert not entry["half"] and torch.equal(zoo.load(entry["path"]).sample(4), m.sample(4))
 
 
 # What is not a weights file -------------------------------------------------------------------------------------------

@@ -33,7 +33,8 @@ WEIGHTS = "weights.safetensors"  # a run's weights; the file's name in a hub rep
 def save_weights(path: str | Path, networks: Mapping[str, nn.Module], card: Json, half: bool = False) -> None:
     """Write networks and Card as one weights file, atomically.
 
-    ``half``: floating-point tensors in 16 bits. Raises OSError if the disk does not take it, and leaves nothing.
+    ``half``: floating-point tensors in 16 bits. Raises :class:`zoo.tensor_file.NotFinite` if a tensor, as it would be
+    written, is not finite; OSError if the disk does not take it. Then nothing is left, and an old file stays.
     """
     import torch
     from safetensors.torch import save
@@ -44,6 +45,7 @@ def save_weights(path: str | Path, networks: Mapping[str, nn.Module], card: Json
             value = value.detach().cpu()
             value = value.half() if half and value.is_floating_point() else value
             tensors[f"{name}.{key}"] = value.clone(memory_format=torch.contiguous_format)
+    tensor_file.check_finite(tensors, f"weights '{path}'")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with beside(path) as partial:
         partial.write_bytes(save(tensors, metadata={"card": json.dumps(card)}))

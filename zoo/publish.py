@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from zoo import hub
 from zoo.files import Json, beside, sha256, tensor_hash
+from zoo.tensor_file import NotFinite
 
 if TYPE_CHECKING:
     from zoo.model import Model
@@ -44,8 +46,8 @@ def publish(source: str | Path, to: str | Path, name: str | None = None) -> Json
 
     In half precision if no pixel differs by 2/255 or more, else in float32. ``source``: as for :func:`zoo.load`.
     ``name``: by default the recipe's. Returns the entry of the index, with ``difference`` (the largest of a pixel; None
-    for points, which stay in float32) and ``path``. Raises ValueError as :func:`zoo.load`; OSError if the weights
-    cannot be written or uploaded.
+    for points and for values too large for 16 bits, which stay in float32) and ``path``. Raises ValueError as
+    :func:`zoo.load`; OSError if the weights cannot be written or uploaded.
     """
     model = hub.load(source)
     name = name or model.card.get("name") or Path(source).stem
@@ -80,9 +82,10 @@ def _write(model: Model, path: Path) -> tuple[bool, float | None]:
     half, difference = False, None
     try:
         if model.resolution:
-            hub.save_weights(draft, model.networks, model.card, half=True)
-            difference = largest_difference(model, draft)
-            half = difference < MAX_DIFFERENCE
+            with contextlib.suppress(NotFinite):  # a value that is too large for 16 bits
+                hub.save_weights(draft, model.networks, model.card, half=True)
+                difference = largest_difference(model, draft)
+                half = difference < MAX_DIFFERENCE
         if not half:
             hub.save_weights(draft, model.networks, model.card)
         os.replace(draft, path)

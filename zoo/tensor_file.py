@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from zoo.files import Json
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_HEADER_BYTES = 4 << 20  # parsed, a header takes up to 30 times as much memory
 MAX_DIMENSIONS = 8
@@ -45,6 +49,18 @@ class Header:
     tensors: dict[str, Entry]
     content: int
     size: int
+
+
+class NotFinite(RuntimeError):
+    """A tensor that is to be written has NaN or infinite values."""
+
+
+def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
+    """Raises NotFinite, with the name of the tensor, if one of ``tensors`` has a value that is NaN or infinite.
+    ``what``: that was to be written."""
+    for name, value in tensors.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise NotFinite(f"{what}: {name} has values that are NaN or infinite; the last good file stays")
 
 
 def parse_json(text: str | bytes) -> Json:

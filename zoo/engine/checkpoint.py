@@ -24,6 +24,7 @@ from zoo.engine.ema import EmaNetworks
 from zoo.engine.step import Learner
 from zoo.files import NoSpace, beside
 from zoo.game import Game
+from zoo.tensor_file import check_finite
 
 
 @contextlib.contextmanager
@@ -43,7 +44,8 @@ def disk(run: Path) -> Iterator[None]:
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors and JSON facts as one safetensors file, atomically."""
+    """Write tensors and JSON facts as one safetensors file, atomically. Raises :class:`zoo.tensor_file.NotFinite` if a
+    tensor is not finite; the last good file stays."""
     storages: set[int] = set()
     plain: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -52,6 +54,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
             tensor = tensor.clone()
         storages.add(tensor.untyped_storage().data_ptr())
         plain[name] = tensor
+    check_finite(plain, f"checkpoint {path}")
     with beside(path) as partial:
         save_file(plain, partial, metadata={"zoo": json.dumps(facts)})
 
