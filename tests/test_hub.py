@@ -194,6 +194,31 @@ def test_card_and_tensors_that_disagree(tmp_path):
         zoo.load(path)
 
 
+def test_a_changed_bit_is_noticed_wherever_it_is(tmp_path):
+    """In the tensors, the Card, the structure of the header and the checksum itself, of a file given by its path."""
+    path = weights(tmp_path / "w.safetensors", image_spec())
+    content = path.read_bytes()
+    length = 8 + int.from_bytes(content[:8], "little")
+    card, digest = content.index(b"small-net-ring"), content.index(b'"checksum":"') + 12
+    for place in (0, 8, 9, 40, card, digest, digest + 63, length - 1, length, length + 1001, len(content) - 1):
+        for bit in (0, 6):
+            changed = bytearray(content)
+            changed[place] ^= 1 << bit
+            path.write_bytes(changed)
+            with pytest.raises(ValueError, match=r"weights '.*w\.safetensors': "):
+                zoo.load(path)
+    path.write_bytes(content)
+    assert zoo.load(path).card["format"] == hub.FORMAT
+
+
+def test_files_of_the_earlier_format_are_refused(tmp_path):
+    m = model(image_spec())
+    tensors = {f"G.{k}": v for k, v in m.G.state_dict().items()}
+    save_file(tensors, tmp_path / "w.safetensors", metadata={"card": json.dumps({"model": image_spec()})})
+    with pytest.raises(ValueError, match="it has no checksum: an earlier version of the zoo wrote it"):
+        zoo.load(tmp_path / "w.safetensors")
+
+
 def test_folders_and_devices(tmp_path):
     with pytest.raises(ValueError, match=r"has no weights\.safetensors; must be a run's folder"):
         zoo.load(tmp_path)

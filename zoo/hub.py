@@ -2,7 +2,8 @@
 
 A weights file is one safetensors file: the tensors of the networks that a Model ships (``G.layers.0.weight``), and in
 the header, under ``card``, the Card as JSON: ``model`` (the model spec), ``name`` (the recipe's), ``recipe``, data set
-and license, images seen, metrics, versions. ``zoo/weights/index.json`` lists the shipped files: recipe, size, SHA-256
+and license, images seen, metrics, versions, ``format``. Beside it, under ``checksum``, is the SHA-256 of the whole file
+(:mod:`zoo.tensor_file`). ``zoo/weights/index.json`` lists the shipped files: recipe, size, SHA-256
 of the file (``sha256``) and of its tensors (``tensors``).
 """
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from zoo.model import Model
 
 SHIPPED = Path(__file__).parent / "weights"
+FORMAT = 2  # of weights files; those of format 1 have no checksum
 WEIGHTS = "weights.safetensors"  # a run's weights; the file's name in a hub repository too
 
 
@@ -37,7 +39,6 @@ def save_weights(path: str | Path, networks: Mapping[str, nn.Module], card: Json
     written, is not finite; OSError if the disk does not take it. Then nothing is left, and an old file stays.
     """
     import torch
-    from safetensors.torch import save
 
     tensors = {}
     for name, network in networks.items():
@@ -48,7 +49,7 @@ def save_weights(path: str | Path, networks: Mapping[str, nn.Module], card: Json
     tensor_file.check_finite(tensors, f"weights '{path}'")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with beside(path) as partial:
-        partial.write_bytes(save(tensors, metadata={"card": json.dumps(card)}))
+        tensor_file.write(partial, tensors, {"card": json.dumps({**card, "format": FORMAT})})
 
 
 def read_header(path: str | Path) -> Json:
@@ -72,15 +73,17 @@ def _open(path: str | Path) -> tuple[tensor_file.Header, Json]:
         card = tensor_file.parse_json(header.metadata["card"])
         if "model" not in card:
             raise ValueError("its Card has no model")
+        if tensor_file.CHECKSUM not in header.metadata:
+            raise ValueError("it has no checksum: an earlier version of the zoo wrote it")
     except ValueError as error:
         reason = f"truncated or not a weights file of the zoo ({one_line(error)})"
         raise ValueError(f"weights '{path}': {reason}; fetch or export it again") from None
     return header, card
 
 
-def read_model(path: str | Path, device: str = "cpu") -> Model:
-    """The Model in a weights file, in eval mode. Raises ValueError if the file is not a whole weights file, before
-    anything of the size that its Card asks for is allocated."""
+def read_model(path: str | Path, device: str = "cpu", verify: bool = True) -> Model:
+    """The Model in a weights file, in eval mode. ``verify``: compare the file with its checksum. Raises ValueError if
+    the file is not a whole weights file, before anything of the size that its Card asks for is allocated."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -88,6 +91,8 @@ def read_model(path: str | Path, device: str = "cpu") -> Model:
 
     header, card = _open(path)
     try:
+        if verify:
+            tensor_file.verify(path, header)
         model = fill(build_on_meta(card["model"], header.tensors), load_file(path), card)
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"weights '{path}': {one_line(error)}") from None
@@ -151,6 +156,7 @@ def load(name_or_path: str | Path, device: str = "cpu") -> Model:
     Raises ValueError if there is none of that name, or the file is truncated, changed or not the zoo's.
     """
     path = find(name_or_path)
+    shipped = str(name_or_path) in index()  # then the whole file was compared with the index
     import torch
 
     try:
@@ -158,7 +164,7 @@ def load(name_or_path: str | Path, device: str = "cpu") -> Model:
     except (RuntimeError, AssertionError) as error:
         reason = f"not available here ({one_line(error)})"
         raise ValueError(f"device='{device}': {reason}; must be cpu, cuda or mps") from None
-    return read_model(path, device)
+    return read_model(path, device, verify=not shipped)
 
 
 def repository(name: str) -> tuple[ModuleType, str]:

@@ -3,11 +3,12 @@
     8 bytes: length of the header (little endian), the header (JSON), the tensors' bytes without gaps
 
 The header has an entry for each tensor, ``name -> {"dtype", "shape", "data_offsets"}``, and under ``__metadata__``
-strings by name.
+strings by name. ``checksum`` is the SHA-256 of the whole file, computed with zeros in place of its own 64 digits.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_HEADER_BYTES = 4 << 20  # parsed, a header takes up to 30 times as much memory
 MAX_DIMENSIONS = 8
+CHECKSUM, ZEROS = "checksum", "0" * 64
 ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
@@ -49,6 +51,33 @@ class Header:
     tensors: dict[str, Entry]
     content: int
     size: int
+
+
+def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file with a checksum. ``tensors``: contiguous, on the CPU, none of them shared."""
+    from safetensors.torch import save_file
+
+    save_file(dict(tensors), path, metadata={**metadata, CHECKSUM: ZEROS})
+    with open(path, "rb+") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        header = file.read(int.from_bytes(file.read(8), "little"))
+        at = 8 + header.index(f'"{CHECKSUM}":"{ZEROS}"'.encode()) + len(f'"{CHECKSUM}":"')
+        file.seek(at)
+        file.write(digest.encode())
+
+
+def verify(path: str | Path, header: Header) -> None:
+    """Read all of a file and compare it with its checksum. Raises ValueError if it differs or there is none."""
+    digest = header.metadata.get(CHECKSUM)
+    if digest is None or len(digest) != len(ZEROS):
+        raise ValueError("it has no checksum: an earlier version of the zoo wrote it")
+    with open(path, "rb") as file:
+        content = hashlib.sha256(file.read(header.content).replace(digest.encode(), ZEROS.encode()))
+        while block := file.read(1 << 20):
+            content.update(block)
+    if content.hexdigest() != digest:
+        raise ValueError("its content has changed: the checksum differs")
 
 
 class NotFinite(RuntimeError):
