@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import hashlib
 import io
 import json
 import os
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as PilImage
+from safetensors import safe_open
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import zoo.data
@@ -370,24 +372,105 @@ def test_images_of_a_row_share_crop_and_flip(home):
 
 
 def test_files_of_an_earlier_version(home):
-    """Padded captions are read as before; a file without a declared field is prepared again."""
+    """A file of another format, or without a declared field, is prepared again."""
     from safetensors.torch import save_file
 
-    old = {"name": "fake", "title": "", "channels": 3, "resolution": 5, "keys": ["x", "y", "caption"]}
-    padded = torch.tensor([[97, 98], [99, 0]], dtype=torch.uint8)
-    tensors = {"x": torch.zeros(2, 3, 5, 5, dtype=torch.uint8), "y": torch.tensor([0, 1]), "caption": padded}
+    old = {"name": "fake", "title": "", "channels": 3, "resolution": 5, "keys": ["x", "y"]}
+    tensors = {"x": torch.zeros(2, 3, 5, 5, dtype=torch.uint8), "y": torch.tensor([0, 1])}
     path = home / "data/fake-5/train.safetensors"
     path.parent.mkdir(parents=True)
-    save_file(tensors, path, metadata={"facts": json.dumps(old), "sha256": "0"})
-    assert store.open_file(path).captions == ["ab", "c"]
+    save_file(tensors, path, metadata={"format": "pt", "facts": json.dumps(old), "sha256": "0"})
+    with pytest.raises(
+        OSError, match=r"train\.safetensors is of an earlier format; delete it and prepare the set again"
+    ):
+        store.open_file(path)
     renewed = entry(source("good", lambda: rows(6)))
-    assert prepare_set(renewed, None, "train") == path and len(store.open_file(path)) == 2  # x and y are there
+    assert prepare_set(renewed, None, "train") == path and len(store.open_file(path)) == 6
     named = dataclasses.replace(renewed, facts=Facts("fake", "", splits={"train": 6}, fields={
         **renewed.facts.fields, "flags": Attributes(("a",)),
     }))  # fmt: skip
     more = source("good", lambda: Rows([{**row, "flags": [1]} for row in rows(6).rows], 6))
     prepare_set(dataclasses.replace(named, sources=(more,)), None, "train")
     assert store.open_file(path).arrays["flags"].tolist() == [[1]] * 6
+
+
+# Checksums of blocks.
+
+
+@pytest.fixture
+def blocks_of_a_kilobyte(home, monkeypatch):
+    """The path of a prepared file with images, pairs, labels and captions in many blocks."""
+    monkeypatch.setattr(store, "BLOCK_BYTES", 1000)
+    fields = {"x": Image(3, 8), "b": Image(1, 8), "y": Label(("one", "two")), "caption": Text()}
+    images = [np.full((8, 8, 3), i, np.uint8) for i in range(40)]
+    content = [
+        {"x": image, "b": image[..., 0], "y": i % 2, "caption": [f"number {i} " + "word " * 20] * 2}
+        for i, image in enumerate(images)
+    ]
+    path = home / "blocks.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    store.write(path, Facts("blocks", "", fields=fields), Rows(content, 40), resolution=8, source="test")
+    return path
+
+
+def change_a_bit(path, key: str, row: int) -> None:
+    with safe_open(path, "pt") as file:
+        value = file.get_tensor(key)
+    content = bytearray(path.read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])[key]
+    content[start + header["data_offsets"][0] + row * (value.nbytes // len(value))] ^= 4
+    path.write_bytes(content)
+
+
+def test_a_changed_bit_is_noticed_when_its_block_is_read(blocks_of_a_kilobyte):
+    path = blocks_of_a_kilobyte
+    whole = path.read_bytes()
+    store.verify(path)
+    layout = json.loads(store.read_header(path)[1]["blocks"])
+    assert layout["x"] == [5, 8] and layout["b"] == [15, 3] and layout["y"] == [125, 1]
+    for key, row in (("x", 0), ("x", 39), ("b", 20), ("y", 3), ("caption", 2500)):
+        change_a_bit(path, key, row)
+        data = store.open_file(path)  # the header and the sums are as they were
+        with pytest.raises(OSError, match=rf"blocks\.safetensors, {key}, is damaged: block \d+ has changed"):
+            data.check() if key != "caption" else data.captions
+        with pytest.raises(OSError, match="delete the file and prepare it again"):
+            store.verify(path)
+        with pytest.raises(OSError, match=f", {key}, is damaged"):
+            loader = Loader(store.open_file(path), seed=0)
+            for _ in range(5):
+                loader.next(8)  # one epoch
+        path.write_bytes(whole)
+    change_a_bit(path, "x", 12)
+    data = store.open_file(path)
+    assert data.rows(torch.tensor([0, 9, 15, 39]))["x"][:, 0, 0, 0].tolist() == [0, 9, 15, 39]  # of other blocks
+    assert data.labels("y").tolist() == [0, 1] * 20
+    for read in (lambda: data.rows(torch.tensor([3, 10])), lambda: data.arrays):
+        with pytest.raises(OSError, match="x, is damaged: block 2 has changed"):
+            read()
+
+
+def test_a_block_is_compared_once(blocks_of_a_kilobyte, monkeypatch):
+    data = store.open_file(blocks_of_a_kilobyte)
+    counts = []
+    sha256 = hashlib.sha256
+    monkeypatch.setattr(hashlib, "sha256", lambda content: counts.append(len(content)) or sha256(content))
+    loader = Loader(data, seed=0, keys={"x": "x"})
+    for _ in range(15):
+        loader.next(8)
+    assert len(counts) == 8  # the blocks of x
+
+
+def test_a_changed_header_is_noticed(blocks_of_a_kilobyte):
+    path = blocks_of_a_kilobyte
+    whole = path.read_bytes()
+    sums = len(whole) - 32  # the sums are the last tensor
+    for place in (0, 20, whole.index(b"two"), whole.index(b'"checksum": "') + 20, sums):
+        content = bytearray(whole)
+        content[place] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(OSError, match="damaged|earlier format"):
+            store.read_header(path)
 
 
 # One image.
