@@ -307,6 +307,20 @@ def test_publish_in_half_precision(tmp_path):
     ]  # fmt: skip
 
 
+def test_license_and_bar_of_what_is_published(tmp_path):
+    sets = {"dataset": {"name": "faces", "license": "CC0"}, "datasets_of_streams": [{"name": "grid", "license": "MIT"}]}
+    path = weights(tmp_path / "w.safetensors", image_spec(), **sets)
+    entry = publish.publish(path, tmp_path / "shelf", below_bar="a paper before 2015")
+    card = hub.read_header(entry["path"])["card"]
+    assert entry["license"] == "faces: CC0; grid: MIT" == hub.data_license(card)
+    assert entry["below_bar"] == card["below_bar"] == "a paper before 2015"
+    again = publish.publish(entry["path"], tmp_path / "other")  # what is marked stays marked
+    assert again["below_bar"] == "a paper before 2015"
+    plain = publish.publish(weights(tmp_path / "w.safetensors", image_spec()), tmp_path / "shelf", "plain")
+    assert plain["license"] == "not stated" and plain["below_bar"] is None
+    assert hub.read_header(plain["path"])["card"]["below_bar"] is None
+
+
 def test_publish_in_float32(tmp_path):
     m = model(image_spec())
     with torch.no_grad():

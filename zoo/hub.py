@@ -2,7 +2,8 @@
 
 A weights file is one safetensors file: the tensors of the networks that a Model ships (``G.layers.0.weight``), and in
 the header, under ``card``, the Card as JSON: ``model`` (the model spec), ``name`` (the recipe's), ``recipe``, data set
-and license, images seen, metrics, versions, ``format``. Beside it, under ``checksum``, is the SHA-256 of the whole file
+and license, images seen, metrics, versions, ``format``, and once it is published ``below_bar``: why its scores do not
+reach the bar of its task, None if they do. Beside it, under ``checksum``, is the SHA-256 of the whole file
 (:mod:`zoo.tensor_file`). ``zoo/weights/index.json`` lists the shipped files: recipe, size, SHA-256
 of the file (``sha256``) and of its tensors (``tensors``).
 """
@@ -97,6 +98,15 @@ def read_model(path: str | Path, device: str = "cpu", verify: bool = True) -> Mo
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"weights '{path}': {one_line(error)}") from None
     return model.to(device).eval().requires_grad_(False)
+
+
+def data_license(card: Json) -> str:
+    """The licenses of the data that a model was trained on, by its Card; of several sets with their names."""
+    sets = [card.get("dataset") or {}, *card.get("datasets_of_streams", ())]
+    licenses = {d.get("name", ""): d.get("license") or "not stated" for d in sets}
+    if len(licenses) == 1:
+        return next(iter(licenses.values()))
+    return "; ".join(f"{name}: {text}" for name, text in licenses.items())
 
 
 def one_line(error: Exception) -> str:

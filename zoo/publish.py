@@ -41,15 +41,24 @@ def largest_difference(model: Model, path: str | Path) -> float:
     return (model.classify(x) - other.classify(x)).abs().max().item()
 
 
-def publish(source: str | Path, to: str | Path, name: str | None = None) -> Json:
+def publish(source: str | Path, to: str | Path, name: str | None = None, below_bar: str | None = None) -> Json:
     """Put trained weights in a weights folder (with its index) or on the hub (``hf:OWNER/NAME``).
 
-    In half precision if no pixel differs by 2/255 or more, else in float32. ``source``: as for :func:`zoo.load`.
-    ``name``: by default the recipe's. Returns the entry of the index, with ``difference`` (the largest of a pixel; None
-    for points and for values too large for 16 bits, which stay in float32) and ``path``. Raises ValueError as
-    :func:`zoo.load`; OSError if the weights cannot be written or uploaded.
+    In half precision if no pixel differs by 2/255 or more, else in float32. Returns the entry of the index, with
+    ``difference`` (the largest of a pixel; None for points and for values too large for 16 bits, which stay in float32)
+    and ``path``.
+
+    Args:
+        source: as for :func:`zoo.load`.
+        to: the folder or repository.
+        name: by default the recipe's.
+        below_bar: the reason if the scores do not reach the bar of the model's task. It is written into the Card and
+            the index, and marks the weights in every table.
+
+    Raises ValueError as :func:`zoo.load`; OSError if the weights cannot be written or uploaded.
     """
     model = hub.load(source)
+    model.card["below_bar"] = below_bar or model.card.get("below_bar")
     name = name or model.card.get("name") or Path(source).stem
     with tempfile.TemporaryDirectory(prefix="zoo-publish-") as scratch:
         upload = str(to).startswith("hf:")
@@ -64,6 +73,8 @@ def publish(source: str | Path, to: str | Path, name: str | None = None) -> Json
             "recipe": name,
             "kind": model.spec["kind"],
             "dataset": model.card.get("dataset"),
+            "license": hub.data_license(model.card),
+            "below_bar": model.card["below_bar"],
             "images": model.card.get("images"),
             "half": half,
         }
