@@ -32,6 +32,7 @@ from zoo.data import (
     Rows,
     Source,
     facts,
+    native,
     open_data,
     prepare,
     sources,
@@ -39,7 +40,7 @@ from zoo.data import (
 )
 from zoo.data import sets as image_sets
 from zoo.data.fields import Attributes, Image, Label, Text, Vector
-from zoo.data.images import to_array, to_pil
+from zoo.data.images import square, to_array, to_pil
 from zoo.data.preparation import prepare_set
 from zoo.registry import DATASETS
 
@@ -1088,3 +1089,126 @@ def test_shards_mistakes(shards, tmp_path):
         cut.write_bytes(cut.read_bytes()[:3000])
     with pytest.raises(OSError, match=r"shards:"):
         Loader(open_data(shards), seed=0).next(41)
+
+
+# Photographs at native size.
+
+
+def photographs(folder, sizes=((40, 30), (30, 50), (21, 64), (100, 20), (33, 33), (12, 9)), kind="png"):
+    """Images whose pixels tell their place: red is the column, green the row, blue the image."""
+    folder.mkdir(parents=True)
+    for i, (width, height) in enumerate(sizes):
+        pixels = np.zeros((height, width, 3), np.uint8)
+        pixels[..., 0], pixels[..., 1], pixels[..., 2] = np.arange(width), np.arange(height)[:, None], 10 * i
+        PilImage.fromarray(pixels).save(folder / f"{i}.{kind}", **({"quality": 95} if kind == "jpg" else {}))
+    return f"folder:{folder}?size=native"
+
+
+def corners(x) -> list[tuple[int, int, int]]:
+    """(image, left, top) of each crop at native size."""
+    return [(round(b / 10), round(r), round(g)) for r, g, b in x[:, :, 0, 0].tolist()]
+
+
+def test_photographs_are_stored_as_they_are(home, tmp_path):
+    name = photographs(tmp_path / "photos", kind="jpg")
+    path = zoo.data.prepare(name)
+    assert path == zoo.data.prepare(name, 16) and path.parent.name.endswith("-native")  # once for all resolutions
+    files = sorted((tmp_path / "photos").iterdir())
+    with safe_open(path, "pt") as file:
+        content, offsets = file.get_tensor("x"), file.get_tensor("x.offsets").tolist()
+    for file, a, b in zip(files, offsets, offsets[1:], strict=False):
+        assert content[a:b].numpy().tobytes() == file.read_bytes()
+    data = open_data(name, 16)
+    assert len(data) == 6 and data.resolution == 16
+    with pytest.raises(ValueError, match="has images of many sizes: give a resolution"):
+        open_data(name)
+    expected = [to_array(square(to_pil(PilImage.open(file), 3), 16)) for file in files]
+    assert np.array_equal(data.rows(torch.arange(6))["x"], np.stack(expected))  # by index: center squares
+
+
+def test_random_crops_of_photographs(home, tmp_path):
+    """From the image's own pixels, anywhere in it; images that are too small are enlarged."""
+    name = photographs(tmp_path / "photos")
+    places = {i: set() for i in range(6)}
+    loader = Loader(open_data(name, 16), seed=0, range=(0, 255))
+    for _ in range(60):
+        x = loader.next(6)["x"]
+        assert x.shape == (6, 3, 16, 16)
+        for crop, (image, left, top) in zip(x, corners(x), strict=True):
+            places[image].add((left, top))
+            if image != 5:
+                assert torch.equal(crop[0], left + torch.arange(16.0).expand(16, 16))
+                assert torch.equal(crop[1], top + torch.arange(16.0)[:, None].expand(16, 16))
+    for image, (width, height) in enumerate(((40, 30), (30, 50), (21, 64), (100, 20), (33, 33))):
+        lefts, tops = zip(*places[image], strict=True)
+        assert min(lefts) <= 2 and max(lefts) >= width - 16 - 4 and max(lefts) <= width - 16
+        assert min(tops) <= 2 and max(tops) >= height - 16 - 4 and max(tops) <= height - 16
+
+
+def test_load_resizes_the_shorter_side_first(home, tmp_path):
+    name = photographs(tmp_path / "photos", sizes=((200, 100), (100, 300)))
+    loader = Loader(open_data(name, 20), seed=0, crop=16, range=(0, 255))
+    x = torch.cat([loader.next(2)["x"] for _ in range(40)])
+    steps = x[:, 0, 8, 1:] - x[:, 0, 8, :-1]
+    assert (steps.mean(1) - 5).abs().max() < 0.1  # every fifth pixel
+    wide = x[x[:, 2, 0, 0] == 0]
+    assert wide[:, 0, 8, 0].min() < 10 and wide[:, 0, 8, 15].max() > 185
+
+
+def test_crops_depend_on_seed_and_position_only(home, tmp_path):
+    """Not on the batch size, the processes, threads that read in advance or where a run was resumed."""
+    name = photographs(tmp_path / "photos")
+    data = open_data(name, 16)
+
+    def crops(size: int, rounds: int, **options) -> torch.Tensor:
+        loader = Loader(data, **{"seed": 3, **options})
+        return torch.cat([loader.next(size)["x"] for _ in range(rounds)])
+
+    whole = crops(8, 3)
+    assert torch.equal(whole, crops(4, 6)) and torch.equal(whole, crops(8, 3, workers=2))
+    halves = [crops(4, 3, rank=r, world=2).unflatten(0, (3, 4)) for r in range(2)]
+    assert torch.equal(whole, torch.cat(halves, 1).flatten(0, 1))
+    resumed = Loader(data, seed=3)
+    resumed.position = 16
+    assert torch.equal(whole[16:], resumed.next(8)["x"])
+    assert not torch.equal(whole, crops(8, 3, seed=4))
+
+
+def test_pairs_of_photographs_share_their_crop(home):
+    """A registered set that is large: images from arrays become PNG files; labels and captions stay with them."""
+    fields = {"b": Image(1), "a": Image(3), "y": Label(("one", "two")), "caption": Text()}
+    rng = np.random.default_rng(0)
+    images = [rng.integers(256, size=(30 + i, 50, 1), dtype=np.uint8) for i in range(12)]
+    content = [
+        {"b": image, "a": np.repeat(255 - image, 3, -1), "y": i % 2, "caption": str(i)}
+        for i, image in enumerate(images)
+    ]
+    facts = Facts("pairs", "", fields=fields, splits={"train": 12})
+    large = ImageSet(facts, (source("good", lambda: Rows(content, 12)),), large=True)
+    path = prepare_set(large, None, "train")
+    data = native.open_prepared(path, 16)
+    assert data.labels("y").tolist() == [0, 1] * 6 and data.captions == [str(i) for i in range(12)]
+    loader = Loader(data, seed=0, flip=True, where={"y": 1})
+    for _ in range(4):
+        batch = loader.next(6)
+        assert torch.allclose(batch["a"][:, :1], -batch["b"], atol=1e-6) and batch["y"].unique().tolist() == [1]
+        assert all(int(c) % 2 for c in batch["caption"])
+    change_a_bit(path, "a", 500)
+    with pytest.raises(OSError, match="a, is damaged: block 0 has changed"):
+        native.open_prepared(path, 16).rows(torch.arange(12))
+
+
+def test_train_on_photographs(home, tmp_path, shell):
+    name = photographs(tmp_path / "photos")
+    options = (
+        "--set",
+        "networks.G.width=4",
+        "--set",
+        "networks.D.width=4",
+        "--set",
+        "resolution=16",
+        "--set",
+        "batch=4",
+    )
+    result = shell("train", "dcgan", "--dataset", name, "--variant", "small", *options, "--images", "8", "--out", "run")
+    assert result.status == 0, result.err

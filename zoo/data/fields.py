@@ -156,7 +156,7 @@ class Captions(Sequence[tuple[str, ...]]):
         content: all captions, one after the other, uint8 [bytes].
         offsets: the first byte of each caption, and the end, int64 [captions + 1].
         rows: the first caption of each row, and the end, int64 [N + 1].
-        check: called with the numbers of the bytes that are about to be read; it raises OSError if they are damaged.
+        check: called with the range of the bytes that are about to be read; it raises OSError if they are damaged.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class Captions(Sequence[tuple[str, ...]]):
         content: torch.Tensor,
         offsets: torch.Tensor,
         rows: torch.Tensor,
-        check: Callable[[torch.Tensor], None] | None = None,
+        check: Callable[[slice], None] | None = None,
     ):
         self.content, self.offsets, self.rows, self.check = content, offsets, rows, check
 
@@ -185,9 +185,7 @@ class Captions(Sequence[tuple[str, ...]]):
         first, last = self.rows[index % len(self)].item(), self.rows[index % len(self) + 1].item()
         ends = self.offsets[first : last + 1].tolist()
         if self.check and ends[-1] > ends[0]:
-            import torch
-
-            self.check(torch.arange(ends[0], ends[-1]))
+            self.check(slice(ends[0], ends[-1]))
         return tuple(self.content[a:b].numpy().tobytes().decode() for a, b in itertools.pairwise(ends))
 
 

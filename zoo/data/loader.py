@@ -162,7 +162,7 @@ class Loader:
             values = torch.rand((n * self.world, *shape), generator=generator, device=generator.device)
             return values[self.rank * n : (self.rank + 1) * n].to(self.device)
 
-        stored = self.data.resolution
+        stored = next(iter(images.values())).shape[-1]
         side = self.crop or stored
         corner = mirrored = None
         if side != stored:
@@ -348,8 +348,8 @@ class HostFeed:
         self.size_after: dict[int, int] = {}
         self.last_size: int | None = None
 
-    def read(self, indices: torch.Tensor) -> dict[str, Any]:
-        rows = self.loader.data.rows(indices)
+    def read(self, start: int, size: int) -> dict[str, Any]:
+        rows = self.loader.data.read(self.order.indices(start, size), start, self.loader)
         if self.loader.device.type == "cuda":
             rows = {key: value if isinstance(value, list) else value.pin_memory() for key, value in rows.items()}
         return rows
@@ -362,7 +362,7 @@ class HostFeed:
             self.pending.clear()
         if self.pool:
             self._prefetch(self.pool, start, size)
-        rows = future.result() if future else self.read(self.order.indices(start, size))
+        rows = future.result() if future else self.read(start, size)
         return to_device(rows, self.loader.device)
 
     def _prefetch(self, pool: ThreadPoolExecutor, start: int, size: int) -> None:
@@ -376,4 +376,4 @@ class HostFeed:
             joint_start, size = joint_start + size * world, self.size_after.get(size, size)
             key = (joint_start + rank * size, size)
             if key not in self.pending:
-                self.pending[key] = pool.submit(self.read, self.order.indices(*key))
+                self.pending[key] = pool.submit(self.read, *key)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from zoo.data.facts import Facts, Rows
 from zoo.data.fields import Captions, Field, Image, Label, Text, infer, pack, pack_text
-from zoo.data.images import square, to_array, to_pil
+from zoo.data.images import square, to_array, to_bytes, to_pil
 from zoo.files import NoSpace, beside
 
 if TYPE_CHECKING:
@@ -100,9 +100,9 @@ class ImageData:
     def arrays(self, arrays: dict[str, torch.Tensor]) -> None:
         self.stored = arrays
 
-    def check(self, keys: Iterable[str] | None = None, rows: torch.Tensor | None = None) -> None:
-        """Compare the blocks of some ``rows`` (a CPU index tensor; None: all) of some fields (None: all) with their
-        checksums, each once. Raises OSError if one differs."""
+    def check(self, keys: Iterable[str] | None = None, rows: torch.Tensor | slice | None = None) -> None:
+        """Compare the blocks of some ``rows`` (a CPU index tensor or a range; None: all) of some fields (None: all)
+        with their checksums, each once. Raises OSError if one differs."""
         for key in self.blocks if keys is None else keys:
             if key in self.blocks:
                 self.blocks[key].check(rows)
@@ -115,6 +115,10 @@ class ImageData:
         for key, captions in self.texts.items():
             rows[key] = [captions[i] for i in indices.tolist()]
         return rows
+
+    def read(self, indices: torch.Tensor, start: int, loader: Loader) -> dict[str, Any]:
+        """The rows at positions ``start``, ``start + 1``, ... of a loader's order, which are ``indices``."""
+        return self.rows(indices)
 
     def labels(self, key: str) -> torch.Tensor:
         """All values of one label ("y"), or of one attribute ("attributes.Smiling"): [N], whole numbers. Raises
@@ -150,14 +154,17 @@ class Blocks:
         self.unread = torch.ones(len(sums), dtype=torch.bool)
         self.complete = not len(sums)
 
-    def check(self, rows: torch.Tensor | None = None) -> None:
+    def check(self, rows: torch.Tensor | slice | None = None) -> None:
         """Compare the blocks of some ``rows``, None: all, that were not compared yet. Raises OSError if one differs."""
         if self.complete:
             return
         wanted = self.unread
         if rows is not None:
             wanted = self.unread.new_zeros(len(self.unread))
-            wanted[rows // self.rows] = True
+            if isinstance(rows, slice):
+                wanted[rows.start // self.rows : -(-rows.stop // self.rows)] = True
+            else:
+                wanted[rows // self.rows] = True
             wanted &= self.unread
         for block in wanted.nonzero().flatten().tolist():
             content = self.value[block * self.rows : (block + 1) * self.rows].numpy()
@@ -219,7 +226,7 @@ def write(
     facts: Facts,
     incoming: Rows,
     *,
-    resolution: int,
+    resolution: int | None,
     source: str,
     progress: Progress | None = None,
     digest: str | None = None,
@@ -231,7 +238,7 @@ def write(
         path: its stem is the name of the split.
         facts: of the whole set.
         incoming: the rows of the split.
-        resolution: side of the images in the file, in pixels.
+        resolution: side of the images in the file, in pixels; None: encoded images at native size.
         source: name of the source, for the header.
         progress: see :func:`zoo.data.prepare`.
         digest: expected SHA-256 of the images before they are resized, with their labels ``y``.
@@ -256,15 +263,16 @@ def _write(
     split: str,
     facts: Facts,
     incoming: Rows,
-    resolution: int,
+    resolution: int | None,
     source: str,
     progress: Progress | None,
     digest: str | None,
     mean: tuple[float, ...],
 ) -> None:
     channels, classes = facts.channels, incoming.classes or facts.classes
-    image_bytes = sum(f.channels for f in facts.fields.values() if isinstance(f, Image)) * resolution**2
-    check_disk(partial.parent, incoming.count * image_bytes, f"{facts.name} at {resolution}x{resolution}")
+    if resolution:
+        image_bytes = sum(f.channels for f in facts.fields.values() if isinstance(f, Image)) * resolution**2
+        check_disk(partial.parent, incoming.count * image_bytes, f"{facts.name} at {resolution}x{resolution}")
     originals = _Originals(channels) if digest or mean else None
     progress_every = max(1, incoming.count // 200)
     # The header comes first in the file and is known last: leave space for it, filled with blanks.
@@ -397,8 +405,9 @@ class _Columns:
     ``fields``: by key, images first; ``count``: of rows.
     """
 
-    def __init__(self, facts: Facts, resolution: int, folder: Path):
+    def __init__(self, facts: Facts, resolution: int | None, folder: Path):
         self.facts, self.resolution, self.folder, self.count = facts, resolution, folder, 0
+        self.offsets: dict[str, list[int]] = {}  # of encoded images
         self.fields: dict[str, Field] = {}
         self.values: dict[str, list[Any]] = {}
         self.files: dict[str, BinaryIO] = {}
@@ -426,10 +435,13 @@ class _Columns:
             if not isinstance(field, Image):
                 self.values.setdefault(key, []).append(row[key])
                 continue
-            image = to_array(square(to_pil(row[key], field.channels), self.resolution)).tobytes()  # [C, H, W]
+            image = self._bytes(row[key], field.channels)
+            if not self.resolution:
+                offsets = self.offsets.setdefault(key, [0])
+                offsets.append(offsets[-1] + len(image))
             if position == 0:
                 if not self.count:
-                    content.begin(key, len(image))
+                    content.begin(key, len(image) if self.resolution else 1)
                 content.put(image)
                 continue
             if key not in self.files:
@@ -437,9 +449,18 @@ class _Columns:
             self.files[key].write(image)
         self.count += 1
 
+    def _bytes(self, image: Any, channels: int) -> bytes:
+        """One image as it is stored: uint8 [C, H, W], or encoded at native size."""
+        if not self.resolution:
+            return to_bytes(image, channels)
+        return to_array(square(to_pil(image, channels), self.resolution)).tobytes()
+
     def arrays(self) -> dict[str, np.ndarray]:
-        """The tensors of all fields but images, as they are stored. Raises ValueError if values do not fit."""
-        arrays: dict[str, np.ndarray] = {}
+        """The tensors of all fields but images, as they are stored, and the offsets of encoded images. Raises
+        ValueError if values do not fit."""
+        import numpy as np
+
+        arrays = {f"{key}.offsets": np.asarray(offsets, "<i8") for key, offsets in self.offsets.items()}
         for key, values in self.values.items():
             field = self.fields[key]
             arrays |= pack_text(key, values) if isinstance(field, Text) else {key: pack(key, field, values)}
@@ -451,9 +472,10 @@ class _Columns:
         images = {key: field for key, field in self.fields.items() if isinstance(field, Image)}
         end = 0
         for key, field in images.items():
-            shape = [self.count, field.channels, self.resolution, self.resolution]
+            side = self.resolution
+            shape = [self.count, field.channels, side, side] if side else [self.offsets[key][-1]]
             if key in self.files:
-                content.begin(key, field.channels * self.resolution**2)
+                content.begin(key, field.channels * side**2 if side else 1)
                 self.files[key].seek(0)
                 while block := self.files[key].read(1 << 20):
                     content.put(block)
@@ -531,11 +553,19 @@ def read_header(path: Path) -> tuple[Facts, dict[str, str], int]:
 
 def verify(path: Path) -> None:
     """Read all of a prepared file. Raises OSError if a block is not that of its checksum."""
-    open_file(path).check()
+    for tensor in open_tensors(path)[2].values():
+        tensor.check()
 
 
 def open_file(path: Path) -> ImageData:
-    """Memory-map a prepared file. Raises OSError if it is damaged."""
+    """Memory-map a prepared file of images of one size. Raises OSError if it is damaged."""
+    facts, hash, blocks, texts = open_tensors(path)
+    arrays = {key: blocks[key].value for key in facts.keys if key not in texts}
+    return ImageData(facts, arrays, hash, path, texts, blocks)
+
+
+def open_tensors(path: Path) -> tuple[Facts, str, dict[str, Blocks], dict[str, Captions]]:
+    """Facts, hash, memory-mapped tensors and Text fields of a prepared file. Raises OSError if it is damaged."""
     from safetensors import SafetensorError, safe_open
 
     facts, metadata, _ = read_header(path)
@@ -550,8 +580,7 @@ def open_file(path: Path) -> ImageData:
     except SafetensorError as error:
         raise OSError(f"{path} is damaged: {error}; delete it and prepare the set again") from error
     texts = {key: _captions(blocks, key) for key, field in facts.fields.items() if isinstance(field, Text)}
-    arrays = {key: blocks[key].value for key in facts.keys if key not in texts}
-    return ImageData(facts, arrays, metadata["sha256"], path, texts, blocks)
+    return facts, metadata["sha256"], blocks, texts
 
 
 def _captions(blocks: Mapping[str, Blocks], key: str) -> Captions:
