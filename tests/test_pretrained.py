@@ -129,6 +129,35 @@ def test_a_card_without_a_hash_is_refused(pretrained_weights, tmp_path):
         zoo.load(tmp_path / "file.safetensors")
 
 
+def test_a_card_with_other_values_is_refused(pretrained_weights, tmp_path):
+    """In each field of a pretrained network, and instead of one or all of them: one ValueError."""
+    run = train.train(described_recipe(), tmp_path / "run", runtime=CPU, dataset=described())
+    card, networks, file = hub.read_header(run / WEIGHTS)["card"], zoo.load(run).networks, tmp_path / "file.safetensors"
+    values = [10**9, -1, 2.5, True, None, "x", "hf:../../x", "x" * 10_000, [], [1], {}, {"@": "Adam"}, {"@": "Spec"}]
+    keys = [(), ("T",), *(("T", key) for key in card["model"]["pretrained"]["T"] if key != "prefix")]
+    for path in [*keys, ("T", "network", "name"), ("T", "network", "kwargs")]:
+        for value in values:
+            changed = copy.deepcopy(card)
+            node, *rest = changed["model"], *("pretrained", *path)
+            for key in rest[:-1]:
+                node = node[key]
+            if node[rest[-1]] == value or (value == {} and path in ((), ("T", "network", "kwargs"))):
+                continue  # a model without, or the network's defaults
+            if path == ("T", "source") and value == "x":
+                continue  # another name, but the same hash
+            node[rest[-1]] = value
+            hub.save_weights(file, networks, changed)
+            with pytest.raises(ValueError, match=r"^weights '.*file\.safetensors'") as error:
+                zoo.load(file)
+            assert "\n" not in str(error.value) and len(str(error.value)) < 1000
+    for name in ("a.b", "", "spec", "G"):
+        changed = copy.deepcopy(card)
+        changed["model"]["pretrained"] = {name: card["model"]["pretrained"]["T"]}
+        hub.save_weights(file, networks, changed)
+        with pytest.raises(ValueError, match=r"^weights '"):
+            zoo.load(file)
+
+
 @pytest.mark.parametrize("renamed", [False, True])
 @pytest.mark.parametrize("stage", [0, 1])
 def test_resume_equals_unbroken_run(pretrained_weights, tmp_path, monkeypatch, stage, renamed):

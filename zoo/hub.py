@@ -120,7 +120,10 @@ def _pretrained_of(card: Json) -> dict[str, Pretrained]:
     plain = spec.get("pretrained", {}) if isinstance(spec, dict) else {}
     if not isinstance(plain, dict):
         raise ValueError(f"pretrained={plain!r}: must be networks by name")
-    declared: dict[str, Pretrained] = {name: decode(value) for name, value in plain.items()}
+    try:
+        declared: dict[str, Pretrained] = {name: decode(value) for name, value in plain.items()}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"pretrained: its Card has no declaration of a network ({error})") from None
     for name, p in declared.items():
         if not isinstance(p, Pretrained):
             raise ValueError(f"pretrained.{name}: must be a Pretrained")

@@ -111,8 +111,11 @@ def load(name: str, pretrained: Pretrained, shipped: Path | None = None) -> Froz
 
 
 def attach(model: nn.Module, spec: Mapping[str, Any], networks: Mapping[str, nn.Module]) -> None:
-    """Give a Model the pretrained networks that its ``spec`` names, as children."""
+    """Give a Model the pretrained networks that its ``spec`` names, as children. Raises ValueError for a name that the
+    Model has already."""
     for name in spec.get("pretrained", ()):
+        if hasattr(model, name) or not name.isidentifier():
+            raise ValueError(f"pretrained.{name}: must have another name")
         model.add_module(name, networks[name])
 
 
