@@ -462,6 +462,16 @@ def test_a_block_is_compared_once(blocks_of_a_kilobyte, monkeypatch):
     assert len(counts) == 8  # the blocks of x
 
 
+def test_rows_read_their_own_blocks_only(blocks_of_a_kilobyte):
+    """Neither captions nor what fills the gaps between tensors have the rows of images."""
+    data = store.open_file(blocks_of_a_kilobyte)
+    data.stored = {"x": data.stored["x"]}
+    data.rows(torch.tensor([39]))
+    assert {key: (~blocks.unread).sum().item() for key, blocks in data.blocks.items() if key != "caption"} == {
+        "x": 1, "b": 0, "y": 0, "caption.offsets": 1, "caption.rows": 1,
+    }  # fmt: skip
+
+
 def test_a_changed_header_is_noticed(blocks_of_a_kilobyte):
     path = blocks_of_a_kilobyte
     whole = path.read_bytes()

@@ -23,7 +23,8 @@ from zoo.model import Model, build_model
 from zoo.tensor_file import Entry
 
 MAX_DEPTH, MAX_VALUES, MAX_CHARACTERS, MAX_NUMBER, MAX_NETWORKS = 16, 100_000, 2_000, 1 << 16, 256
-REGISTRATIONS_PER_TENSOR = 16  # modules, parameters and buffers that a network may make for each tensor that it saves
+# Modules, parameters and buffers that networks may make: for each tensor of the file, and at most.
+REGISTRATIONS_PER_TENSOR, MAX_REGISTRATIONS = 16, 10_000
 VALUES = {"normal_", "uniform_", "trunc_normal_", "bernoulli_", "zero_", "fill_", "constant_", "copy_", "mul_", "add_",
           "div_", "clamp_", "erfinv_", "xavier_uniform_", "xavier_normal_", "kaiming_normal_", "kaiming_uniform_",
           "orthogonal_", "zeros_", "ones_"}  # fmt: skip
@@ -48,12 +49,9 @@ def build_on_meta(spec: Any, tensors: Mapping[str, Entry]) -> Model:
     elements = sum(entry.elements for entry in tensors.values())
     _check_values(spec, max(MAX_NUMBER, elements))
     _check_fields(spec)
+    registrations = min(REGISTRATIONS_PER_TENSOR * len(tensors) + 1000, MAX_REGISTRATIONS)
     try:
-        with (
-            torch.device("meta"),
-            _NoValues(),
-            _bounded(REGISTRATIONS_PER_TENSOR * len(tensors) + 1000, 4 * elements + MAX_NUMBER),
-        ):
+        with torch.device("meta"), _NoValues(), _bounded(registrations, 4 * elements + MAX_NUMBER):
             model = build_model(spec)
     except ValueError:
         raise

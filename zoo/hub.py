@@ -52,7 +52,7 @@ def save_weights(path: str | Path, networks: Mapping[str, nn.Module], card: Json
     tensor_file.check_finite(tensors, f"weights '{path}'")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with beside(path) as partial:
-        tensor_file.write(partial, tensors, {"card": json.dumps({**card, "format": FORMAT})})
+        tensor_file.write(partial, tensors, {"card": json.dumps({**card, "format": FORMAT}, allow_nan=False)})
 
 
 def read_header(path: str | Path) -> Json:

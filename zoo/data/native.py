@@ -20,7 +20,7 @@ import dataclasses
 import io
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +72,7 @@ class NativeData(ImageData):
 
     def rows(self, indices: torch.Tensor) -> dict[str, Any]:
         """As in ImageData: center squares, resized to the set's resolution."""
-        return self._rows(indices, [lambda image: square(image, self.resolution)] * len(indices))
+        return self._rows(self.facts.keys, indices, [lambda image: square(image, self.resolution)] * len(indices))
 
     def read(self, indices: torch.Tensor, start: int, loader: Loader) -> dict[str, Any]:
         """The rows at positions ``start``, ``start + 1``, ... of a loader's order, cropped at random."""
@@ -83,13 +83,14 @@ class NativeData(ImageData):
             place = generator.random(), generator.random()
             return lambda image: crop(image, side, load, place)
 
-        return self._rows(indices, [cut(start + i) for i in range(len(indices))])
+        return self._rows(loader.keys, indices, [cut(start + i) for i in range(len(indices))])
 
-    def _rows(self, indices: torch.Tensor, cuts: list[Cut]) -> dict[str, Any]:
+    def _rows(self, keys: Iterable[str], indices: torch.Tensor, cuts: list[Cut]) -> dict[str, Any]:
         import torch
 
         numbers, rows = indices.tolist(), dict[str, Any]()
-        for key, field in self.facts.fields.items():
+        for key in keys:
+            field = self.facts.fields[key]
             if isinstance(field, Image):
                 channels = [field.channels] * len(numbers)
                 rows[key] = torch.stack([*self.pool.map(self._image, [key] * len(numbers), numbers, channels, cuts)])

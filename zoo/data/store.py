@@ -111,7 +111,7 @@ class ImageData:
     def rows(self, indices: torch.Tensor) -> dict[str, Any]:
         """Rows by a CPU index tensor int64 [n], as stored: images uint8 [n, C, H, W], labels, ...; of a Text field the
         captions of each row."""
-        self.check(rows=indices)
+        self.check(self.stored, indices)
         rows: dict[str, Any] = {key: value.index_select(0, indices) for key, value in self.stored.items()}
         for key, captions in self.texts.items():
             rows[key] = [captions[i] for i in indices.tolist()]
