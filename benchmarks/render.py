@@ -24,13 +24,14 @@ import click
 import modes
 import rows
 
-from zoo import settings
+from zoo import hub, settings
 from zoo.data import facts as facts_of
 from zoo.engine.stage import build_game, build_networks, resolve, shipped
 from zoo.metrics.baselines import Mixture
 from zoo.metrics.inputs import INPUTS
 from zoo.registry import DATASETS
 
+NOTICE = rows.ROOT / "NOTICE"
 README, CHINESE, DOCS = rows.ROOT / "README.md", rows.ROOT / "README.zh-CN.md", rows.ROOT / "docs"
 MODELS, GRIDS = DOCS / "models", DOCS / "images"
 NOTHING = "No results yet."
@@ -152,6 +153,25 @@ MISSING = {
 }
 
 
+def below_bar() -> dict[str, str]:
+    """The shipped weights whose scores do not reach the bar of their task, with the reason."""
+    return {name: entry["below_bar"] for name, entry in hub.index().items() if entry.get("below_bar")}
+
+
+def mark_below(name: str) -> str:
+    return "§" if name in below_bar() else ""
+
+
+def notice() -> str:
+    """NOTICE: the licenses of the data behind the shipped weights."""
+    lines = [f"- zoo/weights/{entry['file']}: {name_of(entry)}: {entry['license']}" for entry in hub.index().values()]
+    return NOTICE_TEXT.format(weights="\n".join(lines))
+
+
+def name_of(entry: Line) -> str:
+    return (entry.get("dataset") or {}).get("name", "own data")
+
+
 def best(lines: Sequence[Line], model: str, first: str) -> Line | None:
     """The line with a model's smallest distance; one on the data set ``first`` if there is one."""
     candidates = [r for r in lines if r["kind"] != "baseline" and model_of(r["run"]) == model]
@@ -164,6 +184,7 @@ def models(language: str = "en") -> str:
     lines, body = score_lines(), []
     common = Counter(r["dataset"] for r in lines if r["kind"] != "baseline").most_common(1)
     bars = {r["dataset"]: rows.distance(r["scores"]) for r in lines if r["what"] == Mixture.name}
+    shelf = hub.index()
     for paper in (p for p in papers() if p["here"]):
         line = best(lines, paper["model"], common[0][0] if common else "")
         files = [r["what"] for r in lines if r["kind"] == "weights" and model_of(r["run"]) == paper["model"]]
@@ -174,20 +195,23 @@ def models(language: str = "en") -> str:
             mark += "‡" if line["run"] and rows.is_outdated(line["run"]) else ""
             to = f", to {line['to']}" if line["to"] else ""
             score = f"{distance:.2f}{mark} ({line['dataset']}{to})"
-        links = [f"[{name}](zoo/weights/{name}.safetensors)" for name in dict.fromkeys(files)]
+        links = [f"[{name}](zoo/weights/{name}.safetensors){mark_below(name)}" for name in dict.fromkeys(files)]
+        licenses = dict.fromkeys(shelf[name]["license"] for name in files if name in shelf)
         body.append({
             "year": date(paper["arxiv"])[:4],
             "model": f"[{paper['model']}](docs/models/{paper['model']}.md)",
             "paper": f"{paper['paper']}, {arxiv_link(paper['arxiv'])}",
             "task": task(paper["model"]),
             "weights": ", ".join(links),
+            "license of their data": ", ".join(licenses),
             "fd": score,
         })  # fmt: skip
     every = papers()
     comma = "、 " if language == "zh" else ", "  # the space lets the line break; Chinese has none there
     names = comma.join(p["paper"] for p in every if not p["here"])
     sentence = prose(MISSING[language].format(here=len(body), all=len(every), names=names)).replace("、 ", "、")
-    return "\n\n".join([columns(body), *([sentence] if names else [])])
+    reasons = prose(" ".join(f"§ {name}: {reason}." for name, reason in below_bar().items()))
+    return "\n\n".join([columns(body), *([reasons] if reasons else []), *([sentence] if names else [])])
 
 
 # Scores ---------------------------------------------------------------------------------------------------------------
@@ -241,9 +265,10 @@ def title(r: Line) -> str:
         return f"*{r['what']}*"
     files = [log_link(r["what"], "../")]
     if r["kind"] == "weights":
-        files.insert(0, f"[weights](../zoo/weights/{r['what']}.safetensors)")
+        files.insert(0, f"[weights](../zoo/weights/{r['what']}.safetensors){mark_below(r['what'])}")
     note = ", short run" if r["short"] else ", weights not shipped" if r["kind"] != "weights" else ""
     note += ", an earlier setting" if rows.is_outdated(r["run"]) else ""
+    note += f", below the bar: {below_bar()[r['what']]}" if r["kind"] == "weights" and mark_below(r["what"]) else ""
     return f"[{r['what']}](models/{model_of(r['run'])}.md) ({', '.join(files)}){note}"
 
 
@@ -560,6 +585,11 @@ SPEED = {  # part of the benchmark -> its title, and its columns by key
     ),
     "memory": ("Peak memory (MiB)", {"mib": "engine", "other_mib": "plain loop", "ratio": "ratio"}),
     "start": ("Start-up (CPU seconds)", {"seconds_to_start": "seconds"}),
+    "checksums": (
+        "Checksums of files, in the first `zoo.load` of a process and in the first epoch on the embedded images "
+        "(CPU milliseconds)",
+        {"milliseconds": "whole", "checksums": "of it checksums", "share": "share"},
+    ),
 }
 
 
@@ -569,7 +599,8 @@ def speed() -> str:
         mine = [r for r in lines if r["what"] == what]
         mine.sort(key=lambda r: (r["recipe"], int(r["width"].partition("/")[0] or 0), r["batch"]))
         if mine:
-            sizes = {"recipe": what} if what == "start" else {"recipe": "recipe", "width": "width", "batch": "batch"}
+            alone = what in ("start", "checksums")
+            sizes = {"recipe": what} if alone else {"recipe": "recipe", "width": "width", "batch": "batch"}
             head = {**sizes, **keys}
             parts.append(f"{heading}:\n\n{table([*head.values()], [[r[k] for k in head] for r in mine])}")
     return "\n\n".join([*parts, provenance(lines)]) if parts else NOTHING
@@ -826,6 +857,20 @@ TABLES: dict[str, dict[Path, Callable[[], str]]] = {  # marker -> its files, eac
 }
 
 
+NOTICE_TEXT = """zoo
+Copyright the contributors of zoo
+
+The code is licensed under the Apache License, Version 2.0 (LICENSE). Data sets keep their own licenses.
+
+Weights files, each with the data set that it was trained on and the license of these data:
+
+{weights}
+
+zoo/data/fashion-mnist-10k.safetensors has 10,000 training and 1,000 test images of Fashion-MNIST (Xiao, Rasul, Vollgraf
+2017), licensed under the MIT License, Copyright (c) 2017 Zalando SE.
+"""
+
+
 def between_markers(text: str, path: Path, name: str, content: str) -> str:
     """The file's text with ``content`` between the markers of ``name``. Raises ValueError if it has none."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
@@ -837,7 +882,7 @@ def between_markers(text: str, path: Path, name: str, content: str) -> str:
 
 def texts() -> dict[Path, str]:
     """Every file with generated text, and what it must be."""
-    rendered = pages()
+    rendered = pages() | {NOTICE: notice()}
     for name, files in TABLES.items():
         for path, make in files.items():
             text = rendered.get(path) or path.read_text(encoding="utf-8")

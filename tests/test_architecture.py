@@ -26,6 +26,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 FLOORS = {
     "zoo.version": 0,
     "zoo.files": 1,
+    "zoo.tensor_file": 1,
     "zoo.registry": 1,
     "zoo.seeds": 1,
     "zoo.priors": 2,
@@ -43,6 +44,7 @@ FLOORS = {
     "zoo.overrides": 2,
     "zoo.settings": 2,
     "zoo.pictures": 2,
+    "zoo.build_check": 2,
     "zoo.hub": 2,
     "zoo.importers": 2,
     "zoo.pretrained": 2,

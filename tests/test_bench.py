@@ -159,6 +159,39 @@ def test_shipping_errors(quality):
     assert quality.shipping_errors(better, beside) == []
 
 
+def test_weights_below_the_bar_are_marked(benchmark, quality, monkeypatch):
+    """Marked weights pass the check as long as they are below the bar; the tables have the mark and the reason."""
+    name, reason = "dcgan-fashion-mnist", "a paper of 2015"
+    lines = quality.rows.read("quality")
+    row = next(r for r in lines if r["what"] == name)
+    low = {**row, "scores": {k: 0.1 if k.startswith("recall") else v for k, v in row["scores"].items()}}
+    assert quality.shipping_errors(row, lines) == []
+    assert any("recall must be at least 0.3" in line for line in quality.shipping_errors(low, lines))
+    render = benchmark("render")
+    assert "§" not in render.models()
+    shelf = hub.index()
+    monkeypatch.setattr(hub, "index", lambda *_: {**shelf, name: {**shelf[name], "below_bar": reason}})
+    assert quality.shipping_errors(low, lines) == []
+    (message,) = quality.shipping_errors(row, lines)
+    assert message == f"{name}: is marked below the bar ({reason}), but reaches it"
+    table = render.models()
+    assert f"{name}.safetensors)§ | MIT |" in table and f"§ {name}: {reason}." in table
+    assert f", below the bar: {reason}" in render.quality()
+
+
+def test_the_licenses_of_the_data_are_everywhere(benchmark):
+    """In each shipped Card, in the index, in README's table and in NOTICE."""
+    render = benchmark("render")
+    table, notice = render.models(), (ROOT / "NOTICE").read_text()
+    assert notice == render.notice()
+    for name, entry in hub.index().items():
+        card = hub.read_header(hub.find(name))["card"]
+        assert entry["license"] == hub.data_license(card) == card["dataset"]["license"] != ""
+        assert entry["below_bar"] == card["below_bar"]
+        assert f"zoo/weights/{entry['file']}: {card['dataset']['name']}: {entry['license']}\n" in notice
+        assert any(name in line and entry["license"] in line for line in table.splitlines())
+
+
 def test_render_check_fails_for_another_result(benchmark, tmp_path, monkeypatch, capsys):
     render = benchmark("render")
     results = shutil.copytree(render.rows.RESULTS, tmp_path / "results")

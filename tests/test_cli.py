@@ -74,6 +74,9 @@ def test_list(shell):
     assert shell("list", "dcgan").out.split("\t")[0] == "dcgan"  # a pattern alone means models
     assert {d["data set"] for d in shell("list", "datasets", "--json").json} == set(package.list_datasets())
     assert shell("list", "weights").status == 0
+    rows = {row["weights"]: row for row in shell("list", "weights", "--json").json}
+    assert rows["dcgan-fashion-mnist"]["license of the data"] == "MIT"
+    assert rows["dcgan-fashion-mnist"]["below the bar"] is None
 
 
 def test_show(shell, tmp_path):

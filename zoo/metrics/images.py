@@ -119,7 +119,7 @@ def from_data(data: ImageData, rows: Tensor | None = None) -> Images:
 
     def stream() -> Iterator[Tensor]:
         for part in indices.split(READ):
-            yield data.arrays["x"].index_select(0, part) if data.arrays else data.rows(part)["x"]
+            yield data.arrays["x"].index_select(0, part) if data.stored else data.rows(part)["x"]
 
     return Images(len(indices), stream, lambda k: from_data(data, indices[spread(len(indices), k)]))
 
