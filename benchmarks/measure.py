@@ -46,7 +46,7 @@ from zoo.metrics.image_source import find
 from zoo.metrics.images import Images, from_data, from_sampler, quantize, spread
 from zoo.metrics.metric import DEFAULTS, find_metric
 from zoo.metrics.statistics import compute_statistics
-from zoo.model import Model, build_model
+from zoo.models import Model, build_model
 from zoo.recipe import Data, Recipe, decode
 
 Line = dict[str, Any]
@@ -407,8 +407,8 @@ def pairs_line(what: str) -> Line:
     difference of the two artists' means over the training split.
     """
     model = zoo.load(what)
-    if model.verb != "translate":
-        raise ValueError(f"{what}: must be a translator, got a model that can {model.verb}")
+    if model.seeded or sorted(model.directions) != ["a", "b"]:
+        raise ValueError(f"{what}: must be a translator of two domains, got a model that can {model.verb}")
     train, test = domains("train", model.resolution), domains("test", model.resolution)
     row: Line = {"recipe": model.card["name"], "tensors": find(what).weights.get("tensors"), "pairs": len(test[0])}
     for to, (source, target) in {"b": (0, 1), "a": (1, 0)}.items():

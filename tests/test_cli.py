@@ -315,23 +315,23 @@ def test_single_files_are_continued(shell, tmp_path):
 def test_memory_stays_flat(shell, tmp_path, monkeypatch):
     path = weights(tmp_path / "w.safetensors", image_spec())
     alive, most = [0], [0]
-    save = __import__("zoo.cli.sample", fromlist=["_save"])._save
+    save = __import__("zoo.pictures", fromlist=["save"]).save
 
     def count(image, path, **options):
         alive[0] += 1
         most[0] = max(most[0], alive[0])
         save(image, path, **options)
 
-    monkeypatch.setattr("zoo.cli.sample._save", count)
+    monkeypatch.setattr("zoo.models.request.save", count)
     passes = []
-    decode = package.model.ImageModel.decode
+    decode = package.models.image.ImageModel.decode
 
     def count_passes(self, *args, **kwargs):
         for images in decode(self, *args, **kwargs):
             passes.append(alive[0])
             yield images
 
-    monkeypatch.setattr(package.model.ImageModel, "decode", count_passes)
+    monkeypatch.setattr(package.models.image.ImageModel, "decode", count_passes)
     shell("sample", path, "-n", 50, "--out", "d/", "--chunk", 10)
     assert passes == [0, 10, 20, 30, 40]  # each chunk is written before the next is made
 

@@ -41,7 +41,7 @@ from zoo.metrics import (
     statistics,
 )
 from zoo.metrics.feature_networks.network import write
-from zoo.model import build_model
+from zoo.models import build_model
 from zoo.recipe import encode
 from zoo.registry import DATASETS, METRICS, NETWORKS, Spec
 
@@ -644,7 +644,7 @@ def test_scores_of_a_translator(pairs_set):
     back = zoo.evaluate(translator, ["ssim"], to="twitter")
     x = images.quantize(translator.translate((255 - pairs_set[:12]).float() / 255, "a"))
     assert back["scores"]["ssim"] == pytest.approx(paired.ssim(x, pairs_set[:12]).mean().item())
-    with pytest.raises(ValueError, match="translates to google and to twitter; choose one"):
+    with pytest.raises(ValueError, match="--to: must be a domain of this model, google or twitter"):
         zoo.evaluate(translator, features="tiny")
 
 

@@ -6,7 +6,7 @@ import torch
 from helpers.tiny import class_spec, coded_spec, image_spec, model, point_spec, translate_spec
 from PIL import Image
 
-from zoo.model import build_model
+from zoo.models import build_model
 
 KINDS = {"images": image_spec, "classes": class_spec, "points": point_spec, "coded": coded_spec}
 

@@ -23,7 +23,7 @@ from zoo.registry import nearest
 if TYPE_CHECKING:
     from torch import nn
 
-    from zoo.model import Model
+    from zoo.models import Model
 
 SHIPPED = Path(__file__).parent / "weights"
 WEIGHTS = "weights.safetensors"  # a run's weights; the file's name in a hub repository too
@@ -84,7 +84,7 @@ def read_model(path: str | Path, device: str = "cpu") -> Model:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from zoo.model import build_model
+    from zoo.models import build_model
 
     card = read_header(path)["card"]
     try:

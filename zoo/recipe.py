@@ -41,6 +41,7 @@ __all__ = [
     "RMSProp",
     "Recipe",
     "Rounds",
+    "Sampling",
     "Schedule",
     "Spec",
     "Stage",
@@ -170,6 +171,29 @@ class Ema(_Data):
 
 
 @dataclass(frozen=True)
+class Sampling(_Data):
+    """How the networks run when the trained model is used.
+
+    ``mode``: ``running``, evaluation mode; ``batch``, batch normalization uses the statistics of the images that are
+    drawn together; ``dropout``, dropout stays active, with a mask from each image's own seed. ``chunk``: images that
+    are drawn together, whose statistics count; needed for ``batch``, possible with ``dropout``. Raises ValueError if
+    they do not fit.
+    """
+
+    mode: Literal["running", "batch", "dropout"] = "running"
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mode not in ("running", "batch", "dropout"):
+            raise ValueError(f"sampling.mode={self.mode}: must be running, batch or dropout")
+        if self.chunk is None and self.mode == "batch":
+            raise ValueError("sampling.chunk: must be a number of images for mode='batch', got None")
+        if self.chunk is not None and (self.mode == "running" or isinstance(self.chunk, bool) or self.chunk < 1):
+            raise ValueError(f"sampling.chunk={self.chunk}: must be at least 1, and None for mode='running'")
+
+
+@dataclass(frozen=True)
 class Stream(_Data):
     """One stream of real data.
 
@@ -233,12 +257,13 @@ class Stage(_Data):
 
 @dataclass(frozen=True)
 class Recipe(_Data):
-    """Everything that the paper fixes. ``networks`` persist across the stages; ``ema`` by network; ``model``,
-    ``dataset``, ``variant`` are set by :func:`zoo.settings.setting`."""
+    """Everything that the paper fixes. ``networks`` persist across the stages; ``ema`` by network; ``sampling`` is how
+    the authors sample; ``model``, ``dataset``, ``variant`` are set by :func:`zoo.settings.setting`."""
 
     networks: Mapping[str, Spec]
     stages: tuple[Stage, ...]
     ema: Mapping[str, Ema] = field(default_factory=FrozenDict)
+    sampling: Sampling = Sampling()
     model: str = ""
     dataset: str = ""
     variant: str = ""
@@ -274,7 +299,7 @@ class Recipe(_Data):
 
 # To and from JSON -------------------------------------------------------------------------------------------------
 
-_KINDS = {k.__name__: k for k in (Adam, SGD, RMSProp, Schedule, Rounds, Ema, Stream, Data, Stage, Recipe)}
+_KINDS = {k.__name__: k for k in (Adam, SGD, RMSProp, Schedule, Rounds, Ema, Sampling, Stream, Data, Stage, Recipe)}
 
 
 def encode(value: Any) -> Any:

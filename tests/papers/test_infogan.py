@@ -12,7 +12,7 @@ from zoo.data import Facts, ImageData
 from zoo.game import Batch
 from zoo.metrics import label_scores
 from zoo.metrics.images import from_data
-from zoo.model import build_model
+from zoo.models import build_model
 from zoo.priors import Codes
 from zoo.registry import GAMES, NETWORKS, Spec
 

@@ -21,7 +21,7 @@ from zoo.engine.schedules import Schedules
 from zoo.engine.step import Learner
 from zoo.game import Batch, Game, Turn
 from zoo.overrides import check
-from zoo.recipe import Recipe, Stage, Stream, encode
+from zoo.recipe import Recipe, Sampling, Stage, Stream, encode
 from zoo.registry import GAMES, NETWORKS, Spec, nearest
 from zoo.seeds import seed_for
 
@@ -163,15 +163,15 @@ def parameters(networks: Mapping[str, nn.Module]) -> dict[str, int]:
 
 
 def shipped(game: Game, recipe: Recipe, stage: Stage, facts: Facts) -> dict[str, Any]:
-    """The model spec for the Card (plain JSON), from which ``zoo.model`` builds the Model without any game."""
+    """The model spec for the Card (plain JSON), from which ``zoo.models`` builds the Model without any game."""
 
     def plain(spec: Spec) -> dict[str, Any]:
         return {"name": spec.name, "kwargs": encode(spec.kwargs)}
 
-    ships = dict(game.ships())
+    ships = {key: plain(value) if isinstance(value, Spec) else value for key, value in game.ships().items()}
     spec = {**ships, "networks": {n: plain(recipe.networks[n]) for n in ships["networks"]}}
-    if isinstance(spec.get("prior"), Spec):
-        spec["prior"] = plain(spec["prior"])
+    if recipe.sampling != Sampling():
+        spec["sampling"] = {"mode": recipe.sampling.mode, "chunk": recipe.sampling.chunk}
     return {
         "range": list(stage.data.range),
         "resolution": stage.resolution,

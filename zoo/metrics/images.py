@@ -99,15 +99,16 @@ def from_sampler(
         n: Images.
         seed: Of the first image.
         y: The class of each image; without it the argument is not passed.
-        chunk: Images in one pass of the generator.
+        chunk: Images in one pass of the generator, unless its recipe has a number.
         to: Of several domains the one; without it the argument is not passed.
     """
     options: dict[str, object] = {} if to is None else {"to": to}
+    size = getattr(getattr(model, "sampling", None), "chunk", None) or chunk
     if y is not None:
         options["y"] = y
 
     def stream() -> Iterator[Tensor]:
-        return map(quantize, model.iter_samples(n, seed=seed, chunk=chunk, **options))
+        return map(quantize, model.iter_samples(n, seed=seed, chunk=size, **options))
 
     return Images(n, stream, lambda k: from_sampler(model, k, seed, y and y[:k], chunk, to))
 
