@@ -175,9 +175,9 @@ class Sampling(_Data):
     """How the networks run when the trained model is used.
 
     ``mode``: ``running``, evaluation mode; ``batch``, batch normalization uses the statistics of the images that are
-    drawn together; ``dropout``, dropout stays active, with a mask from each image's own seed. ``chunk``: images that
-    are drawn together, whose statistics count; needed for ``batch``, possible with ``dropout``. Raises ValueError if
-    they do not fit.
+    drawn together; ``dropout``, dropout stays active, with a mask from each image's own seed. ``chunk``: the images
+    that are drawn together: 64 by default with ``batch``; with ``dropout``, batch statistics too if it is set; without
+    effect on ``running``. Raises ValueError for another mode or a number below 1.
     """
 
     mode: Literal["running", "batch", "dropout"] = "running"
@@ -187,10 +187,13 @@ class Sampling(_Data):
         super().__post_init__()
         if self.mode not in ("running", "batch", "dropout"):
             raise ValueError(f"sampling.mode={self.mode}: must be running, batch or dropout")
-        if self.chunk is None and self.mode == "batch":
-            raise ValueError("sampling.chunk: must be a number of images for mode='batch', got None")
-        if self.chunk is not None and (self.mode == "running" or isinstance(self.chunk, bool) or self.chunk < 1):
-            raise ValueError(f"sampling.chunk={self.chunk}: must be at least 1, and None for mode='running'")
+        if self.chunk is not None and (not isinstance(self.chunk, int) or self.chunk < 1):
+            raise ValueError(f"sampling.chunk={self.chunk}: must be a whole number of at least 1, or None")
+
+    @property
+    def together(self) -> int | None:
+        """How many images share their statistics; None if an image does not depend on others."""
+        return {"running": None, "batch": self.chunk or 64, "dropout": self.chunk}[self.mode]
 
 
 @dataclass(frozen=True)

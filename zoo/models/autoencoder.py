@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from zoo.models.arguments import Images, as_batch, check_chunk, check_size
 from zoo.models.image import ImageModel
+from zoo.models.inference import inference
 from zoo.models.request import Request
 from zoo.registry import TASKS
 
@@ -38,7 +39,7 @@ class AutoencoderModel(ImageModel):
         check_size(x, self.resolution)
         codes = []
         for part in x.split(check_chunk(chunk)):
-            with self.inference([0] * len(part)):
+            with inference(self):
                 code = self.encoder(self.from_unit(part.to(self.device)))
             codes.append((code[0] if isinstance(code, tuple) else code).float())
         return torch.cat(codes)
@@ -47,7 +48,7 @@ class AutoencoderModel(ImageModel):
         """G(E(images)): float32 [N, C, H, W] in [0, 1]. ``shift`` [latent] (such as an attribute's vector) is added to
         the codes."""
         codes = self.encode(images, chunk)
-        chunk = self.sampling.chunk or chunk
+        chunk = self.sampling.together or chunk
         return torch.cat(list(self.decode(codes if shift is None else codes + shift.to(codes), chunk=chunk)))
 
     def attribute(self, having: Images, lacking: Images, chunk: int = 16) -> Tensor:

@@ -24,7 +24,7 @@ from zoo.files import Json
 from zoo.models.arguments import Images, as_batch
 from zoo.models.inference import inference, sampling_of
 from zoo.models.request import Request
-from zoo.recipe import Sampling, decode
+from zoo.recipe import decode
 from zoo.registry import NETWORKS, TASKS, Spec
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ class Model(nn.Module):
         if not self.classifies:
             raise ValueError(f"this model has no classifier; it has {', '.join(self.networks)}")
         C, x = getattr(self, self.spec["classifier"]), as_batch(images, self.channels)
-        with inference(self, Sampling()):
+        with inference(self):
             parts = [C.logits(self.from_unit(part.to(self.device))) for part in x.split(chunk)]
         return torch.cat(parts).float().softmax(1)
 

@@ -37,7 +37,7 @@ from zoo.models.arguments import (
     seed_list,
 )
 from zoo.models.base import Bench, Model, Program, shell_word
-from zoo.models.inference import use_batch_statistics
+from zoo.models.inference import inference, use_batch_statistics
 from zoo.models.latents import great_circle, truncated_normal
 from zoo.models.request import Request, walk_endings, write_files
 from zoo.pictures import to_picture, write_walk
@@ -137,7 +137,7 @@ class ImageModel(Model):
     def chunk_size(self, chunk: int | None, default: int = 16) -> int:
         """The images of one pass: the recipe's number with batch statistics, else ``chunk`` or ``default``. Raises
         ValueError for another number than the recipe's, or one below 1."""
-        fixed = self.sampling.chunk
+        fixed = self.sampling.together
         if fixed is not None and chunk not in (None, fixed):
             raise ValueError(
                 f"chunk={chunk}: this model draws {fixed} images together (batch statistics); leave it out"
@@ -163,7 +163,7 @@ class ImageModel(Model):
         for start in range(0, len(z), chunk):
             count = min(chunk, len(z) - start)
             # The last batch is filled up: by its last image or, if the images of a batch count, by all in turn
-            rest = [k % count if self.sampling.chunk else count - 1 for k in range(count, chunk)]
+            rest = [k % count if self.sampling.together else count - 1 for k in range(count, chunk)]
             index = [start + k for k in (*range(count), *rest)]
             part = self._inputs(z, y, [seeds[k] for k in index], index)
             try:
@@ -191,11 +191,11 @@ class ImageModel(Model):
         self, z: Tensor, y: Tensor | None, seeds: Sequence[int], at: int, chunk: int, truncation: float | None
     ) -> str:
         """The first of chunk / 2, chunk / 4, ... that fits, in words."""
-        while self.sampling.chunk is None and (chunk := chunk // 2) >= 1:
+        while self.sampling.together is None and (chunk := chunk // 2) >= 1:
             with contextlib.suppress(torch.OutOfMemoryError):
                 self._pass(*self._inputs(z, y, [seeds[at]] * chunk, [at] * chunk), truncation)
                 return f"chunk={chunk} fits"
-        return "not even one image fits" if self.sampling.chunk is None else "its images must be drawn together"
+        return "not even one image fits" if self.sampling.together is None else "its images must be drawn together"
 
     def iter_samples(
         self,
@@ -217,7 +217,7 @@ class ImageModel(Model):
         for start in range(0, len(seeds), chunk):
             part = [*seeds[start : start + chunk]]
             count = len(part)
-            if self.sampling.chunk:  # the images of a chunk count: draw the seeds that follow, too
+            if self.sampling.together:  # the images of a chunk count: draw the seeds that follow, too
                 part += [(part[-1] + k) % SEEDS for k in range(1, chunk - count + 1)]
             rows = [start + k % count for k in range(len(part))]
             z, classes = self.latents(part, None if all_classes is None else all_classes[rows], truncation)
@@ -289,7 +289,7 @@ class ImageModel(Model):
             raise ValueError(f"this model has no network that recognizes codes; it has {', '.join(self.networks)}")
         D, Q = (getattr(self, name) for name in self.spec["recognition"])
         x, parts = as_batch(images, self.channels), []
-        with self.inference():
+        with inference(self):
             for part in x.split(chunk):
                 outputs = self.prior.read(Q(D.features(self.from_unit(part.to(self.device)))))
                 parts.append({name: value.exp() if self.codes[name] else value for name, value in outputs.items()})
@@ -345,6 +345,7 @@ class ImageModel(Model):
         seeds = seed_list(n, seed, None)
         y = class_numbers(options.pop("y", None), n, self.class_count, self.classes)
         facts = {"model": self.card.get("name"), "y": None if y is None else y.tolist(), **options}
+        facts |= {"first seed": seed} if self.sampling.together else {}
 
         def draw(places: Sequence[int]) -> Iterator[Tensor]:
             yield from self._draw_places(seeds, places, None if y is None else y.tolist(), options)
@@ -356,7 +357,7 @@ class ImageModel(Model):
         self, seeds: Sequence[int], places: Sequence[int], y: Any, options: Mapping[str, Any]
     ) -> Iterator[Tensor]:
         """The images of some places of ``seeds``. With batch statistics those of whole chunks, as in the whole set."""
-        if self.sampling.chunk:
+        if self.sampling.together:
             every = zip(range(len(seeds)), self._each(seeds, y, options), strict=False)
             yield from (image[None] for k, image in every if k in set(places))
             return
@@ -416,7 +417,7 @@ def generator_program(model: ImageModel, choose: Any) -> Program:
     if model.sampling.mode == "dropout":
         raise ValueError("this model samples with dropout, which a file cannot draw from seeds: it cannot be exported")
 
-    frozen = use_batch_statistics(copy.deepcopy(model)) if model.sampling.chunk else model
+    frozen = use_batch_statistics(copy.deepcopy(model)) if model.sampling.together else model
 
     class Generator(nn.Module):
         def __init__(self) -> None:
@@ -462,7 +463,7 @@ def write_samples(model: ImageModel, request: Request, extra: Mapping[str, Any] 
             raise ValueError(f"--y {','.join(map(str, y))}: must be one class for each of {len(seeds)} images")
         facts = {"y": y, "truncation": request.truncation, **more}
         facts |= {"codes": request.codes} if request.codes else {}
-        facts |= {"first seed": request.seed} if model.sampling.chunk else {}
+        facts |= {"first seed": request.seed} if model.sampling.together else {}
         options["codes"] = request.codes
         request.write_files(lambda places: model._draw_places(seeds, places, y, options), seeds, facts)
     else:

@@ -41,7 +41,7 @@ def inference(model: nn.Module, sampling: Sampling = Sampling(), seeds: Sequence
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.no_grad())
-            if sampling.chunk is not None:
+            if sampling.together is not None:
                 stack.enter_context(batch_statistics(model))
             if sampling.mode == "dropout":
                 stack.enter_context(active_dropout(model, seeds))

@@ -104,7 +104,7 @@ class TranslateModel(Model):
             size = f"{max(4, round(width / 4) * 4)}x{max(4, round(height / 4) * 4)}"
             raise ValueError(f"images of {width}x{height}: height and width must be multiples of 4; resize to {size}")
         outputs: list[Tensor] = []
-        for part in x.split(self.sampling.chunk or check_chunk(chunk)):
+        for part in x.split(self.sampling.together or check_chunk(chunk)):
             first = seed + sum(len(y) for y in outputs)
             try:
                 with self.inference(range(first, first + len(part))):
@@ -156,7 +156,7 @@ class TranslateModel(Model):
         domain = self.direction(to)
         if self.sampling.mode == "dropout":
             raise ValueError("this model samples with dropout, which a file cannot draw: it cannot be exported")
-        model = use_batch_statistics(copy.deepcopy(self)) if self.sampling.chunk else self
+        model = use_batch_statistics(copy.deepcopy(self)) if self.sampling.together else self
 
         class Translator(nn.Module):
             def __init__(self) -> None:
