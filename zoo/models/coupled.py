@@ -15,7 +15,8 @@ from zoo.data.views import VIEWS
 from zoo.files import Json
 from zoo.models.arguments import find_domain
 from zoo.models.base import Pairs, Program
-from zoo.models.image import ImageModel, generator_program, write_samples
+from zoo.models.image import ImageModel
+from zoo.models.image_files import generator_program, write_samples
 from zoo.models.request import Request
 from zoo.registry import TASKS
 

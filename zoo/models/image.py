@@ -13,7 +13,6 @@ What a generator may have beside ``forward(z, y=, noise=)``:
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +36,8 @@ from zoo.models.arguments import (
     seed_list,
 )
 from zoo.models.base import Bench, Model, Program, shell_word
-from zoo.models.inference import inference, use_batch_statistics
+from zoo.models.image_files import draw_places, generator_program, write_samples
+from zoo.models.inference import inference
 from zoo.models.latents import great_circle, truncated_normal
 from zoo.models.request import Request, walk_endings, write_files
 from zoo.pictures import to_picture, write_walk
@@ -347,26 +347,11 @@ class ImageModel(Model):
         facts = {"model": self.card.get("name"), "y": None if y is None else y.tolist(), **options}
         facts |= {"first seed": seed} if self.sampling.together else {}
 
-        def draw(places: Sequence[int]) -> Iterator[Tensor]:
-            yield from self._draw_places(seeds, places, None if y is None else y.tolist(), options)
-
-        write_files(Path(folder), draw, seeds, facts, scale=scale)
+        classes = None if y is None else y.tolist()
+        write_files(
+            Path(folder), lambda places: draw_places(self, seeds, places, classes, options), seeds, facts, scale=scale
+        )
         return Path(folder)
-
-    def _draw_places(
-        self, seeds: Sequence[int], places: Sequence[int], y: Any, options: Mapping[str, Any]
-    ) -> Iterator[Tensor]:
-        """The images of some places of ``seeds``. With batch statistics those of whole chunks, as in the whole set."""
-        if self.sampling.together:
-            every = zip(range(len(seeds)), self._each(seeds, y, options), strict=False)
-            yield from (image[None] for k, image in every if k in set(places))
-            return
-        classes = [y[i] for i in places] if isinstance(y, list) else y
-        yield from self.iter_samples(seeds=[seeds[i] for i in places], y=classes, **options)
-
-    def _each(self, seeds: Sequence[int], y: Any, options: Mapping[str, Any]) -> Iterator[Tensor]:
-        for images in self.iter_samples(seeds=seeds, y=y, **options):
-            yield from images
 
     def _repr_png_(self) -> bytes | None:
         """What a notebook shows: 16 images."""
@@ -410,75 +395,3 @@ class ImageModel(Model):
                 raise ValueError(f"{option} {value}: '{request.name}' makes images from noise; leave {option} out")
         request.only(*options)
         write_samples(self, request)
-
-
-def generator_program(model: ImageModel, choose: Any) -> Program:
-    """The program of a model's generator. ``choose``: of what it renders the part that is exported."""
-    if model.sampling.mode == "dropout":
-        raise ValueError("this model samples with dropout, which a file cannot draw from seeds: it cannot be exported")
-
-    frozen = use_batch_statistics(copy.deepcopy(model)) if model.sampling.together else model
-
-    class Generator(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = frozen
-
-        def forward(self, z: Tensor, y: Tensor | None = None, *noise: Tensor) -> Tensor:
-            inputs: dict[str, Any] = {} if y is None else {"y": y}
-            if noise:
-                inputs["noise"] = dict(zip(shapes, noise, strict=True))
-            return self.model.to_unit(choose(self.model.render(z, **inputs)))
-
-    shapes = getattr(model.generator, "noise_shapes", {})
-
-    def inputs(n: int) -> tuple[Tensor, ...]:
-        z, y = model.latents(range(n, 2 * n))
-        return (z, *(() if y is None else (y,)), *model.noise(range(n, 2 * n)).values())
-
-    names = ["z", *(["y"] if model.class_count else []), *shapes]
-    return Program(Generator().eval().requires_grad_(False), inputs, names)
-
-
-def write_samples(model: ImageModel, request: Request, extra: Mapping[str, Any] | None = None) -> None:
-    """Write what a request asks of a model that samples. ``extra``: options of the model's own for ``sample``."""
-    more = dict(extra or {})
-    walk, one_picture = request.interpolate, bool(request.interpolate or request.classes or request.traverse)
-    what = "a walk" if walk else "a grid of classes" if request.classes else "a grid"
-    request.check_out(walk_endings() if walk else (".png",), what, folder=not one_picture)
-    if request.codes and one_picture:
-        raise ValueError("--codes: must be without --interpolate, --classes and --traverse")
-    if not model.resolution and (request.folder or walk):
-        raise ValueError(f"--out {request.out}: '{request.name}' makes points; give a .png to plot them in")
-    options: dict[str, Any] = {"truncation": request.truncation, "chunk": request.chunk, **more}
-    seeds, y = range(request.seed, request.seed + request.count), request.y
-    if walk:
-        request.write_walk(model.interpolate(seeds, walk, y=y, **options))
-    elif request.traverse:
-        request.write_grid(*model.traverse(request.traverse, seeds, chunk=request.chunk))
-    elif request.classes:
-        write_class_grid(model, request, options)
-    elif request.folder:
-        if isinstance(y, list) and len(y) != len(seeds):
-            raise ValueError(f"--y {','.join(map(str, y))}: must be one class for each of {len(seeds)} images")
-        facts = {"y": y, "truncation": request.truncation, **more}
-        facts |= {"codes": request.codes} if request.codes else {}
-        facts |= {"first seed": request.seed} if model.sampling.together else {}
-        options["codes"] = request.codes
-        request.write_files(lambda places: model._draw_places(seeds, places, y, options), seeds, facts)
-    else:
-        columns = math.ceil(math.sqrt(request.count))
-        images = model.sample(request.count, seed=request.seed, y=y, codes=request.codes, **options)
-        request.write_grid(images, columns)
-
-
-def write_class_grid(model: ImageModel, request: Request, options: Mapping[str, Any]) -> None:
-    """A row for each class; the same seeds in each row."""
-    if not model.class_count:
-        raise ValueError("--classes: this model is not class-conditional; leave --classes out")
-    if request.y is not None:
-        raise ValueError(f"--y {request.y}: must be without --classes, which has a row for every class")
-    count = request.count
-    seeds = list(range(request.seed, request.seed + count)) * model.class_count
-    numbers = [c for c in range(model.class_count) for _ in range(count)]
-    request.write_grid(model.sample(seeds=seeds, y=numbers, **options), count)
