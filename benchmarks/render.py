@@ -494,6 +494,9 @@ APART = "-uncoupled"  # in a variant's name: the same without sharing
 WAYS = ("trained", "random", "components")
 
 
+STATISTICS = ("running", "batch")
+
+
 def encoders() -> str:
     """Classifiers on the features of encoders, and the agreement of coupled generators."""
     lines, pairs = rows.read("encoders"), rows.read("coupled")
@@ -525,6 +528,22 @@ def coupled_table(lines: Sequence[Line]) -> str:
         body.append([f"`{name}`", " and ".join(r["domains"]), cells[name], uncoupled.get(name, ""), *paper])
     head = ["", "domains", "agreement", "of two GANs that share nothing", "the paper's", "its protocol"]
     return table(head, body)
+
+
+def samplings() -> str:
+    """The same weights sampled with running averages and with batch statistics."""
+    lines = rows.read("sampling")
+    if not lines:
+        return NOTHING
+    head = ["", "chunk", *(f"{score}: {way}" for score in ("distance", "precision", "recall") for way in STATISTICS)]
+    body = []
+    for r in lines:
+        ways = [r[way] for way in STATISTICS]
+        cells = [number(rows.distance(scores)) for scores in ways]
+        for score in ("precision-", "recall-"):
+            cells += [number(next(v for k, v in scores.items() if k.startswith(score))) for scores in ways]
+        body.append([f"`{r['recipe']}`", str(r["chunk"]), *cells])
+    return f"{table(head, body)}\n\n{provenance(lines)}"
 
 
 # Toy sets and speed ---------------------------------------------------------------------------------------------------
@@ -796,6 +815,7 @@ TABLES: dict[str, dict[Path, Callable[[], str]]] = {  # marker -> its files, eac
     "quoted": {DOCS / "results.md": quotes_table},
     "classifiers": {DOCS / "results.md": classifiers},
     "encoders": {DOCS / "results.md": encoders},
+    "sampling": {DOCS / "results.md": samplings},
     "features": {DOCS / "metrics.md": feature_networks},
     "ranking": {DOCS / "metrics.md": ranking},
     "weight-noise": {DOCS / "metrics.md": weight_noise},
