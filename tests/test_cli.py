@@ -354,6 +354,25 @@ def test_classes(shell, tmp_path):
     )
 
 
+def test_sampling_with_batch_statistics(shell, tmp_path):
+    """Grids and files begin with the same images whatever their number; another --chunk is refused."""
+    spec = image_spec(sampling={"mode": "batch", "chunk": 8})
+    path = weights(tmp_path / "w.safetensors", spec)
+    expected = [(x * 255 + 0.5).byte().permute(1, 2, 0).numpy() for x in model(spec).sample(12, seed=3)]
+    assert shell("sample", path, "-n", 4, "--seed", 3, "--scale", 2, "--out", "grid.png").status == 0
+    grid = pixels("grid.png")
+    assert grid.shape == (2 * 38, 2 * 38, 3) and np.array_equal(grid[4:36:2, 4:36:2], expected[0])
+    assert shell("sample", path, "-n", 12, "--seed", 3, "--out", "d/").status == 0
+    assert np.array_equal(pixels("d/000013.png"), expected[10])
+    (tmp_path / "d/000013.png").unlink()
+    assert shell("sample", path, "-n", 12, "--seed", 3, "--out", "d/").status == 0
+    assert np.array_equal(pixels("d/000013.png"), expected[10])
+    assert "has samples of other" in shell("sample", path, "-n", 12, "--seed", 4, "--out", "d/").err
+    refused = shell("sample", path, "--chunk", 4, "--out", "new.png")
+    assert refused.status == 2 and "chunk=4: this model draws 8 images together" in refused.err
+    assert "with the batch statistics of 64 images" in shell("show", "wgan-gp-cifar10-dcgan").out
+
+
 def test_walk(shell, tmp_path):
     path = weights(tmp_path / "w.safetensors", image_spec())
     assert shell("sample", path, "-n", 3, "--interpolate", 4, "--out", "walk.gif").status == 0

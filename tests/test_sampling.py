@@ -223,6 +223,8 @@ def test_sampling_in_recipe_and_card():
     """Settings by dotted path, and the model spec of the Card."""
     recipe = settings.find("wgan-gp-cifar10-dcgan")
     assert recipe.sampling == Sampling("batch", 64) and zoo.create("wgan-gp-cifar10-dcgan").sampling == recipe.sampling
+    assert recipe.sampling.words == "the batch statistics of 64 images" and Sampling().words == ""
+    assert Sampling("dropout", 4).words == "dropout and the batch statistics of 4 images"
     running = overrides.override(recipe, "sampling.mode", '"running"')
     assert running.sampling.together is None
     small = overrides.override(settings.find("wgan-gp-cifar10-small"), "sampling.mode", '"batch"')

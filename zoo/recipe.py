@@ -195,6 +195,13 @@ class Sampling(_Data):
         """How many images share their statistics; None if an image does not depend on others."""
         return {"running": None, "batch": self.chunk or 64, "dropout": self.chunk}[self.mode]
 
+    @property
+    def words(self) -> str:
+        """The mode in words; "" for evaluation mode."""
+        parts = ["dropout"] if self.mode == "dropout" else []
+        parts += [f"the batch statistics of {self.together} images"] if self.together else []
+        return " and ".join(parts)
+
 
 @dataclass(frozen=True)
 class Stream(_Data):

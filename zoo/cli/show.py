@@ -84,6 +84,7 @@ def of_recipe(name: str) -> Json:
         "images": built.images,
         "parameters": cost["parameters"],
         "networks": cost["networks"],
+        **({"sampling": f"with {words}"} if (words := built.sampling.words) else {}),
         "stages": cost["stages"],
         "settings": recipe.encode(built),
     }
