@@ -29,7 +29,7 @@ from zoo.data import facts as facts_of
 from zoo.engine.stage import build_game, build_networks, resolve, shipped
 from zoo.metrics.baselines import Mixture
 from zoo.metrics.inputs import INPUTS
-from zoo.registry import DATASETS
+from zoo.registry import DATASETS, TASKS
 
 NOTICE = rows.ROOT / "NOTICE"
 README, CHINESE, DOCS = rows.ROOT / "README.md", rows.ROOT / "README.zh-CN.md", rows.ROOT / "docs"
@@ -122,14 +122,11 @@ def arxiv_link(number: str) -> str:
     return f"[{number}](https://arxiv.org/abs/{number})"
 
 
-TASKS = {"image": "images", "autoencoder": "images, encoder", "coupled": "pairs of images", "translate": "translation"}
-
-
 def task(model: str) -> str:
     """The outputs of a model's first setting, in words."""
     import torch
 
-    from zoo.model import build_model
+    from zoo.models import build_model
 
     recipe = settings.find(next(iter(entries(model))))
     facts = facts_of(recipe.dataset)
@@ -139,10 +136,7 @@ def task(model: str) -> str:
         game = build_game(recipe.stages[-1], networks, facts)
     spec = shipped(game, recipe, recipe.stages[-1], facts)
     product = build_model(spec, {n: networks[n] for n in spec["networks"]})
-    words = [TASKS.get(spec["kind"], spec["kind"]) + (" by class" if getattr(product, "class_count", 0) else "")]
-    words += ["classifier"] if "classifier" in spec else []
-    words += ["codes"] if "recognition" in spec else []
-    return ", ".join(words)
+    return product.describe()
 
 
 # README's table -------------------------------------------------------------------------------------------------------
@@ -399,16 +393,21 @@ def share(r: Line, score: str) -> str:
     return f"{value} ± {r['errors'][score]:.2%}" if score in r["errors"] else value
 
 
+def generates(r: Line) -> bool:
+    """Whether the model of a line generates images too."""
+    return any(TASKS[name].generates for name in TASKS if TASKS[name].verb == r["verb"])
+
+
 def alone(r: Line, lines: Sequence[Line]) -> Line | None:
     """The line of the same classifier trained on the same labels alone."""
     same = ("classifier", "dataset", "labels", "seed")
-    others = [o for o in lines if o["verb"] == "classify" and all(o[k] == r[k] for k in same)]
-    return others[0] if others and r["verb"] != "classify" else None
+    others = [o for o in lines if not generates(o) and all(o[k] == r[k] for k in same)]
+    return others[0] if others and generates(r) else None
 
 
 def errors(r: Line, lines: Sequence[Line]) -> Cells:
     other = alone(r, lines)
-    paper = paper_value(r, "test error, %") if r["verb"] != "classify" else ["", ""]
+    paper = paper_value(r, "test error, %") if generates(r) else ["", ""]
     return {
         "labels": r["labels"] or "all",
         "test error": share(r, "error"),
@@ -520,6 +519,9 @@ APART = "-uncoupled"  # in a variant's name: the same without sharing
 WAYS = ("trained", "random", "components")
 
 
+STATISTICS = ("running", "batch")
+
+
 def encoders() -> str:
     """Classifiers on the features of encoders, and the agreement of coupled generators."""
     lines, pairs = rows.read("encoders"), rows.read("coupled")
@@ -551,6 +553,22 @@ def coupled_table(lines: Sequence[Line]) -> str:
         body.append([f"`{name}`", " and ".join(r["domains"]), cells[name], uncoupled.get(name, ""), *paper])
     head = ["", "domains", "agreement", "of two GANs that share nothing", "the paper's", "its protocol"]
     return table(head, body)
+
+
+def samplings() -> str:
+    """The same weights sampled with running averages and with batch statistics."""
+    lines = rows.read("sampling")
+    if not lines:
+        return NOTHING
+    head = ["", "chunk", *(f"{score}: {way}" for score in ("distance", "precision", "recall") for way in STATISTICS)]
+    body = []
+    for r in lines:
+        ways = [r[way] for way in STATISTICS]
+        cells = [number(rows.distance(scores)) for scores in ways]
+        for score in ("precision-", "recall-"):
+            cells += [number(next(v for k, v in scores.items() if k.startswith(score))) for scores in ways]
+        body.append([f"`{r['recipe']}`", str(r["chunk"]), *cells])
+    return f"{table(head, body)}\n\n{provenance(lines)}"
 
 
 # Toy sets and speed ---------------------------------------------------------------------------------------------------
@@ -805,7 +823,7 @@ def picture() -> None:
     import zoo
 
     loaded = {name: zoo.load(name) for name in zoo.list_weights()}
-    names = sorted(loaded, key=lambda name: (-loaded[name].channels, loaded[name].verb != "sample", name))
+    names = sorted(loaded, key=lambda name: (-loaded[name].channels, not loaded[name].seeded, name))
     panels = [panel(loaded[name]) for name in names]
     across = min(ACROSS, len(panels))
     width, height = max(p.width for p in panels), max(p.height for p in panels) + CAPTION
@@ -823,17 +841,16 @@ def picture() -> None:
 
 def panel(model: Any) -> Any:
     """One model's images, magnified. Translators show held-out emoji above their translations."""
-    import torch
     from measure import domains
     from PIL import Image
 
     from zoo.pictures import tile
 
-    if model.verb == "translate":
-        a, b = (x[:: len(x) // COLUMNS][:COLUMNS] for x in domains("test", model.resolution))
-        images = torch.cat([a, model.translate(a, "b"), b, model.translate(b, "a")])
+    if model.seeded:
+        images = model.outputs(ROWS * COLUMNS)
     else:
-        images = model.sample(ROWS * COLUMNS, seed=0)
+        a, b = (x[:: len(x) // COLUMNS][:COLUMNS] for x in domains("test", model.resolution))
+        images, _ = model.preview({"a": model.from_unit(a), "b": model.from_unit(b)})
     grid = (tile(images, COLUMNS) * 255 + 0.5).byte().permute(1, 2, 0).numpy()
     image = Image.fromarray(grid)
     return image.resize((image.width * SCALE, image.height * SCALE), Image.Resampling.NEAREST)
@@ -847,6 +864,7 @@ TABLES: dict[str, dict[Path, Callable[[], str]]] = {  # marker -> its files, eac
     "quoted": {DOCS / "results.md": quotes_table},
     "classifiers": {DOCS / "results.md": classifiers},
     "encoders": {DOCS / "results.md": encoders},
+    "sampling": {DOCS / "results.md": samplings},
     "features": {DOCS / "metrics.md": feature_networks},
     "ranking": {DOCS / "metrics.md": ranking},
     "weight-noise": {DOCS / "metrics.md": weight_noise},

@@ -307,7 +307,8 @@ def exports_and_loads(run, name: str, stage: int, path) -> None:
 
 def show(model, reals) -> torch.Tensor:
     if model.verb == "sample":
-        return model.sample(4, seed=3, chunk=4, **({"to": "both"} if hasattr(model, "pairs") else {}))
+        chunk = model.chunk_size(None, 4)
+        return model.sample(4, seed=3, chunk=chunk, **({"to": "both"} if hasattr(model, "pairs") else {}))
     if model.verb == "classify":
         return model.classify(model.to_unit(reals["labeled"]))
     return torch.cat([model.translate(model.to_unit(reals["a" if to == "b" else "b"]), to) for to in model.to_network])

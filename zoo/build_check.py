@@ -19,7 +19,7 @@ from torch.nn.modules import module as torch_module
 from torch.overrides import TorchFunctionMode
 
 from zoo.files import Json
-from zoo.model import Model, build_model
+from zoo.models import Model, build_model
 from zoo.tensor_file import Entry
 
 MAX_DEPTH, MAX_VALUES, MAX_CHARACTERS, MAX_NUMBER, MAX_NETWORKS = 16, 100_000, 2_000, 1 << 16, 256

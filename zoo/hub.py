@@ -24,7 +24,7 @@ from zoo.registry import nearest
 if TYPE_CHECKING:
     from torch import nn
 
-    from zoo.model import Model
+    from zoo.models import Model
     from zoo.pretrained import Frozen
 
 SHIPPED = Path(__file__).parent / "weights"

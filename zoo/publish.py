@@ -14,31 +14,16 @@ from zoo.files import Json, beside, sha256, tensor_hash
 from zoo.tensor_file import NotFinite
 
 if TYPE_CHECKING:
-    from zoo.model import Model
+    from zoo.models import Model
 
 MAX_DIFFERENCE = 2 / 255  # of a pixel in [0, 1]; images that differ by less look the same
 
 
 def largest_difference(model: Model, path: str | Path) -> float:
-    """The largest difference of a pixel, in [0, 1], between the images of ``model`` and of the weights file ``path``;
-    of a probability if the model only classifies."""
-    import torch
-
-    from zoo.model import AutoencoderModel, TranslateModel
-
+    """The largest difference of an output, in [0, 1], between ``model`` and the weights file ``path``, on the inputs of
+    the task's probe."""
     other = hub.read_model(path, str(model.device))
-    if model.verb == "sample":
-        difference = (model.preview({})[0] - other.preview({})[0]).abs().max().item()
-        if isinstance(model, AutoencoderModel) and isinstance(other, AutoencoderModel):
-            x = model.sample(64)
-            difference = max(difference, (model.reconstruct(x) - other.reconstruct(x)).abs().max().item())
-        return difference
-    coarse = torch.rand(8, model.channels, 4, 4, generator=torch.Generator().manual_seed(0))
-    side = model.resolution
-    x = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")  # [8, C, side, side]
-    if isinstance(model, TranslateModel) and isinstance(other, TranslateModel):
-        return max((model.translate(x, to) - other.translate(x, to)).abs().max().item() for to in model.to_network)
-    return (model.classify(x) - other.classify(x)).abs().max().item()
+    return max((a - b).abs().max().item() for a, b in zip(model.probe(), other.probe(), strict=True))
 
 
 def publish(source: str | Path, to: str | Path, name: str | None = None, below_bar: str | None = None) -> Json:

@@ -322,8 +322,8 @@ def draw_grid(run: StageRun, folder: RunFolder, tell: Progress) -> None:
             reals.update({k: v.to(run.device) for k, v in rows.items() if isinstance(v, Tensor)})
         images, columns = model.preview(reals)
         spread = images.float().std(0).mean().item()
-        real = next(v for v in reals.values() if v.ndim == 4 or not run.stage.resolution)
-        share = spread / max(model.to_unit(real).std(0).mean().item(), 1e-12)
+        real = next((v for v in reals.values() if v.ndim == 4 or not run.stage.resolution), None)
+        share = 1.0 if real is None else spread / max(model.to_unit(real).std(0).mean().item(), 1e-12)
     path = folder.path / SAMPLES / f"{run.total_images:010d}.png"
     path.parent.mkdir(exist_ok=True)
     write_grid(path, images.float().cpu(), columns)
