@@ -706,6 +706,24 @@ Data(
 Every turn draws all streams, unless it names its own: `Turn(("D",), self.loss_D, streams=("photos",))`, or a function
 of the batch: `streams=lambda batch: [names[batch.choose(14)]]`. Only the streams that a round names are drawn. The
 clock counts the rows of the first stream that the first drawing turn of a round names.
+
+## Derived fields
+
+A pretrained network's output for each row (text embeddings, a teacher's features) is a field like any other. The recipe
+declares the network ([a pretrained network](add-a-model.md)) and the stream the field:
+
+```python
+from zoo.recipe import Data, Derived, Stream
+
+Data(streams={{"data": Stream(derived={{"embedding": Derived("T", of="caption")}})}})
+```
+
+The network `T` gets values as a batch has them: a list of N strings, or images in the recipe's range as they are
+stored, without crop, flip and noise. It returns [N, K], and `batch["embedding"]` is float32 [N, K]. Of a Text field
+each caption has its own vector, and the batch the one of the caption that it has. The vectors are computed once for
+all rows and kept in `$ZOO_HOME/derived`, memory-mapped, under a hash of rows, field and network: another network or
+other rows have another file. Of a Dataset object they are computed for each run. Data that are read as they stream
+have none.
 """
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.pretrained import ENCODER, FEATURES, put_weights
 from helpers.tiny import RECIPE
 
 from zoo import settings
@@ -62,3 +63,19 @@ def recipe_file(tmp_path, monkeypatch, home) -> Iterator[Path]:
     yield path
     for name in [n for n in settings.RECIPES if n not in before]:
         del settings.RECIPES[name]
+
+
+@pytest.fixture
+def own_home(tmp_path, monkeypatch) -> Path:
+    """An empty $ZOO_HOME."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("ZOO_HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def pretrained_weights(own_home) -> Path:
+    """The same, with the weights of the tests' pretrained networks."""
+    put_weights(own_home, FEATURES)
+    put_weights(own_home, ENCODER)
+    return own_home

@@ -40,7 +40,7 @@ class TwoScores(Discriminator):
         return {"unconditional": self.last(h).squeeze(1), "conditional": conditional}
 
 
-class Judged(Duel):
+class OnlyD(Duel):
     """A game with only a D."""
 
     takes = ("D",)
@@ -57,7 +57,7 @@ def mlp(**more):
 
 
 def call(D, **more):
-    return Discriminate(Judged(D, **more), Batch(6, generator=torch.Generator()))
+    return Discriminate(OnlyD(D, **more), Batch(6, generator=torch.Generator()))
 
 
 # The call ---------------------------------------------------------------------------------------------------------
@@ -128,13 +128,37 @@ def test_augmented_images():
     """All images of D's pass ``augment``, each with numbers of its own from the batch."""
     D = mlp()
     discriminate = call(D)
-    discriminate.augment = lambda x, batch: x + batch.rand(1)
+    discriminate.augment = lambda images, batch: [x + batch.rand(1) for x in images]
     state = discriminate.batch.generator.get_state()
     real, fake = discriminate.both(Inputs(X), Inputs(FAKE), gradients=("real", "fake"))
     discriminate.batch.generator.set_state(state)
     shifts = [discriminate.batch.rand(1), discriminate.batch.rand(1)]
     for inputs, x, shift in zip((real, fake), (X, FAKE), shifts, strict=True):
         torch.testing.assert_close(inputs.score, D(x + shift))
+
+
+def test_image_conditions_are_augmented_with_the_same_draw():
+    """Those of the size of x; vectors and classes are not."""
+    seen = []
+    discriminate = call(nn.Identity())
+
+    def augment(images, batch):
+        seen.append([tuple(x.shape) for x in images])
+        shift = batch.rand(1, 1, 1)
+        return [x + shift for x in images]
+
+    class Pairs(nn.Module):
+        def forward(self, x, a, y, small):
+            return torch.cat([x, a], 1).mean((1, 2, 3)) + y + small.mean((1, 2, 3))
+
+    discriminate.game.D, discriminate.augment = Pairs(), augment
+    x, a, y, small = torch.rand(6, 3, 4, 4), torch.rand(6, 1, 4, 4), torch.rand(6), torch.rand(6, 1, 2, 2)
+    state = discriminate.batch.generator.get_state()
+    score = discriminate(x, {"a": a, "y": y, "small": small}).score
+    discriminate.batch.generator.set_state(state)
+    shift = discriminate.batch.rand(1, 1, 1)
+    torch.testing.assert_close(score, Pairs()(x + shift, a + shift, y, small))
+    assert seen == [[(6, 3, 4, 4), (6, 1, 4, 4)]]
 
 
 # Gradients with the pass that is made anyway ------------------------------------------------------------------------

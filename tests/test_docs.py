@@ -170,6 +170,23 @@ def test_the_examples_of_a_loss_a_penalty_and_a_head_train(monkeypatch):
         assert describe(Recipe(networks, (stage,), model="test", dataset="fashion-mnist"))["stages"][0]["rounds"] == 8
 
 
+def test_the_examples_of_fields_of_a_recipe_are_valid():
+    """Pretrained networks, derived fields and levels of docs/add-a-model.md and docs/data.md."""
+    from zoo import overrides
+    from zoo.recipe import Recipe, Stream
+
+    names: dict = {}
+    model_page, data_page = ROOT / "docs" / "add-a-model.md", ROOT / "docs" / "data.md"
+    examples = [b for page in (model_page, data_page) for b in python_blocks(page) if b.startswith("from zoo.recipe")]
+    for block in examples:
+        exec(re.sub(r"^Data\(", "data = Data(", block, flags=re.MULTILINE), names)
+    recipe = Recipe({"G": names["Spec"]("g"), "D": names["Spec"]("d")}, names["stages"], pretrained=names["pretrained"])
+    overrides.check(recipe)
+    assert [s.level for s in recipe.stages] == [0, 1, 2, 3] and len(examples) == 3
+    (derived,) = names["data"].streams["data"].derived.values()
+    assert derived.network in recipe.pretrained and Stream() != names["data"].streams["data"]
+
+
 def test_the_example_of_a_loop_runs():
     """The loop of docs/add-a-loss.md has finite losses, each with gradients for its player."""
     names: dict = {}

@@ -26,6 +26,7 @@ from helpers.play import (
     state,
     weights,
 )
+from helpers.pretrained import ENCODER, FEATURES, described, described_recipe, put_weights
 from helpers.recipes import small, stand_in
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -38,6 +39,7 @@ from zoo.engine.stage import StageRun
 from zoo.game import Batch, Turn
 from zoo.networks.improved_gan import MinibatchFeatures
 from zoo.networks.layers import BatchNorm2d, MinibatchStandardDeviation
+from zoo.pretrained import FolderSource
 from zoo.recipe import Adam, Ema
 from zoo.registry import GAMES, NETWORKS, Spec
 
@@ -561,3 +563,31 @@ def test_processes_start_with_the_same_weights(tmp_path):
 
     processes(work)
     assert same(*(load_file(tmp_path / f"{r}.safetensors") for r in range(2)))
+
+
+def test_rank_0_fetches_and_computes(own_home, tmp_path):
+    """Pretrained weights are downloaded and derived fields computed once; two processes learn what one does."""
+    text_encoder = put_weights(tmp_path, ENCODER)
+    put_weights(own_home, FEATURES)
+
+    def fetch(source):
+        (tmp_path / f"fetched-{os.environ['RANK']}").touch()
+        source.path.write_bytes(text_encoder.read_bytes())
+        return source.path
+
+    def work(rank):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(FolderSource, "fetch", fetch)
+            patch.setattr(train, "Clock", Every)
+            data = described(path=tmp_path / "train.safetensors")
+            train.train(described_recipe(), tmp_path / "run", runtime=CPU, dataset=data)
+        parallel.stop()
+
+    processes(work)
+    assert [path.name for path in tmp_path.glob("fetched-*")] == ["fetched-0"]
+    assert [path.suffix for path in (own_home / "derived").iterdir()] == [".safetensors"]
+    train.train(
+        described_recipe(), tmp_path / "one", runtime=CPU, dataset=described(path=tmp_path / "train.safetensors")
+    )
+    two, one = (load_file(tmp_path / run / CHECKPOINT) for run in ("run", "one"))
+    assert two.keys() == one.keys() and all(torch.allclose(two[k], one[k], atol=1e-5) for k in one)

@@ -48,6 +48,7 @@ def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0) ->
     from zoo.data import facts as facts_of
     from zoo.engine.stage import build_game, build_networks, resolve, shipped
     from zoo.model import build_model
+    from zoo.pretrained import attach
 
     recipe = find_recipe(model, dataset if isinstance(dataset, str) else None, variant)
     facts = facts_of(recipe.dataset if dataset is None else dataset)
@@ -57,7 +58,9 @@ def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0) ->
         stage = recipe.stages[-1]
         game = build_game(stage, networks, facts)
     spec = shipped(game, recipe, stage, facts)
-    return build_model(spec, {name: game.get_submodule(name) for name in spec["networks"]}).eval()
+    untrained = build_model(spec, {name: game.get_submodule(name) for name in spec["networks"]})
+    attach(untrained, spec, hub.load_pretrained({name: recipe.pretrained[name] for name in spec.get("pretrained", ())}))
+    return untrained.eval()
 
 
 def train(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zoo.heads import Head
 
 Given = Mapping[str, Tensor]
+Augment = Callable[[Sequence[Tensor], "Batch"], Sequence[Tensor]]
 
 
 class DiscriminatorOutput(NamedTuple):
@@ -70,13 +71,14 @@ class Discriminate:
 
     A call logs nothing and writes no buffer of the game; the layers' own buffers are updated by passes in
     training mode as usual, the running averages of batch norm not inside :func:`keep_running_averages`. With
-    ``game.augment`` images are augmented on their way to D, with numbers drawn from the batch.
+    ``game.augment(images, batch)`` images are augmented on their way to D, with numbers drawn from the batch; it gets x
+    and the conditions that are images of the same size, to which one draw applies.
     """
 
     def __init__(self, game: Game, batch: Batch):
         self.game, self.batch = game, batch
         self.heads: Sequence[Head] = getattr(game, "heads", ())
-        self.augment: Callable[[Tensor, Batch], Tensor] | None = getattr(game, "augment", None)
+        self.augment: Augment | None = getattr(game, "augment", None)
 
     def __call__(
         self, x: Tensor, given: Given | None = None, *, D: str = "D", heads: Sequence[str] = (), score: bool = True
@@ -90,7 +92,7 @@ class Discriminate:
             heads: names of the heads to read.
             score: False: only features and heads.
         """
-        return self._read(self._pass(self._augment(x), given, D, score), given, D, heads)
+        return self._read(self._pass(*self._augment(x, given), D, score), given, D, heads)
 
     def features(self, x: Tensor, given: Given | None = None, *, D: str = "D", layer: str = "features") -> Tensor:
         """D's features of images alone, [N, ...]. ``layer``: another method of D with the same arguments. Raises
@@ -99,7 +101,7 @@ class Discriminate:
         compute = getattr(network, layer, None)
         if compute is None:
             raise ValueError(f"networks.{D}: must have {layer}, got {type(network).__name__}")
-        result: Tensor = compute(self._augment(x), given)
+        result: Tensor = compute(*self._augment(x, given))
         return result
 
     def both(
@@ -147,7 +149,7 @@ class Discriminate:
         """One pass for the images of one kind."""
 
         def compute(x: Tensor) -> DiscriminatorOutput:
-            return self._pass(self._augment(x), inputs.given, D)
+            return self._pass(*self._augment(x, inputs.given), D)
 
         if not gradient:
             return inputs._replace(output=self._read(compute(inputs.x), inputs.given, D, heads))
@@ -158,11 +160,11 @@ class Discriminate:
         self, real: Inputs, fake: Inputs, D: str, heads: tuple[Sequence[str], Sequence[str]], gradients: bool
     ) -> tuple[Inputs, Inputs]:
         """One pass for both kinds. Heads read the features of their kind only."""
-        real_given, fake_given = real.given or {}, fake.given or {}
-        given = {name: torch.cat([value, fake_given[name]]) for name, value in real_given.items()}
 
         def compute(real_x: Tensor, fake_x: Tensor) -> DiscriminatorOutput:
-            return self._pass(torch.cat([self._augment(real_x), self._augment(fake_x)]), given, D)
+            of_real, of_fake = self._augment(real_x, real.given), self._augment(fake_x, fake.given)
+            given = {name: torch.cat([value, of_fake[1][name]]) for name, value in of_real[1].items()}
+            return self._pass(torch.cat([of_real[0], of_fake[0]]), given, D)
 
         slopes: Sequence[Tensor | None] = (None, None)
         if gradients:
@@ -202,8 +204,14 @@ class Discriminate:
                 outputs[head.network] = head.read(self.game, output.features, given or {})
         return output._replace(heads=outputs) if heads else output
 
-    def _augment(self, x: Tensor) -> Tensor:
-        return x if self.augment is None else self.augment(x, self.batch)
+    def _augment(self, x: Tensor, given: Given | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Images and conditions, augmented: image conditions of the size of x with the same draw."""
+        conditions = dict(given or {})
+        if self.augment is None:
+            return x, conditions
+        names = [n for n, c in conditions.items() if c.dim() == x.dim() > 2 and c.shape[2:] == x.shape[2:]]
+        x, *others = self.augment([x, *(conditions[n] for n in names)], self.batch)
+        return x, {**conditions, **dict(zip(names, others, strict=True))}
 
 
 def named(scores: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:

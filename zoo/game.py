@@ -217,20 +217,21 @@ class Turn:
 
 
 class Game(nn.Module, abc.ABC):
-    """Children: the networks, by the names that the recipe gives them. Buffers: all the game's memory, which must come
-    out the same in every process (``parallel.mean`` of a loss, ``parallel.gather`` of the fakes).
+    """Children: the networks, also pretrained ones, by the names that the recipe gives them. Buffers: all the game's
+    memory, which must come out the same in every process (``parallel.mean`` of a loss, ``parallel.gather`` of the
+    fakes).
 
     ``takes``: names of the networks that it needs; raises ValueError if one is missing. ``needs``: keys that the data
     must have. For :class:`~zoo.discriminate.Discriminate`: ``joined``, whether D gets real and fake images in one pass:
     if no layer mixes the samples of a batch (``"auto"``), ``"always"`` or ``"never"``; ``heads`` on D's features,
-    if there are any; ``augment(x, batch)``, which D's images pass, if there is one.
+    if there are any; ``augment(images, batch)``, which D's images pass, if there is one.
     """
 
     takes: tuple[str, ...] = ()
     needs: tuple[str, ...] = ("x",)
     joined: Literal["auto", "always", "never"] = "auto"
     heads: Sequence[Head]
-    augment: Callable[[Tensor, Batch], Tensor]
+    augment: Callable[[Sequence[Tensor], Batch], Sequence[Tensor]]
     G: nn.Module
     D: nn.Module
 
@@ -254,7 +255,8 @@ class Game(nn.Module, abc.ABC):
         """The Model that a run leaves: ``{"kind": "image", "networks": ["G"], "prior": Spec}``, ``{"kind":
         "autoencoder", "networks": ["G", "E"], "prior": Spec}``, or for a translator
         ``{"kind": "translate", "networks": ["G", "F"], "to": {"b": "G", "a": "F"}}``. Names are children of the game.
-        ``"resolution"``, if its images do not have the size of the stage's."""
+        ``"resolution"``, if its images do not have the size of the stage's; ``"pretrained": ["T"]``, if it needs
+        pretrained networks to run."""
 
     def prepare(self, batch: Batch) -> None:
         """Before the first round of the stage, without gradient, in training mode: data-dependent initialization.

@@ -16,14 +16,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from zoo import settings
+from zoo import overrides, settings
 from zoo.files import Json, beside, sha256
+from zoo.recipe import Pretrained, decode
 from zoo.registry import nearest
 
 if TYPE_CHECKING:
     from torch import nn
 
     from zoo.model import Model
+    from zoo.pretrained import Frozen
 
 SHIPPED = Path(__file__).parent / "weights"
 WEIGHTS = "weights.safetensors"  # a run's weights; the file's name in a hub repository too
@@ -85,17 +87,49 @@ def read_model(path: str | Path, device: str = "cpu") -> Model:
     from safetensors.torch import load_file
 
     from zoo.model import build_model
+    from zoo.pretrained import attach
 
     card = read_header(path)["card"]
     try:
+        declared = _pretrained_of(card)
         model = build_model(card["model"], card=card)
         model.load_state_dict(load_file(path))
+        attach(model, card["model"], load_pretrained(declared))
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"weights '{path}': {one_line(error)}") from None
     except RuntimeError as error:  # load_state_dict names the missing, unexpected and misshapen tensors
         reason = f"the tensors do not fit the networks of its Card ({one_line(error)})"
         raise ValueError(f"weights '{path}': {reason}") from None
     return model.to(device).eval().requires_grad_(False)
+
+
+def load_pretrained(pretrained: Mapping[str, Pretrained]) -> dict[str, Frozen]:
+    """Pretrained networks with their weights, by name. Raises ValueError, with the remedy, if they are not at hand."""
+    from zoo import pretrained as networks
+
+    shipped = index()
+    return {
+        name: networks.load(name, p, find(p.source) if p.source in shipped else None) for name, p in pretrained.items()
+    }
+
+
+def _pretrained_of(card: Json) -> dict[str, Pretrained]:
+    """The pretrained networks that the Model of a Card needs. Raises ValueError if one is declared without a hash."""
+    spec = card["model"]
+    plain = spec.get("pretrained", {}) if isinstance(spec, dict) else {}
+    if not isinstance(plain, dict):
+        raise ValueError(f"pretrained={plain!r}: must be networks by name")
+    try:
+        declared: dict[str, Pretrained] = {name: decode(value) for name, value in plain.items()}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"pretrained: its Card has no declaration of a network ({error})") from None
+    for name, p in declared.items():
+        if not isinstance(p, Pretrained):
+            raise ValueError(f"pretrained.{name}: must be a Pretrained")
+        overrides.check_pretrained(name, p)
+        if not p.hash:
+            raise ValueError(f"pretrained.{name}: must have the hash of its weights")
+    return declared
 
 
 def one_line(error: Exception) -> str:

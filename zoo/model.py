@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from zoo.data.images import to_array, to_pil
 from zoo.files import Json
+from zoo.networks.interfaces import Growing
 from zoo.priors import Codes, build_prior
 from zoo.recipe import decode
 from zoo.registry import NETWORKS, Registry, Spec, nearest
@@ -44,14 +45,29 @@ CodeValues: TypeAlias = Mapping[str, float | Sequence[float] | Tensor]
 
 
 def build_model(
-    spec: Mapping[str, Any], networks: Mapping[str, nn.Module] | None = None, card: Json | None = None
+    spec: Mapping[str, Any],
+    networks: Mapping[str, nn.Module] | None = None,
+    card: Json | None = None,
 ) -> Model:
-    """The model of a spec. ``networks``: existing ones (a run's own); without them new ones are built, from a fixed
-    seed and without a change of the global random state. Raises ValueError if the spec is not a model spec."""
+    """The model of a spec, without its pretrained networks (:func:`zoo.pretrained.attach`). ``networks``: existing ones
+    (a run's own); without them new ones are built, from a fixed seed and without a change of the global random state.
+    Raises ValueError if the spec is not a model spec."""
     for key in ("kind", "networks", "range", "resolution", "channels"):
         if key not in spec:
             raise ValueError(f"model spec: '{key}' is missing")
-    return KINDS[spec["kind"]](spec, networks, card)
+    model: Model = KINDS[spec["kind"]](spec, networks, card)
+    if "level" in spec:
+        set_level(model, spec["level"])
+    return model
+
+
+def set_level(model: Model, level: Any) -> None:
+    """Set the networks that grow to a level. Raises ValueError if they do not have it."""
+    if not isinstance(level, int) or isinstance(level, bool) or level < 0:
+        raise ValueError(f"model spec: level={level!r}: must be a whole number from 0")
+    for network in model.networks.values():
+        if isinstance(network, Growing):
+            network.at(level)
 
 
 class Model(nn.Module):

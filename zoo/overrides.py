@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from zoo.recipe import Recipe, Rounds, Stage, Stream, decode
+from zoo.recipe import Pretrained, Recipe, Rounds, Stage, Stream, decode
 from zoo.registry import FrozenDict, Registry, Spec, nearest
 
 
@@ -70,6 +71,42 @@ def check(recipe: Recipe) -> None:
             raise ValueError(f"ema.{key}.halflife={ema.halflife}: must be above 0 images")
         if key not in recipe.networks:
             raise ValueError(f"ema.{key}: must name a network{nearest(key, recipe.networks)}")
+    for name, pretrained in recipe.pretrained.items():
+        check_pretrained(name, pretrained)
+        if name in recipe.networks:
+            raise ValueError(
+                f"pretrained.{name}: must have another name than the networks {', '.join(recipe.networks)}"
+            )
+    for i, stage in enumerate(recipe.stages):
+        _check_use_of_pretrained(stage, recipe.pretrained, f"stages.{i}")
+
+
+# A segment never begins with a dot, so that no source leaves its folder.
+_SOURCE = re.compile(
+    r"(?:timm|torchvision):\w[\w.-]*|hf:\w[\w.-]*/\w[\w.-]*(?:(?:/\w[\w.-]*)+\.safetensors)?|\w[\w.-]*"
+)
+
+
+def check_pretrained(name: str, pretrained: Pretrained) -> None:
+    """Raises ValueError if the field has another type than declared, or the source another form."""
+    _check_types(pretrained, f"pretrained.{name}")
+    if not _SOURCE.fullmatch(pretrained.source):
+        forms = "NAME, hf:OWNER/NAME, hf:OWNER/NAME/FILE.safetensors, timm:NAME or torchvision:WEIGHTS"
+        raise ValueError(f"pretrained.{name}.source='{pretrained.source}': must be {forms}")
+
+
+def _check_use_of_pretrained(stage: Stage, pretrained: Mapping[str, Pretrained], where: str) -> None:
+    for player in stage.optimizers:
+        if player.partition(".")[0] in pretrained:
+            raise ValueError(f"{where}.optimizers.{player}: a pretrained network does not learn; leave it out")
+    for name, stream in stage.data.streams.items():
+        for key, derived in stream.derived.items():
+            field = f"{where}.data.streams.{name}.derived.{key}"
+            if derived.network not in pretrained:
+                near = nearest(derived.network, pretrained)
+                raise ValueError(f"{field}.network='{derived.network}': must name a pretrained network{near}")
+            if key in stream.keys.values():
+                raise ValueError(f"{field}: must have another name than the stream's fields")
 
 
 def _check_stage(stage: Stage, where: str) -> None:
@@ -77,6 +114,8 @@ def _check_stage(stage: Stage, where: str) -> None:
     for key in ("images", "batch", "accumulate"):
         if getattr(stage, key) < 1:
             raise ValueError(f"{where}.{key}={getattr(stage, key)}: must be at least 1")
+    if stage.level is not None and stage.level < 0:
+        raise ValueError(f"{where}.level={stage.level}: must be 0 or more")
     if stage.resolution < 0:
         raise ValueError(f"{where}.resolution={stage.resolution}: must be at least 1 (0 for points)")
     if data.load is not None and data.load < stage.resolution:
@@ -212,7 +251,14 @@ def _check_same_type(where: str, key: str, old: object, new: object) -> None:
 def _registry_of(path: str) -> Registry | None:
     from zoo import registry
 
-    places = {"networks": "NETWORKS", "game": "GAMES", "loss": "LOSSES", "penalties": "PENALTIES", "prior": "PRIORS"}
+    places = {
+        "networks": "NETWORKS",
+        "pretrained": "NETWORKS",
+        "game": "GAMES",
+        "loss": "LOSSES",
+        "penalties": "PENALTIES",
+        "prior": "PRIORS",
+    }
     for part in reversed(path.split(".")):
         if part in places:
             return getattr(registry, places[part])

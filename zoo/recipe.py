@@ -37,7 +37,9 @@ __all__ = [
     "SGD",
     "Adam",
     "Data",
+    "Derived",
     "Ema",
+    "Pretrained",
     "RMSProp",
     "Recipe",
     "Rounds",
@@ -170,6 +172,35 @@ class Ema(_Data):
 
 
 @dataclass(frozen=True)
+class Pretrained(_Data):
+    """A frozen network that a recipe uses and does not train: a loss network, a text encoder, a teacher.
+
+    ``network``: Spec in NETWORKS; nothing is filled in from the data. ``source``: of its weights
+    (:mod:`zoo.pretrained`): ``NAME`` (shipped, or a file in ``$ZOO_HOME/pretrained``), ``hf:OWNER/NAME[/FILE]``,
+    ``timm:NAME`` or ``torchvision:WEIGHTS``. ``prefix``: of the names of its tensors there (``features.``); other
+    tensors are not read. ``hash``: SHA-256 of its tensors; "" takes what the source has, and a run records it.
+    """
+
+    network: Spec
+    source: str
+    prefix: str = ""
+    hash: str = ""
+
+
+@dataclass(frozen=True)
+class Derived(_Data):
+    """A field that a pretrained network computes from another field, once for all rows of a data set.
+
+    ``network``: a name in the recipe's ``pretrained``; it gets values as a batch has them (captions: a list of
+    strings; images: as stored, without crop, flip and noise) and returns [N, K]. ``of``: the data set's field. Of a
+    Text field each caption has a vector, and a batch the one of the caption that it has.
+    """
+
+    network: str
+    of: str
+
+
+@dataclass(frozen=True)
 class Stream(_Data):
     """One stream of real data.
 
@@ -180,7 +211,7 @@ class Stream(_Data):
     all streams and stages with the same number have the same rows. ``aligned``: the name of another stream with as many
     rows: row k of the one always comes with row k of the other, with the same crop and flip (pairs of two domains).
     ``view``: turns the images into another domain (:mod:`zoo.data.views`). ``batch``: rows in a batch, if it is not the
-    turn's number.
+    turn's number. ``derived``: more fields, by their names in the batch.
     """
 
     split: str = "train"
@@ -192,6 +223,7 @@ class Stream(_Data):
     batch: int | None = None
     dataset: str | None = None
     aligned: str | None = None
+    derived: Mapping[str, Derived] = field(default_factory=FrozenDict)
 
 
 @dataclass(frozen=True)
@@ -218,7 +250,8 @@ class Stage(_Data):
 
     ``game``: Spec in GAMES. ``optimizers``: one for each player that learns. ``images``: the budget in real images,
     over all processes. ``batch``: real images in a batch, over all processes. ``accumulate``: the batch is split into
-    so many parts, each a batch of its own with its own statistics; a step takes the mean of their gradients.
+    so many parts, each a batch of its own with its own statistics; a step takes the mean of their gradients. ``level``:
+    of the networks that grow, those that have ``at(level)``.
     """
 
     game: Spec
@@ -229,16 +262,18 @@ class Stage(_Data):
     data: Data = Data()
     schedules: tuple[Schedule, ...] = ()
     accumulate: int = 1
+    level: int | None = None
 
 
 @dataclass(frozen=True)
 class Recipe(_Data):
-    """Everything that the paper fixes. ``networks`` persist across the stages; ``ema`` by network; ``model``,
-    ``dataset``, ``variant`` are set by :func:`zoo.settings.setting`."""
+    """Everything that the paper fixes. ``networks`` persist across the stages; ``ema`` by network; ``pretrained``:
+    frozen networks by name; ``model``, ``dataset``, ``variant`` are set by :func:`zoo.settings.setting`."""
 
     networks: Mapping[str, Spec]
     stages: tuple[Stage, ...]
     ema: Mapping[str, Ema] = field(default_factory=FrozenDict)
+    pretrained: Mapping[str, Pretrained] = field(default_factory=FrozenDict)
     model: str = ""
     dataset: str = ""
     variant: str = ""
@@ -274,7 +309,9 @@ class Recipe(_Data):
 
 # To and from JSON -------------------------------------------------------------------------------------------------
 
-_KINDS = {k.__name__: k for k in (Adam, SGD, RMSProp, Schedule, Rounds, Ema, Stream, Data, Stage, Recipe)}
+_KINDS = {
+    k.__name__: k for k in (Adam, SGD, RMSProp, Schedule, Rounds, Ema, Pretrained, Derived, Stream, Data, Stage, Recipe)
+}
 
 
 def encode(value: Any) -> Any:

@@ -25,8 +25,8 @@ class Growing(nn.Module):
         self.rgb = nn.ModuleList(nn.Conv2d(*rgb, 1) for _ in range(3))
         self.blocks = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(2))
 
-    def at(self, resolution):
-        self.level = {4: 0, 8: 1, 16: 2}[resolution]
+    def at(self, level):
+        self.level = level
 
 
 class Generator(Growing):
@@ -69,7 +69,7 @@ def recipe():
     spec = PGGAN.spec.replace(loss=Spec("wasserstein"), penalties=penalties, prior=Spec("normal", dim=4))
     fades = [Schedule(f"game.{name}.fade", ((0, 0.25), (8, 1.0))) for name in "GD"]
     # At 4x4 nothing fades in.
-    stages = [stage(spec, "G D", batch=64 // r, resolution=r, schedules=fades[: r - 4]) for r in (4, 8, 16)]
+    stages = [stage(spec, "G D", level=i, batch=16 >> i, resolution=4 << i, schedules=fades[: 2 * i]) for i in range(3)]
     return Recipe({"G": network(Generator).spec, "D": network(Critic).spec}, stages, {"G": Ema(halflife=50)})
 
 

@@ -46,8 +46,9 @@ class R3GAN(Adversarial):
         super().__init__(networks, **options)
         self.p = nn.Buffer(torch.zeros(()))
 
-    def augment(self, x, batch):
-        return torch.where(batch.rand(1, 1, 1) < self.p, x.flip(3) * (0.5 + batch.rand(1, 1, 1)), x)
+    def augment(self, images, batch):
+        chosen = batch.rand(1, 1, 1) < self.p
+        return [torch.where(chosen, 0.8 * x.flip(3), x) for x in images]
 
 
 def recipe():

@@ -59,8 +59,8 @@ class StyleGAN2(Adversarial):
         super().__init__(networks, **options)
         self.p = nn.Buffer(torch.zeros(()))
 
-    def augment(self, x, batch):
-        return torch.where(batch.rand(1, 1, 1) < self.p, x.flip(3) * (0.5 + batch.rand(1, 1, 1)), x)
+    def augment(self, images, batch):
+        return [torch.where(chosen, 0.8 * x.flip(3), x) for chosen in [batch.rand(1, 1, 1) < self.p] for x in images]
 
 
 def recipe():
@@ -76,7 +76,7 @@ def check(run):
     assert [(turn.players[0], turn.every, turn.batch) for turn in turns] == [
         ("G", 1, None), ("G", 4, 2), ("D", 1, None), ("D", 16, None)
     ]  # fmt: skip
-    run.game.augment = lambda x, batch: calls.append(len(x)) or augment(x, batch)
+    run.game.augment = lambda images, batch: calls.append(len(images[0])) or augment(images, batch)
     run.round = 3
     play(run)
     assert calls == [4, 4, 4]  # the fakes of G's turn, then reals and fakes

@@ -84,6 +84,7 @@ def of_recipe(name: str) -> Json:
         "images": built.images,
         "parameters": cost["parameters"],
         "networks": cost["networks"],
+        **({"pretrained": cost["pretrained"]} if "pretrained" in cost else {}),
         "stages": cost["stages"],
         "settings": recipe.encode(built),
     }
@@ -108,6 +109,8 @@ def _text(facts: Json) -> str:
             continue
         if of_a_recipe and key == "networks":
             lines += _networks(value, facts["parameters"])
+        elif of_a_recipe and key == "pretrained":
+            lines += _pretrained(value)
         elif of_a_recipe and key == "stages":
             lines += _stages(value)
         else:
@@ -120,6 +123,16 @@ def _networks(networks: Json, parameters: Mapping[str, int]) -> list[str]:
     for name, spec in networks.items():
         arguments = ", ".join(f"{k}={v}" for k, v in spec["kwargs"].items())
         lines.append(f"  {name}: {spec['name']}({arguments}), {parameters[name]:,} parameters")
+    return lines
+
+
+def _pretrained(networks: Json) -> list[str]:
+    lines = ["pretrained, not trained here:"]
+    for name, facts in networks.items():
+        arguments = ", ".join(f"{k}={v}" for k, v in facts["kwargs"].items())
+        lines.append(
+            f"  {name}: {facts['name']}({arguments}) from {facts['source']}, {facts['parameters']:,} parameters"
+        )
     return lines
 
 

@@ -58,9 +58,11 @@ class Text:
 
 @dataclass(frozen=True)
 class Vector:
-    """``n`` real numbers: a point, an embedding."""
+    """``n`` real numbers: a point, an embedding. ``of``: the Text field whose captions have one each; a batch has that
+    of its caption."""
 
     n: int
+    of: str = ""
 
 
 Field = Image | Label | Attributes | Text | Vector

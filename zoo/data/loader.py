@@ -8,11 +8,11 @@ Process r of w reads part r of the joint batch: the images do not depend on the 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from zoo.data.fields import Attributes, Captions, Text
+from zoo.data.fields import Attributes, Field, Text, Vector
 from zoo.data.store import Feed, ImageData, Where
 from zoo.data.views import VIEWS
 from zoo.seeds import seed_for
@@ -88,7 +88,7 @@ class Loader:
         if not 0 <= part[0] < part[1]:
             raise ValueError(f"part={part}: must be (k, n) with 0 <= k < n")
         self.images = {key: facts.fields[key] for key in self.keys if key in facts.images}
-        self.texts = [key for key in self.keys if isinstance(facts.fields[key], Text)]
+        self.texts = [key for key in self.keys if has_captions(facts.fields[key])]
         self.resolution = self._check_sides()
         feed = data.feed(self, where, part, workers)
         if feed and balanced:
@@ -139,15 +139,18 @@ class Loader:
             batch.update(self._augment({key: batch[key] for key in self.images}, generator))
         for key in self.texts:
             batch[key] = self._choose_captions(batch[key])
+            if isinstance(self.data.facts.fields[key], Vector):
+                batch[key] = torch.stack(batch[key]).to(self.device)  # [size, K]
         self.position += size * self.world
         return {name: batch[key] for key, name in self.keys.items()}
 
-    def _choose_captions(self, rows: list[str | tuple[str, ...]]) -> list[str]:
-        """One caption of each row, chosen for the whole joint batch by (seed, position)."""
+    def _choose_captions(self, rows: list[Any]) -> list[Any]:
+        """One caption of each row, or the vector of the same caption, chosen for the whole joint batch by (seed,
+        position)."""
         generator = random.Random(seed_for(self.seed, "caption", self.position))
         values = [generator.random() for _ in range(len(rows) * self.world)][self.rank * len(rows) :]
         captions = [(row,) if isinstance(row, str) else row for row in rows]
-        return [row[int(value * len(row))] if row else "" for row, value in zip(captions, values, strict=False)]
+        return [row[int(value * len(row))] if len(row) else "" for row, value in zip(captions, values, strict=False)]
 
     def _augment(self, images: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
         """uint8 [n, C, H, W] to float32 in ``range``: crop, flip, pad, view, normalize. All images of a row get the
@@ -189,6 +192,11 @@ class Loader:
             else:
                 images[key] = x.float().mul_((high - low) / 255).add_(low)
         return images
+
+
+def has_captions(field: Field) -> bool:
+    """Whether a row has several values of a field, of which a batch has one."""
+    return isinstance(field, Text) or (isinstance(field, Vector) and bool(field.of))
 
 
 class Order:
@@ -307,7 +315,7 @@ class DeviceFeed:
     """Rows indexed in the device's memory; captions on the host, in the same order ``order_of_texts``."""
 
     def __init__(
-        self, arrays: dict[str, torch.Tensor], order: Order, texts: Mapping[str, Captions], order_of_texts: Order
+        self, arrays: dict[str, torch.Tensor], order: Order, texts: Mapping[str, Sequence[Any]], order_of_texts: Order
     ):
         self.arrays, self.order, self.texts, self.order_of_texts = arrays, order, texts, order_of_texts
 

@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
@@ -58,7 +58,7 @@ class ImageData:
             Dataset, shards, a toy set).
         hash: of the content.
         path: of the prepared file, if there is one.
-        texts: the captions of each Text field.
+        texts: the captions of each Text field, and the vectors of fields with one a caption.
 
     ``resolution``: side of the images in pixels; 0 for points.
     """
@@ -69,11 +69,11 @@ class ImageData:
         arrays: dict[str, torch.Tensor],
         hash: str,
         path: Path | None = None,
-        texts: Mapping[str, Captions] | None = None,
+        texts: Mapping[str, Sequence[Any]] | None = None,
     ):
         assert facts.resolution is not None, f"{facts.name}: open data have one resolution"
         self.facts, self.arrays, self.hash, self.path = facts, arrays, hash, path
-        self.texts = dict(texts or {})
+        self.texts: dict[str, Sequence[Any]] = dict(texts or {})
         self.resolution = facts.resolution
 
     def __len__(self) -> int:

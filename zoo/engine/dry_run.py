@@ -14,6 +14,7 @@ from torch.utils.flop_counter import flop_registry
 from zoo.data import Facts
 from zoo.data import facts as facts_of
 from zoo.data.fields import Attributes, Field, Image, Text, Vector
+from zoo.engine.derived import meta_vectors
 from zoo.engine.ema import EmaNetworks
 from zoo.engine.schedules import Schedules
 from zoo.engine.stage import (
@@ -22,6 +23,7 @@ from zoo.engine.stage import (
     check_batches,
     facts_of_stream,
     parameters,
+    pretrained_parameters,
     resolve,
     streams_of_turn,
     yields,
@@ -32,13 +34,26 @@ from zoo.recipe import Recipe, Stage, encode
 from zoo.registry import nearest
 
 
-def meta_batch(stage: Stage, facts: Facts, size: int, names: Sequence[str] | None = None) -> dict[str, Any]:
+def meta_batch(
+    stage: Stage,
+    facts: Facts,
+    size: int,
+    names: Sequence[str] | None = None,
+    networks: Mapping[str, nn.Module] | None = None,
+) -> dict[str, Any]:
     """Shapes and types of one draw from each stream (or of those in ``names``), on ``meta``; of a Text field empty
-    strings."""
+    strings. ``networks``: with the pretrained ones of derived fields."""
     batch: dict[str, Any] = {}
     for stream in (stage.data.streams[name] for name in names or stage.data.streams):
         fields, rows = facts_of_stream(stream, facts).fields, stream.batch or size
         for key, name in yields(stream, facts).items():
+            if key in stream.derived:
+                of = fields[stream.derived[key].of]
+                stored = meta_rows(
+                    of, rows, facts.resolution or 0 if stage.data.pad else stage.data.load or stage.resolution
+                )
+                batch[name] = meta_vectors(key, stream, networks or {}, stored)
+                continue
             if key not in fields:
                 raise ValueError(f"{facts_of_stream(stream, facts).name} yields no '{key}'{nearest(key, fields)}")
             batch[name] = meta_rows(fields[key], rows, stage.resolution)
@@ -96,7 +111,7 @@ def _dry_run_stage(
         Schedules(stage.schedules, learner, EmaNetworks({n: game.get_submodule(n) for n in recipe.ema}, recipe.ema))
     # From here on new tensors are made on the device of the tensors that they depend on, as in a run.
     batch = Batch(stage.batch, device="meta")
-    batch.update(meta_batch(stage, facts, stage.batch))
+    batch.update(meta_batch(stage, facts, stage.batch, networks=networks))
     with torch.no_grad():
         game.prepare(batch)
     batch = Batch(stage.batch, device="meta")
@@ -107,7 +122,7 @@ def _dry_run_stage(
         batch.size = size
         streams = streams_of_turn(turn, stage, batch)
         if streams:
-            batch.update(meta_batch(stage, facts, size, streams))
+            batch.update(meta_batch(stage, facts, size, streams, networks))
             clock_stream = clock_stream or streams[0]
         try:
             with MultiplyAdds() as multiply_adds:
@@ -143,16 +158,23 @@ def times_played(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts, 
 
 
 def describe(recipe: Recipe, facts: Facts | None = None, micro_batch: int | None = None) -> dict[str, Any]:
-    """The cost of a recipe: parameters by network, turns, rounds, images. Nothing is downloaded or trained."""
+    """The cost of a recipe: parameters by network, turns, rounds, images; its pretrained networks, if there are any.
+    Nothing is downloaded or trained."""
     if facts is None:
         facts = facts_of(recipe.dataset)
     recipe = resolve(recipe, facts)
     networks = build_networks(recipe, device="meta")
+    sizes = pretrained_parameters(networks)
+    pretrained = {
+        n: {"name": p.network.name, "kwargs": encode(p.network.kwargs), "source": p.source, "parameters": sizes[n]}
+        for n, p in recipe.pretrained.items()
+    }
     return {
         "recipe": recipe.name,
         "dataset": facts.name,
         "parameters": parameters(networks),
         "networks": {n: {"name": s.name, "kwargs": encode(s.kwargs)} for n, s in recipe.networks.items()},
+        **({"pretrained": pretrained} if pretrained else {}),
         "images": recipe.images,
         "stages": dry_run(recipe, facts, micro_batch),
     }

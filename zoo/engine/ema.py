@@ -31,8 +31,17 @@ class EmaNetwork:
             average: list[torch.Tensor] = list(own.parameters())
             if average:
                 torch._foreach_lerp_(average, [p.detach() for p in new.parameters()], 1.0 - decay)
-            for old, buffer in zip(own.buffers(), new.buffers(), strict=True):
-                old.copy_(buffer)
+            copy_buffers(own, new)
+
+    @torch.no_grad()
+    def copy_buffers(self, network: nn.Module) -> None:
+        """Copy the network's buffers."""
+        copy_buffers(self.network, network)
+
+
+def copy_buffers(to: nn.Module, source: nn.Module) -> None:
+    for old, buffer in zip(to.buffers(), source.buffers(), strict=True):
+        old.copy_(buffer)
 
 
 class EmaNetworks(dict[str, EmaNetwork]):

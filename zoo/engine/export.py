@@ -18,13 +18,16 @@ from zoo.engine.runtime import versions
 from zoo.engine.stage import shipped
 from zoo.game import Batch, Game
 from zoo.model import KINDS, Model, build_model
+from zoo.pretrained import attach
 from zoo.recipe import Recipe, encode
 
 
 def model_of(game: Game, ema_networks: EmaNetworks, spec: Mapping[str, Any]) -> Model:
     """The Model that the game would leave now: of each network the EMA weights if there are any, else its own."""
     networks = {n: ema_networks[n].network if n in ema_networks else game.get_submodule(n) for n in spec["networks"]}
-    return build_model(spec, networks)
+    model = build_model(spec, networks)
+    attach(model, spec, dict(game.named_children()))
+    return model
 
 
 def uses(spec: Mapping[str, Any], path: str | Path) -> list[str]:

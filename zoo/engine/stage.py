@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from zoo import parallel
+from zoo import hub, parallel
 from zoo.data import Facts, ImageData, Loader, open_data
 from zoo.data import facts as facts_of
 from zoo.data.loader import seed_of_order
+from zoo.engine.derived import check_derived, with_derived
 from zoo.engine.ema import EmaNetworks
 from zoo.engine.finetune import load_init
 from zoo.engine.runtime import Runtime
 from zoo.engine.schedules import Schedules
 from zoo.engine.step import Learner
 from zoo.game import Batch, Game, Turn
+from zoo.networks.interfaces import Growing
 from zoo.overrides import check
+from zoo.pretrained import Frozen, build
 from zoo.recipe import Recipe, Stage, Stream, encode
 from zoo.registry import GAMES, NETWORKS, Spec, nearest
 from zoo.seeds import seed_for
@@ -53,6 +57,8 @@ def resolve(recipe: Recipe, facts: Facts) -> Recipe:
         parameter = NETWORKS.parameters(spec.name).get("features")
         if parameter and parameter.default is parameter.empty and "features" not in spec.kwargs:
             networks[name] = spec.replace(features=count_features(recipe.replace(networks=networks), **from_data))
+    for pretrained in recipe.pretrained.values():
+        NETWORKS.check(pretrained.network)
     return recipe.replace(networks=networks)
 
 
@@ -62,7 +68,9 @@ def count_features(recipe: Recipe, channels: int, resolution: int) -> int:
     if "D" not in recipe.networks:
         raise ValueError(f"networks: a head on D's features needs a network D, got {', '.join(recipe.networks)}")
     spec = recipe.networks["D"]
-    D = build_networks(recipe.replace(networks={"D": spec}), device="meta")["D"]
+    D = build_networks(recipe.replace(networks={"D": spec}, pretrained={}), device="meta")["D"]
+    if isinstance(D, Growing):
+        D.at(recipe.stages[-1].level or 0)
     features = getattr(D, "features", None)
     if features is None:
         raise ValueError(f"networks.D: '{spec.name}' has no features for a head; choose another network")
@@ -71,8 +79,9 @@ def count_features(recipe: Recipe, channels: int, resolution: int) -> int:
 
 
 def build_networks(recipe: Recipe, seed: int = 0, device: str | None = None) -> dict[str, nn.Module]:
-    """The recipe's networks, each initialized from a seed of its own, so that none depends on the others' order."""
-    networks = {}
+    """The recipe's networks, each initialized from a seed of its own, so that none depends on the others' order; and
+    its pretrained ones on ``meta``, without weights."""
+    networks: dict[str, nn.Module] = {}
     for name, spec in recipe.networks.items():
         torch.manual_seed(seed_for(seed, "init", name))
         try:
@@ -80,12 +89,25 @@ def build_networks(recipe: Recipe, seed: int = 0, device: str | None = None) -> 
                 networks[name] = NETWORKS.build(spec)
         except (ValueError, TypeError) as error:
             raise ValueError(f"networks.{name}: {error}") from error
-    return networks
+    return {**networks, **{name: build(name, pretrained) for name, pretrained in recipe.pretrained.items()}}
+
+
+def load_pretrained(recipe: Recipe) -> tuple[Recipe, dict[str, Frozen]]:
+    """The recipe with the hashes of its pretrained networks, and these, with their weights. Of several processes rank 0
+    downloads. Raises ValueError, with the remedy, if weights are not at hand."""
+    if not recipe.pretrained:
+        return recipe, {}
+    with parallel.main_process_only() as works:
+        networks = hub.load_pretrained(recipe.pretrained) if works else {}
+    networks = networks or hub.load_pretrained(recipe.pretrained)
+    hashes = {name: dataclasses.replace(p, hash=networks[name].hash) for name, p in recipe.pretrained.items()}
+    return recipe.replace(pretrained=hashes), networks
 
 
 def build_game(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) -> Game:
-    """The stage's game of the networks. Raises ValueError if the game or a stream needs keys that the data set does not
-    have."""
+    """The stage's game of the networks, which are set to its level. Raises ValueError if the game or a stream needs
+    keys that the data set does not have, or the level is wrong."""
+    set_level(stage, networks)
     for stream in stage.data.streams.values():
         own = facts_of_stream(stream, facts)
         for key in (*stream.keys, *stream.where):
@@ -94,7 +116,7 @@ def build_game(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) ->
                     f"the recipe reads '{key}', but '{own.name}' has {', '.join(own.keys)}{nearest(key, own.keys)}; "
                     f"choose another data set (zoo list datasets)"
                 )
-    grow(networks.values(), stage.resolution)
+        check_derived(stream, own)
     # A game that stores images needs their shape.
     defaults = {"channels": facts.channels, "resolution": stage.resolution}
     game = GAMES.build(stage.game, networks, defaults=defaults)
@@ -109,19 +131,26 @@ def build_game(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) ->
     return game
 
 
-def grow(networks: Iterable[nn.Module], resolution: int) -> None:
-    """Set the networks that grow, those with ``at(resolution)``, to the resolution of a stage. Their layers for all
-    resolutions exist from the beginning."""
-    for network in networks:
-        at = getattr(network, "at", None)
-        if at is not None:
-            at(resolution)
+def set_level(stage: Stage, networks: Mapping[str, nn.Module]) -> None:
+    """Set the networks that grow (:class:`zoo.networks.interfaces.Growing`) to the stage's level. Raises ValueError if
+    they have no such level, or the stage has none."""
+    growing = {name: network for name, network in networks.items() if isinstance(network, Growing)}
+    if stage.level is None and growing:
+        raise ValueError(f"level: {' and '.join(growing)} can grow, so that each stage must have a level")
+    if stage.level is not None and not growing:
+        raise ValueError(f"level={stage.level}: no network of the recipe can grow; leave it out")
+    for name, network in growing.items():
+        try:
+            network.at(stage.level or 0)
+        except ValueError as error:
+            raise ValueError(f"networks.{name}: {error}") from None
 
 
 def yields(stream: Stream, facts: Facts) -> dict[str, str]:
-    """The data set's keys that a stream reads, and their names in the batch: all keys if it names none. ``facts``: of
-    the recipe's data set."""
-    return dict(stream.keys) or {k: k for k in facts_of_stream(stream, facts).keys}
+    """The keys that a stream reads, and their names in the batch: those of the data set, all if it names none, and its
+    derived fields. ``facts``: of the recipe's data set."""
+    own = dict(stream.keys) or {k: k for k in facts_of_stream(stream, facts).keys}
+    return {**own, **{k: k for k in stream.derived}}
 
 
 def facts_of_stream(stream: Stream, facts: Facts) -> Facts:
@@ -168,8 +197,14 @@ def check_batches(stage: Stage, turns: Sequence[Turn]) -> None:
 
 
 def parameters(networks: Mapping[str, nn.Module]) -> dict[str, int]:
-    """The number of parameters of each network."""
-    return {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
+    """The number of parameters of each network that is not pretrained."""
+    own = {name: network for name, network in networks.items() if not isinstance(network, Frozen)}
+    return {name: sum(p.numel() for p in network.parameters()) for name, network in own.items()}
+
+
+def pretrained_parameters(networks: Mapping[str, nn.Module]) -> dict[str, int]:
+    """The number of parameters of each pretrained network."""
+    return {name: network.size for name, network in networks.items() if isinstance(network, Frozen)}
 
 
 def shipped(game: Game, recipe: Recipe, stage: Stage, facts: Facts) -> dict[str, Any]:
@@ -182,11 +217,14 @@ def shipped(game: Game, recipe: Recipe, stage: Stage, facts: Facts) -> dict[str,
     spec = {**ships, "networks": {n: plain(recipe.networks[n]) for n in ships["networks"]}}
     if isinstance(spec.get("prior"), Spec):
         spec["prior"] = plain(spec["prior"])
+    if "pretrained" in ships:
+        spec["pretrained"] = {n: encode(recipe.pretrained[n]) for n in ships["pretrained"]}
     return {
         "range": list(stage.data.range),
         "resolution": stage.resolution,
         "channels": facts.channels,
         "classes": list(facts.classes),
+        **({} if stage.level is None else {"level": stage.level}),
         **spec,
     }
 
@@ -215,6 +253,7 @@ class StageRun:
     """One stage of a recipe while it is played: game, learner, EMA weights, schedules, loaders, and where it stands.
 
     ``networks``, ``ema_networks``: those of the stage before; without them they are built from the seed.
+    ``pretrained``: the pretrained networks of the first stage; without them they are loaded.
     ``round``, ``images``: rounds played and real images consumed in this stage; ``total_images``: in all stages.
     """
 
@@ -229,6 +268,7 @@ class StageRun:
         seed: int,
         *,
         networks: Mapping[str, nn.Module] | None = None,
+        pretrained: Mapping[str, nn.Module] | None = None,
         ema_networks: EmaNetworks | None = None,
         progress: Progress | None = None,
     ):
@@ -236,7 +276,10 @@ class StageRun:
         self.stage = stage = recipe.stages[index]
         self.round = self.images = self.total_images = 0
         self.channels_last = runtime.layout == "channels_last" and device.type != "mps"
-        self.networks = dict(networks or build_networks(recipe, seed))
+        if networks is None:
+            pretrained = pretrained if pretrained is not None else load_pretrained(recipe)[1]
+            networks = {**build_networks(recipe, seed), **pretrained}
+        self.networks = dict(networks)
         self.data = open_splits(stage, source, progress)
         self.game = build_game(stage, self.networks, facts).to(device)
         if self.channels_last:
@@ -252,11 +295,23 @@ class StageRun:
         check_batches(stage, self.learner.turns)
         if ema_networks is None:
             ema_networks = EmaNetworks({n: self.game.get_submodule(n) for n in recipe.ema}, recipe.ema)
-        grow((ema_network.network for ema_network in ema_networks.values()), stage.resolution)
+        set_level(stage, {**self.networks, **{n: ema.network for n, ema in ema_networks.items()}})
         for name, ema in recipe.ema.items():
             ema_networks[name].halflife = ema.halflife  # a schedule of the stage before ends with it
         self.ema_networks = ema_networks
         self.schedules = Schedules(stage.schedules, self.learner, ema_networks)
+        self.rows = {
+            name: with_derived(
+                self.data[data_of_stream(stream)],
+                stream,
+                recipe.pretrained,
+                self.networks,
+                range=stage.data.range,
+                device=device,
+                progress=progress,
+            )
+            for name, stream in stage.data.streams.items()
+        }
         self.loaders = {name: self.loader(name, workers=READ_THREADS) for name in stage.data.streams}
         self._check_aligned()
         self.noise = torch.Generator(device)
@@ -273,10 +328,10 @@ class StageRun:
         seed = seed_for(self.seed, "data", self.index, stream.aligned or name)
         leader = stage.data.streams[stream.aligned or name]
         return Loader(
-            self.data[data_of_stream(stream)],
+            self.rows[name],
             seed=seed,
             order_seed=seed_of_order(seed, leader.where, leader.part) if stream.aligned else None,
-            keys=stream.keys,
+            keys={**stream.keys, **{k: k for k in stream.derived}} if stream.keys else None,
             where=stream.where,
             part=stream.part,
             view=stream.view,
@@ -362,6 +417,10 @@ class StageRun:
         if self.total_images == 0:
             for name, ema_network in self.ema_networks.items():
                 ema_network.network.load_state_dict(self.game.get_submodule(name).state_dict())
+        self.schedules.write(self.images)  # a layer that is new at this level is faded in from the first image on
+        for name, ema_network in self.ema_networks.items():
+            if isinstance(ema_network.network, Growing):
+                ema_network.copy_buffers(self.game.get_submodule(name))
 
     def play_round(self, record: Record = lambda round, name, value: None) -> int:
         """Play every turn as often as it is due, then update the EMA weights. Nothing is read from the device.

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo import parallel
 from zoo.data import Facts
@@ -33,7 +33,16 @@ from zoo.engine.finetune import load_init
 from zoo.engine.log import Clock, Log
 from zoo.engine.run_folder import CHECKPOINT, SAMPLES, WEIGHTS, RunFolder
 from zoo.engine.runtime import Runtime, machine_of
-from zoo.engine.stage import Progress, StageRun, build_networks, open_splits, parameters, resolve, shipped
+from zoo.engine.stage import (
+    Progress,
+    StageRun,
+    build_networks,
+    load_pretrained,
+    open_splits,
+    parameters,
+    resolve,
+    shipped,
+)
 from zoo.files import check_new, remove_partials
 from zoo.pictures import write_grid
 from zoo.recipe import Recipe, decode
@@ -84,13 +93,26 @@ def train(
     if init is not None:
         load_init(build_networks(recipe, seed), init)
         init = str(Path(init).resolve() if Path(init).exists() else init)
+    recipe, pretrained = load_pretrained(recipe)
     tell = progress if progress is not None and main else _silent
     open_splits(recipe.stages[0], source, _fetch_progress(tell))
     if main:
         with checkpoint.disk(folder.path):
             RunFolder.create(out, recipe, runtime, seed=seed, init=init, dataset_object=dataset is not None)
     parallel.barrier()
-    return training_loop(recipe, source, facts, runtime, device, seed, folder, tell, init=init, minutes=minutes)
+    return training_loop(
+        recipe,
+        source,
+        facts,
+        runtime,
+        device,
+        seed,
+        folder,
+        tell,
+        pretrained=pretrained,
+        init=init,
+        minutes=minutes,
+    )
 
 
 def resume(
@@ -121,6 +143,7 @@ def resume(
     facts = facts_of(source)
     if runtime.micro_batch is not None:
         dry_run(recipe, facts, runtime.micro_batch)
+    recipe, pretrained = load_pretrained(recipe)
     if state is None and init is not None:
         load_init(build_networks(recipe, seed), init)
     if main:
@@ -138,6 +161,7 @@ def resume(
         seed,
         folder,
         tell,
+        pretrained=pretrained,
         init=init,
         minutes=minutes,
         tensors=tensors,
@@ -155,12 +179,14 @@ def training_loop(
     folder: RunFolder,
     tell: Progress,
     *,
+    pretrained: Mapping[str, nn.Module] | None = None,
     init: str | Path | None = None,
     minutes: float | None = None,
     tensors: Mapping[str, Tensor] | None = None,
     state: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Train all stages, or the rest of them from a checkpoint's ``tensors`` and ``state``. Returns the run's folder."""
+    """Train all stages, or the rest of them from a checkpoint's ``tensors`` and ``state``. ``pretrained``: the frozen
+    networks of the recipe. Returns the run's folder."""
     start_time = time.monotonic()
     deadline = math.inf if minutes is None else start_time + minutes * 60
     seconds_before = state["seconds"] if state is not None else 0.0
@@ -186,6 +212,7 @@ def training_loop(
                 device,
                 seed,
                 networks=None if run is None else run.networks,
+                pretrained=pretrained,
                 ema_networks=None if run is None else run.ema_networks,
                 progress=_fetch_progress(tell),
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -28,3 +29,13 @@ class Pyramid(nn.Module):
     noise: Sequence[int]
     levels: nn.ModuleList
     classes: int
+
+
+@runtime_checkable
+class Growing(Protocol):
+    """A network that grows from stage to stage. ``at(level)`` sets the level, from 0, and raises ValueError if there is
+    none of this number. All layers are there from the start: the level only chooses those of a pass, so that weights,
+    optimizers and EMA weights have the same tensors in all stages. The factor by which a new layer is faded in is a
+    buffer of the network (``fade``), which a schedule writes (``game.G.fade``)."""
+
+    def at(self, level: int) -> object: ...
