@@ -37,7 +37,7 @@ from zoo.data import open_data
 from zoo.files import beside, tensor_hash
 from zoo.metrics import feature_networks
 from zoo.metrics.feature_networks.network import FeatureNetwork, read, write
-from zoo.model import Model
+from zoo.models import Model
 from zoo.registry import NETWORKS, Spec
 
 # Training -----------------------------------------------------------------------------------------------------------
@@ -320,11 +320,11 @@ SETS = 5  # of samples, by which files are compared
 
 def outputs(model: Model, dataset: str, k: int) -> Tensor:
     """A model's k-th COUNT samples, or the test split translated both ways, float [N, C, H, W] in [0, 1]."""
-    if model.verb == "sample":
-        return torch.cat(list(model.iter_samples(COUNT, seed=k * COUNT, chunk=100)))
+    if model.seeded:
+        return model.outputs(COUNT, seed=k * COUNT)
     data = open_data(dataset, model.resolution, "test")
     x, domain = data.arrays["x"].float() / 255, data.labels("domain")
-    return torch.cat([model.translate(x[domain == source], to) for source, to in enumerate("ba")])
+    return model.outputs(COUNT, inputs={"a": x[domain == 0], "b": x[domain == 1]})
 
 
 def weights(pair: list[FeatureNetwork]) -> dict[str, dict]:
@@ -341,7 +341,7 @@ def weights(pair: list[FeatureNetwork]) -> dict[str, dict]:
         resolution = None if pair[0].facts["fit"] == "pad" else model.resolution
         real = [features(network, load_shuffled(dataset, "train", resolution)[0]) for network in pair]
         by: list[list[float]] = [[] for _ in pair]
-        for k in range(SETS if model.verb == "sample" else 1):
+        for k in range(SETS if model.seeded else 1):
             x = outputs(model, dataset, k)
             for distances, network, reference in zip(by, pair, real, strict=True):
                 distances.append(distance(reference, features(network, x)))

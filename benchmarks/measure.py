@@ -5,6 +5,7 @@
     python benchmarks/measure.py encoders WHAT                           # classifiers on an encoder's features
     python benchmarks/measure.py coupled WHAT                            # whether the two images of one noise agree
     python benchmarks/measure.py pairs WHAT                              # emoji translators on held-out pairs
+    python benchmarks/measure.py sampling WHAT                           # with running averages, and batch statistics
     python benchmarks/measure.py spread [RECIPE]                         # what the seed alone changes
     python benchmarks/measure.py copies [DATASET...]                     # what the score near-copies flags
 
@@ -46,8 +47,8 @@ from zoo.metrics.image_source import find
 from zoo.metrics.images import Images, from_data, from_sampler, quantize, spread
 from zoo.metrics.metric import DEFAULTS, find_metric
 from zoo.metrics.statistics import compute_statistics
-from zoo.model import Model, build_model
-from zoo.recipe import Data, Recipe, decode
+from zoo.models import Model, build_model
+from zoo.recipe import Data, Recipe, Sampling, decode
 
 Line = dict[str, Any]
 
@@ -407,8 +408,8 @@ def pairs_line(what: str) -> Line:
     difference of the two artists' means over the training split.
     """
     model = zoo.load(what)
-    if model.verb != "translate":
-        raise ValueError(f"{what}: must be a translator, got a model that can {model.verb}")
+    if model.seeded or sorted(model.directions) != ["a", "b"]:
+        raise ValueError(f"{what}: must be a translator of two domains, got a model that can {model.verb}")
     train, test = domains("train", model.resolution), domains("test", model.resolution)
     row: Line = {"recipe": model.card["name"], "tensors": find(what).weights.get("tensors"), "pairs": len(test[0])}
     for to, (source, target) in {"b": (0, 1), "a": (1, 0)}.items():
@@ -430,6 +431,33 @@ def pairs_command(what: str) -> None:
         row = pairs_line(what)
     row |= rows.facts(f"python benchmarks/measure.py pairs {row['recipe']}", 0)
     rows.write("pairs", row, ("recipe",))
+    show(row)
+
+
+# Running averages and batch statistics --------------------------------------------------------------------------------
+
+
+def sampling_line(what: str) -> Line:
+    """The scores of the same weights sampled with batch norm's running averages, and with the statistics of as many
+    images as a batch of their training has."""
+    model, source = zoo.load(what), find(what)
+    assert source.stage is not None
+    ways, line = (Sampling(), Sampling("batch", source.stage.batch)), {}
+    for way in ways:
+        model.sampling = way
+        result = zoo.evaluate(model, ["fd", "precision", "recall"], n=quality.COUNT)
+        line[way.mode] = quality.round_scores(result["scores"])
+    protocol = {**result["protocol"], "weights": source.weights}
+    return {"recipe": model.card["name"], "chunk": ways[1].chunk, **line, "protocol": protocol}
+
+
+@command.command("sampling")
+@click.argument("what")
+def sampling_command(what: str) -> None:
+    """The same weights sampled with running averages and with batch statistics: results/sampling.jsonl."""
+    row = sampling_line(what)
+    row |= rows.facts(f"python benchmarks/measure.py sampling {row['recipe']}", 0)
+    rows.write("sampling", row, ("recipe",))
     show(row)
 
 

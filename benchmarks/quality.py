@@ -25,23 +25,20 @@ from typing import Any
 import click
 import rows
 import torch
-from torch import Tensor, nn
 
 import zoo
+from zoo import hub
 from zoo.data import open_data
 from zoo.metrics import baselines
-from zoo.metrics.image_source import find, translation
+from zoo.metrics.image_source import find
+from zoo.metrics.inputs import FEATURE_INPUTS, ScoreInputs
 from zoo.metrics.metric import find_metric
-from zoo.model import Model, build_model
+from zoo.models import Bench, Model
 
 COUNT, SETS = 10_000, 8
-FEATURE_METRICS = ("fd", "kid", "is", "precision", "recall", "density", "coverage")
-GENERATOR_METRICS = (*FEATURE_METRICS, "near-copies")
-TRANSLATOR_METRICS = ("fd", "precision", "recall", "psnr", "ssim")
+GENERATOR = Bench()  # how anything that is not a Model is scored
 SHARES = ("precision", "recall", "density", "coverage", "near-copies")  # of images: they move in steps
 WEIGHT_NOISE = (0.05, 0.1, 0.2, 0.4)  # in standard deviations of each tensor; the last must worsen the score
-BARS = {"sample": (baselines.Mixture.name,), "translate": ("identity", "mean color")}  # what shipped weights must beat
-MIN_RECALL, MAX_COPIES = 0.3, 0.01  # of shipped generators
 Line = dict[str, Any]
 
 
@@ -50,16 +47,22 @@ def round_scores(scores: dict[str, float]) -> dict[str, float]:
     return {k: float(f"{v:.5g}") for k, v in scores.items()}
 
 
-def directions(model: Model) -> Iterable[str]:
-    """The directions of a translator; for other models one without a name."""
-    return [model.domains.get(d, d) for d in model.to_network] if model.verb == "translate" else [""]
+def directions(model: Model) -> Sequence[str]:
+    """The domains that a model makes images of; one without a name if it has no choice."""
+    return model.direction_names or ("",)
+
+
+def bench_of(what: Any) -> Bench:
+    """How weights, a Model or another generator are scored."""
+    return getattr(zoo.load(what) if isinstance(what, str) else what, "bench", GENERATOR)
 
 
 def score(what: Any, to: str = "", seed: int = 0, **options: Any) -> Line:
     """A line's scores, and the protocol that they depend on. ``options``: other arguments of :func:`zoo.evaluate`."""
-    arguments: dict[str, Any] = {"metrics": TRANSLATOR_METRICS, "to": to}
-    if not to:
-        arguments = {"metrics": GENERATOR_METRICS, "n": COUNT, "seed": seed}
+    model = zoo.load(what) if isinstance(what, str) else what
+    arguments: dict[str, Any] = {"metrics": bench_of(model).metrics, "to": to or None}
+    if getattr(model, "seeded", True):
+        arguments |= {"n": COUNT, "seed": seed}
     result = zoo.evaluate(what, **{**arguments, **options})
     return {
         "to": to,
@@ -71,9 +74,9 @@ def score(what: Any, to: str = "", seed: int = 0, **options: Any) -> Line:
     }
 
 
-def main_score(row: Line) -> str:
-    """The name of the score that decides: the distance, of a translator PSNR."""
-    return "psnr" if row["to"] else next(k for k in row["scores"] if k.startswith("fd-"))
+def main_score(row: Line, bench: Bench) -> str:
+    """The name of the score that decides."""
+    return next(k for k in row["scores"] if k == bench.main or k.startswith(f"{bench.main}-"))
 
 
 def with_weight_noise(name: str, scale: float) -> Model:
@@ -107,68 +110,22 @@ def lines_of(name: str, with_noise: bool = True) -> Iterable[Line]:
 
     ``with_noise``: with the noise of each score, and with the main score of the same weights with noise in them.
     """
-    for to in directions(zoo.load(name)):
+    model, bench = zoo.load(name), bench_of(name)
+    of_samples = [m for m in bench.metrics if FEATURE_INPUTS & {*find_metric(m).needs}]
+    for to in directions(model):
         row = {"what": name, "kind": "weights", **score(name, to)}
         if with_noise:
-            sets = [] if to else [score(name, seed=COUNT * k, metrics=FEATURE_METRICS) for k in range(1, SETS)]
+            seeds = [COUNT * k for k in range(1, SETS)] if model.seeded else []
+            sets = [score(name, to, seed=seed, metrics=of_samples) for seed in seeds]
             row["noise"] = noise_of(row, [line["scores"] for line in sets], row["errors"])
             row["weight_noise"] = {}
             for scale in WEIGHT_NOISE:
-                line = score(with_weight_noise(name, scale), to, metrics=("psnr" if to else "fd",))
-                row["weight_noise"][str(scale)] = line["scores"][main_score(line)]
+                line = score(with_weight_noise(name, scale), to, metrics=(bench.main,))
+                row["weight_noise"][str(scale)] = line["scores"][main_score(line, bench)]
         yield row
 
 
 # Baselines ------------------------------------------------------------------------------------------------------------
-
-
-class PickImage(nn.Module):
-    """A translator that returns one of some images [N, C, H, W] in [-1, 1], which depends on the sum of its input."""
-
-    def __init__(self, images: Tensor):
-        super().__init__()
-        self.images = nn.Parameter(images, requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.images[(x.flatten(1).double().sum(1) * 1e6).long() % len(self.images)]
-
-
-class Shift(nn.Module):
-    """A translator that adds a color, [C, 1, 1], to images in [-1, 1]."""
-
-    def __init__(self, color: Tensor):
-        super().__init__()
-        self.color = nn.Parameter(color)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x + self.color).clamp(-1, 1)
-
-
-def trivial_translators(name: str) -> Iterable[tuple[str, Model]]:
-    """Trivial translators of the same domains.
-
-    One leaves images as they are, one shifts their mean color, one returns training images of the other domain,
-    whatever its input is."""
-    model = zoo.load(name)
-
-    def color(source: Tensor, target: Tensor) -> Tensor:
-        return 2 * (target.mean((0, 2, 3)) - source.mean((0, 2, 3)))[:, None, None]
-
-    makers = {
-        "identity": lambda source, target: Shift(0 * color(source, target)),
-        "mean color": lambda source, target: Shift(color(source, target)),
-        "training images copied": lambda source, target: PickImage(2 * target - 1),
-    }
-    for label, make in makers.items():
-        networks = {network: make(*domain_images(model, "train", to)) for to, network in model.to_network.items()}
-        yield label, build_model(model.spec, networks, model.card)
-
-
-def domain_images(model: Model, split: str, to: str) -> tuple[Tensor, Tensor]:
-    """All images that a direction translates, and all of the domain ``to``: float [N, C, H, W] in [0, 1]."""
-    direction = translation(find(model), to, model.card["dataset"]["name"], split, None)
-    x = open_data(model.card["dataset"]["name"], model.resolution, split).arrays["x"]
-    return x[direction.source_rows].float() / 255, x[direction.target_rows].float() / 255
 
 
 def dataset_of(name: str) -> str:
@@ -176,22 +133,32 @@ def dataset_of(name: str) -> str:
     return zoo.load(name).card["dataset"]["name"]
 
 
-def translator(dataset: str) -> str | None:
-    """The weights shipped for a data set that translate; None if there are none."""
-    return next((n for n in zoo.list_weights() if dataset_of(n) == dataset and zoo.load(n).verb == "translate"), None)
+def shipped_for(dataset: str) -> list[Model]:
+    """The models of the weights shipped for a data set."""
+    return [zoo.load(name) for name in zoo.list_weights() if dataset_of(name) == dataset]
+
+
+def trivial_models(dataset: str) -> list[tuple[str, Model]]:
+    """Trivial models of the task of the weights shipped for a data set, if that task has some."""
+    for model in shipped_for(dataset):
+        source = find(model)
+        trivial = model.baselines(lambda to: ScoreInputs(source, dataset=dataset, split="train", to=to))  # noqa: B023
+        if several := list(trivial):
+            return several
+    return []
 
 
 def baselines_of(dataset: str, only: Sequence[str] = (), **options: Any) -> Iterable[Line]:
-    """The baselines of a data set: translators if weights shipped for it translate, else generators.
+    """The baselines of a data set: trivial models of the task of its shipped weights, else generators.
 
     ``only``: these of them; ``options``: see ``score``.
     """
-    name = translator(dataset)
-    if name is not None:
-        for label, model in trivial_translators(name):
-            if not only or label in only:
-                for to in directions(model):
-                    yield {"what": label, "kind": "baseline", **score(model, to, **options)}
+    trivial = trivial_models(dataset)
+    for label, model in trivial:
+        if not only or label in only:
+            for to in directions(model):
+                yield {"what": label, "kind": "baseline", **score(model, to, **options)}
+    if trivial:
         return
     for make in (baselines.Gaussian, baselines.Mixture, baselines.NoisyImages, baselines.Copies):
         if not only or make.name in only:
@@ -205,7 +172,8 @@ def baselines_of(dataset: str, only: Sequence[str] = (), **options: Any) -> Iter
 
 def bars(dataset: str) -> Iterable[Line]:
     """The distances that a data set's shipped weights must beat, computed again."""
-    return baselines_of(dataset, BARS["translate" if translator(dataset) else "sample"], metrics=("fd",))
+    names = {name for model in shipped_for(dataset) for name in model.bench.bars}
+    return baselines_of(dataset, sorted(names), metrics=("fd",))
 
 
 # Checking -------------------------------------------------------------------------------------------------------------
@@ -216,40 +184,55 @@ def label_of(row: Line) -> str:
     return f"{row['what']} {row['to']}".strip()
 
 
-def shipping_errors(row: Line, lines: list[Line]) -> list[str]:
-    """Why weights must not be shipped, a line each.
+def shipping_errors(row: Line, lines: list[Line], bench: Bench) -> list[str]:
+    """Why weights must not be shipped as they are, a line each.
 
-    Images must be nearer than the mixture of 100 local Gaussians, with a recall of at least 0.3 and near-copies of at
-    most 1 %; a translator must be nearer to the pairs, and to the other domain, than trivial translators. Weights with
-    noise in them must have worse scores.
+    They must reach the bar of their task, or be marked with ``below_bar`` in their Card and the index; not both. The
+    noise of the main score must keep the limit of ``bench``. Weights with noise in them must have worse scores.
     """
-    label, scores, errors = label_of(row), row["scores"], []
+    label, scores = label_of(row), row["scores"]
     values = [*scores.values(), *row["noise"].values(), *row["weight_noise"].values()]
     if not all(math.isfinite(v) for v in values):
         return [f"{label}: scores must be finite, got {scores}"]
+    errors = bar_errors(row, lines, bench)
+    reason = hub.index().get(row["what"], {}).get("below_bar")
+    if reason:
+        errors = [] if errors else [f"{label}: is marked below the bar ({reason}), but reaches it"]
+    main = main_score(row, bench)
+    sign = 1 if find_metric(bench.main).better == "lower" else -1
+    value, noise = scores[main], row["noise"][main]
+    if bench.max_noise is not None and noise > bench.max_noise * value:
+        errors.append(f"{label}: the noise of {main} must be at most {bench.max_noise} of it, got {value} ± {noise}")
+    worst = row["weight_noise"][str(WEIGHT_NOISE[-1])]
+    if sign * (worst - value) <= noise:
+        errors.append(f"{label}: {main} with noise in the weights must be worse than {value} ± {noise}, got {worst}")
+    return errors
+
+
+def bar_errors(row: Line, lines: list[Line], bench: Bench) -> list[str]:
+    """Why weights do not reach the bar of their task, a line each.
+
+    They must be better than the baselines that ``bench`` names, in the distance and in the main score; recall and
+    near-copies must keep its limits.
+    """
+    label, scores, errors = label_of(row), row["scores"], []
     beside = {r["what"]: r["scores"] for r in lines if (r["to"], r["dataset"]) == (row["to"], row["dataset"])}
-    distance = rows.distance(scores)
-    for name in BARS["translate" if row["to"] else "sample"]:
+    distance, main = rows.distance(scores), main_score(row, bench)
+    sign = 1 if find_metric(bench.main).better == "lower" else -1
+    for name in bench.bars:
         if name not in beside:
             return [f"{label}: '{name}' has no line on {row['dataset']}; run benchmarks/quality.py --baselines"]
         if distance >= rows.distance(beside[name]):
             errors.append(f"{label}: distance must be below {rows.distance(beside[name])} of '{name}', got {distance}")
-        if row["to"] and scores["psnr"] <= beside[name]["psnr"]:
-            errors.append(f"{label}: psnr must be above {beside[name]['psnr']} of '{name}', got {scores['psnr']}")
-    main = main_score(row)
-    value, noise = scores[main], row["noise"][main]
-    if not row["to"]:
+        if not main.startswith("fd-") and sign * (scores[main] - beside[name][main]) >= 0:
+            side = "below" if sign > 0 else "above"
+            errors.append(f"{label}: {main} must be {side} {beside[name][main]} of '{name}', got {scores[main]}")
+    if bench.min_recall is not None:
         recall = next(v for k, v in scores.items() if k.startswith("recall-"))
-        if recall < MIN_RECALL:
-            errors.append(f"{label}: recall must be at least {MIN_RECALL}, got {recall}")
-        if scores["near-copies"] > MAX_COPIES:
-            errors.append(f"{label}: near-copies must be at most {MAX_COPIES}, got {scores['near-copies']}")
-        if noise > value / 4:
-            errors.append(f"{label}: the noise of the distance must be at most a fourth of it, got {value} ± {noise}")
-    worst = row["weight_noise"][str(WEIGHT_NOISE[-1])]
-    sign = 1 if find_metric(main.partition("-")[0]).better == "lower" else -1
-    if sign * (worst - value) <= noise:
-        errors.append(f"{label}: {main} with noise in the weights must be worse than {value} ± {noise}, got {worst}")
+        if recall < bench.min_recall:
+            errors.append(f"{label}: recall must be at least {bench.min_recall}, got {recall}")
+    if bench.max_copies is not None and scores["near-copies"] > bench.max_copies:
+        errors.append(f"{label}: near-copies must be at most {bench.max_copies}, got {scores['near-copies']}")
     return errors
 
 
@@ -311,7 +294,9 @@ def check(names: Sequence[str]) -> list[str]:
                 errors.append(f"{name}: has no line; run benchmarks/quality.py")
             else:
                 current = {**row, "scores": now["scores"]}
-                errors += [*changes(row, now), *shipping_errors(row, lines), *shipping_errors(current, lines)]
+                bench = bench_of(name)
+                errors += changes(row, now)
+                errors += [e for line in (row, current) for e in shipping_errors(line, lines, bench)]
                 errors += baseline_changes(now, lines)
     errors += bar_changes(names, lines)
     print(f"{time.monotonic() - start_time:.0f} s in all")

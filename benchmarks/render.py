@@ -24,13 +24,14 @@ import click
 import modes
 import rows
 
-from zoo import settings
+from zoo import hub, settings
 from zoo.data import facts as facts_of
 from zoo.engine.stage import build_game, build_networks, resolve, shipped
 from zoo.metrics.baselines import Mixture
 from zoo.metrics.inputs import INPUTS
-from zoo.registry import DATASETS
+from zoo.registry import DATASETS, TASKS
 
+NOTICE = rows.ROOT / "NOTICE"
 README, CHINESE, DOCS = rows.ROOT / "README.md", rows.ROOT / "README.zh-CN.md", rows.ROOT / "docs"
 MODELS, GRIDS = DOCS / "models", DOCS / "images"
 NOTHING = "No results yet."
@@ -121,14 +122,11 @@ def arxiv_link(number: str) -> str:
     return f"[{number}](https://arxiv.org/abs/{number})"
 
 
-TASKS = {"image": "images", "autoencoder": "images, encoder", "coupled": "pairs of images", "translate": "translation"}
-
-
 def task(model: str) -> str:
     """The outputs of a model's first setting, in words."""
     import torch
 
-    from zoo.model import build_model
+    from zoo.models import build_model
 
     recipe = settings.find(next(iter(entries(model))))
     facts = facts_of(recipe.dataset)
@@ -138,10 +136,7 @@ def task(model: str) -> str:
         game = build_game(recipe.stages[-1], networks, facts)
     spec = shipped(game, recipe, recipe.stages[-1], facts)
     product = build_model(spec, {n: networks[n] for n in spec["networks"]})
-    words = [TASKS.get(spec["kind"], spec["kind"]) + (" by class" if getattr(product, "class_count", 0) else "")]
-    words += ["classifier"] if "classifier" in spec else []
-    words += ["codes"] if "recognition" in spec else []
-    return ", ".join(words)
+    return product.describe()
 
 
 # README's table -------------------------------------------------------------------------------------------------------
@@ -150,6 +145,25 @@ MISSING = {
     "en": "{here} of the timeline's {all} papers. Not implemented yet: {names}.",
     "zh": "时间线上的 {all} 篇论文中已实现 {here} 篇，尚未实现：{names}。",
 }
+
+
+def below_bar() -> dict[str, str]:
+    """The shipped weights whose scores do not reach the bar of their task, with the reason."""
+    return {name: entry["below_bar"] for name, entry in hub.index().items() if entry.get("below_bar")}
+
+
+def mark_below(name: str) -> str:
+    return "§" if name in below_bar() else ""
+
+
+def notice() -> str:
+    """NOTICE: the licenses of the data behind the shipped weights."""
+    lines = [f"- zoo/weights/{entry['file']}: {name_of(entry)}: {entry['license']}" for entry in hub.index().values()]
+    return NOTICE_TEXT.format(weights="\n".join(lines))
+
+
+def name_of(entry: Line) -> str:
+    return (entry.get("dataset") or {}).get("name", "own data")
 
 
 def best(lines: Sequence[Line], model: str, first: str) -> Line | None:
@@ -164,6 +178,7 @@ def models(language: str = "en") -> str:
     lines, body = score_lines(), []
     common = Counter(r["dataset"] for r in lines if r["kind"] != "baseline").most_common(1)
     bars = {r["dataset"]: rows.distance(r["scores"]) for r in lines if r["what"] == Mixture.name}
+    shelf = hub.index()
     for paper in (p for p in papers() if p["here"]):
         line = best(lines, paper["model"], common[0][0] if common else "")
         files = [r["what"] for r in lines if r["kind"] == "weights" and model_of(r["run"]) == paper["model"]]
@@ -174,20 +189,23 @@ def models(language: str = "en") -> str:
             mark += "‡" if line["run"] and rows.is_outdated(line["run"]) else ""
             to = f", to {line['to']}" if line["to"] else ""
             score = f"{distance:.2f}{mark} ({line['dataset']}{to})"
-        links = [f"[{name}](zoo/weights/{name}.safetensors)" for name in dict.fromkeys(files)]
+        links = [f"[{name}](zoo/weights/{name}.safetensors){mark_below(name)}" for name in dict.fromkeys(files)]
+        licenses = dict.fromkeys(shelf[name]["license"] for name in files if name in shelf)
         body.append({
             "year": date(paper["arxiv"])[:4],
             "model": f"[{paper['model']}](docs/models/{paper['model']}.md)",
             "paper": f"{paper['paper']}, {arxiv_link(paper['arxiv'])}",
             "task": task(paper["model"]),
             "weights": ", ".join(links),
+            "license of their data": ", ".join(licenses),
             "fd": score,
         })  # fmt: skip
     every = papers()
     comma = "、 " if language == "zh" else ", "  # the space lets the line break; Chinese has none there
     names = comma.join(p["paper"] for p in every if not p["here"])
     sentence = prose(MISSING[language].format(here=len(body), all=len(every), names=names)).replace("、 ", "、")
-    return "\n\n".join([columns(body), *([sentence] if names else [])])
+    reasons = prose(" ".join(f"§ {name}: {reason}." for name, reason in below_bar().items()))
+    return "\n\n".join([columns(body), *([reasons] if reasons else []), *([sentence] if names else [])])
 
 
 # Scores ---------------------------------------------------------------------------------------------------------------
@@ -241,9 +259,10 @@ def title(r: Line) -> str:
         return f"*{r['what']}*"
     files = [log_link(r["what"], "../")]
     if r["kind"] == "weights":
-        files.insert(0, f"[weights](../zoo/weights/{r['what']}.safetensors)")
+        files.insert(0, f"[weights](../zoo/weights/{r['what']}.safetensors){mark_below(r['what'])}")
     note = ", short run" if r["short"] else ", weights not shipped" if r["kind"] != "weights" else ""
     note += ", an earlier setting" if rows.is_outdated(r["run"]) else ""
+    note += f", below the bar: {below_bar()[r['what']]}" if r["kind"] == "weights" and mark_below(r["what"]) else ""
     return f"[{r['what']}](models/{model_of(r['run'])}.md) ({', '.join(files)}){note}"
 
 
@@ -374,16 +393,21 @@ def share(r: Line, score: str) -> str:
     return f"{value} ± {r['errors'][score]:.2%}" if score in r["errors"] else value
 
 
+def generates(r: Line) -> bool:
+    """Whether the model of a line generates images too."""
+    return any(TASKS[name].generates for name in TASKS if TASKS[name].verb == r["verb"])
+
+
 def alone(r: Line, lines: Sequence[Line]) -> Line | None:
     """The line of the same classifier trained on the same labels alone."""
     same = ("classifier", "dataset", "labels", "seed")
-    others = [o for o in lines if o["verb"] == "classify" and all(o[k] == r[k] for k in same)]
-    return others[0] if others and r["verb"] != "classify" else None
+    others = [o for o in lines if not generates(o) and all(o[k] == r[k] for k in same)]
+    return others[0] if others and generates(r) else None
 
 
 def errors(r: Line, lines: Sequence[Line]) -> Cells:
     other = alone(r, lines)
-    paper = paper_value(r, "test error, %") if r["verb"] != "classify" else ["", ""]
+    paper = paper_value(r, "test error, %") if generates(r) else ["", ""]
     return {
         "labels": r["labels"] or "all",
         "test error": share(r, "error"),
@@ -495,6 +519,9 @@ APART = "-uncoupled"  # in a variant's name: the same without sharing
 WAYS = ("trained", "random", "components")
 
 
+STATISTICS = ("running", "batch")
+
+
 def encoders() -> str:
     """Classifiers on the features of encoders, and the agreement of coupled generators."""
     lines, pairs = rows.read("encoders"), rows.read("coupled")
@@ -526,6 +553,22 @@ def coupled_table(lines: Sequence[Line]) -> str:
         body.append([f"`{name}`", " and ".join(r["domains"]), cells[name], uncoupled.get(name, ""), *paper])
     head = ["", "domains", "agreement", "of two GANs that share nothing", "the paper's", "its protocol"]
     return table(head, body)
+
+
+def samplings() -> str:
+    """The same weights sampled with running averages and with batch statistics."""
+    lines = rows.read("sampling")
+    if not lines:
+        return NOTHING
+    head = ["", "chunk", *(f"{score}: {way}" for score in ("distance", "precision", "recall") for way in STATISTICS)]
+    body = []
+    for r in lines:
+        ways = [r[way] for way in STATISTICS]
+        cells = [number(rows.distance(scores)) for scores in ways]
+        for score in ("precision-", "recall-"):
+            cells += [number(next(v for k, v in scores.items() if k.startswith(score))) for scores in ways]
+        body.append([f"`{r['recipe']}`", str(r["chunk"]), *cells])
+    return f"{table(head, body)}\n\n{provenance(lines)}"
 
 
 # Toy sets and speed ---------------------------------------------------------------------------------------------------
@@ -560,6 +603,11 @@ SPEED = {  # part of the benchmark -> its title, and its columns by key
     ),
     "memory": ("Peak memory (MiB)", {"mib": "engine", "other_mib": "plain loop", "ratio": "ratio"}),
     "start": ("Start-up (CPU seconds)", {"seconds_to_start": "seconds"}),
+    "checksums": (
+        "Checksums of files, in the first `zoo.load` of a process and in the first epoch on the embedded images "
+        "(CPU milliseconds)",
+        {"milliseconds": "whole", "checksums": "of it checksums", "share": "share"},
+    ),
 }
 
 
@@ -569,7 +617,8 @@ def speed() -> str:
         mine = [r for r in lines if r["what"] == what]
         mine.sort(key=lambda r: (r["recipe"], int(r["width"].partition("/")[0] or 0), r["batch"]))
         if mine:
-            sizes = {"recipe": what} if what == "start" else {"recipe": "recipe", "width": "width", "batch": "batch"}
+            alone = what in ("start", "checksums")
+            sizes = {"recipe": what} if alone else {"recipe": "recipe", "width": "width", "batch": "batch"}
             head = {**sizes, **keys}
             parts.append(f"{heading}:\n\n{table([*head.values()], [[r[k] for k in head] for r in mine])}")
     return "\n\n".join([*parts, provenance(lines)]) if parts else NOTHING
@@ -774,7 +823,7 @@ def picture() -> None:
     import zoo
 
     loaded = {name: zoo.load(name) for name in zoo.list_weights()}
-    names = sorted(loaded, key=lambda name: (-loaded[name].channels, loaded[name].verb != "sample", name))
+    names = sorted(loaded, key=lambda name: (-loaded[name].channels, not loaded[name].seeded, name))
     panels = [panel(loaded[name]) for name in names]
     across = min(ACROSS, len(panels))
     width, height = max(p.width for p in panels), max(p.height for p in panels) + CAPTION
@@ -792,17 +841,16 @@ def picture() -> None:
 
 def panel(model: Any) -> Any:
     """One model's images, magnified. Translators show held-out emoji above their translations."""
-    import torch
     from measure import domains
     from PIL import Image
 
     from zoo.pictures import tile
 
-    if model.verb == "translate":
-        a, b = (x[:: len(x) // COLUMNS][:COLUMNS] for x in domains("test", model.resolution))
-        images = torch.cat([a, model.translate(a, "b"), b, model.translate(b, "a")])
+    if model.seeded:
+        images = model.outputs(ROWS * COLUMNS)
     else:
-        images = model.sample(ROWS * COLUMNS, seed=0)
+        a, b = (x[:: len(x) // COLUMNS][:COLUMNS] for x in domains("test", model.resolution))
+        images, _ = model.preview({"a": model.from_unit(a), "b": model.from_unit(b)})
     grid = (tile(images, COLUMNS) * 255 + 0.5).byte().permute(1, 2, 0).numpy()
     image = Image.fromarray(grid)
     return image.resize((image.width * SCALE, image.height * SCALE), Image.Resampling.NEAREST)
@@ -816,6 +864,7 @@ TABLES: dict[str, dict[Path, Callable[[], str]]] = {  # marker -> its files, eac
     "quoted": {DOCS / "results.md": quotes_table},
     "classifiers": {DOCS / "results.md": classifiers},
     "encoders": {DOCS / "results.md": encoders},
+    "sampling": {DOCS / "results.md": samplings},
     "features": {DOCS / "metrics.md": feature_networks},
     "ranking": {DOCS / "metrics.md": ranking},
     "weight-noise": {DOCS / "metrics.md": weight_noise},
@@ -824,6 +873,20 @@ TABLES: dict[str, dict[Path, Callable[[], str]]] = {  # marker -> its files, eac
     "modes": {DOCS / "modes.md": toys},
     "speed": {DOCS / "speed.md": speed},
 }
+
+
+NOTICE_TEXT = """zoo
+Copyright the contributors of zoo
+
+The code is licensed under the Apache License, Version 2.0 (LICENSE). Data sets keep their own licenses.
+
+Weights files, each with the data set that it was trained on and the license of these data:
+
+{weights}
+
+zoo/data/fashion-mnist-10k.safetensors has 10,000 training and 1,000 test images of Fashion-MNIST (Xiao, Rasul, Vollgraf
+2017), licensed under the MIT License, Copyright (c) 2017 Zalando SE.
+"""
 
 
 def between_markers(text: str, path: Path, name: str, content: str) -> str:
@@ -837,7 +900,7 @@ def between_markers(text: str, path: Path, name: str, content: str) -> str:
 
 def texts() -> dict[Path, str]:
     """Every file with generated text, and what it must be."""
-    rendered = pages()
+    rendered = pages() | {NOTICE: notice()}
     for name, files in TABLES.items():
         for path, make in files.items():
             text = rendered.get(path) or path.read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 """The cost of the engine, and the gain of the networks' layers.
 
     python benchmarks/speed.py                  # everything, into results/speed.jsonl
-    python benchmarks/speed.py --only overhead  # one part: overhead, memory, layers, exact, start
+    python benchmarks/speed.py --only overhead  # one part: overhead, memory, layers, exact, start, checksums
     python benchmarks/speed.py --check          # do the committed results hold?
 
 *overhead*: the engine against a plain loop (below) over the same networks and the same arithmetic: folded resampling,
@@ -10,7 +10,8 @@ shows there first. *memory*: their peaks, each in a process of its own, the engi
 checkpoints, exported weights). *layers*: the engine against the same loop over networks as most public code has them: a
 convolution after nearest x2 and before pooling, shortcuts on the large image, contiguous layout, D's weight gradients
 computed in G's step and discarded. *exact*: the differences of those networks' outputs and gradients from ours.
-*start*: ``zoo list`` and ``import zoo``.
+*start*: ``zoo list`` and ``import zoo``. *checksums*: their share of the first ``zoo.load`` of a process, of a shipped
+file by its path, and of the first epoch on the embedded images by the recipe of the quickest rounds.
 
 Both sides of a ratio alternate, a few rounds each, and the ratio is the median over these pairs. Time is CPU time on
 one thread, which other work on the machine hardly changes. Images are real images, as in every log.
@@ -38,7 +39,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo import settings
+from zoo import hub, settings
+from zoo.data import ImageData, open_data
 from zoo.data import facts as facts_of
 from zoo.engine.log import Log
 from zoo.engine.run_folder import RunFolder
@@ -261,7 +263,7 @@ def pictures(recipe: Recipe, n: int = 1024) -> Tensor:
 class Engine:
     """The engine's own rounds, with its log."""
 
-    def __init__(self, recipe: Recipe, data: Tensor):
+    def __init__(self, recipe: Recipe, data: Tensor | ImageData):
         facts = facts_of(data)
         recipe = resolve(recipe, facts)
         runtime = Runtime(device="cpu")
@@ -308,6 +310,7 @@ OVERHEAD = [  # recipe, batch, width (None: the recipe's)
     *(("sngan-cifar10-small", 64, width) for width in (32, 64)),
 ]
 MIN_RATIO = 0.97  # of overhead
+MAX_SHARE = 0.05  # of checksums
 SHORT_ROUNDS = 5  # rounds in a pair if a round takes less than a tenth of a second
 MEMORY = ["dcgan-cifar10-small", "sngan-cifar10-small"]
 LAYERS = ["sngan-cifar10", "wgan-gp-cifar10"]
@@ -396,6 +399,52 @@ def start() -> list[Line]:
     return lines
 
 
+LOAD = """
+import json, sys, time, torch, zoo
+from zoo import hub, tensor_file
+torch.set_num_threads(1)
+path = hub.find(sys.argv[1])
+start = time.process_time()
+zoo.load(path)
+whole = time.process_time() - start
+start = time.process_time()
+tensor_file.verify(path, tensor_file.read_header(path))
+print(json.dumps([whole, time.process_time() - start]))
+"""
+
+
+def share(what: str, pairs: list[list[float]]) -> Line:
+    """A line of *checksums*. ``pairs``: the seconds of the whole and of the checksums in it, several times."""
+    whole, part = (statistics.median(v) for v in zip(*pairs, strict=True))
+    numbers = {
+        "milliseconds": round(1e3 * whole, 1),
+        "checksums": round(1e3 * part, 2),
+        "share": round(part / whole, 4),
+    }
+    return {"what": "checksums", "recipe": what, "batch": 0, "width": "", **numbers}
+
+
+def checksums(recipe: str = "gan-fashion-mnist") -> Iterable[Line]:
+    """The share of checksums in the first ``zoo.load`` of a process, of each shipped file, and in the first epoch."""
+    for name in hub.index():
+        command = [sys.executable, "-c", LOAD, name]
+        runs = [subprocess.run(command, capture_output=True, check=True, cwd=rows.ROOT) for _ in range(5)]
+        yield share(f"zoo.load, {name}", [json.loads(run.stdout) for run in runs])
+    pairs = []
+    for _ in range(3):
+        data = open_data("fashion-mnist-10k")
+        engine, images = Engine(settings.find(recipe), data), 0
+        start_time = time.process_time()
+        while images < len(data):
+            images += engine.round()
+        epoch = time.process_time() - start_time
+        data = open_data("fashion-mnist-10k")
+        start_time = time.process_time()
+        data.check()
+        pairs.append([epoch, time.process_time() - start_time])
+    yield share(f"first epoch, {recipe}", pairs)
+
+
 def check(lines: list[Line]) -> list[str]:
     """What does not hold of the results, a line each."""
     errors = []
@@ -418,6 +467,8 @@ def check(lines: list[Line]) -> list[str]:
             if r["what"] == "exact" and r["recipe"] == model:
                 require("exact", model, "float32", -math.inf, max(1e-4, 2 * r["rounding"]))
     require("start", "zoo list", "seconds_to_start", -math.inf, 0.3)
+    for what in [r["recipe"] for r in lines if r["what"] == "checksums"] or ["zoo.load"]:
+        require("checksums", what, "share", -math.inf, MAX_SHARE)
     return errors
 
 
@@ -427,6 +478,7 @@ PARTS: dict[str, Callable[[], Iterable[Line]]] = {
     "layers": lambda: map(layers_line, LAYERS),
     "exact": lambda: map(exact, LAYERS),
     "start": start,
+    "checksums": checksums,
 }
 
 

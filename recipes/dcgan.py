@@ -6,8 +6,6 @@ Torch code (4x4 kernels, half the width). ``celeba`` and ``mnist`` follow the fi
 settings the second.
 
 Differences from the paper:
-- Theano code: it has no running averages and no evaluation mode, and samples with the batch's statistics; we sample
-  with running averages.
 - Theano code: each batch of reals serves one player only, so that those of G's turns are not used. Ours
   consumes images in D's turns only, and the budget is halved for the same number of steps. (With classes,
   G's turn takes its classes from a batch of the data, and both turns consume images.)
@@ -17,14 +15,16 @@ Differences from the paper:
   from the whole image, 96 pixels at the shorter side.
 - celeba: the authors' 350,000 face crops are not public; these are CelebA's images.
 - mnist: all 60,000 training images are used; the authors keep 10,000 for validation.
-- Reduced settings: samples come from EMA weights of G.
+- Reduced settings: samples come from EMA weights of G, with running averages; celeba and mnist sample as the Theano
+  code, which has no running averages, with the statistics of a batch.
 """
 
-from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage
+from zoo.recipe import Adam, Data, Ema, Recipe, Sampling, Schedule, Spec, Stage
 from zoo.settings import setting
 
 PRIOR = Spec("uniform", low=-1.0, high=1.0)
 THEANO = Spec("adversarial", loss=Spec("non-saturating"), prior=PRIOR, order="G-first")  # players alternate, G first
+BATCH = Sampling("batch", chunk=128)  # no evaluation mode
 
 
 @setting("celeba")
@@ -45,6 +45,7 @@ def celeba() -> Recipe:
                 resolution=64,
             ),
         ),
+        sampling=BATCH,
     )
 
 
@@ -69,6 +70,7 @@ def mnist() -> Recipe:
                 schedules=(Schedule("optimizers.*.lr", ((100 * epoch, 2e-4), (200 * epoch, 0.0))),),
             ),
         ),
+        sampling=BATCH,
     )
 
 

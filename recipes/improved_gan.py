@@ -22,12 +22,11 @@ Differences from the paper:
 - Adam's epsilon is added to the root, as everywhere here; the authors add 1e-8 inside the root, so that ours is 1e-4.
   (With 1e-8 added to the root, the digits' G collapsed to one image.)
 - The test uses EMA weights of D that start at the weights; theirs start at 0.
-- Their generators never leave training mode and always normalize with the batch's statistics; ours sample with running
-  averages.
 - cifar10-minibatch: it is as long as cifar10, since our sources do not state its length. It ships no classifier: the
   logits of its D depend on the other images of the batch.
 - SVHN (as cifar10, with narrower networks) and ImageNet have no setting here.
-- Reduced settings: mnist-small has the full networks, 12,000 rounds and EMA weights that move ten times as fast.
+- Reduced settings: mnist-small has the full networks, 12,000 rounds and EMA weights that move ten times as fast. It
+  samples with running averages; the authors' generators never leave training mode, as those of mnist and cifar10 here.
   mnist-supervised is the same classifier on the same number of labels only. fashion-mnist: the authors combine the
   tricks on ImageNet; they published no code and no weight for historical averaging, 0.001 is ours; feature matching,
   which the paper uses for classifiers, is not part of it.
@@ -35,10 +34,11 @@ Differences from the paper:
 
 import math
 
-from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage, Stream
+from zoo.recipe import Adam, Data, Ema, Recipe, Sampling, Schedule, Spec, Stage, Stream
 from zoo.settings import setting
 
 EPS = 1e-8**0.5  # of Adam
+BATCH = Sampling("batch", chunk=100)  # no evaluation mode
 ROUND = 2 * 100  # unlabeled images a round: 100 for D, 100 others for G to match
 
 
@@ -85,6 +85,7 @@ def semi(
             ),
         ),
         ema={"D": Ema(halflife=halflife(rate) * ROUND)},
+        sampling=BATCH,
     )
 
 
@@ -119,7 +120,7 @@ def mnist() -> Recipe:
 @setting("mnist", "small")
 def mnist_small() -> Recipe:
     "The paper's networks and 100 labels, 12,000 rounds."
-    return digits(12_000, 1e-3)
+    return digits(12_000, 1e-3).replace(sampling=Sampling())
 
 
 @setting("mnist", "supervised")
@@ -184,6 +185,7 @@ def cifar10_minibatch() -> Recipe:
             ),
         ),
         ema={"D": Ema(halflife=halflife(1e-4) * 100)},
+        sampling=BATCH,
     )
 
 

@@ -7,15 +7,16 @@ adds WGAN-GP's penalty, ``-5`` has the learning rate of WGAN-GP and five steps o
 CNN, the last layer of D without spectral normalization.
 
 Differences from the paper:
-- The author's code never leaves training mode: it samples with the batch's statistics, we with running averages.
 - The author draws each batch from all images; ours come in epochs.
 - rals-gp, rahinge-gp: the same penalty on the two losses for which the author has no such run.
 - The cats have no setting here: they need a folder of your own (and DCGAN's networks at width 128,
   ``--set game.loss=relativistic``).
-- Reduced settings: a quarter of the width; digits and clothes are padded to 32x32; samples come from EMA weights of G.
+- Reduced settings: a quarter of the width; digits and clothes are padded to 32x32; samples come from EMA weights of G,
+  with running averages; the others sample with the statistics of a batch, as the author's code, which never leaves
+  training mode.
 """
 
-from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage
+from zoo.recipe import Adam, Data, Ema, Recipe, Sampling, Spec, Stage
 from zoo.settings import setting
 
 RS = Spec("relativistic", average=False)
@@ -63,6 +64,7 @@ def recipe(
             ),
         ),
         ema={"G": Ema(halflife=ema * (critic + 1) * 32)} if ema else {},
+        sampling=Sampling() if ema else Sampling("batch", chunk=32),  # the author's code has no evaluation mode
     )
 
 

@@ -7,8 +7,6 @@ Differences from the paper:
 - Logarithms of probabilities come from logits.
 - The test uses EMA weights of C that start at the weights; theirs start at 0. They move by .01 for each 100 unlabeled
   images, so by .049 per batch of 500 in the first stage.
-- Their generator never leaves training mode and always normalizes with the batch's statistics; ours samples with
-  running averages.
 - The learning rate falls with every batch instead of every epoch.
 - SVHN and CIFAR-10 have no setting here (CIFAR-10's classifier needs whitened images).
 - Reduced settings: C at half of the width, batches of 100 in the second stage; the schedules of learning rates and of
@@ -16,12 +14,14 @@ Differences from the paper:
   for G, and noise of .2 in D's hidden layers: with the authors' values G soon collapsed to one image per class. The
   weights of D's and of G's part in C's loss are the authors' for SVHN, .01 and .03: with MNIST's 1 and .1, C got worse,
   because D and G are still poor. In so few batches G's digits are legible for most classes, but nearly alike within a
-  class. mnist-supervised is the same classifier on the same number of labels only, for as many steps.
+  class. mnist-supervised is the same classifier on the same number of labels only, for as many steps. mnist-small
+  samples with running averages; the authors' generator never leaves training mode, and in mnist it normalizes with the
+  batch's statistics.
 """
 
 import math
 
-from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage, Stream
+from zoo.recipe import Adam, Data, Ema, Recipe, Sampling, Schedule, Spec, Stage, Stream
 from zoo.settings import setting
 
 EPOCH = 60_000
@@ -113,7 +113,7 @@ def recipe(
 @setting("mnist")
 def mnist() -> Recipe:
     "The paper's digits with 100 labels: 1,000 epochs."
-    return recipe(1000 * EPOCH, 200, 400, 32)
+    return recipe(1000 * EPOCH, 200, 400, 32).replace(sampling=Sampling("batch", chunk=200))  # no evaluation mode
 
 
 @setting("mnist", "small")

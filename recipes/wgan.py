@@ -7,13 +7,13 @@ Differences from the paper:
 - The critic's weights are clipped before each of its steps, as in the code, so that G learns against a critic that is
   not clipped after its last step; the paper's algorithm 1 clips after each step. Batch norm's gains are clipped too, as
   in the code.
-- The code never leaves training mode: it samples with the batch's statistics, we with running averages.
 - In the code an epoch may end between the critic's steps; here every round is complete.
 - Reduced settings: a learning rate of 2e-4, since 5e-5 is too slow for a few thousand steps; bursts of 25, in
-  the first 25 rounds only; samples come from EMA weights of G.
+  the first 25 rounds only; samples come from EMA weights of G, with running averages. The code never leaves training
+  mode: lsun-bedroom samples with the statistics of a batch.
 """
 
-from zoo.recipe import Data, Ema, Recipe, RMSProp, Rounds, Spec, Stage
+from zoo.recipe import Data, Ema, Recipe, RMSProp, Rounds, Sampling, Spec, Stage
 from zoo.settings import setting
 
 
@@ -35,7 +35,8 @@ BEDROOMS = stage(25 * 3_033_042, 64, 5e-5, Rounds(5, first=(25, 100), every=(500
 @setting("lsun-bedroom")
 def lsun() -> Recipe:
     "The paper's 64x64 bedrooms with DCGAN's networks, 25 epochs."
-    return Recipe({"G": Spec("dcgan-generator"), "D": Spec("dcgan-discriminator")}, (BEDROOMS,))
+    networks = {"G": Spec("dcgan-generator"), "D": Spec("dcgan-discriminator")}
+    return Recipe(networks, (BEDROOMS,), sampling=Sampling("batch", chunk=64))  # no evaluation mode
 
 
 @setting("lsun-bedroom", "mlp")

@@ -4,8 +4,6 @@ arXiv 1704.00028. One step of G, skipped in the first round, then five of the cr
 The settings are those of the authors' scripts gan_cifar_resnet.py, gan_cifar.py, gan_mnist.py and gan_64x64.py.
 
 Differences from the paper:
-- The authors' code never leaves training mode: it samples with the batch's statistics, we with batch norm's running
-  averages.
 - cifar10: without classes; the script's supervised mode adds an auxiliary classifier, which is another paper's.
 - lsun-bedroom: the paper's bedrooms; the script reads 64x64 ImageNet.
 - mnist: all 60,000 training images are used; the authors keep 10,000 for validation.
@@ -14,10 +12,11 @@ Differences from the paper:
   Rule, 2017, arXiv 1706.08500.
 - fashion-mnist, mnist-small: the MNIST networks at three eighths of the width, G with the batch norm that it has for
   CIFAR-10, learning rates and critic steps as for cifar10-small.
-- Reduced settings: samples come from EMA weights of G.
+- Reduced settings: samples come from EMA weights of G, with running averages. The authors' code never leaves training
+  mode: the settings with batch norm in G sample with the statistics of a batch.
 """
 
-from zoo.recipe import Adam, Data, Ema, Recipe, Rounds, Schedule, Spec, Stage
+from zoo.recipe import Adam, Data, Ema, Recipe, Rounds, Sampling, Schedule, Spec, Stage
 from zoo.settings import setting
 
 
@@ -84,6 +83,7 @@ def cifar10() -> Recipe:
                 decay=True,
             ),
         ),
+        sampling=Sampling("batch", chunk=128),  # no evaluation mode
     )
 
 
@@ -97,6 +97,7 @@ def cifar10_dcgan() -> Recipe:
             "D": Spec("wgan-gp-discriminator", width=128),
         },
         stages=(stage(200_000, 5, 64, 32, {"G": adam, "D": adam}, Data()),),
+        sampling=Sampling("batch", chunk=64),  # no evaluation mode
     )
 
 
@@ -120,6 +121,7 @@ def lsun_bedroom() -> Recipe:
             "D": Spec("layernorm-resnet-discriminator", width=64),
         },
         stages=(stage(200_000, 5, 64, 64, {"G": adam, "D": adam}, Data()),),
+        sampling=Sampling("batch", chunk=64),  # no evaluation mode
     )
 
 

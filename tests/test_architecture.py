@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from zoo import settings
-from zoo.registry import DATASETS, GAMES, LOSSES, NETWORKS, PENALTIES, PRIORS
+from zoo.registry import DATASETS, GAMES, LOSSES, NETWORKS, PENALTIES, PRIORS, TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = {
@@ -26,13 +26,14 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 FLOORS = {
     "zoo.version": 0,
     "zoo.files": 1,
+    "zoo.tensor_file": 1,
     "zoo.registry": 1,
     "zoo.seeds": 1,
     "zoo.priors": 2,
     "zoo.game": 2,
     "zoo.parallel": 1,
     "zoo.networks": 2,
-    "zoo.model": 2,
+    "zoo.models": 2,
     "zoo.losses": 2,
     "zoo.penalties": 2,
     "zoo.discriminate": 2,
@@ -43,6 +44,7 @@ FLOORS = {
     "zoo.overrides": 2,
     "zoo.settings": 2,
     "zoo.pictures": 2,
+    "zoo.build_check": 2,
     "zoo.hub": 2,
     "zoo.importers": 2,
     "zoo.pretrained": 2,
@@ -141,6 +143,72 @@ def test_no_branch_on_a_models_name(name):
             assert not models & set(literals(test)), ast.unparse(test)
 
 
+def task_branches(tree: ast.AST) -> list[str]:
+    """Expressions that ask which task a model has: a comparison with a task's name or verb, a test of a task's class,
+    whether an object has a method that one task alone has, a look-up by a model's verb or a spec's kind."""
+    tasks = [TASKS[name] for name in TASKS if TASKS[name].__module__.startswith("zoo.")]
+    base = next(c for c in tasks[0].__mro__ if c.__module__ == "zoo.models.base")
+    words = set(TASKS.names()) | {task.verb for task in tasks}
+    classes = {c.__name__ for task in tasks for c in task.__mro__ if c.__module__.startswith("zoo.")} - {base.__name__}
+    methods = {k for task in tasks for k in dir(task) if not k.startswith("_")} - {*dir(base), "iter_samples"}
+
+    def values(node):
+        return {n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+
+    def names(node):
+        return {getattr(n, "id", getattr(n, "attr", "")) for n in ast.walk(node)}
+
+    def is_task_key(node):
+        by_verb = isinstance(node, ast.Attribute) and node.attr == "verb"
+        return by_verb or (isinstance(node, ast.Subscript) and ast.unparse(node) in ("spec['kind']", "r['verb']"))
+
+    bad = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            plain = [s for s in sides if isinstance(s, (ast.Constant, ast.Tuple, ast.List, ast.Set))]
+            bad += [node for s in plain if words & values(s)]
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "issubclass"):
+            bad += [node] if classes & names(node.args[1]) else []
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("hasattr", "getattr"):
+            bad += [node] if methods & values(node.args[1]) else []
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "get" and node.args:
+            bad += [node] if is_task_key(node.args[0]) else []
+        elif isinstance(node, (ast.Subscript, ast.Match)):
+            key = node.slice if isinstance(node, ast.Subscript) else next(ast.iter_child_nodes(node))
+            bad += [node] if is_task_key(key) else []
+    return [ast.unparse(node) for node in bad]
+
+
+BENCHMARKS = {f"benchmarks.{p.stem}": ast.parse(p.read_text("utf-8")) for p in (ROOT / "benchmarks").glob("*.py")}
+
+
+@pytest.mark.parametrize("name", sorted({*TREES, *BENCHMARKS}))
+def test_no_branch_on_a_task(name):
+    """Only the file of a task knows which task a model has."""
+    if not name.startswith("zoo.models"):
+        assert not task_branches({**TREES, **BENCHMARKS}[name])
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "if model.verb == 'translate': pass",
+        "x = 1 if spec['kind'] in ('image', 'coupled') else 2",
+        "[m for m in models if m.verb != 'sample']",
+        "isinstance(model, TranslateModel)",
+        "issubclass(task, image.ImageModel)",
+        "hasattr(model, 'reconstruct')",
+        "BARS[model.verb]",
+        "WORDS.get(spec['kind'])",
+        "match model.verb:\n    case 'sample': pass",
+    ],
+)
+def test_check_of_branches_on_a_task(code):
+    assert task_branches(ast.parse(code))
+    assert not task_branches(ast.parse("isinstance(model, Model) and model.seeded and model.generates"))
+
+
 # 2. Imports point down ------------------------------------------------------------------------------------------------
 
 
@@ -194,7 +262,7 @@ def test_no_circles():
 
 def test_loading_needs_neither_games_nor_engine():
     code = (
-        "import sys, zoo, zoo.hub, zoo.model\n"
+        "import sys, zoo, zoo.hub, zoo.models\n"
         "bad = [m for m in sys.modules if m.startswith(('zoo.games', 'zoo.engine', 'zoo.recipes.', 'zoo.cli'))]\n"
         "assert not bad, bad\n"
     )

@@ -74,6 +74,9 @@ def test_list(shell):
     assert shell("list", "dcgan").out.split("\t")[0] == "dcgan"  # a pattern alone means models
     assert {d["data set"] for d in shell("list", "datasets", "--json").json} == set(package.list_datasets())
     assert shell("list", "weights").status == 0
+    rows = {row["weights"]: row for row in shell("list", "weights", "--json").json}
+    assert rows["dcgan-fashion-mnist"]["license of the data"] == "MIT"
+    assert rows["dcgan-fashion-mnist"]["below the bar"] is None
 
 
 def test_show(shell, tmp_path):
@@ -315,23 +318,23 @@ def test_single_files_are_continued(shell, tmp_path):
 def test_memory_stays_flat(shell, tmp_path, monkeypatch):
     path = weights(tmp_path / "w.safetensors", image_spec())
     alive, most = [0], [0]
-    save = __import__("zoo.cli.sample", fromlist=["_save"])._save
+    save = __import__("zoo.pictures", fromlist=["save"]).save
 
     def count(image, path, **options):
         alive[0] += 1
         most[0] = max(most[0], alive[0])
         save(image, path, **options)
 
-    monkeypatch.setattr("zoo.cli.sample._save", count)
+    monkeypatch.setattr("zoo.models.request.save", count)
     passes = []
-    decode = package.model.ImageModel.decode
+    decode = package.models.image.ImageModel.decode
 
     def count_passes(self, *args, **kwargs):
         for images in decode(self, *args, **kwargs):
             passes.append(alive[0])
             yield images
 
-    monkeypatch.setattr(package.model.ImageModel, "decode", count_passes)
+    monkeypatch.setattr(package.models.image.ImageModel, "decode", count_passes)
     shell("sample", path, "-n", 50, "--out", "d/", "--chunk", 10)
     assert passes == [0, 10, 20, 30, 40]  # each chunk is written before the next is made
 
@@ -352,6 +355,25 @@ def test_classes(shell, tmp_path):
     assert np.array_equal(
         pixels("dogs/000002.png"), (model(class_spec()).sample(1, seed=2, y=1)[0, 0] * 255 + 0.5).byte().numpy()
     )
+
+
+def test_sampling_with_batch_statistics(shell, tmp_path):
+    """Grids and files begin with the same images whatever their number; another --chunk is refused."""
+    spec = image_spec(sampling={"mode": "batch", "chunk": 8})
+    path = weights(tmp_path / "w.safetensors", spec)
+    expected = [(x * 255 + 0.5).byte().permute(1, 2, 0).numpy() for x in model(spec).sample(12, seed=3)]
+    assert shell("sample", path, "-n", 4, "--seed", 3, "--scale", 2, "--out", "grid.png").status == 0
+    grid = pixels("grid.png")
+    assert grid.shape == (2 * 38, 2 * 38, 3) and np.array_equal(grid[4:36:2, 4:36:2], expected[0])
+    assert shell("sample", path, "-n", 12, "--seed", 3, "--out", "d/").status == 0
+    assert np.array_equal(pixels("d/000013.png"), expected[10])
+    (tmp_path / "d/000013.png").unlink()
+    assert shell("sample", path, "-n", 12, "--seed", 3, "--out", "d/").status == 0
+    assert np.array_equal(pixels("d/000013.png"), expected[10])
+    assert "has samples of other" in shell("sample", path, "-n", 12, "--seed", 4, "--out", "d/").err
+    refused = shell("sample", path, "--chunk", 4, "--out", "new.png")
+    assert refused.status == 2 and "chunk=4: this model draws 8 images together" in refused.err
+    assert "with the batch statistics of 64 images" in shell("show", "wgan-gp-cifar10-dcgan").out
 
 
 def test_walk(shell, tmp_path):

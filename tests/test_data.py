@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import hashlib
 import io
 import json
 import os
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as PilImage
+from safetensors import safe_open
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import zoo.data
@@ -30,6 +32,7 @@ from zoo.data import (
     Rows,
     Source,
     facts,
+    native,
     open_data,
     prepare,
     sources,
@@ -37,7 +40,7 @@ from zoo.data import (
 )
 from zoo.data import sets as image_sets
 from zoo.data.fields import Attributes, Image, Label, Text, Vector
-from zoo.data.images import to_array, to_pil
+from zoo.data.images import square, to_array, to_pil
 from zoo.data.preparation import prepare_set
 from zoo.registry import DATASETS
 
@@ -370,24 +373,115 @@ def test_images_of_a_row_share_crop_and_flip(home):
 
 
 def test_files_of_an_earlier_version(home):
-    """Padded captions are read as before; a file without a declared field is prepared again."""
+    """A file of another format, or without a declared field, is prepared again."""
     from safetensors.torch import save_file
 
-    old = {"name": "fake", "title": "", "channels": 3, "resolution": 5, "keys": ["x", "y", "caption"]}
-    padded = torch.tensor([[97, 98], [99, 0]], dtype=torch.uint8)
-    tensors = {"x": torch.zeros(2, 3, 5, 5, dtype=torch.uint8), "y": torch.tensor([0, 1]), "caption": padded}
+    old = {"name": "fake", "title": "", "channels": 3, "resolution": 5, "keys": ["x", "y"]}
+    tensors = {"x": torch.zeros(2, 3, 5, 5, dtype=torch.uint8), "y": torch.tensor([0, 1])}
     path = home / "data/fake-5/train.safetensors"
     path.parent.mkdir(parents=True)
-    save_file(tensors, path, metadata={"facts": json.dumps(old), "sha256": "0"})
-    assert store.open_file(path).captions == ["ab", "c"]
+    save_file(tensors, path, metadata={"format": "pt", "facts": json.dumps(old), "sha256": "0"})
+    with pytest.raises(
+        OSError, match=r"train\.safetensors is of an earlier format; delete it and prepare the set again"
+    ):
+        store.open_file(path)
     renewed = entry(source("good", lambda: rows(6)))
-    assert prepare_set(renewed, None, "train") == path and len(store.open_file(path)) == 2  # x and y are there
+    assert prepare_set(renewed, None, "train") == path and len(store.open_file(path)) == 6
     named = dataclasses.replace(renewed, facts=Facts("fake", "", splits={"train": 6}, fields={
         **renewed.facts.fields, "flags": Attributes(("a",)),
     }))  # fmt: skip
     more = source("good", lambda: Rows([{**row, "flags": [1]} for row in rows(6).rows], 6))
     prepare_set(dataclasses.replace(named, sources=(more,)), None, "train")
     assert store.open_file(path).arrays["flags"].tolist() == [[1]] * 6
+
+
+# Checksums of blocks.
+
+
+@pytest.fixture
+def blocks_of_a_kilobyte(home, monkeypatch):
+    """The path of a prepared file with images, pairs, labels and captions in many blocks."""
+    monkeypatch.setattr(store, "BLOCK_BYTES", 1000)
+    fields = {"x": Image(3, 8), "b": Image(1, 8), "y": Label(("one", "two")), "caption": Text()}
+    images = [np.full((8, 8, 3), i, np.uint8) for i in range(40)]
+    content = [
+        {"x": image, "b": image[..., 0], "y": i % 2, "caption": [f"number {i} " + "word " * 20] * 2}
+        for i, image in enumerate(images)
+    ]
+    path = home / "blocks.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    store.write(path, Facts("blocks", "", fields=fields), Rows(content, 40), resolution=8, source="test")
+    return path
+
+
+def change_a_bit(path, key: str, row: int) -> None:
+    with safe_open(path, "pt") as file:
+        value = file.get_tensor(key)
+    content = bytearray(path.read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])[key]
+    content[start + header["data_offsets"][0] + row * (value.nbytes // len(value))] ^= 4
+    path.write_bytes(content)
+
+
+def test_a_changed_bit_is_noticed_when_its_block_is_read(blocks_of_a_kilobyte):
+    path = blocks_of_a_kilobyte
+    whole = path.read_bytes()
+    store.verify(path)
+    layout = json.loads(store.read_header(path)[1]["blocks"])
+    assert layout["x"] == [5, 8] and layout["b"] == [15, 3] and layout["y"] == [125, 1]
+    for key, row in (("x", 0), ("x", 39), ("b", 20), ("y", 3), ("caption", 2500)):
+        change_a_bit(path, key, row)
+        data = store.open_file(path)  # the header and the sums are as they were
+        with pytest.raises(OSError, match=rf"blocks\.safetensors, {key}, is damaged: block \d+ has changed"):
+            data.check() if key != "caption" else data.captions
+        with pytest.raises(OSError, match="delete the file and prepare it again"):
+            store.verify(path)
+        with pytest.raises(OSError, match=f", {key}, is damaged"):
+            loader = Loader(store.open_file(path), seed=0)
+            for _ in range(5):
+                loader.next(8)  # one epoch
+        path.write_bytes(whole)
+    change_a_bit(path, "x", 12)
+    data = store.open_file(path)
+    assert data.rows(torch.tensor([0, 9, 15, 39]))["x"][:, 0, 0, 0].tolist() == [0, 9, 15, 39]  # of other blocks
+    assert data.labels("y").tolist() == [0, 1] * 20
+    for read in (lambda: data.rows(torch.tensor([3, 10])), lambda: data.arrays):
+        with pytest.raises(OSError, match="x, is damaged: block 2 has changed"):
+            read()
+
+
+def test_a_block_is_compared_once(blocks_of_a_kilobyte, monkeypatch):
+    data = store.open_file(blocks_of_a_kilobyte)
+    counts = []
+    sha256 = hashlib.sha256
+    monkeypatch.setattr(hashlib, "sha256", lambda content: counts.append(len(content)) or sha256(content))
+    loader = Loader(data, seed=0, keys={"x": "x"})
+    for _ in range(15):
+        loader.next(8)
+    assert len(counts) == 8  # the blocks of x
+
+
+def test_rows_read_their_own_blocks_only(blocks_of_a_kilobyte):
+    """Neither captions nor what fills the gaps between tensors have the rows of images."""
+    data = store.open_file(blocks_of_a_kilobyte)
+    data.stored = {"x": data.stored["x"]}
+    data.rows(torch.tensor([39]))
+    assert {key: (~blocks.unread).sum().item() for key, blocks in data.blocks.items() if key != "caption"} == {
+        "x": 1, "b": 0, "y": 0, "caption.offsets": 1, "caption.rows": 1,
+    }  # fmt: skip
+
+
+def test_a_changed_header_is_noticed(blocks_of_a_kilobyte):
+    path = blocks_of_a_kilobyte
+    whole = path.read_bytes()
+    sums = len(whole) - 32  # the sums are the last tensor
+    for place in (0, 20, whole.index(b"two"), whole.index(b'"checksum": "') + 20, sums):
+        content = bytearray(whole)
+        content[place] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(OSError, match="damaged|earlier format"):
+            store.read_header(path)
 
 
 # One image.
@@ -1005,3 +1099,126 @@ def test_shards_mistakes(shards, tmp_path):
         cut.write_bytes(cut.read_bytes()[:3000])
     with pytest.raises(OSError, match=r"shards:"):
         Loader(open_data(shards), seed=0).next(41)
+
+
+# Photographs at native size.
+
+
+def photographs(folder, sizes=((40, 30), (30, 50), (21, 64), (100, 20), (33, 33), (12, 9)), kind="png"):
+    """Images whose pixels tell their place: red is the column, green the row, blue the image."""
+    folder.mkdir(parents=True)
+    for i, (width, height) in enumerate(sizes):
+        pixels = np.zeros((height, width, 3), np.uint8)
+        pixels[..., 0], pixels[..., 1], pixels[..., 2] = np.arange(width), np.arange(height)[:, None], 10 * i
+        PilImage.fromarray(pixels).save(folder / f"{i}.{kind}", **({"quality": 95} if kind == "jpg" else {}))
+    return f"folder:{folder}?size=native"
+
+
+def corners(x) -> list[tuple[int, int, int]]:
+    """(image, left, top) of each crop at native size."""
+    return [(round(b / 10), round(r), round(g)) for r, g, b in x[:, :, 0, 0].tolist()]
+
+
+def test_photographs_are_stored_as_they_are(home, tmp_path):
+    name = photographs(tmp_path / "photos", kind="jpg")
+    path = zoo.data.prepare(name)
+    assert path == zoo.data.prepare(name, 16) and path.parent.name.endswith("-native")  # once for all resolutions
+    files = sorted((tmp_path / "photos").iterdir())
+    with safe_open(path, "pt") as file:
+        content, offsets = file.get_tensor("x"), file.get_tensor("x.offsets").tolist()
+    for file, a, b in zip(files, offsets, offsets[1:], strict=False):
+        assert content[a:b].numpy().tobytes() == file.read_bytes()
+    data = open_data(name, 16)
+    assert len(data) == 6 and data.resolution == 16
+    with pytest.raises(ValueError, match="has images of many sizes: give a resolution"):
+        open_data(name)
+    expected = [to_array(square(to_pil(PilImage.open(file), 3), 16)) for file in files]
+    assert np.array_equal(data.rows(torch.arange(6))["x"], np.stack(expected))  # by index: center squares
+
+
+def test_random_crops_of_photographs(home, tmp_path):
+    """From the image's own pixels, anywhere in it; images that are too small are enlarged."""
+    name = photographs(tmp_path / "photos")
+    places = {i: set() for i in range(6)}
+    loader = Loader(open_data(name, 16), seed=0, range=(0, 255))
+    for _ in range(60):
+        x = loader.next(6)["x"]
+        assert x.shape == (6, 3, 16, 16)
+        for crop, (image, left, top) in zip(x, corners(x), strict=True):
+            places[image].add((left, top))
+            if image != 5:
+                assert torch.equal(crop[0], left + torch.arange(16.0).expand(16, 16))
+                assert torch.equal(crop[1], top + torch.arange(16.0)[:, None].expand(16, 16))
+    for image, (width, height) in enumerate(((40, 30), (30, 50), (21, 64), (100, 20), (33, 33))):
+        lefts, tops = zip(*places[image], strict=True)
+        assert min(lefts) <= 2 and max(lefts) >= width - 16 - 4 and max(lefts) <= width - 16
+        assert min(tops) <= 2 and max(tops) >= height - 16 - 4 and max(tops) <= height - 16
+
+
+def test_load_resizes_the_shorter_side_first(home, tmp_path):
+    name = photographs(tmp_path / "photos", sizes=((200, 100), (100, 300)))
+    loader = Loader(open_data(name, 20), seed=0, crop=16, range=(0, 255))
+    x = torch.cat([loader.next(2)["x"] for _ in range(40)])
+    steps = x[:, 0, 8, 1:] - x[:, 0, 8, :-1]
+    assert (steps.mean(1) - 5).abs().max() < 0.1  # every fifth pixel
+    wide = x[x[:, 2, 0, 0] == 0]
+    assert wide[:, 0, 8, 0].min() < 10 and wide[:, 0, 8, 15].max() > 185
+
+
+def test_crops_depend_on_seed_and_position_only(home, tmp_path):
+    """Not on the batch size, the processes, threads that read in advance or where a run was resumed."""
+    name = photographs(tmp_path / "photos")
+    data = open_data(name, 16)
+
+    def crops(size: int, rounds: int, **options) -> torch.Tensor:
+        loader = Loader(data, **{"seed": 3, **options})
+        return torch.cat([loader.next(size)["x"] for _ in range(rounds)])
+
+    whole = crops(8, 3)
+    assert torch.equal(whole, crops(4, 6)) and torch.equal(whole, crops(8, 3, workers=2))
+    halves = [crops(4, 3, rank=r, world=2).unflatten(0, (3, 4)) for r in range(2)]
+    assert torch.equal(whole, torch.cat(halves, 1).flatten(0, 1))
+    resumed = Loader(data, seed=3)
+    resumed.position = 16
+    assert torch.equal(whole[16:], resumed.next(8)["x"])
+    assert not torch.equal(whole, crops(8, 3, seed=4))
+
+
+def test_pairs_of_photographs_share_their_crop(home):
+    """A registered set that is large: images from arrays become PNG files; labels and captions stay with them."""
+    fields = {"b": Image(1), "a": Image(3), "y": Label(("one", "two")), "caption": Text()}
+    rng = np.random.default_rng(0)
+    images = [rng.integers(256, size=(30 + i, 50, 1), dtype=np.uint8) for i in range(12)]
+    content = [
+        {"b": image, "a": np.repeat(255 - image, 3, -1), "y": i % 2, "caption": str(i)}
+        for i, image in enumerate(images)
+    ]
+    facts = Facts("pairs", "", fields=fields, splits={"train": 12})
+    large = ImageSet(facts, (source("good", lambda: Rows(content, 12)),), large=True)
+    path = prepare_set(large, None, "train")
+    data = native.open_prepared(path, 16)
+    assert data.labels("y").tolist() == [0, 1] * 6 and data.captions == [str(i) for i in range(12)]
+    loader = Loader(data, seed=0, flip=True, where={"y": 1})
+    for _ in range(4):
+        batch = loader.next(6)
+        assert torch.allclose(batch["a"][:, :1], -batch["b"], atol=1e-6) and batch["y"].unique().tolist() == [1]
+        assert all(int(c) % 2 for c in batch["caption"])
+    change_a_bit(path, "a", 500)
+    with pytest.raises(OSError, match="a, is damaged: block 0 has changed"):
+        native.open_prepared(path, 16).rows(torch.arange(12))
+
+
+def test_train_on_photographs(home, tmp_path, shell):
+    name = photographs(tmp_path / "photos")
+    options = (
+        "--set",
+        "networks.G.width=4",
+        "--set",
+        "networks.D.width=4",
+        "--set",
+        "resolution=16",
+        "--set",
+        "batch=4",
+    )
+    result = shell("train", "dcgan", "--dataset", name, "--variant", "small", *options, "--images", "8", "--out", "run")
+    assert result.status == 0, result.err

@@ -34,7 +34,7 @@ from torch.nn.functional import softplus
 from zoo.engine import checkpoint, log, train
 from zoo.engine.dry_run import describe
 from zoo.engine.ema import EmaNetwork
-from zoo.engine.run_folder import CHECKPOINT
+from zoo.engine.run_folder import CHECKPOINT, WEIGHTS
 from zoo.engine.runtime import Runtime
 from zoo.engine.step import Learner
 from zoo.game import Batch, Turn
@@ -901,6 +901,34 @@ def test_weight_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
         train.train(recipe(Exploding.spec), tmp_path / "run", runtime=CPU)
     tensors, facts = checkpoint.load(tmp_path / "run" / CHECKPOINT)
     assert facts["round"] == 0 and all(torch.isfinite(t).all() for t in tensors.values())
+
+
+@pytest.mark.parametrize("place", ["buffer", "EMA", "moment"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_nothing_is_saved_that_is_not_finite(tmp_path, monkeypatch, place, value):
+    """Buffers, averages and moments are no weights of a player; the checkpoint and the weights before them stay."""
+    monkeypatch.setattr(train, "Clock", Every)
+    networks = {"G": Spec("test-mlp", norm=True), "D": Spec("test-mlp", outputs=1)}
+    settings = recipe(networks=networks, ema={"G": Ema(halflife=50)}, optimizer=Adam(lr=0.01))
+    files, save = {}, train.save
+
+    def break_and_save(run, folder, *args):
+        if run.round == 3:
+            files.update({path: path.read_bytes() for path in (folder.path / CHECKPOINT, folder.path / WEIGHTS)})
+            with torch.no_grad():
+                tensors = {
+                    "buffer": lambda: next(iter(run.game.G.buffers())),
+                    "EMA": lambda: next(run.ema_networks["G"].network.parameters()),
+                    "moment": lambda: next(iter(run.learner.optimizers["D"].state.values()))["exp_avg_sq"],
+                }
+                tensors[place]().view(-1)[0] = value
+        save(run, folder, *args)
+
+    monkeypatch.setattr(train, "save", break_and_save)
+    with pytest.raises(RuntimeError, match=r"checkpoint .*: (game|ema|optimizers)\..* has values that are NaN or inf"):
+        train.train(settings, tmp_path / "run", runtime=CPU)
+    assert files and all(path.read_bytes() == content for path, content in files.items())
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_collapse_is_warned_of(tmp_path, monkeypatch):

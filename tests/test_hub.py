@@ -2,16 +2,20 @@
 
 import hashlib
 import json
+import math
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from helpers.tiny import class_spec, image_spec, model, point_spec, process, translate_spec, weights
 from safetensors.torch import save_file
+from torch import nn
 
 import zoo
 from zoo import hub, publish
 from zoo.files import sha256, tensor_hash
+from zoo.registry import NETWORKS
 
 SPECS = {"images": image_spec, "classes": class_spec, "points": point_spec}
 
@@ -60,6 +64,50 @@ def test_half_precision(tmp_path):
     assert (loaded.sample(16) - m.sample(16)).abs().max() < publish.MAX_DIFFERENCE
 
 
+@NETWORKS.register("tiny-tied")
+class Tied(nn.Module):
+    """z [N, 4] -> [N, 4]: one weight with two names, a buffer that is not saved, and a tensor that is neither."""
+
+    def __init__(self):
+        super().__init__()
+        self.latent = 4
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.b.weight = self.a.weight
+        self.register_buffer("shift", torch.arange(4.0), persistent=False)
+        self.scale = torch.full((4,), 0.5)
+
+    def forward(self, z):
+        return self.b(self.a(z)) * self.scale + self.shift
+
+
+def test_what_a_constructor_computes_is_there_after_loading(tmp_path):
+    spec = image_spec(networks={"G": {"name": "tiny-tied", "kwargs": {}}}, resolution=0, channels=4)
+    loaded = zoo.load(weights(tmp_path / "w.safetensors", spec))
+    assert torch.equal(loaded.sample(3), model(spec).sample(3))
+    assert loaded.G.a.weight is loaded.G.b.weight
+
+
+def test_no_network_of_a_recipe_computes_values_when_it_is_compared_with_a_file():
+    """The first value on ``meta`` imports parts of torch that take most of a second."""
+    code = """
+import sys, torch
+from zoo import build_check, settings
+from zoo.data import facts
+from zoo.engine.stage import resolve
+from zoo.registry import NETWORKS
+
+recipes = [settings.RECIPES[name]["build"]() for name in settings.names("small") or settings.names()]
+recipes = [resolve(r, facts(r.dataset)) for r in recipes]
+modules = set(sys.modules)
+for recipe in recipes:
+    with torch.device("meta"), build_check._NoValues():
+        networks = [NETWORKS.build(spec) for spec in recipe.networks.values()]
+assert "torch._refs" not in set(sys.modules) - modules
+"""
+    result = process("-c", code, cwd=Path(__file__).parent)
+    assert result.returncode == 0, result.stderr
+
+
 def test_loading_leaves_the_random_state_alone(tmp_path):
     path = weights(tmp_path / "w.safetensors", image_spec())
     state = torch.random.get_rng_state()
@@ -80,6 +128,27 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
             with pytest.raises(OSError, match="No space"):
                 weights(path, class_spec())
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_not_written(value, tmp_path):
+    path = weights(tmp_path / "w.safetensors", image_spec())
+    before, m = path.read_bytes(), model(image_spec())
+    next(b for b in m.buffers() if b.is_floating_point()).view(-1)[0] = value
+    with pytest.raises(RuntimeError, match=r"weights '.*w\.safetensors': G\..*running_mean has values that are NaN or"):
+        hub.save_weights(path, m.networks, {"model": image_spec()})
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_values_too_large_for_16_bits_are_published_in_32(tmp_path):
+    """Also when the images do not show it: here the variance of a layer whose outputs are 0 then."""
+    m = model(image_spec())
+    with torch.no_grad():
+        next(b for n, b in m.named_buffers() if "running_var" in n)[0] = 1e6
+    path = tmp_path / "w.safetensors"
+    hub.save_weights(path, m.networks, {"model": image_spec()})
+    entry = publish.publish(path, tmp_path / "shelf")
+    assert not entry["half"] and torch.equal(zoo.load(entry["path"]).sample(4), m.sample(4))
 
 
 # What is not a weights file -------------------------------------------------------------------------------------------
@@ -104,6 +173,9 @@ def test_files_that_are_not_weights(tmp_path):
     with pytest.raises(ValueError, match="no Card in its header"):
         zoo.load(path)
     save_file({"a": torch.zeros(3)}, path, metadata={"card": "[1]"})
+    with pytest.raises(ValueError, match="its header is not a JSON object"):
+        zoo.load(path)
+    save_file({"a": torch.zeros(3)}, path, metadata={"card": "{}"})
     with pytest.raises(ValueError, match="its Card has no model"):
         zoo.load(path)
     with pytest.raises(ValueError, match=r"weights '.*gone\.safetensors': no such file"):
@@ -120,6 +192,31 @@ def test_card_and_tensors_that_disagree(tmp_path):
     hub.save_weights(path, m.networks, {"model": unknown})
     with pytest.raises(ValueError, match=r"w\.safetensors'.*'dcgan-generatr'; did you mean dcgan-generator"):
         zoo.load(path)
+
+
+def test_a_changed_bit_is_noticed_wherever_it_is(tmp_path):
+    """In the tensors, the Card, the structure of the header and the checksum itself, of a file given by its path."""
+    path = weights(tmp_path / "w.safetensors", image_spec())
+    content = path.read_bytes()
+    length = 8 + int.from_bytes(content[:8], "little")
+    card, digest = content.index(b"small-net-ring"), content.index(b'"checksum":"') + 12
+    for place in (0, 8, 9, 40, card, digest, digest + 63, length - 1, length, length + 1001, len(content) - 1):
+        for bit in (0, 6):
+            changed = bytearray(content)
+            changed[place] ^= 1 << bit
+            path.write_bytes(changed)
+            with pytest.raises(ValueError, match=r"weights '.*w\.safetensors': "):
+                zoo.load(path)
+    path.write_bytes(content)
+    assert zoo.load(path).card["format"] == hub.FORMAT
+
+
+def test_files_of_the_earlier_format_are_refused(tmp_path):
+    m = model(image_spec())
+    tensors = {f"G.{k}": v for k, v in m.G.state_dict().items()}
+    save_file(tensors, tmp_path / "w.safetensors", metadata={"card": json.dumps({"model": image_spec()})})
+    with pytest.raises(ValueError, match="it has no checksum: an earlier version of the zoo wrote it"):
+        zoo.load(tmp_path / "w.safetensors")
 
 
 def test_folders_and_devices(tmp_path):
@@ -208,6 +305,20 @@ def test_publish_in_half_precision(tmp_path):
     assert sorted(p.name for p in (tmp_path / "shelf").iterdir()) == [
         "index.json", "second.safetensors", "small-net-ring.safetensors",
     ]  # fmt: skip
+
+
+def test_license_and_bar_of_what_is_published(tmp_path):
+    sets = {"dataset": {"name": "faces", "license": "CC0"}, "datasets_of_streams": [{"name": "grid", "license": "MIT"}]}
+    path = weights(tmp_path / "w.safetensors", image_spec(), **sets)
+    entry = publish.publish(path, tmp_path / "shelf", below_bar="a paper before 2015")
+    card = hub.read_header(entry["path"])["card"]
+    assert entry["license"] == "faces: CC0; grid: MIT" == hub.data_license(card)
+    assert entry["below_bar"] == card["below_bar"] == "a paper before 2015"
+    again = publish.publish(entry["path"], tmp_path / "other")  # what is marked stays marked
+    assert again["below_bar"] == "a paper before 2015"
+    plain = publish.publish(weights(tmp_path / "w.safetensors", image_spec()), tmp_path / "shelf", "plain")
+    assert plain["license"] == "not stated" and plain["below_bar"] is None
+    assert hub.read_header(plain["path"])["card"]["below_bar"] is None
 
 
 def test_publish_in_float32(tmp_path):

@@ -41,7 +41,7 @@ from zoo.metrics import (
     statistics,
 )
 from zoo.metrics.feature_networks.network import write
-from zoo.model import build_model
+from zoo.models import build_model
 from zoo.recipe import encode
 from zoo.registry import DATASETS, METRICS, NETWORKS, Spec
 
@@ -644,8 +644,33 @@ def test_scores_of_a_translator(pairs_set):
     back = zoo.evaluate(translator, ["ssim"], to="twitter")
     x = images.quantize(translator.translate((255 - pairs_set[:12]).float() / 255, "a"))
     assert back["scores"]["ssim"] == pytest.approx(paired.ssim(x, pairs_set[:12]).mean().item())
-    with pytest.raises(ValueError, match="translates to google and to twitter; choose one"):
+    with pytest.raises(ValueError, match="--to: must be a domain of this model, google or twitter"):
         zoo.evaluate(translator, features="tiny")
+
+
+def test_scores_of_one_generator_for_several_domains(pairs_set):
+    """The spec says which real images a domain has; all others are translated to it."""
+
+    class Negate(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, x, domain):
+            return torch.where(domain[:, None, None, None] == 1, -x, x) * self.scale
+
+    to = {n: {"network": "G", "domain": k, "where": {"domain": k}} for k, n in enumerate(("plain", "negative"))}
+    spec = translate_spec(networks={"G": {}}, to=to, domains={})
+    result = zoo.evaluate(
+        build_model(spec, {"G": Negate()}), ["fd"], dataset="negatives", features="tiny", to="negative"
+    )
+    facts = result["protocol"]
+    assert (facts["generated"], facts["reference"]["images"], facts["to"]) == (12, 12, "negative")
+    assert facts["split_rule"] == "held-out pairs" and result["scores"]["fd-tiny"] == pytest.approx(0, abs=1e-6)
+    other = zoo.evaluate(build_model(spec, {"G": Negate()}), ["fd"], dataset="negatives", features="tiny", to="plain")
+    assert other["scores"]["fd-tiny"] > 1e-4
+    with pytest.raises(ValueError, match="there are no pairs"):
+        zoo.evaluate(build_model(spec, {"G": Negate()}), ["psnr"], dataset="negatives", features="tiny", to="plain")
 
 
 def test_two_folders_of_the_same_names(tmp_path):

@@ -84,6 +84,7 @@ MISTAKES = {
     "network's argument": ((*TRAIN, "--set", "networks.G.hiden=[8]"), "--set", "hiden", "did you mean hidden"),
     "type": ((*TRAIN, "--set", "batch=many"), "batch", "'many'", "must be int"),
     "type of a fraction": ((*TRAIN, "--set", "optimizers.D.lr=fast"), "lr", "'fast'", "must be float"),
+    "no number": ((*TRAIN, "--set", "optimizers.G.lr=NaN"), "optimizers.G.lr", "nan", "must be a finite number"),
     "no value": ((*TRAIN, "--set", "batch"), "--set", "batch", "must be KEY=VALUE"),
     "batch of none": ((*TRAIN, "--set", "batch=0"), "batch", "0", "at least 1"),
     "loss": ((*TRAIN, "--set", "game.loss=hing"), "loss", "'hing'", "did you mean hinge"),

@@ -1,12 +1,14 @@
 """Models: an image depends on its seed alone; classes, truncation, walks; translation of tensors and pictures."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 from helpers.tiny import class_spec, coded_spec, image_spec, model, point_spec, translate_spec
 from PIL import Image
 
-from zoo.model import build_model
+from zoo.models import build_model
 
 KINDS = {"images": image_spec, "classes": class_spec, "points": point_spec, "coded": coded_spec}
 
@@ -168,6 +170,82 @@ def test_previews():
     images, columns = model(translate_spec()).preview({"a": a, "b": -a})
     assert images.shape == (16, 3, 16, 16) and columns == 4
     assert torch.allclose(images[:4], (a + 1) / 2, atol=1e-6)
+
+
+# A model shows itself ------------------------------------------------------------------------------------------------
+
+
+def test_grid():
+    m = model(image_spec())
+    grid = m.grid(9, seed=2)
+    assert grid.size == (3 * 18 + 2, 3 * 18 + 2) and m.grid(4, columns=4).size == (4 * 18 + 2, 18 + 2)
+    expected = (m.sample(1, seed=6)[0] * 255 + 0.5).byte().permute(1, 2, 0).numpy()
+    assert np.abs(np.asarray(grid)[20:36, 20:36].astype(int) - expected).max() <= 1
+    assert m._repr_png_()[:4] == b"\x89PNG"
+    assert model(point_spec()).grid(100).size == (256, 256)
+    translator, x = model(translate_spec()), torch.rand(5, 3, 16, 16)
+    assert translator.grid(3, inputs={"a": x, "b": x}).size == (3 * 18 + 2, 4 * 18 + 2)
+    with pytest.raises(ValueError, match="verb translate needs images"):
+        translator.grid(3)
+
+
+def test_a_model_is_a_function():
+    m, c = model(image_spec()), model(class_spec())
+    z, _ = m.latents(range(3))
+    assert torch.equal(m(z), m.sample(3))
+    z, y = c.latents(range(3))
+    assert torch.equal(c(z, y), c.sample(3))
+    translator, x = model(translate_spec()), torch.rand(2, 3, 16, 16)
+    assert torch.equal(translator(x, "b"), translator.translate(x, "b"))
+
+
+def test_save_samples(tmp_path):
+    m = model(class_spec())
+    assert m.save_samples(tmp_path / "a", 5, seed=3, y="dog", scale=2) == tmp_path / "a"
+    assert sorted(p.name for p in tmp_path.glob("a/*.png")) == [f"{s:06d}.png" for s in range(3, 8)]
+    image = np.asarray(Image.open(tmp_path / "a/000004.png"))
+    expected = (m.sample(1, seed=4, y=1)[0, 0] * 255 + 0.5).byte().numpy()
+    assert image.shape == (16, 16) and np.array_equal(image[::2, ::2], expected)
+    (tmp_path / "a/000004.png").unlink()
+    m.save_samples(tmp_path / "a", 5, seed=3, y="dog", scale=2)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a/000004.png")), image)
+    with pytest.raises(ValueError, match="has samples of other weights or settings"):
+        m.save_samples(tmp_path / "a", 5, seed=3, y="cat", scale=2)
+    with pytest.raises(ValueError, match="must be a model of images"):
+        model(point_spec()).save_samples(tmp_path / "b", 5)
+
+
+def test_a_set_of_files_with_batch_statistics_is_continued(tmp_path):
+    m = model(image_spec(sampling={"mode": "batch", "chunk": 8}))
+    m.save_samples(tmp_path / "a", 12)
+    (tmp_path / "a/000009.png").rename(tmp_path / "9.png")
+    m.save_samples(tmp_path / "a", 12)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a/000009.png")), np.asarray(Image.open(tmp_path / "9.png")))
+    with pytest.raises(ValueError, match="other weights or settings"):
+        m.save_samples(tmp_path / "a", 12, seed=1)
+
+
+@pytest.mark.parametrize("ending", ["gif", "mp4"])
+def test_walks(ending, tmp_path, monkeypatch):
+    m, path = model(image_spec()), tmp_path / f"walk.{ending}"
+    with pytest.raises(ValueError, match=r"must end in \.gif or \.mp4"):
+        m.save_walk(tmp_path / "walk.avi")
+    if ending == "gif":
+        assert m.save_walk(path, [1, 2], 3, scale=2) == path
+        gif = Image.open(path)
+        assert gif.n_frames == 6 and gif.size == (32, 32)
+        return
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "imageio_ffmpeg", None)
+        with pytest.raises(ValueError, match=r"needs the package imageio-ffmpeg \(pip install 'gan-zoo\[video\]'\)"):
+            m.save_walk(path, [1, 2], 3)
+    assert not path.exists()
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    m.save_walk(path, [1, 2], 3, scale=3)
+    facts, *frames = imageio_ffmpeg.read_frames(str(path))
+    assert facts["size"] == (48, 48) and facts["fps"] == 20 and len(frames) == 6
+    frame = np.frombuffer(frames[0], np.uint8).reshape(48, 48, 3)[1::3, 1::3] / 255
+    assert np.abs(frame - m.sample(1, seed=1)[0].permute(1, 2, 0).numpy()).mean() < 0.15  # color at half resolution
 
 
 # Models with an encoder -----------------------------------------------------------------------------------------------

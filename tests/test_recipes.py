@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import math
 import shlex
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from zoo.engine.export import export, model_of
 from zoo.engine.stage import build_game, build_networks, resolve, shipped
 from zoo.engine.step import Learner
 from zoo.game import Batch
-from zoo.recipe import Data, Recipe, Stage, Stream
+from zoo.recipe import Data, Ema, Recipe, Schedule, Stage, Stream
 from zoo.registry import GAMES, HEADS, LOSSES, NETWORKS, PENALTIES, PRIORS, Spec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -306,7 +307,8 @@ def exports_and_loads(run, name: str, stage: int, path) -> None:
 
 def show(model, reals) -> torch.Tensor:
     if model.verb == "sample":
-        return model.sample(4, seed=3, chunk=4, **({"to": "both"} if hasattr(model, "pairs") else {}))
+        chunk = model.chunk_size(None, 4)
+        return model.sample(4, seed=3, chunk=chunk, **({"to": "both"} if hasattr(model, "pairs") else {}))
     if model.verb == "classify":
         return model.classify(model.to_unit(reals["labeled"]))
     return torch.cat([model.translate(model.to_unit(reals["a" if to == "b" else "b"]), to) for to in model.to_network])
@@ -441,3 +443,29 @@ def test_reasons_are_current():
     given = arguments()
     for key in FOR_LATER:
         assert not any(name == key for _, name in given), f"{key} is used: take it off the list"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_of_a_recipe_are_finite(value):
+    """In every place that a float can have: a field, a pair, a schedule's points, an argument of a part."""
+    recipe = settings.find("wgan-gp-cifar10-small")
+    stage = recipe.stages[0]
+    adam = dataclasses.replace(stage.optimizers["G"], betas=(0.0, value))
+    penalty = Spec("gradient-penalty", weight=value)
+    wrong = {
+        "ema.G.halflife": recipe.replace(ema={"G": Ema(halflife=value)}),
+        "stages.0.optimizers.G.betas.1": stage_of(recipe, optimizers={**stage.optimizers, "G": adam}),
+        "stages.0.schedules.0.points.1.1": stage_of(
+            recipe, schedules=(Schedule("optimizers.*.lr", ((0, 1e-4), (10, value))),)
+        ),
+        "stages.0.game.penalties.0.weight": stage_of(recipe, game=stage.game.replace(penalties=(penalty,))),
+        "networks.G.scale": recipe.replace(networks={**recipe.networks, "G": Spec("mlp-generator", scale=value)}),
+    }
+    for key, changed in wrong.items():
+        with pytest.raises(ValueError) as caught:
+            overrides.check(changed)
+        assert str(caught.value) == f"{key}={value}: must be a finite number"
+
+
+def stage_of(recipe, **changes):
+    return recipe.replace(stages=(dataclasses.replace(recipe.stages[0], **changes),))

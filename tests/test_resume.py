@@ -2,6 +2,7 @@
 file."""
 
 import contextlib
+import copy
 import errno
 import functools
 import json
@@ -332,6 +333,39 @@ def test_error_for_a_damaged_checkpoint(tmp_path):
             train.resume(run)
     with pytest.raises(ValueError, match=r"no readable recipe.json there; is it the folder of a run\?"):
         train.resume(tmp_path)
+
+
+def test_a_changed_bit_of_a_checkpoint_is_noticed(tmp_path):
+    """Neither ``resume`` nor ``--init`` goes on with it."""
+    run = train.train(tiny(), tmp_path / "run", runtime=CPU)
+    path = run / CHECKPOINT
+    content = path.read_bytes()
+    for place in (9, content.index(b"total_images"), len(content) // 2, len(content) - 1):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match=r"checkpoint .*: unreadable or not a checkpoint"):
+            train.resume(run)
+        with pytest.raises(ValueError, match=r"checkpoint .*: unreadable or not a checkpoint"):
+            train.train(tiny(), tmp_path / "other", runtime=CPU, init=run)
+    path.write_bytes(content)
+    train.resume(run)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
+    """An edited recipe.json, another seed, and the checkpoint of another run."""
+    runs = [train.train(tiny().rescaled(n), tmp_path / f"run{n}", runtime=CPU) for n in (80, 160)]
+    text = (runs[0] / RECIPE).read_text()
+    facts = json.loads(text)
+    edited = copy.deepcopy(facts)
+    edited["recipe"]["stages"][0]["images"] = 8000
+    for other in (edited, {**facts, "seed": 7}, json.loads((runs[1] / RECIPE).read_text())):
+        (runs[0] / RECIPE).write_text(json.dumps(other))
+        with pytest.raises(ValueError, match=r"run '.*run80': recipe.json is not that of its checkpoint") as caught:
+            train.resume(runs[0])
+        assert "\n" not in str(caught.value)
+    (runs[0] / RECIPE).write_text(json.dumps({**facts, "machines": []}))  # what else is there may change
+    train.resume(runs[0])
 
 
 def test_log_is_cut_to_the_checkpoint(tmp_path):

@@ -14,7 +14,7 @@ from zoo.settings import find as find_recipe
 from zoo.settings import models, names
 
 if TYPE_CHECKING:
-    from zoo.model import Model
+    from zoo.models import Model
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -47,7 +47,7 @@ def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0) ->
 
     from zoo.data import facts as facts_of
     from zoo.engine.stage import build_game, build_networks, resolve, shipped
-    from zoo.model import build_model
+    from zoo.models import build_model
     from zoo.pretrained import attach
 
     recipe = find_recipe(model, dataset if isinstance(dataset, str) else None, variant)

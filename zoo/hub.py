@@ -2,21 +2,21 @@
 
 A weights file is one safetensors file: the tensors of the networks that a Model ships (``G.layers.0.weight``), and in
 the header, under ``card``, the Card as JSON: ``model`` (the model spec), ``name`` (the recipe's), ``recipe``, data set
-and license, images seen, metrics, versions. ``zoo/weights/index.json`` lists the shipped files: recipe, size, SHA-256
+and license, images seen, metrics, versions, ``format``, and once it is published ``below_bar``: why its scores do not
+reach the bar of its task, None if they do. Beside it, under ``checksum``, is the SHA-256 of the whole file
+(:mod:`zoo.tensor_file`). ``zoo/weights/index.json`` lists the shipped files: recipe, size, SHA-256
 of the file (``sha256``) and of its tensors (``tensors``).
 """
 
 from __future__ import annotations
 
 import json
-import math
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from zoo import overrides, settings
+from zoo import overrides, settings, tensor_file
 from zoo.files import Json, beside, sha256
 from zoo.recipe import Pretrained, decode
 from zoo.registry import nearest
@@ -24,12 +24,12 @@ from zoo.registry import nearest
 if TYPE_CHECKING:
     from torch import nn
 
-    from zoo.model import Model
+    from zoo.models import Model
     from zoo.pretrained import Frozen
 
 SHIPPED = Path(__file__).parent / "weights"
+FORMAT = 2  # of weights files; those of format 1 have no checksum
 WEIGHTS = "weights.safetensors"  # a run's weights; the file's name in a hub repository too
-MAX_HEADER_BYTES = 100 << 20
 
 
 # Files --------------------------------------------------------------------------------------------------------------
@@ -38,10 +38,10 @@ MAX_HEADER_BYTES = 100 << 20
 def save_weights(path: str | Path, networks: Mapping[str, nn.Module], card: Json, half: bool = False) -> None:
     """Write networks and Card as one weights file, atomically.
 
-    ``half``: floating-point tensors in 16 bits. Raises OSError if the disk does not take it, and leaves nothing.
+    ``half``: floating-point tensors in 16 bits. Raises :class:`zoo.tensor_file.NotFinite` if a tensor, as it would be
+    written, is not finite; OSError if the disk does not take it. Then nothing is left, and an old file stays.
     """
     import torch
-    from safetensors.torch import save
 
     tensors = {}
     for name, network in networks.items():
@@ -49,57 +49,58 @@ def save_weights(path: str | Path, networks: Mapping[str, nn.Module], card: Json
             value = value.detach().cpu()
             value = value.half() if half and value.is_floating_point() else value
             tensors[f"{name}.{key}"] = value.clone(memory_format=torch.contiguous_format)
+    tensor_file.check_finite(tensors, f"weights '{path}'")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with beside(path) as partial:
-        partial.write_bytes(save(tensors, metadata={"card": json.dumps(card)}))
+        tensor_file.write(partial, tensors, {"card": json.dumps({**card, "format": FORMAT}, allow_nan=False)})
 
 
 def read_header(path: str | Path) -> Json:
     """The header of a weights file, without torch and without reading a tensor: ``{"card", "parameters", "bytes"}``;
     ``parameters``: the number of elements by tensor name. Raises ValueError if the file is truncated or not one of the
     zoo's."""
+    header, card = _open(path)
+    elements = {name: entry.elements for name, entry in header.tensors.items()}
+    return {"card": card, "parameters": elements, "bytes": header.size}
+
+
+def _open(path: str | Path) -> tuple[tensor_file.Header, Json]:
+    """Header and Card of a weights file. Raises ValueError as :func:`read_header`."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"weights '{path}': no such file")
-    size = path.stat().st_size
     try:
-        with open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(size, MAX_HEADER_BYTES):
-                raise ValueError("the header is longer than the file")
-            header = json.loads(file.read(length))
-        card = json.loads(header.pop("__metadata__")["card"])
-        if not isinstance(card, dict) or "model" not in card:
+        header = tensor_file.read_header(path)
+        if "card" not in header.metadata:
+            raise ValueError("no Card in its header")
+        card = tensor_file.parse_json(header.metadata["card"])
+        if "model" not in card:
             raise ValueError("its Card has no model")
-        elements = {k: math.prod(v["shape"]) for k, v in header.items()}
-        end = max((v["data_offsets"][1] for v in header.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-        reason = "no Card in its header" if isinstance(error, KeyError) else str(error) or "too short"
-        raise ValueError(f"weights '{path}': truncated or not a weights file of the zoo ({reason})") from None
-    if size != 8 + length + end:
-        raise ValueError(f"weights '{path}': truncated, {size} of {8 + length + end} bytes; fetch or export it again")
-    return {"card": card, "parameters": elements, "bytes": size}
+        if tensor_file.CHECKSUM not in header.metadata:
+            raise ValueError("it has no checksum: an earlier version of the zoo wrote it")
+    except ValueError as error:
+        reason = f"truncated or not a weights file of the zoo ({one_line(error)})"
+        raise ValueError(f"weights '{path}': {reason}; fetch or export it again") from None
+    return header, card
 
 
-def read_model(path: str | Path, device: str = "cpu") -> Model:
-    """The Model in a weights file, in eval mode. Raises ValueError if the file is not a whole weights file."""
+def read_model(path: str | Path, device: str = "cpu", verify: bool = True) -> Model:
+    """The Model in a weights file, in eval mode. ``verify``: compare the file with its checksum. Raises ValueError if
+    the file is not a whole weights file, before anything of the size that its Card asks for is allocated."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from zoo.model import build_model
+    from zoo.build_check import build_on_meta, fill
     from zoo.pretrained import attach
 
-    card = read_header(path)["card"]
+    header, card = _open(path)
     try:
-        declared = _pretrained_of(card)
-        model = build_model(card["model"], card=card)
-        model.load_state_dict(load_file(path))
-        attach(model, card["model"], load_pretrained(declared))
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        if verify:
+            tensor_file.verify(path, header)
+        model = fill(build_on_meta(card["model"], header.tensors), load_file(path), card)
+        attach(model, card["model"], load_pretrained(_pretrained_of(card)))
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise ValueError(f"weights '{path}': {one_line(error)}") from None
-    except RuntimeError as error:  # load_state_dict names the missing, unexpected and misshapen tensors
-        reason = f"the tensors do not fit the networks of its Card ({one_line(error)})"
-        raise ValueError(f"weights '{path}': {reason}") from None
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -130,6 +131,15 @@ def _pretrained_of(card: Json) -> dict[str, Pretrained]:
         if not p.hash:
             raise ValueError(f"pretrained.{name}: must have the hash of its weights")
     return declared
+
+
+def data_license(card: Json) -> str:
+    """The licenses of the data that a model was trained on, by its Card; of several sets with their names."""
+    sets = [card.get("dataset") or {}, *card.get("datasets_of_streams", ())]
+    licenses = {d.get("name", ""): d.get("license") or "not stated" for d in sets}
+    if len(licenses) == 1:
+        return next(iter(licenses.values()))
+    return "; ".join(f"{name}: {text}" for name, text in licenses.items())
 
 
 def one_line(error: Exception) -> str:
@@ -189,6 +199,7 @@ def load(name_or_path: str | Path, device: str = "cpu") -> Model:
     Raises ValueError if there is none of that name, or the file is truncated, changed or not the zoo's.
     """
     path = find(name_or_path)
+    shipped = str(name_or_path) in index()  # then the whole file was compared with the index
     import torch
 
     try:
@@ -196,7 +207,7 @@ def load(name_or_path: str | Path, device: str = "cpu") -> Model:
     except (RuntimeError, AssertionError) as error:
         reason = f"not available here ({one_line(error)})"
         raise ValueError(f"device='{device}': {reason}; must be cpu, cuda or mps") from None
-    return read_model(path, device)
+    return read_model(path, device, verify=not shipped)
 
 
 def repository(name: str) -> tuple[ModuleType, str]:

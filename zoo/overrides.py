@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import math
 import re
 import types
 import typing
@@ -59,9 +60,23 @@ def _parts(value: object) -> list[tuple[object, object]]:
     return list(enumerate(value)) if isinstance(value, tuple) else [("", value)]
 
 
+def _check_finite(value: Any, path: str) -> None:
+    """Raises ValueError for a number, at any depth, that is NaN or infinite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{path}={value}: must be a finite number")
+    if isinstance(value, Spec):
+        value = value.kwargs
+    elif dataclasses.is_dataclass(value):
+        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, (Mapping, tuple, list)):
+        for key, part in _parts(tuple(value) if isinstance(value, list) else value):
+            _check_finite(part, f"{path}.{key}".lstrip("."))
+
+
 def check(recipe: Recipe) -> None:
     """Check what needs no network and no data. Raises ValueError with the key, the value and the expected one."""
     _check_types(recipe, "")
+    _check_finite(recipe, "")
     if not recipe.stages:
         raise ValueError("stages=(): a recipe needs at least one stage")
     for i, stage in enumerate(recipe.stages):

@@ -1,13 +1,22 @@
-"""Pictures: grids of images and scatter plots of points, as PNG."""
+"""Pictures: grids of images and scatter plots of points as PNG, walks as GIF and MP4."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from zoo.files import beside
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+VIDEO = (".mp4",)
+FRAMES = 20  # of a walk, a second
 
 
 def tile(images: Tensor, columns: int) -> Tensor:
@@ -23,23 +32,80 @@ def tile(images: Tensor, columns: int) -> Tensor:
     return grid
 
 
-def write_grid(path: Path, images: Tensor, columns: int) -> None:
-    """Images [N, C, H, W] in [0, 1], or points [N, D], as one PNG."""
+def grid_picture(images: Tensor, columns: int | None = None) -> Image:
+    """Images [N, C, H, W] in [0, 1], or points [N, D], as one picture. ``columns``: by default about as many as
+    rows."""
     from PIL import Image, ImageDraw
 
-    if images.dim() == 2:  # points: a scatter plot (one dimension: a histogram) over [-4, 4]
-        canvas = Image.new("RGB", (256, 256), "white")
-        draw = ImageDraw.Draw(canvas)
-        positions = ((images.clamp(-4, 4) + 4) / 8 * 255).tolist()
-        if images.shape[1] == 1:
-            counts = torch.histc(images, 128, -4, 4)
-            for i, h in enumerate((counts / counts.max().clamp(min=1) * 250).tolist()):
-                draw.rectangle((2 * i, 255 - h, 2 * i + 1, 255), fill="black")
-        else:
-            for u, v, *_ in positions:
-                draw.point((u, 255 - v), fill="black")
+    if images.dim() > 2:
+        grid = tile(images, columns or math.ceil(math.sqrt(len(images))))
+        return Image.fromarray((grid * 255 + 0.5).byte().permute(1, 2, 0).numpy())
+    canvas = Image.new("RGB", (256, 256), "white")  # a scatter plot (one dimension: a histogram) over [-4, 4]
+    draw = ImageDraw.Draw(canvas)
+    positions = ((images.clamp(-4, 4) + 4) / 8 * 255).tolist()
+    if images.shape[1] == 1:
+        counts = torch.histc(images, 128, -4, 4)
+        for i, h in enumerate((counts / counts.max().clamp(min=1) * 250).tolist()):
+            draw.rectangle((2 * i, 255 - h, 2 * i + 1, 255), fill="black")
     else:
-        canvas = Image.fromarray((tile(images, columns) * 255 + 0.5).byte().permute(1, 2, 0).numpy())
+        for u, v, *_ in positions:
+            draw.point((u, 255 - v), fill="black")
+    return canvas
 
+
+def write_grid(path: Path, images: Tensor, columns: int, scale: int = 1) -> None:
+    """Images [N, C, H, W] in [0, 1], or points [N, D], as one PNG, ``scale`` times as large."""
+    canvas = magnified(grid_picture(images, columns), scale)
     with beside(path) as partial:
         canvas.save(partial, format="PNG")
+
+
+def to_picture(image: Tensor, scale: int = 1) -> Image:
+    """[C, H, W] in [0, 1] -> a picture, ``scale`` times as large."""
+    from PIL import Image
+
+    array = (image.cpu() * 255 + 0.5).byte().permute(1, 2, 0).numpy()
+    return magnified(Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array), scale)
+
+
+def magnified(image: Image, scale: int) -> Image:
+    """The picture with each pixel ``scale`` times as wide and high."""
+    from PIL.Image import Resampling
+
+    return image if scale == 1 else image.resize((image.width * scale, image.height * scale), Resampling.NEAREST)
+
+
+def save(image: Image, path: Path, **options: object) -> None:
+    """Write the picture atomically, so that a file that exists is complete."""
+    from PIL import Image
+
+    with beside(path) as partial, open(partial, "wb") as file:
+        image.save(file, format=Image.registered_extensions()[path.suffix.lower()], **options)
+
+
+def write_walk(path: Path, frames: Iterable[Image]) -> None:
+    """Pictures of one size as a GIF that repeats or, if the path ends in .mp4, as a video (H.264). Raises ValueError if
+    the package for videos is missing."""
+    if path.suffix.lower() in VIDEO:
+        write_video(path, frames)
+        return
+    first, *rest = frames
+    save(first, path, save_all=True, append_images=rest, duration=1000 // FRAMES, loop=0)
+
+
+def write_video(path: Path, frames: Iterable[Image]) -> None:
+    """As :func:`write_walk`, an MP4. A side that is odd grows by a pixel, since the format needs even ones."""
+    try:
+        import imageio_ffmpeg
+    except ImportError:
+        raise ValueError(f"--out {path}: needs the package imageio-ffmpeg (pip install 'gan-zoo[video]')") from None
+    frames = iter(frames)
+    first = next(frames).convert("RGB")
+    size = (first.width, first.height)
+    with beside(path) as partial:
+        writer = imageio_ffmpeg.write_frames(str(partial), size, fps=FRAMES, quality=8, macro_block_size=2)
+        writer.send(None)  # start the encoder
+        writer.send(first.tobytes())
+        for frame in frames:
+            writer.send(frame.convert("RGB").tobytes())
+        writer.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -10,44 +11,39 @@ from typing import TYPE_CHECKING
 
 from zoo import hub
 from zoo.files import Json, beside, sha256, tensor_hash
+from zoo.tensor_file import NotFinite
 
 if TYPE_CHECKING:
-    from zoo.model import Model
+    from zoo.models import Model
 
 MAX_DIFFERENCE = 2 / 255  # of a pixel in [0, 1]; images that differ by less look the same
 
 
 def largest_difference(model: Model, path: str | Path) -> float:
-    """The largest difference of a pixel, in [0, 1], between the images of ``model`` and of the weights file ``path``;
-    of a probability if the model only classifies."""
-    import torch
-
-    from zoo.model import AutoencoderModel, TranslateModel
-
+    """The largest difference of an output, in [0, 1], between ``model`` and the weights file ``path``, on the inputs of
+    the task's probe."""
     other = hub.read_model(path, str(model.device))
-    if model.verb == "sample":
-        difference = (model.preview({})[0] - other.preview({})[0]).abs().max().item()
-        if isinstance(model, AutoencoderModel) and isinstance(other, AutoencoderModel):
-            x = model.sample(64)
-            difference = max(difference, (model.reconstruct(x) - other.reconstruct(x)).abs().max().item())
-        return difference
-    coarse = torch.rand(8, model.channels, 4, 4, generator=torch.Generator().manual_seed(0))
-    side = model.resolution
-    x = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")  # [8, C, side, side]
-    if isinstance(model, TranslateModel) and isinstance(other, TranslateModel):
-        return max((model.translate(x, to) - other.translate(x, to)).abs().max().item() for to in model.to_network)
-    return (model.classify(x) - other.classify(x)).abs().max().item()
+    return max((a - b).abs().max().item() for a, b in zip(model.probe(), other.probe(), strict=True))
 
 
-def publish(source: str | Path, to: str | Path, name: str | None = None) -> Json:
+def publish(source: str | Path, to: str | Path, name: str | None = None, below_bar: str | None = None) -> Json:
     """Put trained weights in a weights folder (with its index) or on the hub (``hf:OWNER/NAME``).
 
-    In half precision if no pixel differs by 2/255 or more, else in float32. ``source``: as for :func:`zoo.load`.
-    ``name``: by default the recipe's. Returns the entry of the index, with ``difference`` (the largest of a pixel; None
-    for points, which stay in float32) and ``path``. Raises ValueError as :func:`zoo.load`; OSError if the weights
-    cannot be written or uploaded.
+    In half precision if no pixel differs by 2/255 or more, else in float32. Returns the entry of the index, with
+    ``difference`` (the largest of a pixel; None for points and for values too large for 16 bits, which stay in float32)
+    and ``path``.
+
+    Args:
+        source: as for :func:`zoo.load`.
+        to: the folder or repository.
+        name: by default the recipe's.
+        below_bar: the reason if the scores do not reach the bar of the model's task. It is written into the Card and
+            the index, and marks the weights in every table.
+
+    Raises ValueError as :func:`zoo.load`; OSError if the weights cannot be written or uploaded.
     """
     model = hub.load(source)
+    model.card["below_bar"] = below_bar or model.card.get("below_bar")
     name = name or model.card.get("name") or Path(source).stem
     with tempfile.TemporaryDirectory(prefix="zoo-publish-") as scratch:
         upload = str(to).startswith("hf:")
@@ -62,6 +58,8 @@ def publish(source: str | Path, to: str | Path, name: str | None = None) -> Json
             "recipe": name,
             "kind": model.spec["kind"],
             "dataset": model.card.get("dataset"),
+            "license": hub.data_license(model.card),
+            "below_bar": model.card["below_bar"],
             "images": model.card.get("images"),
             "half": half,
         }
@@ -80,9 +78,10 @@ def _write(model: Model, path: Path) -> tuple[bool, float | None]:
     half, difference = False, None
     try:
         if model.resolution:
-            hub.save_weights(draft, model.networks, model.card, half=True)
-            difference = largest_difference(model, draft)
-            half = difference < MAX_DIFFERENCE
+            with contextlib.suppress(NotFinite):  # a value that is too large for 16 bits
+                hub.save_weights(draft, model.networks, model.card, half=True)
+                difference = largest_difference(model, draft)
+                half = difference < MAX_DIFFERENCE
         if not half:
             hub.save_weights(draft, model.networks, model.card)
         os.replace(draft, path)

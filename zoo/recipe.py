@@ -43,6 +43,7 @@ __all__ = [
     "RMSProp",
     "Recipe",
     "Rounds",
+    "Sampling",
     "Schedule",
     "Spec",
     "Stage",
@@ -201,6 +202,39 @@ class Derived(_Data):
 
 
 @dataclass(frozen=True)
+class Sampling(_Data):
+    """How the networks run when the trained model is used.
+
+    ``mode``: ``running``, evaluation mode; ``batch``, batch normalization uses the statistics of the images that are
+    drawn together; ``dropout``, dropout stays active, with a mask from each image's own seed. ``chunk``: the images
+    that are drawn together: 64 by default with ``batch``; with ``dropout``, batch statistics too if it is set; without
+    effect on ``running``. Raises ValueError for another mode or a number below 1.
+    """
+
+    mode: Literal["running", "batch", "dropout"] = "running"
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mode not in ("running", "batch", "dropout"):
+            raise ValueError(f"sampling.mode={self.mode}: must be running, batch or dropout")
+        if self.chunk is not None and (not isinstance(self.chunk, int) or self.chunk < 1):
+            raise ValueError(f"sampling.chunk={self.chunk}: must be a whole number of at least 1, or None")
+
+    @property
+    def together(self) -> int | None:
+        """How many images share their statistics; None if an image does not depend on others."""
+        return {"running": None, "batch": self.chunk or 64, "dropout": self.chunk}[self.mode]
+
+    @property
+    def words(self) -> str:
+        """The mode in words; "" for evaluation mode."""
+        parts = ["dropout"] if self.mode == "dropout" else []
+        parts += [f"the batch statistics of {self.together} images"] if self.together else []
+        return " and ".join(parts)
+
+
+@dataclass(frozen=True)
 class Stream(_Data):
     """One stream of real data.
 
@@ -268,12 +302,14 @@ class Stage(_Data):
 @dataclass(frozen=True)
 class Recipe(_Data):
     """Everything that the paper fixes. ``networks`` persist across the stages; ``ema`` by network; ``pretrained``:
-    frozen networks by name; ``model``, ``dataset``, ``variant`` are set by :func:`zoo.settings.setting`."""
+    frozen networks by name; ``sampling`` is how the authors sample; ``model``, ``dataset``, ``variant`` are set by
+    :func:`zoo.settings.setting`."""
 
     networks: Mapping[str, Spec]
     stages: tuple[Stage, ...]
     ema: Mapping[str, Ema] = field(default_factory=FrozenDict)
     pretrained: Mapping[str, Pretrained] = field(default_factory=FrozenDict)
+    sampling: Sampling = Sampling()
     model: str = ""
     dataset: str = ""
     variant: str = ""
@@ -309,9 +345,8 @@ class Recipe(_Data):
 
 # To and from JSON -------------------------------------------------------------------------------------------------
 
-_KINDS = {
-    k.__name__: k for k in (Adam, SGD, RMSProp, Schedule, Rounds, Ema, Pretrained, Derived, Stream, Data, Stage, Recipe)
-}
+_PARTS = (Adam, SGD, RMSProp, Schedule, Rounds, Ema, Sampling, Pretrained, Derived, Stream, Data, Stage, Recipe)
+_KINDS = {k.__name__: k for k in _PARTS}
 
 
 def encode(value: Any) -> Any:

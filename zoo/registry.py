@@ -1,10 +1,9 @@
-"""Registries: names for the parts of the zoo (networks, games, losses, penalties, heads, data sets,
-metrics).
+"""Registries: names for the parts of the zoo (networks, games, losses, penalties, heads, data sets, metrics, tasks).
 
 A registry imports the modules of its package on the first look-up, so that a new entry is one file and nothing else.
 Other distributions add entries through an entry-point group of the same name (``zoo.networks``, ``zoo.games``,
-``zoo.losses``, ``zoo.penalties``, ``zoo.heads``, ``zoo.data``, ``zoo.priors``, ``zoo.metrics``): the entry point names
-a module, and importing the module registers its entries. No torch here.
+``zoo.losses``, ``zoo.penalties``, ``zoo.heads``, ``zoo.data``, ``zoo.priors``, ``zoo.metrics``, ``zoo.models``): the
+entry point names a module, and importing the module registers its entries. No torch here.
 """
 
 from __future__ import annotations
@@ -175,3 +174,4 @@ GAMES = Registry("game", "zoo.games")
 DATASETS = Registry("data set", "zoo.data")
 PRIORS = Registry("prior", "zoo.priors")
 METRICS = Registry("metric", "zoo.metrics")
+TASKS = Registry("task", "zoo.models")

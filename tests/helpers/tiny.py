@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from zoo import hub
-from zoo.model import Model, build_model
+from zoo.models import Model, build_model
 from zoo.registry import NETWORKS
 
 ROOT = Path(__file__).resolve().parents[2]

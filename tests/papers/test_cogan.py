@@ -11,7 +11,7 @@ from zoo import publish, settings
 from zoo.data.views import VIEWS, edges, inverse
 from zoo.game import Batch
 from zoo.metrics import images, paired
-from zoo.model import build_model
+from zoo.models import build_model
 from zoo.recipe import Data, Stream, encode
 from zoo.registry import GAMES, NETWORKS, Spec
 

@@ -15,7 +15,7 @@ from zoo.engine.stage import build_game, build_networks, resolve
 from zoo.game import Batch
 from zoo.metrics import label_scores
 from zoo.metrics.images import from_data
-from zoo.model import build_model
+from zoo.models import build_model
 from zoo.networks.improved_gan import ClassDiscriminator, MinibatchFeatures, VirtualNorm
 from zoo.networks.weight_norm import Linear, Noise, initialize_scales
 from zoo.recipe import Data, Stream

@@ -13,7 +13,7 @@ from zoo.discriminate import Discriminate
 from zoo.game import Batch
 from zoo.metrics import label_scores
 from zoo.metrics.images import from_data
-from zoo.model import build_model
+from zoo.models import build_model
 from zoo.networks.discriminator import Discriminator
 from zoo.priors import Codes
 from zoo.registry import GAMES, NETWORKS, Spec

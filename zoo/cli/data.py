@@ -22,6 +22,7 @@ def get(name: str, resolution: int | None, split: str | None, check: bool, as_js
     """Download NAME (a registered set, or folder:PATH) and prepare it once for all runs."""
     from zoo import data
     from zoo.cli.progress import Progress
+    from zoo.data.store import read_header
 
     splits = [split] if split else list(data.facts(name).splits) or ["train"]
     rows = []
@@ -31,7 +32,7 @@ def get(name: str, resolution: int | None, split: str | None, check: bool, as_js
             path = data.prepare(name, resolution, part, None if as_json else progress.prepare, check)
         finally:
             progress.close()
-        images = len(data.open_data(name, resolution, part))
+        images = read_header(path)[0].splits[part]
         rows.append({"data set": name, "split": part, "images": images, "path": str(path)})
     if as_json:
         print_json(rows)

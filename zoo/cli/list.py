@@ -88,5 +88,10 @@ def weights(pattern: str) -> list[Json]:
     from zoo import api, hub
 
     index = hub.index()
-    keys = ("kind", "bytes", "images", "recipe")
-    return [{"weights": name, **{k: index[name].get(k) for k in keys}} for name in api.list_weights(pattern)]
+    rows = []
+    for name in api.list_weights(pattern):
+        entry = index[name]
+        facts = {key: entry.get(key) for key in ("kind", "bytes", "images", "recipe")}
+        own = {"license of the data": entry.get("license"), "below the bar": entry.get("below_bar")}
+        rows.append({"weights": name, **facts, **own})
+    return rows

@@ -11,15 +11,16 @@ from zoo.cli.output import json_option, print_json
 @click.argument("source")
 @click.option("--to", required=True, help="hf:OWNER/NAME, or a folder of weights with its index.json.")
 @click.option("--name", help="The name in the index.  [default: the recipe's]")
+@click.option("--below-bar", metavar="REASON", help="Why the scores do not reach the bar of the task, if they do not.")
 @json_option
-def command(source: str, to: str, name: str | None, as_json: bool) -> None:
+def command(source: str, to: str, name: str | None, below_bar: str | None, as_json: bool) -> None:
     """Publish the weights of SOURCE (a run's folder, a weights file, a name).
 
     In half precision if no pixel differs by 2/255 or more, else in float32.
     """
     from zoo.publish import publish
 
-    entry = publish(source, to, name)
+    entry = publish(source, to, name, below_bar)
     if as_json:
         print_json(entry)
         return

@@ -85,6 +85,7 @@ def of_recipe(name: str) -> Json:
         "parameters": cost["parameters"],
         "networks": cost["networks"],
         **({"pretrained": cost["pretrained"]} if "pretrained" in cost else {}),
+        **({"sampling": f"with {words}"} if (words := built.sampling.words) else {}),
         "stages": cost["stages"],
         "settings": recipe.encode(built),
     }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from zoo.data.facts import Facts, ImageSet, MapDataset, Rows, Source
 from zoo.data.loader import Loader
-from zoo.data.store import ImageData, Progress, home, list_files, open_file, verify
+from zoo.data.store import ImageData, Progress, home, list_files, verify
 from zoo.registry import DATASETS, nearest
 
 if TYPE_CHECKING:
@@ -134,4 +134,6 @@ def open_data(
         entry = _find(name)
         if not isinstance(entry, ImageSet):
             return entry.open(split)
-    return open_file(prepare(name, resolution, split, progress))
+    from zoo.data.native import open_prepared
+
+    return open_prepared(prepare(name, resolution, split, progress), resolution)

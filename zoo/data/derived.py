@@ -24,6 +24,8 @@ from zoo.files import beside
 if TYPE_CHECKING:
     import torch
 
+    from zoo.data.loader import Loader
+
 CHUNK = 64  # rows in one pass of the network
 
 
@@ -73,7 +75,12 @@ class DerivedData(ImageData):
         several = {name: column for name, column in columns.items() if column.starts is not None}
         one = {name: column.values for name, column in columns.items() if column.starts is None}
         super().__init__(
-            facts, {**data.arrays, **one} if data.arrays else {}, data.hash, data.path, {**data.texts, **several}
+            facts,
+            {**data.stored, **one} if data.stored else {},
+            data.hash,
+            data.path,
+            {**data.texts, **several},
+            data.blocks,
         )
         self.data, self.columns = data, dict(columns)
 
@@ -82,11 +89,18 @@ class DerivedData(ImageData):
 
     def rows(self, indices: torch.Tensor) -> dict[str, Any]:
         """As in ImageData; of a field with one vector a caption a list of tensors [captions, K]."""
+        return {**self.data.rows(indices), **self._own_rows(indices)}
+
+    def read(self, indices: torch.Tensor, start: int, loader: Loader) -> dict[str, Any]:
+        """As in ImageData."""
+        return {**self.data.read(indices, start, loader), **self._own_rows(indices)}
+
+    def _own_rows(self, indices: torch.Tensor) -> dict[str, Any]:
         own: dict[str, Any] = {}
         for name, column in self.columns.items():
             one = column.starts is None
             own[name] = column.values.index_select(0, indices) if one else [column[i] for i in indices.tolist()]
-        return {**self.data.rows(indices), **own}
+        return own
 
     def labels(self, key: str) -> torch.Tensor:
         """As in ImageData."""
@@ -186,8 +200,9 @@ def _values(data: ImageData, of: str, start: int, end: int) -> Any:
 
     if of in data.texts:
         return data.texts[of][start:end]
-    if of in data.arrays:
-        return data.arrays[of][start:end]
+    if of in data.stored:
+        data.check([of], slice(start, end))
+        return data.stored[of][start:end]
     return data.rows(torch.arange(start, end))[of]
 
 

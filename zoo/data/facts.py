@@ -158,9 +158,11 @@ class ImageSet:
         sources: in the order in which they are tried.
         mean: of each channel over the train split, in [0, 1]; checked while the set is prepared.
         together: one fetch brings all splits, so that all are prepared at once.
+        large: photographs of many sizes, prepared once as encoded bytes at native size (:mod:`zoo.data.native`).
     """
 
     facts: Facts
     sources: tuple[Source, ...]
     mean: tuple[float, ...] = ()
     together: bool = True
+    large: bool = False

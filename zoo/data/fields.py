@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
@@ -158,10 +158,17 @@ class Captions(Sequence[tuple[str, ...]]):
         content: all captions, one after the other, uint8 [bytes].
         offsets: the first byte of each caption, and the end, int64 [captions + 1].
         rows: the first caption of each row, and the end, int64 [N + 1].
+        check: called with the range of the bytes that are about to be read; it raises OSError if they are damaged.
     """
 
-    def __init__(self, content: torch.Tensor, offsets: torch.Tensor, rows: torch.Tensor):
-        self.content, self.offsets, self.rows = content, offsets, rows
+    def __init__(
+        self,
+        content: torch.Tensor,
+        offsets: torch.Tensor,
+        rows: torch.Tensor,
+        check: Callable[[slice], None] | None = None,
+    ):
+        self.content, self.offsets, self.rows, self.check = content, offsets, rows, check
 
     def __len__(self) -> int:
         return len(self.rows) - 1
@@ -179,6 +186,8 @@ class Captions(Sequence[tuple[str, ...]]):
             raise IndexError(index)
         first, last = self.rows[index % len(self)].item(), self.rows[index % len(self) + 1].item()
         ends = self.offsets[first : last + 1].tolist()
+        if self.check and ends[-1] > ends[0]:
+            self.check(slice(ends[0], ends[-1]))
         return tuple(self.content[a:b].numpy().tobytes().decode() for a, b in itertools.pairwise(ends))
 
 
@@ -198,11 +207,3 @@ def pack_text(key: str, values: Sequence[str | Sequence[str]]) -> dict[str, np.n
     content = np.frombuffer(b"".join(texts), np.uint8).copy()
     offsets = np.cumsum([0, *map(len, texts)], dtype="<i8")
     return {key: content, f"{key}.offsets": offsets, f"{key}.rows": np.asarray(rows, "<i8")}
-
-
-def unpack_padded(content: torch.Tensor) -> Captions:
-    """The captions of a file of an earlier version: one a row, uint8 [N, L], padded with zeros."""
-    import torch
-
-    texts = [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in content.numpy()]
-    return Captions(*(torch.from_numpy(array) for array in pack_text("caption", texts).values()))

@@ -3,8 +3,9 @@
 Folders inside PATH are classes: "y" is the folder's number in alphabetical order, and "domain" is the same number, so
 that two folders are two domains. Folders named train, test or val (and nothing else) are splits. Options follow a
 question mark: ``folder:PATH?skip=corrupt`` leaves out unreadable images instead of naming them in an error,
-``folder:PATH?channels=1`` makes the images gray. The prepared file is named after the folder's content (names, sizes,
-times), so that a changed folder is prepared again.
+``folder:PATH?channels=1`` makes the images gray, ``folder:PATH?size=native`` keeps photographs at native size: training
+takes random crops of them (:mod:`zoo.data.native`). The prepared file is named after the folder's content (names,
+sizes, times), so that a changed folder is prepared again.
 """
 
 from __future__ import annotations
@@ -44,11 +45,14 @@ class Folder:
     none."""
 
     def __init__(self, name: str):
-        path, options = parse_options(name, ("skip", "channels"))
+        path, options = parse_options(name, ("skip", "channels", "size"))
         self.root = Path(path).expanduser().resolve()
         self.skip = options.get("skip") == "corrupt"
         if options.get("skip", "corrupt") != "corrupt":
             raise ValueError(f"{name}: skip must be corrupt, got {options['skip']}")
+        self.large = options.get("size") == "native"
+        if options.get("size", "native") != "native":
+            raise ValueError(f"{name}: size must be native, got {options['size']}")
         if options.get("channels", "3") not in ("1", "3"):
             raise ValueError(f"{name}: channels must be 1 (gray) or 3 (color), got {options['channels']}")
         if not self.root.is_dir():
@@ -99,7 +103,7 @@ class Folder:
         from zoo.data.preparation import check_split, damage, target
 
         check_split(self.facts, split)
-        resolution = resolution or self._resolution(split)
+        resolution = None if self.large else resolution or self._resolution(split)
         path = target(f"{self.facts.name}-{self._state(split)}", resolution, split)
         if path.exists() and not damage(path, check):
             return path
@@ -120,7 +124,9 @@ class Folder:
         """Rows of the readable images; the names of the others are added to ``unreadable``."""
         for file in self.files[split]:
             try:
-                image = self.read(file)
+                image: Image.Image | bytes = self.read(file)
+                if self.large and file.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"):
+                    image = file.read_bytes()  # it can be decoded
             except Exception as error:  # Pillow's decoders raise many kinds
                 unreadable.append(f"{file.relative_to(self.root)} ({' '.join(str(error).split())[:80]})")
                 continue

@@ -8,7 +8,8 @@ This is the project's only reader of PIL images, so that a file looks the same i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import io
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,3 +59,12 @@ def to_array(image: Image.Image) -> np.ndarray:
 
     array = np.array(image, dtype=np.uint8)  # a copy: Pillow's own memory is read-only
     return np.ascontiguousarray(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
+
+
+def to_bytes(image: Any, channels: int) -> bytes:
+    """An image as the bytes of a file: those of a JPEG, PNG or WebP file as they are, anything else as PNG."""
+    if isinstance(image, bytes):
+        return image
+    content = io.BytesIO()
+    to_pil(image, channels).save(content, "PNG", compress_level=1)
+    return content.getvalue()

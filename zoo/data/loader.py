@@ -8,7 +8,7 @@ Process r of w reads part r of the joint batch: the images do not depend on the 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +165,7 @@ class Loader:
             values = torch.rand((n * self.world, *shape), generator=generator, device=generator.device)
             return values[self.rank * n : (self.rank + 1) * n].to(self.device)
 
-        stored = self.data.resolution
+        stored = next(iter(images.values())).shape[-1]
         side = self.crop or stored
         corner = mirrored = None
         if side != stored:
@@ -303,24 +303,36 @@ def open_feed(loader: Loader, rows: torch.Tensor, seed: int, workers: int) -> Fe
     limit = RESIDENT_BYTES
     if loader.device.type == "cuda":
         limit = torch.cuda.mem_get_info(loader.device)[0] // 4
-    arrays = {key: data.arrays[key] for key in loader.keys if key not in loader.texts} if data.arrays else {}
+    arrays = {key: data.stored[key] for key in loader.keys if key not in loader.texts} if data.stored else {}
     if arrays and sum(value.nbytes for value in arrays.values()) <= limit:
+        if loader.device.type != "cpu":
+            data.check(arrays)  # all rows are read now; on the CPU they stay in the file
         arrays = {key: value.to(loader.device) for key, value in arrays.items()}
-        texts = {key: data.texts[key] for key in loader.texts}
-        return DeviceFeed(arrays, Order(seed, rows, loader.device), texts, Order(seed, rows, torch.device("cpu")))
+        return DeviceFeed(
+            data, arrays, loader.texts, Order(seed, rows, loader.device), Order(seed, rows, torch.device("cpu"))
+        )
     return HostFeed(loader, Order(seed, rows, torch.device("cpu")), workers)
 
 
 class DeviceFeed:
-    """Rows indexed in the device's memory; captions on the host, in the same order ``order_of_texts``."""
+    """Rows of ``arrays``, the fields of ``data`` in the device's memory; captions (``texts``: their keys) on the host,
+    in the same order ``order_of_texts``."""
 
     def __init__(
-        self, arrays: dict[str, torch.Tensor], order: Order, texts: Mapping[str, Sequence[Any]], order_of_texts: Order
+        self,
+        data: ImageData,
+        arrays: dict[str, torch.Tensor],
+        texts: Iterable[str],
+        order: Order,
+        order_of_texts: Order,
     ):
-        self.arrays, self.order, self.texts, self.order_of_texts = arrays, order, texts, order_of_texts
+        self.data, self.arrays, self.order, self.order_of_texts = data, arrays, order, order_of_texts
+        self.texts = {key: data.texts[key] for key in texts}
 
     def take(self, start: int, size: int) -> dict[str, Any]:
         indices = self.order.indices(start, size)
+        if indices.device.type == "cpu":
+            self.data.check(self.arrays, indices)
         rows: dict[str, Any] = {key: value.index_select(0, indices) for key, value in self.arrays.items()}
         if self.texts:
             numbers = self.order_of_texts.indices(start, size).tolist()
@@ -344,8 +356,8 @@ class HostFeed:
         self.size_after: dict[int, int] = {}
         self.last_size: int | None = None
 
-    def read(self, indices: torch.Tensor) -> dict[str, Any]:
-        rows = self.loader.data.rows(indices)
+    def read(self, start: int, size: int) -> dict[str, Any]:
+        rows = self.loader.data.read(self.order.indices(start, size), start, self.loader)
         if self.loader.device.type == "cuda":
             rows = {key: value if isinstance(value, list) else value.pin_memory() for key, value in rows.items()}
         return rows
@@ -358,7 +370,7 @@ class HostFeed:
             self.pending.clear()
         if self.pool:
             self._prefetch(self.pool, start, size)
-        rows = future.result() if future else self.read(self.order.indices(start, size))
+        rows = future.result() if future else self.read(start, size)
         return to_device(rows, self.loader.device)
 
     def _prefetch(self, pool: ThreadPoolExecutor, start: int, size: int) -> None:
@@ -372,4 +384,4 @@ class HostFeed:
             joint_start, size = joint_start + size * world, self.size_after.get(size, size)
             key = (joint_start + rank * size, size)
             if key not in self.pending:
-                self.pending[key] = pool.submit(self.read, self.order.indices(*key))
+                self.pending[key] = pool.submit(self.read, *key)

@@ -11,9 +11,9 @@ from zoo.data.facts import Facts, ImageSet, Row, Rows, Source
 from zoo.data.store import ImageData, NoSpace, Progress, home, lock, open_file, read_header, verify, write
 
 
-def target(name: str, resolution: int, split: str) -> Path:
-    """The path of a prepared file."""
-    return home() / "data" / f"{name}-{resolution}" / f"{split}.safetensors"
+def target(name: str, resolution: int | None, split: str) -> Path:
+    """The path of a prepared file. ``resolution``: None for encoded images at native size."""
+    return home() / "data" / f"{name}-{resolution or 'native'}" / f"{split}.safetensors"
 
 
 def check_split(facts: Facts, split: str) -> None:
@@ -49,7 +49,9 @@ def prepare_set(
     facts = entry.facts
     check_split(facts, split)
     resolution = resolution or facts.resolution
-    if not resolution:
+    if entry.large:
+        resolution = None
+    elif not resolution:
         raise ValueError(f"{facts.name} has images of many sizes: give a resolution, such as 64 or 128")
     path = target(facts.name, resolution, split)
     if path.exists() and not damage(path, check, facts.keys):
@@ -70,7 +72,7 @@ def prepare_set(
     raise OSError(f"{facts.name}: no source answered. " + "; ".join(messages))
 
 
-def _native(entry: ImageSet, resolution: int, split: str) -> tuple[Source, ...]:
+def _native(entry: ImageSet, resolution: int | None, split: str) -> tuple[Source, ...]:
     """The prepared files at the published resolution as a source, if they exist."""
     facts = entry.facts
     native = facts.resolution
@@ -97,7 +99,7 @@ def _rows(data: ImageData) -> Iterator[Row]:
         yield {key: row[key] if key in row else data.texts[key][i] for key in data.facts.keys}
 
 
-def _try_source(entry: ImageSet, source: Source, resolution: int, split: str, progress: Progress | None) -> str:
+def _try_source(entry: ImageSet, source: Source, resolution: int | None, split: str, progress: Progress | None) -> str:
     """Write the prepared file of ``split``, and of the other splits, from one source. Returns '', or why it failed."""
     parent = target(entry.facts.name, resolution, split).parent
     try:
@@ -112,7 +114,7 @@ def _try_source(entry: ImageSet, source: Source, resolution: int, split: str, pr
 
 
 def _write_splits(
-    entry: ImageSet, source: Source, folder: Path, resolution: int, first: str, progress: Progress | None
+    entry: ImageSet, source: Source, folder: Path, resolution: int | None, first: str, progress: Progress | None
 ) -> None:
     """Fetch into ``folder`` and write the split ``first``, then those that came with it."""
     facts = entry.facts

@@ -5,6 +5,10 @@ Each field is stored in its type (:mod:`zoo.data.fields`): images uint8 [N, C, H
 (``caption.offsets``) and of the rows (``caption.rows``). A file is written row by row under a temporary name, hashed on
 the way, synced and renamed, so a file under its final name is always complete. The header contains the facts, the
 source and the SHA-256 of the content.
+
+Each tensor is divided into blocks of whole rows, of about ``BLOCK_BYTES``, and the SHA-256 of each block is in the
+tensor ``BLOCKS``, in the order of the tensors. A block is compared when it is first read; header and ``BLOCKS`` when
+the file is opened.
 """
 
 from __future__ import annotations
@@ -17,13 +21,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from zoo.data.facts import Facts, Rows
-from zoo.data.fields import Captions, Field, Image, Label, Text, infer, pack, pack_text, unpack_padded
-from zoo.data.images import square, to_array, to_pil
+from zoo.data.fields import Captions, Field, Image, Label, Text, infer, pack, pack_text
+from zoo.data.images import square, to_array, to_bytes, to_pil
 from zoo.files import NoSpace, beside
 
 if TYPE_CHECKING:
@@ -31,6 +35,11 @@ if TYPE_CHECKING:
     import torch
 
     from zoo.data.loader import Loader
+
+FORMAT = "2"  # of prepared files; those of another format are prepared again
+BLOCK_BYTES = 1 << 20
+BLOCKS = "_blocks"  # the SHA-256 of each block, uint8 [blocks, 32]
+CHECKSUM, ZEROS = "checksum", "0" * 64
 
 Progress = Callable[[int, int, str], None]  # images done, images in all, message
 Where = Mapping[str, int | tuple[int, ...]]  # labels (or single attributes) -> the values that a row must have
@@ -59,8 +68,10 @@ class ImageData:
         hash: of the content.
         path: of the prepared file, if there is one.
         texts: the captions of each Text field, and the vectors of fields with one a caption.
+        blocks: the checksums of each of the ``arrays``, if they come from a prepared file.
 
-    ``resolution``: side of the images in pixels; 0 for points.
+    ``resolution``: side of the images in pixels; 0 for points. ``arrays``: all of them, compared with their checksums
+    when this is first asked for; ``stored``: the same, compared by :meth:`check` only.
     """
 
     def __init__(
@@ -70,28 +81,52 @@ class ImageData:
         hash: str,
         path: Path | None = None,
         texts: Mapping[str, Sequence[Any]] | None = None,
+        blocks: Mapping[str, Blocks] | None = None,
     ):
         assert facts.resolution is not None, f"{facts.name}: open data have one resolution"
-        self.facts, self.arrays, self.hash, self.path = facts, arrays, hash, path
+        self.facts, self.stored, self.hash, self.path = facts, arrays, hash, path
         self.texts: dict[str, Sequence[Any]] = dict(texts or {})
+        self.blocks = dict(blocks or {})
         self.resolution = facts.resolution
 
     def __len__(self) -> int:
-        return len(self.arrays[next(iter(self.arrays))])  # of the first field
+        return len(self.stored[next(iter(self.stored))])  # of the first field
+
+    @property
+    def arrays(self) -> dict[str, torch.Tensor]:
+        self.check()
+        return self.stored
+
+    @arrays.setter
+    def arrays(self, arrays: dict[str, torch.Tensor]) -> None:
+        self.stored = arrays
+
+    def check(self, keys: Iterable[str] | None = None, rows: torch.Tensor | slice | None = None) -> None:
+        """Compare the blocks of some ``rows`` (a CPU index tensor or a range; None: all) of some fields (None: all)
+        with their checksums, each once. Raises OSError if one differs."""
+        for key in self.blocks if keys is None else keys:
+            if key in self.blocks:
+                self.blocks[key].check(rows)
 
     def rows(self, indices: torch.Tensor) -> dict[str, Any]:
         """Rows by a CPU index tensor int64 [n], as stored: images uint8 [n, C, H, W], labels, ...; of a Text field the
         captions of each row."""
-        rows: dict[str, Any] = {key: value.index_select(0, indices) for key, value in self.arrays.items()}
+        self.check(self.stored, indices)
+        rows: dict[str, Any] = {key: value.index_select(0, indices) for key, value in self.stored.items()}
         for key, captions in self.texts.items():
             rows[key] = [captions[i] for i in indices.tolist()]
         return rows
+
+    def read(self, indices: torch.Tensor, start: int, loader: Loader) -> dict[str, Any]:
+        """The rows at positions ``start``, ``start + 1``, ... of a loader's order, which are ``indices``."""
+        return self.rows(indices)
 
     def labels(self, key: str) -> torch.Tensor:
         """All values of one label ("y"), or of one attribute ("attributes.Smiling"): [N], whole numbers. Raises
         ValueError if there is no such label."""
         name, column = self.facts.column(key)
-        return self.arrays[name] if column is None else self.arrays[name][:, column]
+        self.check([name])
+        return self.stored[name] if column is None else self.stored[name][:, column]
 
     def feed(self, loader: Loader, where: Where | None, part: tuple[int, int], workers: int) -> Feed | None:
         """The data's own feed for ``loader``, if they have no access by index; None otherwise."""
@@ -101,6 +136,45 @@ class ImageData:
     def captions(self) -> list[str]:
         """The first caption of each row; [] if the set has none."""
         return ["".join(row[:1]) for row in self.texts.get("caption", ())]
+
+
+class Blocks:
+    """The checksums of the blocks of rows of one tensor in a prepared file.
+
+    Args:
+        value: the tensor, memory-mapped.
+        rows: in a block.
+        sums: the SHA-256 of each block, uint8 [blocks, 32].
+        what: the file and the tensor, for messages.
+    """
+
+    def __init__(self, value: torch.Tensor, rows: int, sums: torch.Tensor, what: str):
+        import torch
+
+        self.value, self.rows, self.sums, self.what = value, rows, sums.numpy(), what
+        self.unread = torch.ones(len(sums), dtype=torch.bool)
+        self.complete = not len(sums)
+
+    def check(self, rows: torch.Tensor | slice | None = None) -> None:
+        """Compare the blocks of some ``rows``, None: all, that were not compared yet. Raises OSError if one differs."""
+        if self.complete:
+            return
+        wanted = self.unread
+        if rows is not None:
+            wanted = self.unread.new_zeros(len(self.unread))
+            if isinstance(rows, slice):
+                wanted[rows.start // self.rows : -(-rows.stop // self.rows)] = True
+            else:
+                wanted[rows // self.rows] = True
+            wanted &= self.unread
+        for block in wanted.nonzero().flatten().tolist():
+            content = self.value[block * self.rows : (block + 1) * self.rows].numpy()
+            if hashlib.sha256(content.data).digest() != self.sums[block].tobytes():
+                raise OSError(
+                    f"{self.what} is damaged: block {block} has changed; delete the file and prepare it again"
+                )
+            self.unread[block] = False
+        self.complete = rows is None or not self.unread.any()
 
 
 # Locking and space.
@@ -153,7 +227,7 @@ def write(
     facts: Facts,
     incoming: Rows,
     *,
-    resolution: int,
+    resolution: int | None,
     source: str,
     progress: Progress | None = None,
     digest: str | None = None,
@@ -165,7 +239,7 @@ def write(
         path: its stem is the name of the split.
         facts: of the whole set.
         incoming: the rows of the split.
-        resolution: side of the images in the file, in pixels.
+        resolution: side of the images in the file, in pixels; None: encoded images at native size.
         source: name of the source, for the header.
         progress: see :func:`zoo.data.prepare`.
         digest: expected SHA-256 of the images before they are resized, with their labels ``y``.
@@ -190,15 +264,16 @@ def _write(
     split: str,
     facts: Facts,
     incoming: Rows,
-    resolution: int,
+    resolution: int | None,
     source: str,
     progress: Progress | None,
     digest: str | None,
     mean: tuple[float, ...],
 ) -> None:
     channels, classes = facts.channels, incoming.classes or facts.classes
-    image_bytes = sum(f.channels for f in facts.fields.values() if isinstance(f, Image)) * resolution**2
-    check_disk(partial.parent, incoming.count * image_bytes, f"{facts.name} at {resolution}x{resolution}")
+    if resolution:
+        image_bytes = sum(f.channels for f in facts.fields.values() if isinstance(f, Image)) * resolution**2
+        check_disk(partial.parent, incoming.count * image_bytes, f"{facts.name} at {resolution}x{resolution}")
     originals = _Originals(channels) if digest or mean else None
     progress_every = max(1, incoming.count // 200)
     # The header comes first in the file and is known last: leave space for it, filled with blanks.
@@ -233,27 +308,68 @@ def _write(
             fields=columns.fields,
         )
         metadata = {
-            "format": "pt",
+            "format": FORMAT,
             "facts": json.dumps(file_facts.to_json()),
             "source": source,
             "sha256": content.hash.hexdigest(),
+            "blocks": json.dumps(content.layout()),
+            CHECKSUM: ZEROS,
         }
+        sums = content.sums()
+        tensors[BLOCKS] = {
+            "dtype": "U8",
+            "shape": [len(sums) // 32, 32],
+            "data_offsets": [content.size, content.size + len(sums)],
+        }
+        file.write(sums)
         header = json.dumps({**tensors, "__metadata__": metadata}).encode()
         assert len(header) <= header_bytes, "the header is longer than the space left for it"
+        header = header.replace(ZEROS.encode(), hashlib.sha256(header + sums).hexdigest().encode())
         file.seek(0)
         file.write(header_bytes.to_bytes(8, "little") + header)
 
 
 class _Content:
-    """The part of a file after its header: bytes are written and hashed. ``size``: bytes written."""
+    """The part of a file after its header: bytes are written and hashed, all together and by blocks. ``size``: bytes
+    written."""
 
     def __init__(self, file: BinaryIO):
         self.file, self.hash, self.size = file, hashlib.sha256(), 0
+        self.tensors: dict[str, tuple[int, list[bytes]]] = {}  # by name: rows in a block, the digest of each block
+        self.block, self.block_bytes, self.left = hashlib.sha256(), 0, 0
 
-    def put(self, block: bytes) -> None:
-        self.file.write(block)
-        self.hash.update(block)
-        self.size += len(block)
+    def begin(self, name: str, row_bytes: int) -> None:
+        """The bytes that follow are those of the tensor ``name``."""
+        self._end_block()
+        rows = max(1, BLOCK_BYTES // max(1, row_bytes))
+        self.tensors[name] = (rows, [])
+        self.block_bytes = self.left = rows * row_bytes
+
+    def put(self, content: bytes) -> None:
+        self.file.write(content)
+        self.hash.update(content)
+        self.size += len(content)
+        rest = memoryview(content)
+        while len(rest):
+            self.block.update(rest[: self.left])
+            rest, self.left = rest[self.left :], self.left - min(self.left, len(rest))
+            if not self.left:
+                self._end_block()
+
+    def _end_block(self) -> None:
+        if self.left < self.block_bytes:
+            _, digests = self.tensors[next(reversed(self.tensors))]
+            digests.append(self.block.digest())
+        self.block, self.left = hashlib.sha256(), self.block_bytes
+
+    def layout(self) -> dict[str, tuple[int, int]]:
+        """By tensor: rows in a block, and the number of blocks."""
+        self._end_block()
+        return {name: (rows, len(digests)) for name, (rows, digests) in self.tensors.items()}
+
+    def sums(self) -> bytes:
+        """The digests of all blocks, in the order of :meth:`layout`."""
+        return b"".join(digest for _, digests in self.tensors.values() for digest in digests)
 
 
 class _Originals:
@@ -290,8 +406,9 @@ class _Columns:
     ``fields``: by key, images first; ``count``: of rows.
     """
 
-    def __init__(self, facts: Facts, resolution: int, folder: Path):
+    def __init__(self, facts: Facts, resolution: int | None, folder: Path):
         self.facts, self.resolution, self.folder, self.count = facts, resolution, folder, 0
+        self.offsets: dict[str, list[int]] = {}  # of encoded images
         self.fields: dict[str, Field] = {}
         self.values: dict[str, list[Any]] = {}
         self.files: dict[str, BinaryIO] = {}
@@ -319,8 +436,13 @@ class _Columns:
             if not isinstance(field, Image):
                 self.values.setdefault(key, []).append(row[key])
                 continue
-            image = to_array(square(to_pil(row[key], field.channels), self.resolution)).tobytes()  # [C, H, W]
+            image = self._bytes(row[key], field.channels)
+            if not self.resolution:
+                offsets = self.offsets.setdefault(key, [0])
+                offsets.append(offsets[-1] + len(image))
             if position == 0:
+                if not self.count:
+                    content.begin(key, len(image) if self.resolution else 1)
                 content.put(image)
                 continue
             if key not in self.files:
@@ -328,9 +450,18 @@ class _Columns:
             self.files[key].write(image)
         self.count += 1
 
+    def _bytes(self, image: Any, channels: int) -> bytes:
+        """One image as it is stored: uint8 [C, H, W], or encoded at native size."""
+        if not self.resolution:
+            return to_bytes(image, channels)
+        return to_array(square(to_pil(image, channels), self.resolution)).tobytes()
+
     def arrays(self) -> dict[str, np.ndarray]:
-        """The tensors of all fields but images, as they are stored. Raises ValueError if values do not fit."""
-        arrays: dict[str, np.ndarray] = {}
+        """The tensors of all fields but images, as they are stored, and the offsets of encoded images. Raises
+        ValueError if values do not fit."""
+        import numpy as np
+
+        arrays = {f"{key}.offsets": np.asarray(offsets, "<i8") for key, offsets in self.offsets.items()}
         for key, values in self.values.items():
             field = self.fields[key]
             arrays |= pack_text(key, values) if isinstance(field, Text) else {key: pack(key, field, values)}
@@ -342,8 +473,10 @@ class _Columns:
         images = {key: field for key, field in self.fields.items() if isinstance(field, Image)}
         end = 0
         for key, field in images.items():
-            shape = [self.count, field.channels, self.resolution, self.resolution]
+            side = self.resolution
+            shape = [self.count, field.channels, side, side] if side else [self.offsets[key][-1]]
             if key in self.files:
+                content.begin(key, field.channels * side**2 if side else 1)
                 self.files[key].seek(0)
                 while block := self.files[key].read(1 << 20):
                     content.put(block)
@@ -372,6 +505,7 @@ def _write_arrays(content: _Content, arrays: Mapping[str, np.ndarray]) -> dict[s
 
     def put(key: str, dtype: str, shape: list[int], block: bytes) -> None:
         start = content.size
+        content.begin(key, len(block) // max(1, shape[0]))
         content.put(block)
         headers[key] = {"dtype": dtype, "shape": shape, "data_offsets": [start, content.size]}
 
@@ -390,57 +524,72 @@ def _write_arrays(content: _Content, arrays: Mapping[str, np.ndarray]) -> dict[s
 def read_header(path: Path) -> tuple[Facts, dict[str, str], int]:
     """Facts, metadata and the offset in bytes of the content of a prepared file.
 
-    It reads the header and the size only, which takes no time; :func:`verify` reads everything. Raises OSError if the
-    file is damaged.
+    It reads the header, the sums of the blocks and the size only, which takes no time; :func:`verify` reads everything.
+    Raises OSError if the file is damaged or of another format.
     """
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if not 0 < length <= path.stat().st_size - 8:
                 raise ValueError("its header is cut short")
-            header = json.loads(file.read(length))
-        metadata = header.pop("__metadata__")
+            content = file.read(length).rstrip(b" ")
+            header = json.loads(content)
+            metadata = header.pop("__metadata__")
+            if metadata["format"] != FORMAT:
+                raise OSError(f"{path} is of an earlier format; delete it and prepare the set again")
+            start, end = header[BLOCKS]["data_offsets"]
+            file.seek(8 + length + start)
+            sums = file.read(end - start)
         facts = Facts.from_json(json.loads(metadata["facts"]))
         size = max(tensor["data_offsets"][1] for tensor in header.values())
         if path.stat().st_size != 8 + length + size:
             raise ValueError(f"it must have {8 + length + size} bytes, got {path.stat().st_size}")
-    except (ValueError, KeyError, TypeError) as error:
+        digest = metadata[CHECKSUM]
+        if hashlib.sha256(content.replace(digest.encode(), ZEROS.encode()) + sums).hexdigest() != digest:
+            raise ValueError("its header has changed")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise OSError(f"{path} is damaged: {error}; delete it and prepare the set again") from error
     return facts, metadata, 8 + length
 
 
 def verify(path: Path) -> None:
-    """Read all of a prepared file. Raises OSError if the SHA-256 in its header is not that of its content."""
-    _, metadata, offset = read_header(path)
-    content = hashlib.sha256()
-    with open(path, "rb") as file:
-        file.seek(offset)
-        while block := file.read(1 << 20):
-            content.update(block)
-    if content.hexdigest() != metadata["sha256"]:
-        raise OSError(f"{path} is damaged: its content has changed; delete it and prepare the set again")
+    """Read all of a prepared file. Raises OSError if a block is not that of its checksum."""
+    for tensor in open_tensors(path)[2].values():
+        tensor.check()
 
 
 def open_file(path: Path) -> ImageData:
-    """Memory-map a prepared file. Raises OSError if it is damaged."""
+    """Memory-map a prepared file of images of one size. Raises OSError if it is damaged."""
+    facts, hash, blocks, texts = open_tensors(path)
+    arrays = {key: blocks[key].value for key in facts.keys if key not in texts}
+    return ImageData(facts, arrays, hash, path, texts, blocks)
+
+
+def open_tensors(path: Path) -> tuple[Facts, str, dict[str, Blocks], dict[str, Captions]]:
+    """Facts, hash, memory-mapped tensors and Text fields of a prepared file. Raises OSError if it is damaged."""
     from safetensors import SafetensorError, safe_open
 
     facts, metadata, _ = read_header(path)
+    blocks: dict[str, Blocks] = {}
     try:
         with safe_open(path, framework="pt") as file:
-            texts = {key for key, field in facts.fields.items() if isinstance(field, Text)}
-            arrays = {key: file.get_tensor(key) for key in facts.keys if key not in texts}
-            captions = {key: _captions(file, key) for key in texts}
+            sums, first = file.get_tensor(BLOCKS), 0
+            for name, (rows, count) in json.loads(metadata["blocks"]).items():
+                value = file.get_tensor(name)
+                blocks[name] = Blocks(value, rows, sums[first : first + count], f"{path}, {name},")
+                first += count
     except SafetensorError as error:
         raise OSError(f"{path} is damaged: {error}; delete it and prepare the set again") from error
-    return ImageData(facts, arrays, metadata["sha256"], path, captions)
+    texts = {key: _captions(blocks, key) for key, field in facts.fields.items() if isinstance(field, Text)}
+    return facts, metadata["sha256"], blocks, texts
 
 
-def _captions(file: Any, key: str) -> Captions:
-    """A Text field of an open safetensors file."""
-    if f"{key}.rows" not in file.keys():  # noqa: SIM118
-        return unpack_padded(file.get_tensor(key))
-    return Captions(*(file.get_tensor(name) for name in (key, f"{key}.offsets", f"{key}.rows")))
+def _captions(blocks: Mapping[str, Blocks], key: str) -> Captions:
+    """A Text field of a prepared file. Its offsets are compared with their checksums here."""
+    content, offsets, rows = (blocks[name] for name in (key, f"{key}.offsets", f"{key}.rows"))
+    offsets.check()
+    rows.check()
+    return Captions(content.value, offsets.value, rows.value, content.check)
 
 
 def list_files() -> list[tuple[str, int | None, str, int, Path]]:

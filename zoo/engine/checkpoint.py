@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from zoo import tensor_file
 from zoo.engine.ema import EmaNetworks
 from zoo.engine.step import Learner
 from zoo.files import NoSpace, beside
@@ -43,7 +43,8 @@ def disk(run: Path) -> Iterator[None]:
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors and JSON facts as one safetensors file, atomically."""
+    """Write tensors and JSON facts as one safetensors file, atomically. Raises :class:`zoo.tensor_file.NotFinite` if a
+    tensor is not finite; the last good file stays."""
     storages: set[int] = set()
     plain: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -52,20 +53,22 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
             tensor = tensor.clone()
         storages.add(tensor.untyped_storage().data_ptr())
         plain[name] = tensor
+    tensor_file.check_finite(plain, f"checkpoint {path}")
     with beside(path) as partial:
-        save_file(plain, partial, metadata={"zoo": json.dumps(facts)})
+        tensor_file.write(partial, plain, {"zoo": json.dumps(facts)})
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and facts of a file written by :func:`save`. Raises ValueError if it is missing, truncated or no
+    """Tensors and facts of a file written by :func:`save`. Raises ValueError if it is missing, truncated, changed or no
     checkpoint."""
     if not Path(path).is_file():
         raise ValueError(f"checkpoint {path}: no such file; is this the folder of a run?")
     try:
+        tensor_file.verify(path, tensor_file.read_header(path))
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {})["zoo"])
             return {k: file.get_tensor(k) for k in file.keys()}, facts  # noqa: SIM118
-    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise ValueError(f"checkpoint {path}: unreadable or not a checkpoint ({error})") from None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from zoo.engine.ema import EmaNetworks
 from zoo.engine.runtime import versions
 from zoo.engine.stage import shipped
 from zoo.game import Batch, Game
-from zoo.model import KINDS, Model, build_model
+from zoo.models import Model, build_model
+from zoo.models.base import task_of
 from zoo.pretrained import attach
 from zoo.recipe import Recipe, encode
 
@@ -31,14 +31,8 @@ def model_of(game: Game, ema_networks: EmaNetworks, spec: Mapping[str, Any]) -> 
 
 
 def uses(spec: Mapping[str, Any], path: str | Path) -> list[str]:
-    """The commands that use the weights of a model spec, by the model's verb: a translator has one a direction."""
-    model = KINDS[spec["kind"]]
-    assert isinstance(model, type) and issubclass(model, Model)
-    name, verb = shlex.quote(str(path)), model.verb
-    if verb == "translate":
-        to = [shlex.quote(str(spec.get("domains", {}).get(d, d))) for d in spec["to"]]
-        return [f"zoo sample {name} --input image.png --to {d} --out translated.png" for d in to]
-    return [f"zoo eval {name}" if verb == "classify" else f"zoo sample {name} -n 16 --out grid.png"]
+    """The commands that use the weights of a model spec, by its task."""
+    return task_of(spec).commands(spec, str(path))
 
 
 def finished_model(game: Game, ema_networks: EmaNetworks, spec: Mapping[str, Any], draw: Callable[[], Batch]) -> Model:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -55,6 +57,14 @@ class RunFolder:
             return json.loads((self.path / RECIPE).read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError):
             raise ValueError(f"run '{self.path}': no readable {RECIPE} there; is it the folder of a run?") from None
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """The SHA-256 of what a run's result depends on: recipe and seed, as recipe.json has them when this is first
+        asked for. Checkpoints have it too."""
+        facts = self.facts()
+        content = json.dumps([facts.get("recipe"), facts.get("seed")], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def runtime(self, **changes: Any) -> Runtime:
         """The Runtime that the run was started with, with the ``changes`` that are not None."""

@@ -25,7 +25,7 @@ from zoo.game import Batch, Game, Turn
 from zoo.networks.interfaces import Growing
 from zoo.overrides import check
 from zoo.pretrained import Frozen, build
-from zoo.recipe import Recipe, Stage, Stream, encode
+from zoo.recipe import Recipe, Sampling, Stage, Stream, encode
 from zoo.registry import GAMES, NETWORKS, Spec, nearest
 from zoo.seeds import seed_for
 
@@ -208,17 +208,17 @@ def pretrained_parameters(networks: Mapping[str, nn.Module]) -> dict[str, int]:
 
 
 def shipped(game: Game, recipe: Recipe, stage: Stage, facts: Facts) -> dict[str, Any]:
-    """The model spec for the Card (plain JSON), from which ``zoo.model`` builds the Model without any game."""
+    """The model spec for the Card (plain JSON), from which ``zoo.models`` builds the Model without any game."""
 
     def plain(spec: Spec) -> dict[str, Any]:
         return {"name": spec.name, "kwargs": encode(spec.kwargs)}
 
-    ships = dict(game.ships())
+    ships = {key: plain(value) if isinstance(value, Spec) else value for key, value in game.ships().items()}
     spec = {**ships, "networks": {n: plain(recipe.networks[n]) for n in ships["networks"]}}
-    if isinstance(spec.get("prior"), Spec):
-        spec["prior"] = plain(spec["prior"])
     if "pretrained" in ships:
         spec["pretrained"] = {n: encode(recipe.pretrained[n]) for n in ships["pretrained"]}
+    if recipe.sampling != Sampling():
+        spec["sampling"] = {"mode": recipe.sampling.mode, "chunk": recipe.sampling.chunk}
     return {
         "range": list(stage.data.range),
         "resolution": stage.resolution,

@@ -31,7 +31,7 @@ from zoo.engine.dry_run import dry_run
 from zoo.engine.export import card, export, finished_model, model_of, uses
 from zoo.engine.finetune import load_init
 from zoo.engine.log import Clock, Log
-from zoo.engine.run_folder import CHECKPOINT, SAMPLES, WEIGHTS, RunFolder
+from zoo.engine.run_folder import CHECKPOINT, RECIPE, SAMPLES, WEIGHTS, RunFolder
 from zoo.engine.runtime import Runtime, machine_of
 from zoo.engine.stage import (
     Progress,
@@ -130,12 +130,14 @@ def resume(
     """
     folder = RunFolder(run)
     facts_of_run = folder.facts()
+    path = folder.path / CHECKPOINT
+    tensors, state = checkpoint.load(path) if path.exists() else (None, None)
+    if state is not None:
+        check_recipe(state["recipe"], folder)
     recipe, seed, init = decode(facts_of_run["recipe"]), facts_of_run["seed"], facts_of_run["init"]
     if facts_of_run["dataset_object"] and dataset is None:
         raise ValueError(f"run '{run}': was trained on a data set given as an object; pass it again as dataset=")
     runtime = runtime or folder.runtime()
-    path = folder.path / CHECKPOINT
-    tensors, state = checkpoint.load(path) if path.exists() else (None, None)
     device = runtime.prepare_device()
     source = recipe.dataset if dataset is None else dataset
     parallel.start(device)
@@ -320,8 +322,8 @@ def draw_grid(run: StageRun, folder: RunFolder, tell: Progress) -> None:
             reals.update({k: v.to(run.device) for k, v in rows.items() if isinstance(v, Tensor)})
         images, columns = model.preview(reals)
         spread = images.float().std(0).mean().item()
-        real = next(v for v in reals.values() if v.ndim == 4 or not run.stage.resolution)
-        share = spread / max(model.to_unit(real).std(0).mean().item(), 1e-12)
+        real = next((v for v in reals.values() if v.ndim == 4 or not run.stage.resolution), None)
+        share = 1.0 if real is None else spread / max(model.to_unit(real).std(0).mean().item(), 1e-12)
     path = folder.path / SAMPLES / f"{run.total_images:010d}.png"
     path.parent.mkdir(exist_ok=True)
     write_grid(path, images.float().cpu(), columns)
@@ -338,6 +340,7 @@ def draw_grid(run: StageRun, folder: RunFolder, tell: Progress) -> None:
 def save(run: StageRun, folder: RunFolder, seconds: float, tell: Progress) -> None:
     """Write the checkpoint and the weights file."""
     state = {
+        "recipe": folder.fingerprint,
         "stage": run.index,
         "round": run.round,
         "images": run.images,
@@ -406,6 +409,16 @@ class StopRequest:
         finally:
             for s, handler in handlers.items():
                 signal.signal(s, handler)
+
+
+def check_recipe(fingerprint: str, folder: RunFolder) -> None:
+    """Raises ValueError if a run's checkpoint is of another recipe or seed than its recipe.json. ``fingerprint``: the
+    checkpoint's."""
+    if fingerprint != folder.fingerprint:
+        raise ValueError(
+            f"run '{folder.path}': {RECIPE} is not that of its checkpoint: it was edited, or one of the two is another "
+            f"run's; bring it back, or begin a new run with --init {folder.path}"
+        )
 
 
 def check_data(run: StageRun, hashes: Mapping[str, str], folder: RunFolder) -> None:

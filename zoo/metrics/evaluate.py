@@ -18,9 +18,10 @@ from torch import Tensor
 
 from zoo.metrics import copies, features, image_source, scores
 from zoo.metrics.image_source import ImageSource
-from zoo.metrics.inputs import FEATURE_INPUTS, INPUTS, ScoreInputs
+from zoo.metrics.inputs import FEATURE_INPUTS, INPUTS, ScoreInputs, value_of
 from zoo.metrics.metric import DEFAULTS, AnyMetric, find_metric
 from zoo.metrics.statistics import Progress
+from zoo.models import Model
 from zoo.registry import METRICS, nearest
 from zoo.version import __version__
 
@@ -164,7 +165,7 @@ def compute(inputs: ScoreInputs, metrics: Sequence[AnyMetric]) -> dict[str, floa
     for metric in metrics:
         if not metric.compares_pairs:
             label = inputs.network.label(metric.name) if FEATURE_INPUTS & set(metric.needs) else metric.name
-            values[label] = metric(*(getattr(inputs, need) for need in metric.needs))
+            values[label] = metric(*(value_of(inputs, need) for need in metric.needs))
     for name, each in compare_pairs(inputs, [metric for metric in metrics if metric.compares_pairs]).items():
         values[name] = float(each.mean()), float(each.std() / len(each) ** 0.5)
     return values
@@ -175,7 +176,7 @@ def compare_pairs(inputs: ScoreInputs, metrics: Sequence[AnyMetric]) -> dict[str
     if not metrics:
         return {}
     assert inputs.pairs is not None  # see choose
-    outputs, targets = inputs.pairs
+    outputs, targets, generated = inputs.pairs
     values: dict[str, list[Tensor]] = {metric.name: [] for metric in metrics}
     done = 0
     for pair in zip(outputs.chunks(), targets.chunks(), strict=True):
@@ -189,7 +190,7 @@ def compare_pairs(inputs: ScoreInputs, metrics: Sequence[AnyMetric]) -> dict[str
         if inputs.progress:
             inputs.progress(done, outputs.count, "pairs")
     inputs.settings["pairs"] = done
-    if not inputs.view:  # views of generated images have no content of their own
+    if not generated:  # views of generated images have no content of their own
         inputs.settings["pairs_content"] = targets.content()[:16]
     return {name: torch.cat(parts) for name, parts in values.items()}
 
@@ -226,10 +227,8 @@ def protocol(inputs: ScoreInputs) -> dict[str, Any]:
             "held_out_split": inputs.holdout_split,
             "rule": copies.RULE,
         }
-    if inputs.translation:
-        facts["to"] = inputs.translation.to
-    elif inputs.to:
-        facts["to"] = inputs.source.model.direction(inputs.to)
+    if inputs.to:
+        facts["to"] = inputs.to
     facts["versions"] = {
         "zoo": __version__,
         "torch": torch.__version__,
@@ -241,7 +240,6 @@ def protocol(inputs: ScoreInputs) -> dict[str, Any]:
 
 # During training ------------------------------------------------------------------------------------------------------
 
-WATCH_METRICS = ("fd", "kid")
 WATCH_COUNT = 2_000  # images: enough to see a trend, and quick
 
 
@@ -250,15 +248,13 @@ def check_watch(name: str) -> None:
     features.default(name)
 
 
-def watch(model: Any, source: Any) -> dict[str, Any]:
+def watch(model: Model, source: Any) -> dict[str, Any]:
     """``scores`` of a model during its training, and their ``protocol``.
 
-    ``WATCH_METRICS`` with the data set's feature network, on ``WATCH_COUNT`` images with the seeds 0, 1, ..., against
-    the reference of :func:`evaluate` (with fewer images a distance is a little larger). Of a translator: its first
-    direction, on as many images as there are; of a model that only classifies: its error. ``source``: what it is
-    trained on."""
-    to = next(iter(model.to_network)) if model.verb == "translate" else None
-    metrics = ("error",) if model.verb == "classify" else WATCH_METRICS
-    result = evaluate(model, metrics, dataset=source, n=WATCH_COUNT, to=to)
+    The metrics that its task watches, with the data set's feature network, on ``WATCH_COUNT`` images with the seeds 0,
+    1, ..., or of its first direction as many images as there are, against the reference of :func:`evaluate` (with fewer
+    images a distance is a little larger). ``source``: what it is trained on."""
+    to = next(iter(model.directions), None)
+    result = evaluate(model, model.watched, dataset=source, n=WATCH_COUNT, to=to)
     weights = {"checkpoint": "none: the model in training"}
     return {"scores": result["scores"], "protocol": {**result["protocol"], "weights": weights}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,9 @@ from torch import Tensor
 
 from zoo import hub
 from zoo.data import ImageData, open_data
-from zoo.data import facts as facts_of
-from zoo.data.store import Progress
 from zoo.files import tensor_hash
-from zoo.metrics.images import Images, from_data, from_folder, from_sampler, quantize, spread
+from zoo.metrics.images import Images, from_data, from_folder, from_sampler
+from zoo.models import Model
 from zoo.recipe import Recipe, Stage, Stream, decode
 
 COUNT = 10_000  # images of a generator by default
@@ -39,27 +38,23 @@ class ImageSource:
         return getattr(self.model, "card", {})
 
     @property
-    def translates(self) -> bool:
-        return getattr(self.model, "verb", "") == "translate"
-
-    @property
-    def couples(self) -> bool:
-        """Whether it generates images of two domains from the same noise."""
-        return hasattr(self.model, "pairs")
+    def task(self) -> Model | None:
+        """The Model, if it is one: it knows how it is scored."""
+        return self.model if isinstance(self.model, Model) else None
 
     @property
     def generates(self) -> bool:
         """Whether there are images to score."""
-        return getattr(self.model, "verb", "") != "classify"
+        return getattr(self.model, "generates", True)
 
     @property
     def classifies(self) -> bool:
-        return "classifier" in getattr(self.model, "spec", {})
+        return getattr(self.model, "classifies", False)
 
     @property
     def recognizes(self) -> bool:
         """Whether it reads categorical codes off images."""
-        return "recognition" in getattr(self.model, "spec", {}) and any(self.model.codes.values())
+        return getattr(self.model, "recognizes", False)
 
     @property
     def classes(self) -> int:
@@ -70,11 +65,14 @@ class ImageSource:
         """The class of each of n generated images: all classes in turn; None if there are none."""
         return [k % self.classes for k in range(n)] if self.classes else None
 
-    def stream(self, to: str | None) -> Stream:
-        """The stream that a coupled model's domain (by default the first) was trained on. Raises ValueError if its Card
-        does not have it."""
-        domain = self.model.direction(to or next(iter(self.model.domains)))
-        for stream in self.stage.data.streams.values() if self.stage else ():
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The streams of its Card's recipe; none if it has none."""
+        return tuple(self.stage.data.streams.values()) if self.stage else ()
+
+    def stream(self, domain: str) -> Stream:
+        """The stream that a model's domain was trained on. Raises ValueError if its Card does not have it."""
+        for stream in self.streams:
             if domain in stream.keys.values():
                 return stream
         raise ValueError(f"'{self.name}': its Card must have the stream of '{domain}', got none")
@@ -114,7 +112,7 @@ class ImageSource:
             n: Images; by default 10,000 of a generator, all of a folder or data set.
             seed: Of the first image of a generator.
             channels: Of the images of a folder.
-            to: Of a coupled model's domains the one.
+            to: Of several domains the one.
         """
         if self.folder is not None:
             images, _ = from_folder(self.folder, channels)
@@ -139,7 +137,7 @@ def find(what: Any, device: str = "cpu") -> ImageSource:
         weights: dict[str, Any] = {"file": file.name, "tensors": tensor_hash(file)[:16], "checkpoint": rule}
         weights |= {key: model.card.get(key) for key in ("name", "images")}
         return check_images(ImageSource(str(what), model, weights=weights))
-    if hasattr(what, "iter_samples") or getattr(what, "verb", None):
+    if isinstance(what, Model) or hasattr(what, "iter_samples"):
         name = getattr(what, "name", None) or getattr(what, "card", {}).get("name") or type(what).__name__
         return check_images(ImageSource(name, what, weights={"checkpoint": "given as an object"}))
     data = open_data(what)
@@ -153,60 +151,9 @@ def check_images(source: ImageSource) -> ImageSource:
     return source
 
 
-# Translators ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Translation:
-    """One direction of a translator on one split.
-
-    ``source_rows``, ``target_rows``: int64 indices of its input images, and of images of the domain ``to``. ``paired``:
-    whether each target is what the output for the source of the same position should be.
-    """
-
-    to: str
-    source_rows: Tensor
-    target_rows: Tensor
-    paired: bool
-
-
-def translation(
-    source: ImageSource, to: str | None, dataset: Any, split: str, progress: Progress | None
-) -> Translation:
-    """Which rows belong to the two domains, by the recipe's streams. Raises ValueError if ``to`` is missing, or the
-    streams do not have two domains."""
-    model = source.model
-    if to is None and len(model.to_network) > 1:
-        names = [model.domains.get(d, d) for d in model.to_network]
-        raise ValueError(f"to: '{source.name}' translates to {' and to '.join(names)}; choose one (--to)")
-    to = model.direction(to or next(iter(model.to_network)))
-    streams = source.stage.data.streams.values() if source.stage else ()
-    ends = {key: stream.where for stream in streams for key in stream.keys.values()}
-    if to not in ends or len(ends) != 2:
-        raise ValueError(
-            f"'{source.name}': its Card must have a stream for each of two domains, got {', '.join(ends) or 'none'}"
-        )
-    data = open_data(dataset, model.resolution, split, progress)
-
-    (other,) = (where for key, where in ends.items() if key != to)
-    sources, targets = rows_with(data, other), rows_with(data, ends[to])
-    return Translation(to, sources, targets, facts_of(dataset).paired and len(sources) == len(targets))
-
-
 def rows_with(data: ImageData, where: Mapping[str, int | tuple[int, ...]]) -> Tensor:
     """The rows with these labels, or with one of several values of a label, int64."""
     mask = torch.ones(len(data), dtype=torch.bool)
     for key, value in where.items():
         mask &= torch.isin(data.labels(key), torch.tensor(value))
     return mask.nonzero().flatten()
-
-
-def translate_rows(model: Any, data: ImageData, rows: Tensor, to: str) -> Images:
-    """The translations of some rows."""
-    sources = from_data(data, rows)
-
-    def stream() -> Iterator[Tensor]:
-        for x in sources.stream():
-            yield quantize(model.translate(x.float() / 255, to))
-
-    return Images(sources.count, stream, lambda k: translate_rows(model, data, rows[spread(len(rows), k)], to))

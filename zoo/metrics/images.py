@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -89,6 +89,11 @@ def quantize(x: Tensor) -> Tensor:
     return (x * 255 + 0.5).clamp_(0, 255).byte().cpu()
 
 
+def pass_size(model: Any, chunk: int) -> int:
+    """Images in one pass of a generator: ``chunk``, unless it samples with the statistics of a number of its own."""
+    return getattr(getattr(model, "sampling", None), "together", None) or chunk
+
+
 def from_sampler(
     model: Sampler, n: int, seed: int, y: list[int] | None = None, chunk: int = 50, to: str | None = None
 ) -> Images:
@@ -99,15 +104,16 @@ def from_sampler(
         n: Images.
         seed: Of the first image.
         y: The class of each image; without it the argument is not passed.
-        chunk: Images in one pass of the generator.
+        chunk: Images in one pass of the generator, unless its recipe has a number.
         to: Of several domains the one; without it the argument is not passed.
     """
     options: dict[str, object] = {} if to is None else {"to": to}
+    size = pass_size(model, chunk)
     if y is not None:
         options["y"] = y
 
     def stream() -> Iterator[Tensor]:
-        return map(quantize, model.iter_samples(n, seed=seed, chunk=chunk, **options))
+        return map(quantize, model.iter_samples(n, seed=seed, chunk=size, **options))
 
     return Images(n, stream, lambda k: from_sampler(model, k, seed, y and y[:k], chunk, to))
 
@@ -119,7 +125,7 @@ def from_data(data: ImageData, rows: Tensor | None = None) -> Images:
 
     def stream() -> Iterator[Tensor]:
         for part in indices.split(READ):
-            yield data.arrays["x"].index_select(0, part) if data.arrays else data.rows(part)["x"]
+            yield data.arrays["x"].index_select(0, part) if data.stored else data.rows(part)["x"]
 
     return Images(len(indices), stream, lambda k: from_data(data, indices[spread(len(indices), k)]))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from zoo.data.views import VIEWS
 from zoo.metrics import features as extractors
 from zoo.metrics import label_scores
 from zoo.metrics.features import FeatureExtractor
-from zoo.metrics.image_source import ImageSource, Translation, rows_with, translate_rows, translation
-from zoo.metrics.images import Images, from_data, from_folder, pad_to
+from zoo.metrics.image_source import ImageSource, rows_with
+from zoo.metrics.images import Images, from_data, from_folder, pad_to, quantize
 from zoo.metrics.statistics import FeatureStatistics, Progress, compute_statistics, reference_statistics
+from zoo.models import Pairs
 from zoo.recipe import Stream
 
 MIN_TEST_IMAGES = 10_000  # of a test split that is large enough to be the reference
@@ -35,16 +36,19 @@ class Input:
         kind: The kind of source that has it, in words; "" if every source does.
         is_kind: Whether a source is of that kind.
         missing: Why it cannot be computed here; "" if it can.
+        value: Computes it; by default it is the attribute of :class:`ScoreInputs` that has its name.
     """
 
     description: str
     kind: str = ""
     is_kind: Callable[[ImageSource], bool] = lambda source: True
     missing: Callable[[ScoreInputs], str] = lambda inputs: ""
+    value: Callable[[ScoreInputs], Any] | None = None
 
 
 class ScoreInputs:
-    """The inputs of metrics, computed when they are first used: an attribute for each name in ``INPUTS``.
+    """The inputs of metrics, computed when they are first used: an attribute for each name in ``INPUTS`` that has no
+    function of its own. The task of the source says which images are compared with which.
 
     See :func:`zoo.evaluate` for the arguments. ``settings`` collects what the values depend on, for the protocol.
     Raises ValueError for arguments that do not fit the source or the data set.
@@ -71,14 +75,13 @@ class ScoreInputs:
         self.facts = facts_of(self.dataset)
         if self.facts.resolution == 0:
             raise ValueError(f"dataset={self.facts.name}: must have images, got points")
-        if to is not None and not (source.translates or source.couples):
+        if source.task is not None:
+            to = source.task.direction(to)
+        elif to is not None:
             raise ValueError(f"to={to}: '{source.name}' does not translate and has one domain; leave it out")
         self.to = to
         self.split_is_fixed = split is not None or isinstance(self.dataset, ImageData)  # the user's choice
         self.split, self.split_rule = self._choose_split(split)
-        self.translation: Translation | None = None
-        if source.translates:
-            self.translation = translation(source, to, self.dataset, self.split, progress)
         self._network = features, inception, device
         self.settings: dict[str, Any] = {}
 
@@ -93,8 +96,9 @@ class ScoreInputs:
             if split not in splits:
                 raise ValueError(f"split={split}: {self.facts.name} has {', '.join(splits)}")
             return split, "named"
-        if self.source.translates and "test" in splits:
-            return "test", "held-out pairs"
+        rule = self.source.task.test_rule if self.source.task is not None else ""
+        if rule and "test" in splits:
+            return "test", rule
         if splits.get("test", 0) >= MIN_TEST_IMAGES:
             return "test", f"test, since it holds at least {MIN_TEST_IMAGES:,} images"
         name = "train" if "train" in splits else next(iter(splits))
@@ -122,8 +126,7 @@ class ScoreInputs:
 
     @functools.cached_property
     def reference(self) -> FeatureStatistics:
-        rows = None if self.translation is None else self.translation.target_rows
-        images = self.real_images(self.split, rows, pad=not self.network.pads)
+        images = self.real_images(self.split, pad=not self.network.pads)
         statistics, content = reference_statistics(self.network, images, self.progress)
         self.settings["reference"] = {"images": statistics.count, "content": content[:16]}
         return statistics
@@ -132,12 +135,11 @@ class ScoreInputs:
 
     @functools.cached_property
     def images(self) -> Images:
-        if self.translation:
-            data = self.open(self.split, self.source.model.resolution)
-            images = translate_rows(self.source.model, data, self.translation.source_rows, self.translation.to)
-            images, classes = images.at_most(self.n or images.count), ""
-        else:
+        images, classes = None if self.source.task is None else self.source.task.scored_images(self), ""
+        if images is None:
             images, classes = self.source.images(self.n, self.seed, self.facts.channels, self.to)
+        else:
+            images = images.at_most(self.n or images.count)
         self.settings |= {"generated": images.count, "seed": self.seed} | ({"classes": classes} if classes else {})
         return images
 
@@ -165,15 +167,17 @@ class ScoreInputs:
         """A split of the data set."""
         return open_data(self.dataset, resolution, split, self.progress)
 
-    def real_images(self, split: str, rows: Tensor | None = None, pad: bool = True) -> Images:
-        """Real images at the data set's own resolution. ``pad``: with the border that training put around them."""
+    def real_images(self, split: str, pad: bool = True) -> Images:
+        """Real images at the data set's own resolution, those of the source's domain. ``pad``: with the border that
+        training put around them."""
         if isinstance(self.dataset, (str, Path)) and str(self.dataset).startswith("folder:"):
             images = from_folder(self.dataset, self._channels, split)[0]
         else:
             # A data set of images of many sizes is prepared at one: that of the images to be scored.
             size = None if self.facts.resolution else getattr(self.source.model, "resolution", None)
             data = self.open(split, size)
-            if self.stream and self.stream.where:
+            rows = None if self.source.task is None else self.source.task.scored_rows(self, split)
+            if rows is None and self.stream and self.stream.where:
                 rows = rows_with(data, self.stream.where)
             images = from_data(data, rows)
         stage = self.source.stage
@@ -184,6 +188,33 @@ class ScoreInputs:
     @property
     def _channels(self) -> int:
         return getattr(self.source.model, "channels", None) or (self.source.data or self).facts.channels
+
+    # For tasks, which say what is scored ------------------------------------------------------------------------------
+
+    def rows(self, split: str, where: Mapping[str, int | tuple[int, ...]]) -> Tensor:
+        """The rows of a split with these labels, int64."""
+        return rows_with(self.open(split, self.source.model.resolution), where)
+
+    def count(self, split: str) -> int:
+        """The number of rows of a split."""
+        return len(self.open(split, self.source.model.resolution))
+
+    def real(self, split: str, rows: Tensor | None = None) -> Images:
+        """Real images at the model's resolution, all of a split or some ``rows`` (int64)."""
+        return from_data(self.open(split, self.source.model.resolution), rows)
+
+    def tensor(self, rows: Tensor) -> Tensor:
+        """Some rows of the reference's split at the model's resolution, float [N, C, H, W] in [0, 1]."""
+        return torch.cat([*self.real(self.split, rows).stream()]).float() / 255
+
+    def changed(self, images: Images, change: Callable[[Tensor], Tensor]) -> Images:
+        """The images after ``change``, a function of float [N, C, H, W] in [0, 1]; rounded again."""
+        return images.map(lambda x: quantize(change(x.float() / 255)))
+
+    def sampled(self, to: str | None) -> Images:
+        """The images that the source generates in the domain ``to``."""
+        self.settings |= {"seed": self.seed}
+        return self.source.images(self.n, self.seed, self.facts.channels, to)[0]
 
     # What a model predicts --------------------------------------------------------------------------------------------
 
@@ -225,36 +256,21 @@ class ScoreInputs:
 
     @functools.cached_property
     def stream(self) -> Stream | None:
-        """The stream that a coupled model's domain was trained on, None for other models."""
-        return self.source.stream(self.to) if self.source.couples else None
-
-    @functools.cached_property
-    def view(self) -> Callable[[Tensor], Tensor] | None:
-        """From an image of a coupled model's first domain to its partner in the second, if that is a view of the first;
-        else None."""
-        if not self.source.couples:
+        """The stream that the source's domain was trained on, None for sources without a choice of domains."""
+        if self.to is None or self.source.task is None or not self.source.streams:
             return None
-        a, b = (self.source.stream(domain) for domain in self.source.model.domains)
-        return VIEWS[b.view] if b.view and not a.view and a.where == b.where else None
+        named = any(self.to in stream.keys.values() for stream in self.source.streams)
+        return self.source.stream(self.to) if named else None
 
     @functools.cached_property
-    def pairs(self) -> tuple[Images, Images] | None:
+    def pairs(self) -> Pairs | None:
         """Outputs and targets, in the same order; None if there are no pairs."""
-        if self.translation:
-            if not self.translation.paired:
-                return None
-            targets = from_data(self.open(self.split, self.source.model.resolution), self.translation.target_rows)
-            return self.images, targets.at_most(self.images.count)
-        if self.view:
-            first, second = (
-                self.source.images(self.n, self.seed, self.facts.channels, domain)[0]
-                for domain in self.source.model.domains
-            )
-            self.settings |= {"seed": self.seed}
-            return second, first.map(self.view)
+        if self.source.task is not None:
+            return self.source.task.scored_pairs(self)
         if self.source.folder is None or not str(self.dataset).startswith("folder:"):
             return None
-        return images_of_same_names(self.source.folder, self.dataset, self._channels, self.split)
+        images = images_of_same_names(self.source.folder, self.dataset, self._channels, self.split)
+        return Pairs(*images, generated=False)
 
     def missing_pairs(self) -> str:
         if self.pairs is not None:
@@ -302,5 +318,13 @@ INPUTS = {
     "outputs": Input("uint8 [n, C, H, W]: generated images of pairs", missing=ScoreInputs.missing_pairs),
     "targets": Input("uint8 [n, C, H, W]: what each of them should be", missing=ScoreInputs.missing_pairs),
 }
+
+
+def value_of(inputs: ScoreInputs, need: str) -> Any:
+    """The value of an input of ``INPUTS``."""
+    compute = INPUTS[need].value
+    return getattr(inputs, need) if compute is None else compute(inputs)
+
+
 FEATURE_INPUTS = {"generated", "reference"}  # a score that needs one is named after the feature network
 PAIR_INPUTS = {"outputs", "targets"}  # a metric that needs them is called with a chunk of pairs at a time

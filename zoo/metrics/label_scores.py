@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from zoo.metrics.images import Images
+from zoo.metrics.images import Images, pass_size
 from zoo.priors import Codes
 
 CHUNK = 500
@@ -58,6 +58,7 @@ def error_rate(model: Classifier, images: Images, y: Tensor) -> tuple[float, flo
 def information(model: Recognizer, seeds: Sequence[int], chunk: int = 100) -> dict[str, Tensor]:
     """The bound in nats, a value for each of n samples: ``categorical`` (at most the sum of log K) and ``continuous``
     codes, with Q's deviation 1 and the entropy of U(-1, 1): float64 [n]."""
+    chunk = pass_size(model, chunk)
     total = {kind: torch.zeros(len(seeds), dtype=torch.float64) for kind in ("categorical", "continuous")}
     for at in range(0, len(seeds), chunk):
         z, _ = model.latents(seeds[at : at + chunk])

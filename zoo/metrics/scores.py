@@ -191,30 +191,35 @@ def class_accuracy(generated: FeatureStatistics, requested_classes: Tensor) -> t
 # Scores of pairs ------------------------------------------------------------------------------------------------------
 
 
-def has_pairs(inputs: ScoreInputs) -> bool:
-    """Whether the source is a translator, and the data set has what its outputs should be."""
-    return inputs.translation is not None and inputs.translation.paired
+def has_targets(inputs: ScoreInputs) -> bool:
+    """Whether a model's data set has what its outputs should be."""
+    return inputs.source.task is not None and inputs.pairs is not None and not inputs.pairs.generated
 
 
-@metric("agreement", needs=PAIRS, better="higher", default=lambda inputs: inputs.view is not None)
+def has_partners(inputs: ScoreInputs) -> bool:
+    """Whether a model generates two images that should agree."""
+    return inputs.source.task is not None and inputs.pairs is not None and inputs.pairs.generated
+
+
+@metric("agreement", needs=PAIRS, better="higher", default=has_partners)
 def agreement(outputs: Tensor, targets: Tensor) -> Tensor:
     """The share of pixels that agree, black or white (CoGAN, arXiv 1606.07536, section 4). In [0, 1]."""
     return paired.agreement(outputs, targets)
 
 
-@metric("psnr", needs=PAIRS, better="higher", default=has_pairs)
+@metric("psnr", needs=PAIRS, better="higher", default=has_targets)
 def psnr(outputs: Tensor, targets: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in decibels."""
     return paired.psnr(outputs, targets)
 
 
-@metric("ssim", needs=PAIRS, better="higher", default=has_pairs)
+@metric("ssim", needs=PAIRS, better="higher", default=has_targets)
 def ssim(outputs: Tensor, targets: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004). At most 1, which only equal images reach."""
     return paired.ssim(outputs, targets)
 
 
-@metric("lpips", needs=PAIRS, better="lower", default=has_pairs, missing=lambda inputs: paired.lpips_missing())
+@metric("lpips", needs=PAIRS, better="lower", default=has_targets, missing=lambda inputs: paired.lpips_missing())
 def lpips(outputs: Tensor, targets: Tensor) -> Tensor:
     """Learned perceptual distance on VGG-16 (Zhang et al. 2018, arXiv 1801.03924)."""
     return paired.lpips(outputs, targets)

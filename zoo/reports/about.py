@@ -35,12 +35,22 @@ def recipe(run: Run) -> Json:
         "paper": cite(docs[0]) if docs else None,
         "networks": networks,
         "ema": ", ".join(f"{k}: {v}" for k, v in ema.items()),
+        "sampling": sampling_words(run.recipe.get("sampling")),
         "stages": [
             stage_facts(stage, costs_of_stages[i] if i < len(costs_of_stages) else None)
             for i, stage in enumerate(run.recipe["stages"])
         ],
         "settings": json.dumps(run.facts, indent=2),
     }
+
+
+def sampling_words(sampling: object) -> str:
+    """How the run's samples are drawn, in words; "" for evaluation mode, and if recipe.json does not say it."""
+    try:
+        value = recipes.decode(sampling)
+    except (TypeError, ValueError, KeyError):
+        return ""
+    return value.words if isinstance(value, recipes.Sampling) else ""
 
 
 def stage_facts(stage: Json, cost: Json | None) -> Json:

@@ -1,0 +1,301 @@
+"""How models draw: truncation in z and in w, noise inside G, batch statistics, dropout; one G for several domains."""
+
+import math
+
+import pytest
+import torch
+from helpers.tiny import CLASSES, image_spec, model, translate_spec
+from torch import nn
+
+import zoo
+from zoo import overrides, settings
+from zoo.models import build_model
+from zoo.models.latents import truncated_normal
+from zoo.recipe import Sampling
+from zoo.registry import NETWORKS
+
+
+@NETWORKS.register("tiny-noisy")
+class Noisy(nn.Module):
+    """z [N, 4] and two noise planes -> [N, 1, 8, 8]; truncates in w."""
+
+    def __init__(self):
+        super().__init__()
+        self.noise_shapes = {"low": (1, 4, 4), "high": (1, 8, 8)}
+        self.latent = 4
+        self.map = nn.Linear(4, 6)
+        self.layer = nn.Linear(6, 64)
+        self.register_buffer("w_mean", torch.full((6,), 0.5))
+
+    def mapping(self, z):
+        return self.map(z)
+
+    def synthesis(self, w, noise):
+        x = self.layer(w).unflatten(1, (1, 8, 8)) + noise["high"]
+        return (x + nn.functional.interpolate(noise["low"], scale_factor=2)).tanh()
+
+    def forward(self, z, noise):
+        return self.synthesis(self.mapping(z), noise)
+
+
+@NETWORKS.register("tiny-dropout")
+class Dropout(nn.Module):
+    """z [N, 4] -> [N, 1, 8, 8] with dropout after batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.latent = 4
+        self.layers = nn.Sequential(nn.Linear(4, 64), nn.BatchNorm1d(64), nn.Dropout(0.5), nn.Linear(64, 64), nn.Tanh())
+
+    def forward(self, z):
+        return self.layers(z).unflatten(1, (1, 8, 8))
+
+
+@NETWORKS.register("tiny-domains")
+class Domains(nn.Module):
+    """x [N, 3, H, W] and a domain int64 [N] -> the image plus a number for the domain."""
+
+    def __init__(self):
+        super().__init__()
+        self.shift = nn.Embedding(3, 3)
+        nn.init.uniform_(self.shift.weight, -0.3, 0.3)
+
+    def forward(self, x, domain):
+        return (x + self.shift(domain)[:, :, None, None]).clamp(-1, 1)
+
+
+@NETWORKS.register("tiny-dropout-translator")
+class DropoutTranslator(nn.Module):
+    """x [N, 3, H, W] -> images of that shape, with dropout of channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Dropout2d(0.5), nn.Conv2d(8, 3, 1)
+        )
+
+    def forward(self, x):
+        return self.layers(x).tanh()
+
+
+def small_spec(name: str, **changes) -> dict:
+    networks = {"G": {"name": name, "kwargs": {}}}
+    return image_spec(**{"networks": networks, "resolution": 8, "channels": 1, **changes})
+
+
+def batch_spec(**changes) -> dict:
+    return image_spec(sampling={"mode": "batch", "chunk": 8}, **changes)
+
+
+# Truncation -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [0.03, 0.05, 0.7, 2.0])
+def test_truncated_noise_has_the_truncated_distribution(limit):
+    """Kolmogorov-Smirnov distance to Phi between -limit and limit, below 1.63 / sqrt(n), the bound of p = 0.01."""
+    generator, n = torch.Generator().manual_seed(0), 20_000
+    z = truncated_normal(lambda: torch.randn(1, n, generator=generator), limit, generator)[0]
+    assert z.dtype == torch.float32 and z.abs().max() <= limit
+    edge = math.erf(limit / math.sqrt(2))
+    expected = (torch.erf(z.double().sort().values / math.sqrt(2)) / edge + 1) / 2
+    observed = torch.arange(1, n + 1, dtype=torch.float64) / n
+    assert (expected - observed).abs().max() < 1.63 / math.sqrt(n)
+
+
+def test_a_small_truncation_ends():
+    m = model(image_spec())
+    for limit in (1e-6, 1e-3):
+        z, _ = m.latents(range(50), truncation=limit)
+        assert z.abs().max() <= limit and z.std() > 0.5 * limit
+    assert torch.equal(m.sample(3, truncation=1e-6), m.sample(3, truncation=1e-6))
+
+
+def test_truncation_in_w():
+    m = model(small_spec("tiny-noisy", truncation="w"))
+    m.G.w_mean.fill_(0.25)
+    z, noise = m.latents(range(3), truncation=0.5)[0], m.noise(range(3))
+    assert torch.equal(z, m.latents(range(3))[0]), "z stays as it is"
+    w = m.G.w_mean + 0.5 * (m.G.mapping(z) - m.G.w_mean)
+    assert torch.allclose(m.sample(3, truncation=0.5), (m.G.synthesis(w, noise) + 1) / 2, atol=1e-6)
+    assert torch.allclose(m.sample(3, truncation=1.0), m.sample(3), atol=1e-6)
+    center = m.G.synthesis(m.G.w_mean.expand(3, -1), noise)
+    assert torch.allclose(m.sample(3, truncation=0.0), (center + 1) / 2, atol=1e-6)
+    walk = torch.cat(list(m.interpolate([0, 1], 2, truncation=0.5)))
+    assert torch.allclose(walk[0], m.sample(1, truncation=0.5)[0], atol=1e-6)
+    with pytest.raises(ValueError, match="truncation=nan: must be a finite number"):
+        m.sample(1, truncation=math.nan)
+
+
+# Noise inside G -------------------------------------------------------------------------------------------------------
+
+
+def test_noise_inside_the_generator_comes_from_the_seed():
+    m = model(small_spec("tiny-noisy"))
+    state = torch.random.get_rng_state()
+    x = m.sample(20, seed=3)
+    assert torch.equal(x, m.sample(20, seed=3))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(m.sample(1, seed=10)[0], x[7])
+    assert torch.equal(m.sample(seeds=[3 + k for k in (19, 2)]), x[[19, 2]])
+    noise = m.noise([5, 6])
+    assert {k: v.shape[1:] for k, v in noise.items()} == {"low": (1, 4, 4), "high": (1, 8, 8)}
+    assert not torch.equal(noise["low"][0], noise["low"][1])
+    z, _ = m.latents([5, 6])
+    assert torch.allclose(m.sample(seeds=[5, 6]), (m.G(z, noise) + 1) / 2, atol=1e-6)
+    fixed = torch.cat(list(m.decode(z)))  # without seeds one noise for all
+    assert torch.allclose(fixed, (m.G(z, {k: v.expand(2, -1, -1, -1) for k, v in m.noise([0]).items()}) + 1) / 2)
+    frames = torch.cat(list(m.interpolate([5, 6], 3)))
+    assert torch.allclose(frames[0], m.sample(1, seed=5)[0], atol=1e-6)
+
+
+# Batch statistics and dropout -----------------------------------------------------------------------------------------
+
+
+def test_batch_statistics():
+    """A set depends on its first seed; it has the statistics of chunks of eight; the averages stay as they are."""
+    m = model(batch_spec())
+    before = {k: v.clone() for k, v in m.state_dict().items()}
+    x = m.sample(20, seed=4)
+    assert all(torch.equal(v, before[k]) for k, v in m.state_dict().items())
+    assert torch.equal(m.sample(3, seed=4), x[:3]) and torch.equal(m.sample(17, seed=4), x[:17])
+    assert torch.equal(m.sample(8, seed=12), x[8:16])
+    z, _ = m.latents(range(4, 12))
+    running = m.eval().G(z)
+    with torch.no_grad():
+        expected = m.to_unit(m.train().G(z))
+    m.eval().load_state_dict(before)
+    assert torch.allclose(x[:8], expected, atol=1e-5)
+    assert (x[:8] - m.to_unit(running)).abs().max() > 0.01
+    few = torch.cat(list(m.decode(z[:4])))  # a batch that is filled up has its own images twice
+    assert torch.allclose(few, torch.cat(list(m.decode(z[:4].repeat(2, 1))))[:4], atol=1e-6)
+    with pytest.raises(ValueError, match="chunk=4: this model draws 8 images together"):
+        m.sample(3, chunk=4)
+    assert m.preview({})[0].shape[0] == 64 and len(torch.cat(list(m.interpolate([1, 2], 5)))) == 10
+
+
+def test_batch_statistics_with_classes():
+    networks = {"G": {"name": "dcgan-digit-generator", "kwargs": {"classes": 3, "width": 4, "hidden": 8}}}
+    spec = batch_spec(networks=networks, channels=1, resolution=28, classes=CLASSES, range=[0, 1])
+    m = model(spec)
+    x = m.sample(20, seed=4, y=1)
+    assert torch.equal(m.sample(3, seed=4, y="dog"), x[:3])
+    assert torch.equal(m.sample(3, seed=4), m.sample(12, seed=4)[:3])
+    assert len(m.sample(5, y=[0, 1, 2, 0, 1])) == 5
+
+
+def test_dropout_has_a_mask_for_each_seed():
+    m = model(small_spec("tiny-dropout", sampling={"mode": "dropout"}))
+    state = torch.random.get_rng_state()
+    x = m.sample(20, seed=4)
+    assert torch.equal(torch.random.get_rng_state(), state) and not m.training
+    assert torch.equal(m.sample(20, seed=4), x) and torch.equal(m.sample(1, seed=11)[0], x[7])
+    plain = build_model({**m.spec, "sampling": {}}, m.networks)
+    assert (plain.sample(20, seed=4) - x).abs().max() > 0.01
+    z, _ = m.latents(range(2))
+    same = z[:1].expand(200, -1)
+    mean = torch.cat(list(m.decode(same, seeds=range(200))))
+    assert mean.std(0).max() > 0.01, "each seed has its mask"
+    with m.inference(range(4000)):
+        ones = m.G.layers[2](torch.ones(4000, 10))
+    assert set(ones.unique().tolist()) == {0.0, 2.0} and abs(ones.mean().item() - 1) < 0.03
+    with pytest.raises(ValueError, match="samples with dropout"):
+        m.program(None)
+
+
+def test_dropout_of_a_translator_by_the_chunk():
+    """As pix2pix samples: dropout, and the statistics of one image."""
+    networks = {"G": {"name": "tiny-dropout-translator", "kwargs": {}}}
+    spec = translate_spec(networks=networks, to={"b": "G"}, sampling={"mode": "dropout", "chunk": 1})
+    m, x = model(spec), torch.rand(3, 3, 16, 16)
+    y = m.translate(x)
+    assert torch.equal(m.translate(x), y) and not torch.equal(m.translate(x, seed=1), y)
+    assert torch.equal(m.translate(x[1], seed=1)[0], y[1]), "an image depends on itself and its seed alone"
+    assert torch.equal(m.translate(x, "google"), y)
+
+
+def test_what_is_sampled_with_running_averages_says_nothing():
+    assert "sampling" not in image_spec() and model(image_spec()).sampling == Sampling()
+    assert Sampling().together is None and Sampling("running", 8).together is None
+    assert Sampling("batch").together == 64 and Sampling("dropout").together is None
+
+
+def test_sampling_in_recipe_and_card():
+    """Settings by dotted path, and the model spec of the Card."""
+    recipe = settings.find("wgan-gp-cifar10-dcgan")
+    assert recipe.sampling == Sampling("batch", 64) and zoo.create("wgan-gp-cifar10-dcgan").sampling == recipe.sampling
+    assert recipe.sampling.words == "the batch statistics of 64 images" and Sampling().words == ""
+    assert Sampling("dropout", 4).words == "dropout and the batch statistics of 4 images"
+    running = overrides.override(recipe, "sampling.mode", '"running"')
+    assert running.sampling.together is None
+    small = overrides.override(settings.find("wgan-gp-cifar10-small"), "sampling.mode", '"batch"')
+    assert small.sampling.together == 64
+    assert overrides.override(small, "sampling.chunk", "128").sampling == Sampling("batch", 128)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        ({"mode": "batches", "chunk": 3}, "sampling.mode=batches: must be running, batch or dropout"),
+        ({"mode": "batch", "chunk": 0}, "sampling.chunk=0: must be a whole number of at least 1"),
+        ({"mode": "batch", "chunk": 1.5}, "sampling.chunk=1.5: must be a whole number"),
+        ({"kind": "batch"}, "must have the keys mode and chunk"),
+    ],
+)
+def test_invalid_sampling(sampling, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(image_spec(sampling=sampling))
+
+
+@pytest.mark.parametrize("form", ["torch", "onnx"])
+def test_export_with_batch_statistics(form, tmp_path):
+    """The file uses the statistics of the batch that it gets."""
+    from zoo.cli.export import write_onnx, write_torch
+
+    m = model(batch_spec())
+    program = m.program(None)
+    run = {"onnx": write_onnx, "torch": write_torch}[form](program, tmp_path / f"g.{form}")
+    z, _ = m.latents(range(8))
+    assert torch.allclose(run(z), m.sample(8), atol=1e-3)
+
+
+# Several domains ------------------------------------------------------------------------------------------------------
+
+
+def domains_spec(**changes) -> dict:
+    to = {name: {"network": "G", "domain": k} for k, name in enumerate(("black", "blond", "brown"))}
+    networks = {"G": {"name": "tiny-domains", "kwargs": {}}}
+    return translate_spec(**{"networks": networks, "to": to, "domains": {}, **changes})
+
+
+def test_one_generator_for_several_domains():
+    m, x = model(domains_spec()), torch.rand(4, 3, 16, 16)
+    assert m.directions == ("black", "blond", "brown")
+    for k, to in enumerate(m.directions):
+        expected = (m.G(x * 2 - 1, torch.full((4,), k)) + 1) / 2
+        assert torch.allclose(m.translate(x, to=to), expected, atol=1e-5)
+        exported = m.program(to)
+        assert torch.allclose(exported.network(x), expected, atol=1e-5)
+    images, columns = m.preview({"x": x * 2 - 1})
+    assert len(images) == 3 * 2 * 4 and columns == 4
+    assert len(list(m.probe())) == 3
+    assert m.commands(m.spec, "hair")[1] == "zoo sample hair --input image.png --to blond --out translated.png"
+    with pytest.raises(ValueError, match="'blonde': no such domain; did you mean blond"):
+        m.translate(x, to="blonde")
+    with pytest.raises(ValueError, match="black or blond or brown"):
+        m.translate(x)
+    with pytest.raises(ValueError, match="to.black: must name a network, got 'H'"):
+        build_model(domains_spec(to={"black": {"network": "H", "domain": 0}}))
+
+
+def test_a_domain_of_several_numbers():
+    class Add(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, x, domain):
+            return x + self.scale * domain[:, :, None, None]
+
+    spec = translate_spec(networks={"G": {}}, to={"red": {"network": "G", "domain": [0.5, 0.0, 0.0]}}, domains={})
+    y = build_model(spec, {"G": Add()}).translate(torch.full((2, 3, 8, 8), 0.25))
+    assert torch.allclose(y[:, 0], torch.tensor(0.5)) and torch.allclose(y[:, 1:], torch.tensor(0.25))

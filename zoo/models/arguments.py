@@ -1,0 +1,149 @@
+"""What callers pass to a Model: images, seeds, domains, chunks; each checked, with an error that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.data.images import to_array, to_pil
+from zoo.registry import nearest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SEEDS = 2**32  # torch's CPU generator uses 32 bits of a seed
+
+Images: TypeAlias = "Tensor | Image | Sequence[Tensor | Image]"
+Classes: TypeAlias = int | str | Sequence[int | str] | Tensor | np.ndarray  # one for all images, or one for each
+CodeValues: TypeAlias = Mapping[str, float | Sequence[float] | Tensor]
+
+
+def as_batch(images: Images, channels: int) -> Tensor:
+    """A tensor, PIL image or list of either -> float32 [N, C, H, W] in [0, 1]. Raises ValueError for anything else."""
+    if isinstance(images, (list, tuple)):
+        if not images:
+            raise ValueError("images: the list is empty")
+        parts = [as_batch(i, channels) for i in images]
+        sizes = {tuple(p.shape[-2:]) for p in parts}
+        if len(sizes) > 1:
+            listed = ", ".join(f"{w}x{h}" for h, w in sorted(sizes))
+            raise ValueError(f"images: must have one size, got {listed}")
+        return torch.cat(parts)
+    if isinstance(images, Tensor):
+        x = images.float()
+        x = x[None] if x.ndim == 3 else x
+        if x.ndim != 4 or x.shape[1] != channels:
+            raise ValueError(f"images of shape {list(images.shape)}: must be [N, {channels}, H, W]")
+        if not images.is_floating_point() or x.min() < 0 or x.max() > 1:
+            raise ValueError("images: must be float, from 0 (black) to 1 (white)")
+        return x
+    from PIL.Image import Image as PILImage
+
+    if not isinstance(images, PILImage):
+        raise ValueError(f"images: must be a tensor, a PIL image or a list of them, got {type(images).__name__}")
+    if channels not in (1, 3):
+        raise ValueError(f"images: must be a tensor, since the model has {channels} channels, got a PIL image")
+    return torch.from_numpy(to_array(to_pil(images, channels)))[None].float() / 255
+
+
+def check_seed(seed: int) -> int:
+    """The same number. Raises ValueError if it is not a seed."""
+    if isinstance(seed, bool) or int(seed) != seed or not 0 <= seed < SEEDS:
+        raise ValueError(f"seed={seed}: must be a whole number from 0 to {SEEDS - 1}")
+    return int(seed)
+
+
+def seed_list(n: int | None, seed: int, seeds: Sequence[int] | None) -> Sequence[int]:
+    """``seeds``, or n from ``seed`` on (by default one). Raises ValueError if they do not fit."""
+    if seeds is not None:
+        if n not in (None, len(seeds)):
+            raise ValueError(f"n={n}: must be the number of seeds, got {len(seeds)} seeds")
+        if not len(seeds):
+            raise ValueError("seeds: the list is empty")
+        return seeds
+    n = 1 if n is None else n
+    if n < 1:
+        raise ValueError(f"n={n}: must be at least 1")
+    check_seed(seed)
+    check_seed(seed + n - 1)
+    return range(seed, seed + n)
+
+
+def find_domain(to: str, domains: Sequence[str], names: Mapping[str, str], verb: str) -> str:
+    """The one of ``domains`` whose letter or name (by ``names``) is ``to``. Raises ValueError if there is none."""
+    for domain in domains:
+        if to in (domain, names.get(domain)):
+            return domain
+    options = [*domains, *(names[d] for d in domains if names.get(d, d) != d)]
+    raise ValueError(f"to='{to}': no such domain{nearest(to, options)}; this model {verb} {', '.join(options)}")
+
+
+def check_chunk(chunk: int) -> int:
+    """The same number. Raises ValueError if it is below 1."""
+    if chunk < 1:
+        raise ValueError(f"chunk={chunk}: must be at least 1")
+    return chunk
+
+
+def check_size(images: Tensor, resolution: int) -> None:
+    """Raises ValueError unless the images are squares of ``resolution`` pixels."""
+    if tuple(images.shape[-2:]) != (resolution,) * 2:
+        height, width = images.shape[-2:]
+        raise ValueError(f"images of {width}x{height}: this model takes {resolution}x{resolution}")
+
+
+def class_numbers(y: Classes | None, n: int, count: int, names: Sequence[str]) -> Tensor | None:
+    """Class numbers int64 [n] from a number, a name, or n of them; None for None. ``count``: of the classes, 0 for a
+    model without. Raises ValueError for an invalid class."""
+    if y is None:
+        return None
+    if not count:
+        raise ValueError(f"y={y!r}: this model is not class-conditional")
+    plain: Any = y.tolist() if isinstance(y, (Tensor, np.ndarray)) else y
+    one = isinstance(plain, str) or not isinstance(plain, Sequence)
+    values = [plain] if one else [*plain]
+    if not one and len(values) != n:
+        raise ValueError(f"y: must be one class, or one for each of {n} images, got {len(values)} classes")
+    numbers = torch.tensor([class_number(v, count, names) for v in values], dtype=torch.int64)
+    return numbers.expand(n) if one else numbers
+
+
+def class_number(value: Any, count: int, names: Sequence[str]) -> int:
+    """The number of a class, from its number or its name. Raises ValueError if it is neither."""
+    if isinstance(value, str):
+        if value in names:
+            return names.index(value)
+        if not value.lstrip("-").isdigit():
+            listed = ", ".join(names[:20]) or f"numbers 0 to {count - 1}"
+            raise ValueError(f"y='{value}': no such class{nearest(value, names)}; the model has {listed}")
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = -1
+    if isinstance(value, (bool, float)) or not 0 <= number < count:
+        raise ValueError(f"y={value}: must be a class number from 0 to {count - 1}, or a class name")
+    return number
+
+
+def code_values(codes: CodeValues | None, n: int, sizes: Mapping[str, int]) -> dict[str, Tensor]:
+    """Values [n] by name. ``sizes``: how many values each code has, 0 for a continuous one. Raises ValueError for an
+    invalid code or value."""
+    expanded = {}
+    for name, value in (codes or {}).items():
+        if name not in sizes:
+            names = ", ".join(sizes) or "none"
+            raise ValueError(f"codes: no '{name}'{nearest(name, sizes)}; this model has {names}")
+        values = torch.as_tensor(value, dtype=torch.float32).cpu()
+        k = sizes[name]
+        if values.dim() > 1 or (values.dim() == 1 and len(values) != n):
+            raise ValueError(f"codes.{name}: must be one value, or one for each of {n} images, got {values.numel()}")
+        if k and not all(v in range(k) for v in values.flatten().tolist()):
+            raise ValueError(f"codes.{name}={value}: must be whole numbers from 0 to {k - 1}")
+        if not torch.isfinite(values).all():
+            raise ValueError(f"codes.{name}={value}: must be finite numbers")
+        expanded[name] = values.expand(n)
+    return expanded

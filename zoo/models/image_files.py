@@ -1,0 +1,106 @@
+"""What ``zoo sample`` writes and ``zoo export`` exports of a model that makes images from noise."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from zoo.models.base import Program
+from zoo.models.inference import use_batch_statistics
+from zoo.models.request import Request, walk_endings
+
+if TYPE_CHECKING:
+    from zoo.models.image import ImageModel
+
+
+def draw_places(
+    model: ImageModel, seeds: Sequence[int], places: Sequence[int], y: Any, options: Mapping[str, Any]
+) -> Iterator[Tensor]:
+    """The images of some places of ``seeds``, in chunks. With batch statistics they are those of the whole set, which
+    is drawn from its start. ``y``: a class, or one for each of ``seeds``."""
+    if model.sampling.together is None:
+        classes = [y[i] for i in places] if isinstance(y, list) else y
+        yield from model.iter_samples(seeds=[seeds[i] for i in places], y=classes, **options)
+        return
+    place, missing = 0, set(places)
+    for images in model.iter_samples(seeds=seeds, y=y, **options):
+        rows = [k for k in range(len(images)) if place + k in missing]
+        place += len(images)
+        if rows:
+            yield images[rows]
+
+
+def generator_program(model: ImageModel, choose: Any) -> Program:
+    """The program of a model's generator. ``choose``: of what it renders the part that is exported."""
+    if model.sampling.mode == "dropout":
+        raise ValueError("this model samples with dropout, which a file cannot draw from seeds: it cannot be exported")
+
+    frozen = use_batch_statistics(copy.deepcopy(model)) if model.sampling.together else model
+
+    class Generator(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = frozen
+
+        def forward(self, z: Tensor, y: Tensor | None = None, *noise: Tensor) -> Tensor:
+            inputs: dict[str, Any] = {} if y is None else {"y": y}
+            if noise:
+                inputs["noise"] = dict(zip(shapes, noise, strict=True))
+            return self.model.to_unit(choose(self.model.render(z, **inputs)))
+
+    shapes = getattr(model.generator, "noise_shapes", {})
+
+    def inputs(n: int) -> tuple[Tensor, ...]:
+        z, y = model.latents(range(n, 2 * n))
+        return (z, *(() if y is None else (y,)), *model.noise(range(n, 2 * n)).values())
+
+    names = ["z", *(["y"] if model.class_count else []), *shapes]
+    return Program(Generator().eval().requires_grad_(False), inputs, names)
+
+
+def write_samples(model: ImageModel, request: Request, extra: Mapping[str, Any] | None = None) -> None:
+    """Write what a request asks of a model that samples. ``extra``: options of the model's own for ``sample``."""
+    more = dict(extra or {})
+    walk, one_picture = request.interpolate, bool(request.interpolate or request.classes or request.traverse)
+    what = "a walk" if walk else "a grid of classes" if request.classes else "a grid"
+    request.check_out(walk_endings() if walk else (".png",), what, folder=not one_picture)
+    if request.codes and one_picture:
+        raise ValueError("--codes: must be without --interpolate, --classes and --traverse")
+    if not model.resolution and (request.folder or walk):
+        raise ValueError(f"--out {request.out}: '{request.name}' makes points; give a .png to plot them in")
+    options: dict[str, Any] = {"truncation": request.truncation, "chunk": request.chunk, **more}
+    seeds, y = range(request.seed, request.seed + request.count), request.y
+    if walk:
+        request.write_walk(model.interpolate(seeds, walk, y=y, **options))
+    elif request.traverse:
+        request.write_grid(*model.traverse(request.traverse, seeds, chunk=request.chunk))
+    elif request.classes:
+        write_class_grid(model, request, options)
+    elif request.folder:
+        if isinstance(y, list) and len(y) != len(seeds):
+            raise ValueError(f"--y {','.join(map(str, y))}: must be one class for each of {len(seeds)} images")
+        facts = {"y": y, "truncation": request.truncation, **more}
+        facts |= {"codes": request.codes} if request.codes else {}
+        facts |= {"first seed": request.seed} if model.sampling.together else {}
+        options["codes"] = request.codes
+        request.write_files(lambda places: draw_places(model, seeds, places, y, options), seeds, facts)
+    else:
+        columns = math.ceil(math.sqrt(request.count))
+        images = model.sample(request.count, seed=request.seed, y=y, codes=request.codes, **options)
+        request.write_grid(images, columns)
+
+
+def write_class_grid(model: ImageModel, request: Request, options: Mapping[str, Any]) -> None:
+    """A row for each class; the same seeds in each row."""
+    if not model.class_count:
+        raise ValueError("--classes: this model is not class-conditional; leave --classes out")
+    if request.y is not None:
+        raise ValueError(f"--y {request.y}: must be without --classes, which has a row for every class")
+    count = request.count
+    seeds = list(range(request.seed, request.seed + count)) * model.class_count
+    numbers = [c for c in range(model.class_count) for _ in range(count)]
+    request.write_grid(model.sample(seeds=seeds, y=numbers, **options), count)

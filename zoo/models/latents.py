@@ -1,0 +1,33 @@
+"""Noise of a prior: truncated, and on the way from one draw to another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+RESAMPLED = 0.05  # limits below it come from the inverse distribution function; few draws would be inside them
+
+
+def truncated_normal(draw: Callable[[], Tensor], limit: float, generator: torch.Generator) -> Tensor:
+    """Normal noise whose components are within ``limit``: those beyond it are sampled again until none is (Brock et al.
+    2019, section 3.1); for a small limit all come from uniform numbers through the inverse of the truncated
+    distribution function. Both have the same distribution."""
+    z = draw()
+    if limit < RESAMPLED:
+        u = 2 * torch.rand(z.shape, generator=generator, dtype=torch.float64) - 1
+        return (math.sqrt(2) * torch.erfinv(u * math.erf(limit / math.sqrt(2)))).to(z.dtype).clamp(-limit, limit)
+    while (far := z.abs() > limit).any():
+        z = torch.where(far, draw(), z)
+    return z
+
+
+def great_circle(a: Tensor, b: Tensor, t: float) -> Tensor:
+    """From a to b along the sphere, with the length interpolated; a straight line has points of much smaller norm."""
+    cos = torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0).clamp(-1, 1)
+    angle = math.acos(cos.item())
+    if math.sin(angle) < 1e-4:
+        return torch.lerp(a, b, t)
+    return (math.sin((1 - t) * angle) * a + math.sin(t * angle) * b) / math.sin(angle)

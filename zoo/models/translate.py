@@ -1,0 +1,264 @@
+"""Images -> images of another domain: one generator a direction, or one for all of them.
+
+Keys of the spec: ``to``, what makes each domain's images: a network, ``{"b": "G", "a": "F"}``, or one that also takes
+the domain, G(x, domain), ``{"blond": {"network": "G", "domain": 1}}`` with ``domain`` an index or a list of numbers;
+``where`` beside it: the labels of the real images of that domain, ``{"attributes.Blond_Hair": 1}``, for scores.
+``domains``: names of the domains.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.files import Json
+from zoo.models.arguments import Images, as_batch, check_chunk, find_domain
+from zoo.models.base import Bench, Model, Pairs, Program, build_model, probe_images, shell_word
+from zoo.models.inference import use_batch_statistics
+from zoo.models.request import Request
+from zoo.registry import TASKS
+
+if TYPE_CHECKING:
+    from zoo.metrics.images import Images as ScoredImages
+    from zoo.metrics.inputs import ScoreInputs
+
+Domain = int | list[float]
+
+
+@TASKS.register("translate")
+class TranslateModel(Model):
+    """A translator. ``to_network``: from a domain to the name of the network that makes its images. ``conditions``:
+    from a domain to what its network gets beside the images, if it gets something."""
+
+    verb = "translate"
+    words = "translation"
+    keys = ("to",)
+    test_rule = "held-out pairs"
+    bench = Bench(("fd", "precision", "recall", "psnr", "ssim"), main="psnr", bars=("identity", "mean color"))
+
+    def __init__(self, spec: Mapping[str, Any], networks: Mapping[str, nn.Module] | None, card: Json | None):
+        super().__init__(spec, networks, card)
+        entries: dict[str, Json] = {d: {"network": e} if isinstance(e, str) else dict(e) for d, e in spec["to"].items()}
+        for domain, entry in entries.items():
+            if entry.get("network") not in spec["networks"]:
+                raise ValueError(f"model spec: to.{domain}: must name a network, got {entry.get('network')!r}")
+        self.to_network: dict[str, str] = {d: e["network"] for d, e in entries.items()}
+        self.conditions: dict[str, Domain] = {d: e["domain"] for d, e in entries.items() if "domain" in e}
+        self.where = {d: e["where"] for d, e in entries.items() if "where" in e}
+        self.domains = dict(spec.get("domains", {}))
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        return tuple(self.to_network)
+
+    def direction(self, to: str | None) -> str:
+        """The domain of a letter or a domain's name; None if there is one only. Raises ValueError if there is none, or
+        one of several has to be named."""
+        if to is None:
+            if len(self.directions) > 1:
+                raise ValueError(f"--to: must be a domain of this model, {' or '.join(self.direction_names)}")
+            return self.directions[0]
+        return find_domain(to, self.directions, self.domains, "translates to")
+
+    def network(self, to: str) -> nn.Module:
+        """The generator that makes images of the domain ``to``."""
+        return getattr(self, self.to_network[self.direction(to)])
+
+    def render(self, x: Tensor, to: str) -> Tensor:
+        """Images x [N, C, H, W] translated to the domain ``to``, both in the networks' range."""
+        domain = self.direction(to)
+        G = self.network(domain)
+        if domain not in self.conditions:
+            return G(x)
+        condition = torch.tensor(self.conditions[domain], device=x.device)
+        return G(x, condition.expand(len(x), *condition.shape))  # int64 [N], or float [N, K]
+
+    def forward(self, images: Images, to: str | None = None) -> Tensor:
+        """As :meth:`translate`."""
+        return self.translate(images, to)
+
+    def translate(self, images: Images, to: str | None = None, chunk: int = 16, *, seed: int = 0) -> Tensor:
+        """The images translated to the domain ``to``: float32 [N, C, H, W] in [0, 1].
+
+        Args:
+            images: float [N, C, H, W] or [C, H, W] in [0, 1], a PIL image, or a list of PIL images of one size
+                (transparent pixels become white). Height and width: multiples of 4, or the spec's if the network is not
+                fully convolutional.
+            to: a domain, by its letter or name; not needed if there is one only.
+            chunk: images in one pass; the recipe's number if it samples with batch statistics.
+            seed: of the first image's dropout, for models that sample with it; image k has ``seed + k``.
+
+        Raises ValueError if the images do not fit.
+        """
+        to = self.direction(to)
+        x = as_batch(images, self.channels)
+        height, width = x.shape[-2:]
+        fixed = self.side(to)
+        if fixed and (height, width) != (fixed, fixed):
+            raise ValueError(f"images of {width}x{height}: this model takes {fixed}x{fixed}")
+        if height % 4 or width % 4:
+            size = f"{max(4, round(width / 4) * 4)}x{max(4, round(height / 4) * 4)}"
+            raise ValueError(f"images of {width}x{height}: height and width must be multiples of 4; resize to {size}")
+        outputs: list[Tensor] = []
+        for part in x.split(self.sampling.together or check_chunk(chunk)):
+            first = seed + sum(len(y) for y in outputs)
+            try:
+                with self.inference(range(first, first + len(part))):
+                    outputs.append(self.to_unit(self.render(self.from_unit(part.to(self.device)), to)))
+            except torch.OutOfMemoryError:
+                raise RuntimeError(f"chunk={chunk}: out of memory for images of {width}x{height}; lower it") from None
+            except (RuntimeError, ValueError) as error:
+                message = f"images of {width}x{height}: too small, or of a shape that the network does not take"
+                raise ValueError(f"{message} ({str(error).splitlines()[0]})") from error
+        return torch.cat(outputs)
+
+    def side(self, to: str) -> int | None:
+        """The height and width that a direction's network takes, None if it takes any."""
+        return getattr(self.network(to), "resolution", None)
+
+    # What it shows ----------------------------------------------------------------------------------------------------
+
+    def _source(self, to: str, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The images that a direction translates: those of another key than its domain's."""
+        images = {key: x for key, x in inputs.items() if x.ndim == 4}
+        return next((x for key, x in images.items() if key != to), next(iter(images.values())))
+
+    def preview(self, reals: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+        """For each direction a row of real images and a row of their translations."""
+        rows = []
+        for to in self.directions:
+            source = self.to_unit(self._source(to, reals))
+            rows += [source, self.translate(source, to).to(source.device)]
+        return torch.cat(rows), len(rows[0])
+
+    def outputs(self, n: int, seed: int = 0, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
+        if not inputs:
+            raise ValueError("a translator needs images: pass inputs={'a': ...}")
+        return torch.cat([self.translate(self._source(to, inputs), to, seed=seed) for to in self.directions])
+
+    # What the rest of the zoo asks ------------------------------------------------------------------------------------
+
+    @classmethod
+    def commands(cls, spec: Mapping[str, Any], name: str) -> list[str]:
+        to = [shell_word(str(spec.get("domains", {}).get(d, d))) for d in spec["to"]]
+        return [f"zoo sample {shell_word(name)} --input image.png --to {d} --out translated.png" for d in to]
+
+    def probe(self) -> Iterator[Tensor]:
+        x = probe_images(self)
+        for to in self.directions:
+            yield self.translate(x, to)
+
+    def program(self, to: str | None) -> Program:
+        domain = self.direction(to)
+        if self.sampling.mode == "dropout":
+            raise ValueError("this model samples with dropout, which a file cannot draw: it cannot be exported")
+        model = use_batch_statistics(copy.deepcopy(self)) if self.sampling.together else self
+
+        class Translator(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.G = model.network(domain)
+
+            def forward(self, images: Tensor) -> Tensor:
+                return model.to_unit(model.render(model.from_unit(images), domain))
+
+        def inputs(n: int) -> tuple[Tensor, ...]:
+            size, generator = (n, self.channels, *(self.resolution,) * 2), torch.Generator().manual_seed(n)
+            return (torch.rand(size, generator=generator),)
+
+        return Program(Translator().eval().requires_grad_(False), inputs, ["images"], "translated")
+
+    def write(self, request: Request) -> None:
+        if request.source is None:
+            raise ValueError(f"--input: '{request.name}' translates images; give an image or a folder of images")
+        request.only("source", "to", "chunk", "seed", "scale")
+        to, chunk = self.direction(request.to), 16 if request.chunk is None else request.chunk
+        request.remake(lambda image: self.translate(image, to, chunk, seed=request.seed)[0], self.side(to))
+
+    # Scores -----------------------------------------------------------------------------------------------------------
+
+    def _domain_rows(self, inputs: ScoreInputs, split: str) -> tuple[Tensor, Tensor, bool]:
+        """The rows of a split that a direction translates, those of its domain, int64, and whether they are pairs.
+        Raises ValueError if neither the spec nor the Card's streams say which they are."""
+        to = self.direction(inputs.to)
+        if to in self.where:
+            targets = inputs.rows(split, self.where[to])
+            every = torch.ones(inputs.count(split), dtype=torch.bool)
+            every[targets] = False
+            return every.nonzero().flatten(), targets, False
+        ends = {key: stream.where for stream in inputs.source.streams for key in stream.keys.values()}
+        if to not in ends or len(ends) < 2:
+            streams = ", ".join(ends) or "none"
+            raise ValueError(
+                f"'{inputs.source.name}': its Card must have a stream for each of two domains, got {streams}"
+            )
+        sources = torch.cat([inputs.rows(split, where) for key, where in ends.items() if key != to]).unique()
+        targets = inputs.rows(split, ends[to])
+        return sources, targets, len(ends) == 2 and inputs.facts.paired and len(sources) == len(targets)
+
+    def scored_images(self, inputs: ScoreInputs) -> ScoredImages:
+        sources, _, _ = self._domain_rows(inputs, inputs.split)
+        to = self.direction(inputs.to)
+        return inputs.changed(inputs.real(inputs.split, sources), lambda x: self.translate(x, to))
+
+    def scored_rows(self, inputs: ScoreInputs, split: str) -> Tensor:
+        return self._domain_rows(inputs, split)[1]
+
+    def scored_pairs(self, inputs: ScoreInputs) -> Pairs | None:
+        _, targets, paired = self._domain_rows(inputs, inputs.split)
+        if not paired:
+            return None
+        return Pairs(inputs.images, inputs.real(inputs.split, targets).at_most(inputs.images.count), generated=False)
+
+    def baselines(self, inputs: Callable[[str], ScoreInputs]) -> Iterator[tuple[str, Model]]:
+        """One leaves images as they are, one shifts their mean color, one returns training images of the other domain,
+        whatever its input is."""
+        makers: dict[str, Callable[[Tensor, Tensor], nn.Module]] = {
+            "identity": lambda source, target: Shift(0 * color(source, target)),
+            "mean color": lambda source, target: Shift(color(source, target)),
+            "training images copied": lambda source, target: PickImage(2 * target - 1),
+        }
+        images = {to: self._domain_images(inputs(to)) for to in self.directions}
+        for label, make in makers.items():
+            networks = {f"to_{to}": make(source, target) for to, (source, target) in images.items()}
+            spec = {**self.spec, "range": [-1, 1], "to": {to: f"to_{to}" for to in images}}
+            yield label, build_model({**spec, "networks": {name: {} for name in networks}}, networks, self.card)
+
+    def _domain_images(self, inputs: ScoreInputs) -> tuple[Tensor, Tensor]:
+        """All images that a direction translates, and all of its domain: float [N, C, H, W] in [0, 1]."""
+        sources, targets, _ = self._domain_rows(inputs, inputs.split)
+        return inputs.tensor(sources), inputs.tensor(targets)
+
+
+# Trivial translators --------------------------------------------------------------------------------------------------
+
+
+def color(source: Tensor, target: Tensor) -> Tensor:
+    """The difference of the mean colors of images in [0, 1], in the range [-1, 1]: [C, 1, 1]."""
+    return 2 * (target.mean((0, 2, 3)) - source.mean((0, 2, 3)))[:, None, None]
+
+
+class PickImage(nn.Module):
+    """A translator that returns one of some images [N, C, H, W] in [-1, 1], which depends on the sum of its input."""
+
+    def __init__(self, images: Tensor):
+        super().__init__()
+        self.images = nn.Parameter(images, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.images[(x.flatten(1).double().sum(1) * 1e6).long() % len(self.images)]
+
+
+class Shift(nn.Module):
+    """A translator that adds a color, [C, 1, 1], to images in [-1, 1]."""
+
+    def __init__(self, by: Tensor):
+        super().__init__()
+        self.by = nn.Parameter(by)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self.by).clamp(-1, 1)
