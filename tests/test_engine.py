@@ -263,23 +263,24 @@ def test_a_lazy_penalty_of_G_may_have_a_batch_of_its_own():
 class Noisy(Mlp):
     """Adds noise to its hidden units."""
 
-    takes_noise = True
+    noise_shapes = {"hidden": (8,)}  # noqa: RUF012  # a constant
 
     def forward(self, z, noise):
-        self.numbers = noise.randn(8)
-        return self.last(torch.tanh(self.first(z) + self.numbers))
+        return self.last(torch.tanh(self.first(z) + noise["hidden"]))
 
 
 @pytest.mark.parametrize("noise", ["fresh", "shared"])
 def test_a_generator_that_takes_noise(noise):
-    """Every pass has numbers of its own, of one batch; with shared noise G's step has those of D's last one."""
+    """Every step has numbers of its own, also D's steps, whose fakes come from one pass; with shared noise G's step has
+    those of D's last one."""
     spec = Spec("adversarial", n_critic=2, noise=noise)
     opened = session(recipe(spec, networks={"G": Spec("test-noisy"), "D": D}))
-    numbers = []
-    opened.game.G.register_forward_hook(lambda module, inputs, output: numbers.append(module.numbers))
+    numbers, forward = [], opened.game.G.forward
+    opened.game.G.forward = lambda z, noise: numbers.append(noise["hidden"]) or forward(z, noise)
     play(opened)
-    assert [n.shape for n in numbers] == [(8, 8)] * 3 and not torch.equal(numbers[0], numbers[1])
-    assert torch.equal(numbers[1], numbers[2]) == (noise == "shared")
+    of_D, of_G = numbers
+    assert of_D.shape == (16, 8) and not torch.equal(of_D[:8], of_D[8:])
+    assert torch.equal(of_D[8:], of_G) == (noise == "shared")
 
 
 def test_last_draws_where_there_are_none_yet():
