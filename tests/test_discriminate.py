@@ -372,6 +372,8 @@ def test_a_head_that_changes_the_conditions():
         real, fake = Discriminate(game, batch).both(Inputs(X, {"y": batch["y"]}), Inputs(FAKE, {"y": y}))
         torch.testing.assert_close(real.score, game.D.score(game.D.features(X), {"y": y}))
         assert set(real.output.heads) == set(fake.output.heads) == {"P"}
+    alone = Discriminate(game, batch)(X, score=False)  # without a score there is nothing to predict a class for
+    assert alone.heads == alone.scores == {}
     assert game.learn_with_D == ("D", "P") and game.needs == ("x", "y")
     assert game.loss_D(batch).isfinite()
 

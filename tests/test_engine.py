@@ -15,6 +15,7 @@ from helpers.play import (
     Every,
     G,
     Killed,
+    Mlp,
     game,
     image_recipe,
     images,
@@ -37,8 +38,9 @@ from zoo.engine.run_folder import CHECKPOINT, WEIGHTS
 from zoo.engine.runtime import Runtime
 from zoo.engine.step import Learner
 from zoo.game import Batch, Turn
+from zoo.penalties import Penalty
 from zoo.recipe import SGD, Adam, Data, Ema, Recipe, RMSProp, Rounds, Schedule, Stage, Stream
-from zoo.registry import NETWORKS, Spec
+from zoo.registry import NETWORKS, PENALTIES, Spec
 from zoo.seeds import seed_for
 
 E = Spec("test-mlp")
@@ -210,15 +212,12 @@ def test_a_lazy_penalty_has_its_turn_in_every_order(order):
     opened.draw(batch)
     penalty = opened.game.penalties[0]
     lowered = next(turn for turn in opened.learner.turns if turn.every == 4).loss(batch)
-    players = [[*turn.players, turn.every] for turn in opened.learner.turns]
-    assert (
-        players
-        == {
-            "D-first": [["D", 1], ["D", 4], ["G", 1]],
-            "G-first": [["G", 1], ["D", 1], ["D", 4]],
-            "simultaneous": [["D", "G", 1], ["D", 4]],
-        }[order]
-    )
+    order_of_turns = {
+        "D-first": [["D", 1], ["D", 4], ["G", 1]],
+        "G-first": [["G", 1], ["D", 1], ["D", 4]],
+        "simultaneous": [["D", "G", 1], ["D", 4]],
+    }
+    assert [[*turn.players, turn.every] for turn in opened.learner.turns] == order_of_turns[order]
     torch.testing.assert_close(lowered, 8 * penalty(opened.game.D, batch["x"]))
 
 
@@ -239,6 +238,49 @@ def test_fakes_of_a_repeated_turn_come_from_one_pass(norm, passes):
     assert passes_of_G == [(n, i == 0) for i, n in enumerate(passes)]
     for key, value in weights(precompute.game).items():
         torch.testing.assert_close(value, weights(alone.game)[key], rtol=1e-5, atol=1e-6)
+
+
+@PENALTIES.register("test-smooth")
+class Smooth(Penalty):
+    """The square of G's images, of a batch of its own."""
+
+    player, batch = "G", 3
+
+    def forward(self, discriminate, real, fake, batch=None):
+        assert batch.size == len(fake.x) == 3
+        return fake.x.square().mean()
+
+
+def test_a_lazy_penalty_of_G_may_have_a_batch_of_its_own():
+    lazy = Spec("test-smooth", weight=2.0, every=2)
+    opened = session(recipe(Spec("adversarial", penalties=(lazy,))))
+    turns = [(*turn.players, turn.every, turn.batch, turn.draw) for turn in opened.learner.turns]
+    assert turns == [("D", 1, None, "fresh"), ("G", 1, None, None), ("G", 2, 3, None)]
+    assert [len(play(opened)["loss/G"]) for _ in range(3)] == [2, 1, 2]
+
+
+@NETWORKS.register("test-noisy")
+class Noisy(Mlp):
+    """Adds noise to its hidden units."""
+
+    noise_shapes = {"hidden": (8,)}  # noqa: RUF012  # a constant
+
+    def forward(self, z, noise):
+        return self.last(torch.tanh(self.first(z) + noise["hidden"]))
+
+
+@pytest.mark.parametrize("noise", ["fresh", "shared"])
+def test_a_generator_that_takes_noise(noise):
+    """Every step has numbers of its own, also D's steps, whose fakes come from one pass; with shared noise G's step has
+    those of D's last one."""
+    spec = Spec("adversarial", n_critic=2, noise=noise)
+    opened = session(recipe(spec, networks={"G": Spec("test-noisy"), "D": D}))
+    numbers, forward = [], opened.game.G.forward
+    opened.game.G.forward = lambda z, noise: numbers.append(noise["hidden"]) or forward(z, noise)
+    play(opened)
+    of_D, of_G = numbers
+    assert of_D.shape == (16, 8) and not torch.equal(of_D[:8], of_D[8:])
+    assert torch.equal(of_D[8:], of_G) == (noise == "shared")
 
 
 def test_last_draws_where_there_are_none_yet():

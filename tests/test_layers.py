@@ -151,6 +151,12 @@ def test_class_conditional_norm_starts_at_identity():
         conditional(x)
 
 
+def test_batch_norm_without_gain_and_bias():
+    x, norm = torch.randn(6, 4, 5, 5), BatchNorm2d(4, affine=False)
+    assert not list(norm.parameters())
+    torch.testing.assert_close(norm(x), torch.nn.BatchNorm2d(4)(x))
+
+
 def test_projection_head():
     head = ProjectionHead(6, 3)
     phi, y = torch.randn(4, 6), torch.tensor([2, 0, 1, 2])

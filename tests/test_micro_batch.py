@@ -320,6 +320,21 @@ def test_micro_batches_inside_accumulated_parts():
         torch.testing.assert_close(gradient, whole, rtol=1e-5, atol=1e-7)
 
 
+def test_rows_of_parts_in_parts():
+    """What is computed ahead in micro-batches of accumulated parts has its rows in the order of the whole batch."""
+    runs = [session(recipe(Spec("adversarial", n_critic=3), accumulate=2), runtime=runtime) for runtime in (CPU, MICRO)]
+    computed = []
+    for run in runs:
+        run.seed_round()
+        turn, batch = run.learner.turns[0], run.new_batch()
+        computed.append(run.learner.precompute(turn, batch, 3))
+    for steps in zip(*computed, strict=True):
+        for key in ("z", "generated"):
+            torch.testing.assert_close(*(step[key] for step in steps))
+    runs[0].seed_round()
+    assert torch.equal(computed[0][0]["z"], runs[0].new_batch().latent(runs[0].game.prior))
+
+
 def test_wrong_values(tmp_path):
     for field, value in (("clip", 0.0), ("nan_to_num", -1.0)):
         with pytest.raises(ValueError, match=rf"optimizers\.D\.{field}={value}: must be above 0"):

@@ -129,7 +129,7 @@ def test_gradients_of_the_players():
     assert set(turns) == {("D", "C"), ("G",)}
     run.game.train()
     before = weights(run.game)
-    game.draw(batch)
+    batch.update(game.draw(batch))
     run.learner.play(turns["G",], batch, 0)
     assert "G" in moved(before, game) and "C" not in moved(before, game)
 
@@ -153,7 +153,7 @@ def test_simultaneous_losses():
     """In a simultaneous turn each player's loss is that of its own turn on the same images."""
     run = small_run()
     game, batch = run.game.eval(), next_batch(run)
-    game.draw(batch)
+    batch.update(game.draw(batch))
     game.noise = "shared"
     both = game.loss_both(batch)
     assert set(both) == {"D", "C", "G"} and both["D"] is both["C"]

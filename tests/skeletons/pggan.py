@@ -19,13 +19,14 @@ data = functools.partial(rows, side=16)
 
 
 class Growing(nn.Module):
-    at = functools.partialmethod(setattr, "level")
-
     def __init__(self, end, *rgb):
         super().__init__()
         self.end, self.fade = end, nn.Buffer(torch.ones(()))  # fade: the weight of the newest level
         self.rgb = nn.ModuleList(nn.Conv2d(*rgb, 1) for _ in range(3))
         self.blocks = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(2))
+
+    def at(self, level):
+        self.level = level
 
 
 class Generator(Growing):
@@ -44,7 +45,7 @@ class Critic(Growing):
         super().__init__(nn.Sequential(MinibatchStandardDeviation(sync=True), nn.Flatten(), nn.Linear(144, 1)), 3, 8)
 
     def forward(self, x):
-        h, old = (self.rgb[max(k, 0)](x) for k in (self.level, self.level - 1))
+        h, old = self.rgb[self.level](x), self.rgb[max(self.level - 1, 0)](x)
         for i, block in enumerate(reversed(self.blocks[: self.level])):
             h = torch.lerp(old := avg_pool2d(old, 2), avg_pool2d(leaky_relu(block(h)), 2), 1.0 if i else self.fade)
         return self.end(h)[:, 0]
@@ -68,9 +69,7 @@ def recipe():
     spec = PGGAN.spec.replace(loss=Spec("wasserstein"), penalties=penalties, prior=Spec("normal", dim=4))
     fades = [Schedule(f"game.{name}.fade", ((0, 0.25), (8, 1.0))) for name in "GD"]
     # At 4x4 nothing fades in.
-    stages = [
-        stage(spec, "G D", level=r // 8, batch=64 // r, resolution=r, schedules=fades[: r - 4]) for r in (4, 8, 16)
-    ]
+    stages = [stage(spec, "G D", level=i, batch=16 >> i, resolution=4 << i, schedules=fades[: 2 * i]) for i in range(3)]
     return Recipe({"G": network(Generator).spec, "D": network(Critic).spec}, stages, {"G": Ema(halflife=50)})
 
 

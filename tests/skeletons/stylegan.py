@@ -5,45 +5,44 @@ import torch
 from helpers.play import game, play
 from helpers.skeletons import network, rows, stage
 from torch import nn
-from torch.nn.functional import interpolate, leaky_relu, rms_norm
+from torch.nn.functional import instance_norm, interpolate, leaky_relu
 
 from zoo import parallel
 from zoo.games.adversarial import Adversarial
-from zoo.networks.layers import InstanceNorm2d, MinibatchStandardDeviation
+from zoo.networks.layers import MinibatchStandardDeviation
 from zoo.recipe import Ema, Recipe
-from zoo.registry import Spec
+from zoo.registry import FrozenDict, Spec
 
-data, LAYERS = rows, 4
+data, SIDES = rows, (4, 4, 8, 8)
 
 
-@network
 class Generator(nn.Module):
-    latent, whole_batch = 8, "the mean of w"
+    latent, noise_shapes, whole_batch = 8, FrozenDict({f"{i}": (1, s, s) for i, s in enumerate(SIDES)}), "the mean of w"
 
     def __init__(self):
         super().__init__()
-        self.mapping = nn.Sequential(nn.Linear(8, 8), nn.LeakyReLU(0.2), nn.Linear(8, 8), nn.LeakyReLU(0.2))
+        self.mapping = nn.Sequential(nn.RMSNorm(8), nn.Linear(8, 8), nn.LeakyReLU(0.2), nn.Linear(8, 8))
         self.constant, self.w_mean = nn.Parameter(torch.ones(1, 8, 4, 4)), nn.Buffer(torch.zeros(8))
-        self.convs = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(LAYERS))
-        self.styles = nn.ModuleList(nn.Linear(8, 16) for _ in range(LAYERS))
-        self.strengths, self.rgb = nn.Parameter(torch.zeros(LAYERS, 8, 1, 1)), nn.Conv2d(8, 3, 1)
-        self.norm = InstanceNorm2d(8, eps=1e-8)
+        self.convs = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in SIDES)
+        self.styles = nn.ModuleList(nn.Linear(8, 16) for _ in SIDES)
+        self.strengths, self.rgb = nn.Parameter(torch.zeros(len(SIDES), 8, 1, 1)), nn.Conv2d(8, 3, 1)
 
-    def forward(self, z, cut, noise):
-        w = self.mapping(rms_norm(z, (8,)))  # z [N, 2, 8]: the second one's styles from layer cut [N] on
+    def forward(self, z, noise, second, cut):
+        w, other = self.mapping(z)[:, None], self.mapping(second)[:, None]
         if self.training:
-            self.w_mean.lerp_(parallel.mean(w[:, 0].detach().mean(0)), 0.005)
-        first = torch.arange(LAYERS, device=z.device)[:, None] < cut[:, None, None]
-        styles, h = torch.where(first, w[:, :1], w[:, 1:]).unbind(1), self.constant.expand(len(z), -1, -1, -1)
-        for i, w in enumerate(styles):
-            h = self.convs[i](interpolate(h, scale_factor=2) if i == LAYERS // 2 else h)
-            h = leaky_relu(h + self.strengths[i] * noise.randn(1, *h.shape[2:]), 0.2)
+            self.w_mean.lerp_(parallel.mean(w.detach().mean((0, 1))), 0.005)
+        layers = torch.arange(len(SIDES), device=z.device)[:, None]
+        return self.synthesis(torch.where(layers < cut[:, None, None], w, other), noise)
+
+    def synthesis(self, ws, noise):
+        h = self.constant
+        for i, (w, n) in enumerate(zip(ws.unbind(1), noise.values(), strict=True)):
+            h = leaky_relu(self.convs[i](interpolate(h, n.shape[2:])) + self.strengths[i] * n, 0.2)
             scale, shift = self.styles[i](w)[:, :, None, None].chunk(2, 1)
-            h = self.norm(h) * (1 + scale) + shift
+            h = instance_norm(h, eps=1e-8) * (1 + scale) + shift
         return self.rgb(h)
 
 
-@network
 class Discriminator(nn.Sequential):
     def __init__(self):
         first = nn.Conv2d(3, 8, 3, 2, padding=1), nn.LeakyReLU(0.2), MinibatchStandardDeviation(4, sync=True)
@@ -52,25 +51,26 @@ class Discriminator(nn.Sequential):
 
 @game
 class StyleGAN(Adversarial):
-    def fakes(self, batch, again=False):
-        z = torch.stack([batch.latent(self.prior), batch.latent(self.prior)], 1)
+    def draw(self, batch):
         once = torch.rand(2, generator=batch.generator, device=batch.device)  # two numbers for the whole batch
-        cut = torch.where(once[0] < 0.9, 1 + (once[1] * (LAYERS - 1)).floor(), LAYERS)
-        batch["fake"] = self.G(z, cut.expand(batch.size), batch.noise("G", again=again))
-        return batch["fake"]
+        cut = torch.where(once[0] < 0.9, 1 + (once[1] * (len(SIDES) - 1)).floor(), len(SIDES)).expand(batch.size)
+        return {**super().draw(batch), "second": batch.latent(self.prior), "cut": cut}
+
+    def beside_z(self, inputs):
+        return {**super().beside_z(inputs), "second": inputs["second"], "cut": inputs["cut"]}
 
 
 def recipe():
     one = stage(StyleGAN.spec.replace(penalties=(Spec("r1", weight=10.0),)), "G D")
-    return Recipe({"G": Generator.spec, "D": Discriminator.spec}, (one,), {"G": Ema(halflife=50)})
+    return Recipe({"G": network(Generator).spec, "D": network(Discriminator).spec}, (one,), {"G": Ema(halflife=50)})
 
 
 def check(run):
     """D's turn and G's have noise, cuts and z of their own; the cut is one layer for the batch, mostly within G."""
-    cuts, forward = [], run.game.G.forward
-    run.game.G.forward = lambda z, cut, noise: cuts.append((cut, noise)) or forward(z, cut, noise)
+    cuts, noises, generate = [], [], run.game.generate
+    run.game.generate = lambda i: cuts.append(i["cut"]) or noises.append(i["noise/3"]) or generate(i)
     play(run, 20)
-    assert len(cuts) == 40 and all(len(set(cut.tolist())) == 1 for cut, _ in cuts)
-    assert {int(cut[0]) for cut, _ in cuts} >= {1, 2, 3} and not any(noise.again for _, noise in cuts)
+    assert len(cuts) == 40 and all(len(set(cut.tolist())) == 1 for cut in cuts)
+    assert {int(cut[0]) for cut in cuts} >= {1, 2, 3} and len({float(n.sum()) for n in noises}) == 40
     assert run.game.G.w_mean.abs().sum() > 0
     assert torch.equal(run.game.G.w_mean, run.ema_networks["G"].network.w_mean)

@@ -11,14 +11,14 @@ from zoo import parallel
 from zoo.games.adversarial import Adversarial
 from zoo.penalties import Penalty
 from zoo.recipe import Recipe, Schedule
-from zoo.registry import PENALTIES, Spec
+from zoo.registry import PENALTIES, FrozenDict, Spec
 
 data = rows
 
 
 @network
 class Generator(nn.Module):
-    latent, takes_noise = 8, True
+    latent, noise_shapes = 8, FrozenDict(first=(1, 8, 8), last=(1, 8, 8))
 
     def __init__(self):
         super().__init__()
@@ -31,8 +31,8 @@ class Generator(nn.Module):
 
     def synthesis(self, ws, noise):
         h = self.constant
-        for i, (style, conv) in enumerate(self.layers):
-            h = conv(style(ws[:, i])[..., None, None] * leaky_relu(h + self.strengths[i] * noise.randn(1, 8, 8), 0.2))
+        for w, n, a, (style, conv) in zip(ws.unbind(1), noise.values(), self.strengths, self.layers, strict=True):
+            h = conv(style(w)[..., None, None] * leaky_relu(h + a * n, 0.2))
         return h
 
 
@@ -45,7 +45,7 @@ class PathLength(Penalty):
         self.mean = nn.Buffer(torch.zeros(()))
 
     def forward(self, discriminate, real, fake, batch=None, *, G):
-        noise, y = batch.noise("path"), batch.randn(3, 8, 8) / 8
+        noise, y = {k: batch.randn(*shape) for k, shape in G.noise_shapes.items()}, batch.randn(3, 8, 8) / 8
         slopes = torch.func.grad(lambda ws: (G.synthesis(ws, noise) * y).sum())(G.mapping(batch.randn(8)))
         lengths = slopes.square().sum(2).mean(1).sqrt()
         mean = torch.lerp(self.mean, parallel.mean_with_gradient(lengths.mean()), 0.01)

@@ -48,8 +48,8 @@ class Adversarial(Game):
             matching).
         output_mean: before the first round G is set to start at the mean image (``G.set_output_mean``; GAN).
 
-    Batch keys: reads ``x``, if G or D takes classes ``y``, and what heads read; writes ``z``, ``y_fake``, ``fake``,
-    and for a loss with memory ``real_score`` and ``fake_score``.
+    Batch keys: reads ``x``, if G or D takes classes ``y``, and what heads read; writes ``z``, ``y_fake``, ``fake``, for
+    a G with noise inputs ``noise/NAME``, and for a loss with memory ``real_score`` and ``fake_score``.
     """
 
     takes: tuple[str, ...] = ("G", "D")
@@ -123,9 +123,9 @@ class Adversarial(Game):
         return getattr(self.G, "classes", 0)
 
     @property
-    def takes_noise(self) -> bool:
-        """Whether G takes noise for its layers, ``G(z, noise=...)`` (see :class:`~zoo.game.Noise`)."""
-        return getattr(self.G, "takes_noise", False)
+    def noise_shapes(self) -> Mapping[str, Sequence[int]]:
+        """The noise that G takes beside z, ``G(z, noise={name: ...})``: the shape for one image of each, by name."""
+        return getattr(self.G, "noise_shapes", {})
 
     def turns(self) -> Sequence[Turn]:
         before = self.clip_weights if self.clip else None
@@ -137,8 +137,8 @@ class Adversarial(Game):
         real: Draw = self.reals if self.pair.relative or (self.classes and self.labels == "real") else None
         real = self.reals_for_G() or real
         # Between D's steps G does not change: one pass generates their fakes, unless batch statistics or the reals'
-        # classes differ, or G gets noise for a batch.
-        alone = "G" not in self.mixing and not (self.classes and self.labels == "real") and not self.takes_noise
+        # classes differ.
+        alone = "G" not in self.mixing and not (self.classes and self.labels == "real")
         D = Turn(
             self.learn_with_D,
             self.loss_D,
@@ -295,28 +295,34 @@ class Adversarial(Game):
         ``batch["fake"]``."""
         fake: Tensor | None = batch.pop("generated", None)
         if fake is None:
-            again = again and "z" in batch and len(batch["z"]) == batch.size
-            if not again:
-                self.draw(batch)
-            noise = {"noise": batch.noise("noise", again=again)} if self.takes_noise else {}
-            fake = self.G(batch["z"], y=batch["y_fake"], **noise) if self.classes else self.G(batch["z"], **noise)
+            if not again or "z" not in batch or len(batch["z"]) != batch.size:
+                batch.update(self.draw(batch))
+            fake = self.generate(batch)
         batch["fake"] = fake
         return fake
 
-    def draw(self, batch: Batch) -> None:
-        """G's inputs: noise, and the fakes' classes if it takes classes."""
-        batch["z"] = batch.latent(self.prior)
+    def draw(self, batch: Batch) -> dict[str, Tensor]:
+        """G's inputs by their keys in the batch: noise, and the fakes' classes if it takes classes."""
+        inputs = {"z": batch.latent(self.prior)}
         if self.classes:
-            batch["y_fake"] = batch["y"] if self.labels == "real" else batch.randint(self.classes)
+            inputs["y_fake"] = batch["y"] if self.labels == "real" else batch.randint(self.classes)
+        return inputs | {f"noise/{name}": batch.randn(*shape) for name, shape in self.noise_shapes.items()}
+
+    def generate(self, inputs: Mapping[str, Any]) -> Tensor:
+        """G's images [N, C, H, W] for what :meth:`draw` returned."""
+        return self.G(inputs["z"], **self.beside_z(inputs))
+
+    def beside_z(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """What G takes beside z, from the same."""
+        options: dict[str, Any] = {"y": inputs["y_fake"]} if self.classes else {}
+        if self.noise_shapes:
+            options["noise"] = {name: inputs[f"noise/{name}"] for name in self.noise_shapes}
+        return options
 
     def precompute(self, batch: Batch, n: int) -> list[dict[str, Tensor]]:
         """Noise, classes and fakes of D's next n steps, from one pass of G."""
-        steps = []
-        for _ in range(n):
-            self.draw(batch)
-            steps.append({k: batch[k] for k in ("z", "y_fake") if k in batch})
-        whole = {k: torch.cat([step[k] for step in steps]) for k in steps[0]}
-        fakes = self.G(whole["z"], y=whole["y_fake"]) if self.classes else self.G(whole["z"])
+        steps = [self.draw(batch) for _ in range(n)]
+        fakes = self.generate({key: torch.cat([step[key] for step in steps]) for key in steps[0]})
         return [{**step, "generated": fake} for step, fake in zip(steps, fakes.split(batch.size), strict=True)]
 
     # State ----------------------------------------------------------------------------------------------------------
