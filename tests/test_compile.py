@@ -36,10 +36,10 @@ def test_compiled_equals_eager(name, monkeypatch):
 
 
 @pytest.mark.parametrize("penalties", [("gradient-penalty",), ("r1", "r2")], ids="+".join)
-def test_compiled_to_machine_code(penalties, monkeypatch):
+@torch._inductor.config.patch(compile_threads=1)
+def test_compiled_to_machine_code(penalties):
     """All of compilation once: a step of D with penalties, whose loss contains a gradient, of a pass of its own or of
     the pass that is scored."""
-    monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)
     torch._dynamo.reset()
     with_penalty = recipe(Spec("adversarial", loss=Spec("wasserstein"), penalties=tuple(map(Spec, penalties))))
     results = []

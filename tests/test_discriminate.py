@@ -139,11 +139,11 @@ def test_augmented_images():
 
 def test_image_conditions_are_augmented_with_the_same_draw():
     """Those of the size of x; vectors and classes are not."""
-    seen = []
+    shapes = []
     discriminate = call(nn.Identity())
 
     def augment(images, batch):
-        seen.append([tuple(x.shape) for x in images])
+        shapes.append([tuple(x.shape) for x in images])
         shift = batch.rand(1, 1, 1)
         return [x + shift for x in images]
 
@@ -158,7 +158,7 @@ def test_image_conditions_are_augmented_with_the_same_draw():
     discriminate.batch.generator.set_state(state)
     shift = discriminate.batch.rand(1, 1, 1)
     torch.testing.assert_close(score, Pairs()(x + shift, a + shift, y, small))
-    assert seen == [[(6, 3, 4, 4), (6, 1, 4, 4)]]
+    assert shapes == [[(6, 3, 4, 4), (6, 1, 4, 4)]]
 
 
 # Gradients with the pass that is made anyway ------------------------------------------------------------------------

@@ -274,7 +274,8 @@ def test_penalty_weight_changes_the_step_in_proportion(name, every):
         game.penalties[0].every = every
         stage = Stage(Spec("adversarial"), {"G": SGD(rate), "D": SGD(rate)}, 1, 32, 0)
         learner = Learner(game, stage)
-        turn, weights = learner.turns[0 if every == 1 else -1], list(game.D.parameters())
+        turn = next(t for t in learner.turns if t.players == ("D",) and t.every == every)
+        weights = list(game.D.parameters())
         before = [p.detach().clone() for p in (*weights, *game.G.parameters())]
         batch.generator.manual_seed(5)
         if every == 1:  # D's turn draws its fakes first
