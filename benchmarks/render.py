@@ -709,6 +709,27 @@ Your own images: `--dataset folder:PATH` (any size and mode; class folders are l
 `--dataset shards:PATTERN` (WebDataset tar files, streamed, for sets larger than one machine; their order cannot be
 resumed exactly), and in Python any map-style torch Dataset or image tensor: `zoo.train(model, dataset=images)`.
 
+### Photographs of many sizes
+
+`--dataset folder:PATH?size=native` keeps the files as they are, in `NAME-native/SPLIT.safetensors`, once for all
+resolutions; a registered set does so with `ImageSet(large=True)`. Each image is decoded and cropped when it is read:
+
+| what reads it | what it gets |
+|---|---|
+| a stage without `data.load` | a random square of the stage's resolution, from the image's own pixels |
+| a stage with `data.load` | the shorter side is resized to `load` first, then the same |
+| scores and previews | the center square, resized, as of any other set |
+
+An image that is too small for the square is enlarged. The place of a crop follows from the seed and the position in the
+order of images, so it does not depend on batch size, processes or a resume.
+
+```bash
+zoo train dcgan --dataset "folder:photos?size=native" --set resolution=64 --set data.load=96
+```
+
+Each block of rows in a prepared file has a checksum, which is compared when the block is first read; `zoo data get
+NAME --check` compares all of them.
+
 ## Fields
 
 Each field has a type, which a data set declares (`zoo show celeba` lists them) and its prepared file keeps:
