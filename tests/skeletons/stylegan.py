@@ -8,6 +8,8 @@ from torch import nn
 from torch.nn.functional import instance_norm, interpolate, leaky_relu
 
 from zoo import parallel
+from zoo.engine.export import model_of
+from zoo.engine.stage import shipped
 from zoo.games.adversarial import Adversarial
 from zoo.networks.layers import MinibatchStandardDeviation
 from zoo.recipe import Ema, Recipe
@@ -27,12 +29,14 @@ class Generator(nn.Module):
         self.styles = nn.ModuleList(nn.Linear(8, 16) for _ in SIDES)
         self.strengths, self.rgb = nn.Parameter(torch.zeros(len(SIDES), 8, 1, 1)), nn.Conv2d(8, 3, 1)
 
-    def forward(self, z, noise, second, cut):
-        w, other = self.mapping(z)[:, None], self.mapping(second)[:, None]
+    def forward(self, z, noise, second=None, cut=None):
+        ws = self.mapping(z)[:, None].expand(-1, len(SIDES), -1)  # [N, layers, 8]
         if self.training:
-            self.w_mean.lerp_(parallel.mean(w.detach().mean((0, 1))), 0.005)
-        layers = torch.arange(len(SIDES), device=z.device)[:, None]
-        return self.synthesis(torch.where(layers < cut[:, None, None], w, other), noise)
+            self.w_mean.lerp_(parallel.mean(ws.detach().mean((0, 1))), 0.005)
+        if second is not None:
+            first = torch.arange(len(SIDES), device=z.device)[:, None] < cut[:, None, None]
+            ws = torch.where(first, ws, self.mapping(second)[:, None])
+        return self.synthesis(ws, noise)
 
     def synthesis(self, ws, noise):
         h = self.constant
@@ -74,3 +78,5 @@ def check(run):
     assert {int(cut[0]) for cut in cuts} >= {1, 2, 3} and len({float(n.sum()) for n in noises}) == 40
     assert run.game.G.w_mean.abs().sum() > 0
     assert torch.equal(run.game.G.w_mean, run.ema_networks["G"].network.w_mean)
+    model = model_of(run.game, run.ema_networks, shipped(run.game, run.recipe, run.stage, run.facts))
+    assert model.sample(2, seed=3).shape == (2, 3, 8, 8)  # without a second style; noise by the image's seed
