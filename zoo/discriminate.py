@@ -178,7 +178,7 @@ class Discriminate:
 
     def _pass(self, x: Tensor, given: Given | None, D: str, score: bool = True) -> DiscriminatorOutput:
         """Features and, if asked for, scores and the outputs of heads that change the score's conditions."""
-        network: Any = self.game.get_submodule(D)
+        network: Any = getattr(self.game, D) if "." not in D else self.game.get_submodule(D)
         conditions = dict(given or {})
         if not hasattr(network, "score"):
             return DiscriminatorOutput(named(network(x, **conditions)), None, {})

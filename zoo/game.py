@@ -245,6 +245,7 @@ class Game(nn.Module, abc.ABC):
         for name, network in networks.items():
             self.add_module(name, network)
         self.mixing = paths_that_mix(self)
+        self.conditional = bool(getattr(networks.get("D"), "classes", 0))  # whether D takes the class y
 
     @abc.abstractmethod
     def turns(self) -> Sequence[Turn]:
@@ -269,11 +270,6 @@ class Game(nn.Module, abc.ABC):
     def finish(self, draw: Callable[[], Batch]) -> None:
         """Before export, without gradient, on a copy, in one process alone: standing statistics and the like.
         ``draw()`` gives a batch with reals."""
-
-    @property
-    def conditional(self) -> bool:
-        """Whether the discriminator takes the class ``y``."""
-        return bool(getattr(self.D, "classes", 0))
 
 
 def mixes_batch(network: nn.Module) -> bool:

@@ -91,12 +91,20 @@ class Adversarial(Game):
         self.generator_batch, self.noise, self.labels, self.clip = generator_batch, noise, labels, clip
         self.reals, self.adversarial_weight, self.output_mean = reals, adversarial_weight, output_mean
         self.joined = joined
+        self.classes: int = getattr(self.G, "classes", 0)  # that G takes, 0 for none
+        # The noise that G takes beside z, ``G(z, noise={name: ...})``: the shape for one image of each.
+        self.noise_shapes: Mapping[str, Sequence[int]] = getattr(self.G, "noise_shapes", {})
         self.heads = nn.ModuleList(HEADS.build(h) for h in heads)  # type: ignore[assignment]  # a ModuleList of heads
         for head, spec in zip(self.heads, heads, strict=True):
             if head.network.partition(".")[0] not in networks:
                 names = ", ".join(networks)
                 raise ValueError(f"networks.{head.network}: the head {spec.name} needs this network, got {names}")
             head.check(self)
+        # The heads that read the features of real and of fake images
+        self.readers = (
+            tuple(h.network for h in self.heads if h.reads_real),
+            tuple(h.network for h in self.heads if h.reads_fake),
+        )
         self.learn_with_D = ("D", *(h.network for h in self.heads if not h.network.startswith(f"{h.D}.")))
         parts = [PENALTIES.build(p, defaults={"networks": networks}) for p in penalties]
         self.penalties = nn.ModuleList(parts)  # type: ignore[assignment]  # a ModuleList of penalties
@@ -116,16 +124,6 @@ class Adversarial(Game):
             )
         labels_needed = ("y",) if self.conditional or self.classes else ()
         self.needs = tuple(dict.fromkeys(["x", *labels_needed, *(key for h in self.heads for key in h.needs)]))
-
-    @property
-    def classes(self) -> int:
-        """Number of classes that G takes, 0 if it takes none."""
-        return getattr(self.G, "classes", 0)
-
-    @property
-    def noise_shapes(self) -> Mapping[str, Sequence[int]]:
-        """The noise that G takes beside z, ``G(z, noise={name: ...})``: the shape for one image of each, by name."""
-        return getattr(self.G, "noise_shapes", {})
 
     def turns(self) -> Sequence[Turn]:
         before = self.clip_weights if self.clip else None
@@ -193,11 +191,6 @@ class Adversarial(Game):
         return {**dict.fromkeys(self.learn_with_D, D), "G": self.sum_G(G, discriminate, real, fake)}
 
     # Their parts ----------------------------------------------------------------------------------------------------
-
-    @property
-    def readers(self) -> tuple[list[str], list[str]]:
-        """The names of the heads that read the features of real and of fake images."""
-        return [h.network for h in self.heads if h.reads_real], [h.network for h in self.heads if h.reads_fake]
 
     def score_both(
         self, discriminate: Discriminate, real: Inputs, fake: Inputs, *, fakes_first: bool = False
