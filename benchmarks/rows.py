@@ -99,7 +99,6 @@ SQUASH = {  # commits of lines that were later joined with others into one, beaf
 # VAE/GAN's first weights, weight decay and eps.
 BEFORE_CORRECTION = {
     "bigan-fashion-mnist": {"f613f4633d"},
-    "bigan-mnist-small": {"b72281c45a"},
     "vaegan-fashion-mnist": {"34625cbc59"},
 }
 
