@@ -19,7 +19,7 @@ from zoo.metrics import features as extractors
 from zoo.metrics import label_scores, references
 from zoo.metrics.features import FeatureExtractor
 from zoo.metrics.image_source import ImageSource, rows_with
-from zoo.metrics.images import Images, from_data, from_folder, pad_to, quantize
+from zoo.metrics.images import Images, from_data, from_folder, from_sampler, pad_to, quantize
 from zoo.metrics.statistics import FeatureStatistics, Progress, compute_statistics, reference_statistics
 from zoo.models import Pairs
 from zoo.recipe import Stream
@@ -220,10 +220,19 @@ class ScoreInputs:
         """The images after ``change``, a function of float [N, C, H, W] in [0, 1]; rounded again."""
         return images.map(lambda x: quantize(change(x.float() / 255)))
 
-    def sampled(self, to: str | None) -> Images:
-        """The images that the source generates in the domain ``to``."""
+    def sampled(self, to: str | None, texts: list[str] | None = None) -> Images:
+        """The images that the source generates in the domain ``to``, or one of each text."""
         self.settings |= {"seed": self.seed}
+        if texts is not None:
+            return from_sampler(self.source.model, len(texts), self.seed, texts)
         return self.source.images(self.n, self.seed, self.facts.channels, to)[0]
+
+    def captions(self, split: str) -> list[str]:
+        """The first caption of each row of a split that has one. Raises ValueError if the set has none."""
+        texts = [text for text in self.open(split, self.source.model.resolution).captions if text]
+        if not texts:
+            raise ValueError(f"dataset={self.facts.name}: must have captions, got {', '.join(self.facts.keys)}")
+        return texts
 
     # What a model predicts --------------------------------------------------------------------------------------------
 
