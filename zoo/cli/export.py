@@ -35,8 +35,9 @@ TOLERANCE = 1e-3  # the largest difference of a pixel in [0, 1]: a quarter of a 
 def command(name: str, form: str, out: str, to: str | None, as_json: bool) -> None:
     """Export NAME (the name of weights, a run's folder, a weights file).
 
-    Inputs: `z` [N, latent] (and `y` [N], class numbers), or `images` [N, C, H, W] in [0, 1] for a translator; output:
-    `images` in [0, 1]. N is free. The file is removed if its outputs differ from the model's.
+    Inputs: `z` [N, latent] (and `y` [N], class numbers, or `text` [N, K], embeddings), or `images` [N, C, H, W] in
+    [0, 1] for a translator or upscaler; output: `images` in [0, 1]. N is free. The file is removed if its outputs
+    differ from the model's.
     """
     from zoo import hub
 
@@ -78,10 +79,16 @@ def _need_onnx() -> None:
         raise ValueError(f"--format onnx: needs the package {error.name} (pip install 'gan-zoo[export]')") from None
 
 
-def _free_batch(count: int) -> tuple[dict[int, Dim], ...]:
+def _free_batch(exported: Program, count: int) -> tuple[object, ...]:
+    """The dynamic shapes of ``count`` inputs, by the signature of the program: those of ``*tensors`` are one tuple."""
+    from inspect import Parameter, signature
+
     from torch.export import Dim
 
-    return tuple([{0: Dim("batch")}] * count)
+    shapes: list[dict[int, Dim]] = [{0: Dim("batch")}] * count
+    if any(p.kind is Parameter.VAR_POSITIONAL for p in signature(exported.network.forward).parameters.values()):
+        return (tuple(shapes),)
+    return tuple(shapes)
 
 
 def write_onnx(exported: Program, path: Path) -> Callable[..., Tensor]:
@@ -100,7 +107,7 @@ def write_onnx(exported: Program, path: Path) -> Callable[..., Tensor]:
             inputs,
             str(path),
             dynamo=True,
-            dynamic_shapes=_free_batch(len(inputs)),
+            dynamic_shapes=_free_batch(exported, len(inputs)),
             input_names=names,
             output_names=[exported.output],
             external_data=False,
@@ -121,5 +128,7 @@ def write_torch(exported: Program, path: Path) -> Callable[..., Tensor]:
     import torch
 
     inputs = exported.inputs(2)
-    torch.export.save(torch.export.export(exported.network, inputs, dynamic_shapes=_free_batch(len(inputs))), path)
+    torch.export.save(
+        torch.export.export(exported.network, inputs, dynamic_shapes=_free_batch(exported, len(inputs))), path
+    )
     return torch.export.load(path).module()

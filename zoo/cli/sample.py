@@ -45,9 +45,10 @@ Chunk = TypeVar("Chunk", bound=Sized)
 @click.option(
     "--input",
     "source",
-    help="What the model makes something of: an image or a folder of images that a translator translates or a model "
-    "with an encoder reconstructs.",
+    help="What the model makes something of: an image or a folder of images that a translator translates, an upscaler "
+    "enlarges or a model with an encoder reconstructs.",
 )
+@click.option("--text", help="What the images of a model of texts should show.")
 @click.option(
     "--to",
     help="A domain, by its letter or name: the direction of a two-way translator (required), or one of the two of a "
@@ -72,6 +73,7 @@ def command(
     traverse: str | None,
     truncation: float | None,
     source: str | None,
+    text: str | None,
     to: str | None,
     chunk: int | None,
     scale: int,
@@ -98,6 +100,7 @@ def command(
         traverse=traverse,
         truncation=truncation,
         source=source,
+        text=text,
         to=to,
         chunk=chunk,
         scale=scale,

@@ -95,7 +95,7 @@ def pass_size(model: Any, chunk: int) -> int:
 
 
 def from_sampler(
-    model: Sampler, n: int, seed: int, y: list[int] | None = None, chunk: int = 50, to: str | None = None
+    model: Sampler, n: int, seed: int, y: list[int] | list[str] | None = None, chunk: int = 50, to: str | None = None
 ) -> Images:
     """n images of anything that has ``iter_samples`` as a Model has it.
 
@@ -103,7 +103,7 @@ def from_sampler(
         model: The sampler.
         n: Images.
         seed: Of the first image.
-        y: The class of each image; without it the argument is not passed.
+        y: The class or text of each image; without it the argument is not passed.
         chunk: Images in one pass of the generator, unless its recipe has a number.
         to: Of several domains the one; without it the argument is not passed.
     """

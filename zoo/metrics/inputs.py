@@ -16,10 +16,10 @@ from zoo.data import open_data
 from zoo.data.store import ImageData
 from zoo.data.views import VIEWS
 from zoo.metrics import features as extractors
-from zoo.metrics import label_scores
+from zoo.metrics import label_scores, references
 from zoo.metrics.features import FeatureExtractor
 from zoo.metrics.image_source import ImageSource, rows_with
-from zoo.metrics.images import Images, from_data, from_folder, pad_to, quantize
+from zoo.metrics.images import Images, from_data, from_folder, from_sampler, pad_to, quantize
 from zoo.metrics.statistics import FeatureStatistics, Progress, compute_statistics, reference_statistics
 from zoo.models import Pairs
 from zoo.recipe import Stream
@@ -65,6 +65,7 @@ class ScoreInputs:
         seed: int = 0,
         to: str | None = None,
         inception: str | Path | None = None,
+        reference: str | Path | None = None,
         device: str | torch.device = "cpu",
         progress: Progress | None = None,
     ):
@@ -83,6 +84,7 @@ class ScoreInputs:
         self.split_is_fixed = split is not None or isinstance(self.dataset, ImageData)  # the user's choice
         self.split, self.split_rule = self._choose_split(split)
         self._network = features, inception, device
+        self.reference_file = reference
         self.settings: dict[str, Any] = {}
 
     def _choose_split(self, split: str | None) -> tuple[str, str]:
@@ -126,6 +128,11 @@ class ScoreInputs:
 
     @functools.cached_property
     def reference(self) -> FeatureStatistics:
+        if self.reference_file is not None:
+            expected = references.describe(self.network, self.facts, self.split)
+            statistics, facts = references.read(self.reference_file, expected)
+            self.settings["reference"] = {key: facts[key] for key in ("images", "content")}
+            return statistics
         images = self.real_images(self.split, pad=not self.network.pads)
         statistics, content = reference_statistics(self.network, images, self.progress)
         self.settings["reference"] = {"images": statistics.count, "content": content[:16]}
@@ -159,6 +166,8 @@ class ScoreInputs:
         return next((s for s in names if s != "train" and s in self.facts.splits), None)
 
     def missing_holdout(self) -> str:
+        if self.reference_file is not None:
+            return f"reference={self.reference_file} has features of real images, and no images"
         if self.holdout_split and "train" in self.facts.splits:
             return ""
         return f"{self.facts.name} has {', '.join(self.facts.splits)}; it needs training images and held-out ones"
@@ -211,10 +220,19 @@ class ScoreInputs:
         """The images after ``change``, a function of float [N, C, H, W] in [0, 1]; rounded again."""
         return images.map(lambda x: quantize(change(x.float() / 255)))
 
-    def sampled(self, to: str | None) -> Images:
-        """The images that the source generates in the domain ``to``."""
+    def sampled(self, to: str | None, texts: list[str] | None = None) -> Images:
+        """The images that the source generates in the domain ``to``, or one of each text."""
         self.settings |= {"seed": self.seed}
+        if texts is not None:
+            return from_sampler(self.source.model, len(texts), self.seed, texts)
         return self.source.images(self.n, self.seed, self.facts.channels, to)[0]
+
+    def captions(self, split: str) -> list[str]:
+        """The first caption of each row of a split that has one. Raises ValueError if the set has none."""
+        texts = [text for text in self.open(split, self.source.model.resolution).captions if text]
+        if not texts:
+            raise ValueError(f"dataset={self.facts.name}: must have captions, got {', '.join(self.facts.keys)}")
+        return texts
 
     # What a model predicts --------------------------------------------------------------------------------------------
 

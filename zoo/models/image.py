@@ -17,7 +17,7 @@ import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -61,8 +61,9 @@ class ImageModel(Model):
 
     verb = "sample"
     words = "images"
-    keys = ("prior",)
+    keys: ClassVar[tuple[str, ...]] = ("prior",)
     seeded = True
+    condition = "y"  # what G gets beside z, by its name there
     bench = Bench(bars=("mixture of 100 local Gaussians",), min_recall=0.3, max_copies=0.01, max_noise=0.25)
 
     def __init__(self, spec: Mapping[str, Any], networks: Mapping[str, nn.Module] | None, card: Json | None):
@@ -93,7 +94,7 @@ class ImageModel(Model):
         seeds = [check_seed(s) for s in seeds]
         self._check_truncation(truncation)
         limit = None if self.truncates_w else truncation
-        classes = class_numbers(y, len(seeds), self.class_count, self.classes)
+        classes = self.conditions(y, len(seeds))
         zs, ys = [], []
         generator = torch.Generator()
         draw = functools.partial(self.prior, 1, generator, "cpu")
@@ -104,6 +105,15 @@ class ImageModel(Model):
                 ys.append(torch.randint(self.class_count, (1,), generator=generator))
         z = torch.cat(zs) if zs else self.prior(0, generator, "cpu")
         return z, torch.cat(ys) if ys else classes
+
+    def conditions(self, y: Any, n: int) -> Tensor | None:
+        """What G gets beside z for n images: class numbers int64 [n] of a class or of n of them; None for None."""
+        return class_numbers(y, n, self.class_count, self.classes)
+
+    def plain_conditions(self, y: Any, n: int) -> list[Any] | None:
+        """The same as a list of numbers or texts."""
+        numbers = self.conditions(y, n)
+        return None if numbers is None else numbers.tolist()
 
     def noise(self, seeds: Sequence[int]) -> dict[str, Tensor]:
         """The noise inputs of G by name, float32 [N, ...] of N(0, 1) on the CPU; empty if it has none."""
@@ -178,7 +188,7 @@ class ImageModel(Model):
     ) -> tuple[Tensor, dict[str, Any], Sequence[int]]:
         """Noise, other inputs and seeds of a pass: those of the images ``index``."""
         rows = torch.tensor([*index])
-        inputs: dict[str, Any] = {} if y is None else {"y": y[rows].to(self.device)}
+        inputs: dict[str, Any] = {} if y is None else {self.condition: y[rows].to(self.device)}
         if noise := self.noise(seeds):
             inputs["noise"] = {k: v.to(self.device) for k, v in noise.items()}
         return z[rows].to(self.device), inputs, seeds
@@ -210,7 +220,7 @@ class ImageModel(Model):
     ) -> Iterator[Tensor]:
         """As :meth:`sample`, ``chunk`` images at a time on the model's device; memory does not grow with n."""
         seeds = seed_list(n, seed, seeds)
-        all_classes = class_numbers(y, len(seeds), self.class_count, self.classes)
+        all_classes = self.conditions(y, len(seeds))
         all_codes = code_values(codes, len(seeds), self.codes)
         chunk = self.chunk_size(chunk)
         psi = truncation if self.truncates_w else None
@@ -318,7 +328,7 @@ class ImageModel(Model):
         path = torch.stack(
             [between(a, b, i / steps) for a, b in zip(z, z.roll(-1, 0), strict=True) for i in range(steps)]
         )
-        y_path = None if classes is None else classes[:1].expand(len(path))
+        y_path = None if classes is None else classes[:1].expand(len(path), *classes.shape[1:])
         psi = truncation if self.truncates_w else None
         yield from self.decode(path, y_path, chunk, seeds=[seeds[0]] * len(path), truncation=psi)
 
@@ -343,13 +353,11 @@ class ImageModel(Model):
         if not self.resolution:
             raise ValueError("save_samples: must be a model of images, got one of points")
         seeds = seed_list(n, seed, None)
-        y = class_numbers(options.pop("y", None), n, self.class_count, self.classes)
-        facts = {"model": self.card.get("name"), "y": None if y is None else y.tolist(), **options}
+        y = self.plain_conditions(options.pop("y", None), n)
+        facts = {"model": self.card.get("name"), "y": y, **options}
         facts |= {"first seed": seed} if self.sampling.together else {}
-
-        classes = None if y is None else y.tolist()
         write_files(
-            Path(folder), lambda places: draw_places(self, seeds, places, classes, options), seeds, facts, scale=scale
+            Path(folder), lambda places: draw_places(self, seeds, places, y, options), seeds, facts, scale=scale
         )
         return Path(folder)
 

@@ -46,19 +46,21 @@ def generator_program(model: ImageModel, choose: Any) -> Program:
             super().__init__()
             self.model = frozen
 
-        def forward(self, z: Tensor, y: Tensor | None = None, *noise: Tensor) -> Tensor:
-            inputs: dict[str, Any] = {} if y is None else {"y": y}
-            if noise:
-                inputs["noise"] = dict(zip(shapes, noise, strict=True))
+        def forward(self, *tensors: Tensor) -> Tensor:
+            z, *rest = tensors
+            inputs: dict[str, Any] = {model.condition: rest.pop(0)} if conditional else {}
+            if rest:
+                inputs["noise"] = dict(zip(shapes, rest, strict=True))
             return self.model.to_unit(choose(self.model.render(z, **inputs)))
 
+    conditional = model.latents([0])[1] is not None
     shapes = getattr(model.generator, "noise_shapes", {})
 
     def inputs(n: int) -> tuple[Tensor, ...]:
         z, y = model.latents(range(n, 2 * n))
         return (z, *(() if y is None else (y,)), *model.noise(range(n, 2 * n)).values())
 
-    names = ["z", *(["y"] if model.class_count else []), *shapes]
+    names = ["z", *([model.condition] if conditional else []), *shapes]
     return Program(Generator().eval().requires_grad_(False), inputs, names)
 
 

@@ -1,0 +1,151 @@
+"""Texts -> images: a generator that takes noise and the embedding of a text (StackGAN).
+
+Keys of the spec as for images, and ``text``: the pretrained network that embeds texts, a name in ``pretrained``; it
+gets a list of N strings and returns [N, K]. ``examples``: texts for pictures that nobody gave a text for, in turn.
+
+A generator is called as G(z, text=, noise=): ``text`` float [N, K], ``noise`` as of an image model. What else it draws,
+such as that of conditioning augmentation, is among its ``noise_shapes``, so that an image depends on its text and its
+seed alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.files import Json
+from zoo.models.base import Bench, Program, shell_word
+from zoo.models.image import ImageModel
+from zoo.models.image_files import generator_program, write_samples
+from zoo.models.request import Request
+from zoo.registry import TASKS
+
+if TYPE_CHECKING:
+    from zoo.metrics.images import Images as ScoredImages
+    from zoo.metrics.inputs import ScoreInputs
+
+EMBED = 64  # texts in one pass of the text encoder
+MAX_EXAMPLES, MAX_LETTERS = 64, 1000
+
+
+@TASKS.register("text-to-image")
+class TextToImageModel(ImageModel):
+    """An image model whose condition is a text. Wherever an image model takes classes ``y``, it takes texts."""
+
+    verb = "generate"
+    words = "images of texts"
+    keys = ("prior", "text", "examples")
+    test_rule = "held-out captions"
+    condition = "text"
+    bench = Bench(("fd", "kid", "precision", "recall"), max_noise=0.25)
+
+    def __init__(self, spec: Mapping[str, Any], networks: Mapping[str, nn.Module] | None, card: Json | None):
+        super().__init__(spec, networks, card)
+        if spec["text"] not in spec.get("pretrained", ()):
+            names = ", ".join(spec.get("pretrained", ())) or "none"
+            raise ValueError(f"model spec: text={spec['text']!r}: must be a pretrained network, got {names}")
+        examples = spec["examples"]
+        if not isinstance(examples, (list, tuple)) or not all(map(is_text, examples)) or len(examples) > MAX_EXAMPLES:
+            raise ValueError(f"model spec: examples: must be 1 to {MAX_EXAMPLES} texts, got {str(examples)[:80]}")
+        self.examples = tuple(examples)
+
+    def generate(
+        self,
+        texts: str | Sequence[str],
+        *,
+        seed: int = 0,
+        seeds: Sequence[int] | None = None,
+        truncation: float | None = None,
+        chunk: int | None = None,
+    ) -> Tensor:
+        """An image of each text: float32 [N, C, H, W] in [0, 1], on the model's device.
+
+        Args:
+            texts: one text, or several.
+            seed: image k has the seed ``seed + k``.
+            seeds: the seed of each image, instead of ``seed``; with one text an image for each of them.
+            truncation: noise beyond so many standard deviations is sampled again (normal priors).
+            chunk: images in one pass of G, 16 by default; the recipe's number if it samples with batch statistics.
+
+        Raises ValueError for an empty text, or another number of seeds than of texts.
+        """
+        n = 1 if isinstance(texts, str) else len(texts)
+        if seeds is None:
+            return self.sample(n, seed=seed, y=texts, truncation=truncation, chunk=chunk)
+        return self.sample(seeds=seeds, y=texts, truncation=truncation, chunk=chunk)
+
+    # Embeddings -------------------------------------------------------------------------------------------------------
+
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """The embeddings of texts, float32 [N, K] on the CPU. Raises ValueError for an empty text."""
+        for text in texts:
+            if not is_text(text):
+                reason = f"must be a text of 1 to {MAX_LETTERS} letters"
+                raise ValueError(f"texts: {reason}, got {str(text)[:80]!r}")
+        different, encoder = list(dict.fromkeys(texts)), getattr(self, self.spec["text"])
+        with torch.no_grad():
+            parts = [encoder(different[i : i + EMBED]).float().cpu() for i in range(0, len(different), EMBED)]
+        place = {text: k for k, text in enumerate(different)}
+        return torch.cat(parts)[[place[text] for text in texts]]
+
+    def conditions(self, y: Any, n: int) -> Tensor | None:
+        """The embeddings [n, K] of one text or of n of them, or those that are given; None for None."""
+        if y is None or isinstance(y, Tensor):
+            return y
+        if isinstance(y, str):
+            return self.embed([y]).expand(n, -1)
+        if len(y) != n:
+            raise ValueError(f"texts: must be one text, or one for each of {n} images, got {len(y)}")
+        return self.embed(y)
+
+    def plain_conditions(self, y: Any, n: int) -> list[Any] | None:
+        return None if y is None else [y] * n if isinstance(y, str) else list(y)
+
+    def latents(
+        self, seeds: Sequence[int], y: Any = None, truncation: float | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The noise [N, ...] of the seeds and the embeddings [N, K], on the CPU. ``y``: texts or embeddings; by default
+        seed k has the example k, in turn."""
+        z, _ = super().latents(seeds, None, truncation)
+        texts = [self.examples[seed % len(self.examples)] for seed in seeds] if y is None else y
+        return z, self.conditions(texts, len(seeds))
+
+    # What it shows, writes and exports --------------------------------------------------------------------------------
+
+    def preview(self, reals: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+        """A row of eight images for each of the first eight examples, the same seeds in each row."""
+        texts = self.examples[:8]
+        return self.generate([text for text in texts for _ in range(8)], seeds=[*range(8)] * len(texts)), 8
+
+    @classmethod
+    def commands(cls, spec: Mapping[str, Any], name: str) -> list[str]:
+        return [f"zoo sample {shell_word(name)} --text {shell_word(spec['examples'][0])} -n 16 --out grid.png"]
+
+    def program(self, to: str | None) -> Program:
+        """The generator without its text encoder: the input ``text`` is an embedding, see :meth:`embed`."""
+        self.direction(to)
+        return generator_program(self, lambda x: x)
+
+    def write(self, request: Request) -> None:
+        if request.text is None:
+            example = shell_word(self.examples[0])
+            raise ValueError(f"--text: '{request.name}' makes images of a text; give one, such as --text {example}")
+        request.only("text", "count", "seed", "interpolate", "truncation", "chunk", "scale")
+        self.embed([request.text])  # a mistake is reported before anything is written
+        write_samples(self, dataclasses.replace(request, y=request.text))
+
+    # Scores -----------------------------------------------------------------------------------------------------------
+
+    def scored_images(self, inputs: ScoreInputs) -> ScoredImages:
+        """An image of the first caption of each row of the split; image k has the seed ``inputs.seed + k``."""
+        captions = inputs.captions(inputs.split)
+        return inputs.sampled(None, [captions[k % len(captions)] for k in range(inputs.n or len(captions))])
+
+
+def is_text(value: object) -> bool:
+    """Whether a value can be a caption."""
+    return isinstance(value, str) and len(value.strip()) > 0 and len(value) <= MAX_LETTERS
