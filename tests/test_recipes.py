@@ -374,7 +374,6 @@ FOR_LATER = {
     "labeled-classes(network)": "as of the class head",
     "Stream.split": "semi-supervised and paired papers read two splits",
     "Stream.dataset": "the two domains of XGAN are two data sets",
-    "Stream.aligned": "pix2pix reads the two images of a pair as two streams",
     "Adam.eps": "SAGAN's successors and StyleGAN set their own",
     "Ema.start": "BigGAN's average starts after 20,000 steps",
     "minibatch-discriminator(sync)": "ProGAN and later papers take statistics of the batch across processes",
