@@ -377,7 +377,6 @@ FOR_LATER = {
     "Adam.eps": "SAGAN's successors and StyleGAN set their own",
     "Ema.start": "BigGAN's average starts after 20,000 steps",
     "minibatch-discriminator(sync)": "ProGAN and later papers take statistics of the batch across processes",
-    "Recipe.pretrained": "an example in docs/add-a-model.md; the loss network of srgan",
     "Stream.derived": "an example in docs/data.md; the text embeddings of stackgan",
     "Stage.level": "an example in docs/add-a-model.md; the stages of pggan",
     "SGD.nan_to_num": "an option of Adam in docs/settings.md; the same for every optimizer",

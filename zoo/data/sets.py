@@ -331,6 +331,28 @@ def facades() -> ImageSet:
     return ImageSet(facts, (Source("pix2pix", fetch, _facades_rows),))
 
 
+def _photographs(folder: Path, split: str) -> Rows:
+    """The files of a folder, by name."""
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if not files:
+        raise OSError(f"{folder} has no pictures (.jpg or .png)")
+    return Rows(({"x": file.read_bytes()} for file in files), len(files))
+
+
+@DATASETS.register("sunhays80")
+def sunhays80() -> ImageSet:
+    facts = Facts(
+        name="sunhays80",
+        title="Eighty photographs (Sun and Hays 2012)",
+        fields={"x": Image(3, None)},
+        splits={"train": 80},
+        license="not stated; photographs from Flickr, for research",
+        about="For super-resolution, about 1024x768 each; crops are taken at native size.",
+    )
+    fetch = partial(fetch_manual, "sunhays80", origin="Sun-Hays 80 from github.com/jbhuang0604/SelfExSR")
+    return ImageSet(facts, (Source("SelfExSR", fetch, _photographs),), large=True)
+
+
 # Sets without a mirror. Those that have to be requested from their owners are read from ``$ZOO_RAW/NAME``.
 
 

@@ -1,5 +1,8 @@
 """Scores of pairs, images and what they should be: uint8 [n, C, H, W] both, one value for each pair, [n].
 
+Papers on super-resolution score the luminance (Y of ITU-R BT.601, as MATLAB's rgb2ycbcr computes it, 16 to 235) and
+leave out a border of as many pixels as the factor: :func:`luminance`.
+
 SSIM: Wang, Bovik, Sheikh, Simoncelli, "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE
 Transactions on Image Processing 13 (2004), with its constants: Gaussian window of 11x11 and deviation 1.5, K1 = 0.01,
 K2 = 0.03, only windows that lie inside the image. Channels are scored separately and averaged.
@@ -16,6 +19,7 @@ from torch import Tensor
 
 WINDOW, DEVIATION = 11, 1.5
 LPIPS_FILES = ("vgg16-397923af.pth", "weights-vgg16-lpips.pth")
+BORDER = 4  # pixels that the scores of luminance leave out: those of upscaling four times
 MAX_PSNR = 100.0  # decibels, of equal images: JSON has no infinity
 
 
@@ -45,6 +49,19 @@ def ssim(outputs: Tensor, targets: Tensor) -> Tensor:
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     similarity = (2 * mx * my + c1) * (2 * vxy + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
     return similarity.mean((1, 2, 3)).unflatten(0, outputs.shape[:2]).mean(1)
+
+
+def luminance(images: Tensor, border: int = BORDER) -> Tensor:
+    """Images uint8 [n, 3, H, W], or gray ones [n, 1, H, W], which are their own luminance, in 0 to 255, without
+    ``border`` pixels on each side: float64 [n, 1, H - 2 border, W - 2 border]. Raises ValueError if nothing is left."""
+    height, width = images.shape[-2:]
+    if min(height, width) <= 2 * border:
+        raise ValueError(f"border={border}: images must be larger than {2 * border} pixels, got {width}x{height}")
+    inner = images[..., border : height - border, border : width - border].double()
+    if images.shape[1] == 1:
+        return inner
+    weights = inner.new_tensor([65.481, 128.553, 24.966]) / 255
+    return 16 + (inner * weights[:, None, None]).sum(1, keepdim=True)
 
 
 def agreement(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -219,6 +219,19 @@ def ssim(outputs: Tensor, targets: Tensor) -> Tensor:
     return paired.ssim(outputs, targets)
 
 
+@metric("psnr-y", needs=PAIRS, better="higher")
+def psnr_y(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of the luminance without 4 pixels at the border, in decibels: that of papers on
+    super-resolution."""
+    return paired.psnr(paired.luminance(outputs), paired.luminance(targets))
+
+
+@metric("ssim-y", needs=PAIRS, better="higher")
+def ssim_y(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Structural similarity of the luminance without 4 pixels at the border."""
+    return paired.ssim(paired.luminance(outputs), paired.luminance(targets))
+
+
 @metric("lpips", needs=PAIRS, better="lower", default=has_targets, missing=lambda inputs: paired.lpips_missing())
 def lpips(outputs: Tensor, targets: Tensor) -> Tensor:
     """Learned perceptual distance on VGG-16 (Zhang et al. 2018, arXiv 1801.03924)."""
