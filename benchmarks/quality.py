@@ -2,15 +2,22 @@
 
     python benchmarks/quality.py                       # every shipped file, into results/quality.jsonl
     python benchmarks/quality.py sngan-fashion-mnist   # one of them
-    python benchmarks/quality.py --check               # score them again: has one changed, is one too bad to ship?
+    python benchmarks/quality.py --check               # are they the committed ones? six are scored again
+    python benchmarks/quality.py --check --all         # all are scored again
     python benchmarks/quality.py --baselines           # baselines on each data set that a run was trained on
     python benchmarks/quality.py --baselines mnist     # on one of them
+    python benchmarks/quality.py --references NAME     # reference features of its data set, results/references/
 
-``--check`` generates the same 10,000 samples (a translator: all held-out pairs) again: exit status 1 if a file's
-tensors, a score or what it depends on differ from the committed line. A score may differ by its noise, which is in the
-line: three standard deviations over eight disjoint sets of 10,000 samples (near-copies: three standard errors; a
-translator, which has no seed: a thousandth of the score), and for a share of images by at least two of them. The
-distances of the baselines that weights must beat are computed again too.
+``--check`` compares the tensors of every file with the committed line, and 16 of its images with its thumbnail
+(benchmarks/thumbnails.py). Then six files are scored again, others at each commit, in turn; those that are named, or
+all with ``--all``: has a score changed, is one too bad to ship? The same 10,000 samples (a translator: all held-out
+pairs) are generated: exit status 1 if a score or what it depends on differs from the committed line. A score may differ
+by its noise, which is in the line: three standard deviations over eight disjoint sets of 10,000 samples (near-copies:
+three standard errors; a translator, which has no seed: a thousandth of the score), and for a share of images by at
+least two of them. The distances of the baselines that weights must beat are computed again too.
+
+Weights of a data set that a clean machine cannot fetch are scored against the committed features of its images, if
+there is a file of them; near-copies and the baselines need the images and are not computed then.
 """
 
 from __future__ import annotations
@@ -18,24 +25,29 @@ from __future__ import annotations
 import json
 import math
 import statistics
+import subprocess
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 import rows
+import thumbnails
 import torch
 
 import zoo
 from zoo import hub
 from zoo.data import open_data
-from zoo.metrics import baselines
+from zoo.files import tensor_hash
+from zoo.metrics import baselines, references
 from zoo.metrics.image_source import find
 from zoo.metrics.inputs import FEATURE_INPUTS, ScoreInputs
 from zoo.metrics.metric import find_metric
 from zoo.models import Bench, Model
 
 COUNT, SETS = 10_000, 8
+ROTATION = 6  # files that are scored again at a commit
 GENERATOR = Bench()  # how anything that is not a Model is scored
 SHARES = ("precision", "recall", "density", "coverage", "near-copies")  # of images: they move in steps
 WEIGHT_NOISE = (0.05, 0.1, 0.2, 0.4)  # in standard deviations of each tensor; the last must worsen the score
@@ -105,23 +117,25 @@ def noise_of(row: Line, others: list[dict[str, float]], errors: dict[str, float]
     return round_scores(noise)
 
 
-def lines_of(name: str, with_noise: bool = True) -> Iterable[Line]:
-    """The lines of shipped weights, one for each direction.
+def feature_metrics(bench: Bench) -> tuple[str, ...]:
+    """The metrics that need no images of the data set, only their features."""
+    return tuple(m for m in bench.metrics if FEATURE_INPUTS & {*find_metric(m).needs})
 
-    ``with_noise``: with the noise of each score, and with the main score of the same weights with noise in them.
-    """
+
+def lines_of(name: str) -> Iterable[Line]:
+    """The lines of shipped weights, one for each direction: with the noise of each score, and with the main score of
+    the same weights with noise in them."""
     model, bench = zoo.load(name), bench_of(name)
-    of_samples = [m for m in bench.metrics if FEATURE_INPUTS & {*find_metric(m).needs}]
+    of_samples = feature_metrics(bench)
     for to in directions(model):
         row = {"what": name, "kind": "weights", **score(name, to)}
-        if with_noise:
-            seeds = [COUNT * k for k in range(1, SETS)] if model.seeded else []
-            sets = [score(name, to, seed=seed, metrics=of_samples) for seed in seeds]
-            row["noise"] = noise_of(row, [line["scores"] for line in sets], row["errors"])
-            row["weight_noise"] = {}
-            for scale in WEIGHT_NOISE:
-                line = score(with_weight_noise(name, scale), to, metrics=(bench.main,))
-                row["weight_noise"][str(scale)] = line["scores"][main_score(line, bench)]
+        seeds = [COUNT * k for k in range(1, SETS)] if model.seeded else []
+        sets = [score(name, to, seed=seed, metrics=of_samples) for seed in seeds]
+        row["noise"] = noise_of(row, [line["scores"] for line in sets], row["errors"])
+        row["weight_noise"] = {}
+        for scale in WEIGHT_NOISE:
+            line = score(with_weight_noise(name, scale), to, metrics=(bench.main,))
+            row["weight_noise"][str(scale)] = line["scores"][main_score(line, bench)]
         yield row
 
 
@@ -171,9 +185,33 @@ def baselines_of(dataset: str, only: Sequence[str] = (), **options: Any) -> Iter
 
 
 def bars(dataset: str) -> Iterable[Line]:
-    """The distances that a data set's shipped weights must beat, computed again."""
-    names = {name for model in shipped_for(dataset) for name in model.bench.bars}
-    return baselines_of(dataset, sorted(names), metrics=("fd",))
+    """The distances that a data set's shipped weights must beat, computed again; the main scores of a task without
+    distances."""
+    benches = [model.bench for model in shipped_for(dataset)]
+    names = {name for bench in benches for name in bench.bars}
+    metrics = {"fd" if "fd" in bench.metrics else bench.main for bench in benches}
+    return baselines_of(dataset, sorted(names), metrics=tuple(sorted(metrics)))
+
+
+# Reference features ---------------------------------------------------------------------------------------------------
+
+
+def reference_path(protocol: Line) -> Path:
+    """The file with the features of the images that a line's scores were computed against."""
+    name = f"{protocol['dataset']}-{protocol['features']}-{protocol['reference']['content']}.safetensors"
+    return rows.RESULTS / "references" / name
+
+
+def write_references(name: str) -> Iterable[Path]:
+    """Write the reference features of shipped weights, a file for each direction that has other images."""
+    source = find(name)
+    for to in directions(zoo.load(name)):
+        inputs = ScoreInputs(source, to=to or None)
+        own = references.describe(inputs.network, inputs.facts, inputs.split)
+        statistics_ = inputs.reference
+        path = reference_path({**own, "reference": inputs.settings["reference"]})
+        references.write(path, statistics_, {**own, **inputs.settings["reference"]})
+        yield path
 
 
 # Checking -------------------------------------------------------------------------------------------------------------
@@ -216,15 +254,17 @@ def bar_errors(row: Line, lines: list[Line], bench: Bench) -> list[str]:
     near-copies must keep its limits.
     """
     label, scores, errors = label_of(row), row["scores"], []
+    distance = next((k for k in scores if k.startswith("fd-")), "")  # "" if the task has none
     beside = {r["what"]: r["scores"] for r in lines if (r["to"], r["dataset"]) == (row["to"], row["dataset"])}
-    distance, main = rows.distance(scores), main_score(row, bench)
+    main = main_score(row, bench)
     sign = 1 if find_metric(bench.main).better == "lower" else -1
     for name in bench.bars:
         if name not in beside:
             return [f"{label}: '{name}' has no line on {row['dataset']}; run benchmarks/quality.py --baselines"]
-        if distance >= rows.distance(beside[name]):
-            errors.append(f"{label}: distance must be below {rows.distance(beside[name])} of '{name}', got {distance}")
-        if not main.startswith("fd-") and sign * (scores[main] - beside[name][main]) >= 0:
+        if distance and scores[distance] >= rows.distance(beside[name]):
+            limit = rows.distance(beside[name])
+            errors.append(f"{label}: distance must be below {limit} of '{name}', got {scores[distance]}")
+        if main != distance and sign * (scores[main] - beside[name][main]) >= 0:
             side = "below" if sign > 0 else "above"
             errors.append(f"{label}: {main} must be {side} {beside[name][main]} of '{name}', got {scores[main]}")
     if bench.min_recall is not None:
@@ -237,17 +277,19 @@ def bar_errors(row: Line, lines: list[Line], bench: Bench) -> list[str]:
 
 
 def changes(row: Line, now: Line) -> list[str]:
-    """How the present scores, and what they depend on, differ from a committed line, a line each."""
+    """How the present scores, and what they depend on, differ from a committed line, a line each. Scores that were not
+    computed, since there are reference features and no images, are not compared."""
     label, errors = label_of(row), []
     old, new = (r["protocol"]["weights"]["tensors"] for r in (row, now))
     if old != new:
         errors.append(f"{label}: the committed line is of the weights {old}, the shipped ones are {new}")
-    for key in sorted({*row["protocol"], *now["protocol"]} - {"weights", "versions", "device"}):
+    skip = {"weights", "versions", "device"} | (set() if "near_copies" in now["protocol"] else {"near_copies"})
+    for key in sorted({*row["protocol"], *now["protocol"]} - skip):
         old, new = (r["protocol"].get(key) for r in (row, now))
         if old != new:
             errors.append(f"{label}: the committed line's protocol has {key}={old}, now it is {new}")
-    for key, old in row["scores"].items():
-        new, noise = now["scores"][key], row["noise"][key]
+    for key, new in now["scores"].items():
+        old, noise = row["scores"][key], row["noise"][key]
         if not abs(new - old) <= noise + 1e-6:  # a NaN is not
             errors.append(f"{label}: {key} must be {old} ± {noise} as in the committed line, got {new}")
     return errors
@@ -267,39 +309,87 @@ def baseline_changes(now: Line, lines: list[Line]) -> list[str]:
 def bar_changes(names: Sequence[str], lines: list[Line]) -> list[str]:
     """Which committed distances of the baselines that weights must beat differ by more than one per cent from the
     present ones, a line each."""
-    committed = {
-        (r["dataset"], r["what"], r["to"]): rows.distance(r["scores"]) for r in lines if r["kind"] == "baseline"
-    }
+    committed = {(r["dataset"], r["what"], r["to"]): r["scores"] for r in lines if r["kind"] == "baseline"}
     errors = []
     for dataset in sorted({dataset_of(n) for n in names}):
         for now in bars(dataset):
-            old, new = committed.get((dataset, now["what"], now["to"])), rows.distance(now["scores"])
-            if old is None or not abs(new - old) <= 0.01 * new:
-                errors.append(
-                    f"{label_of(now)} on {dataset}: distance must be {old} as in the committed line, got {new}"
-                )
+            for key, new in now["scores"].items():
+                old = committed.get((dataset, now["what"], now["to"]), {}).get(key)
+                if old is None or not abs(new - old) <= 0.01 * abs(new):
+                    what = "distance" if key.startswith("fd-") else key
+                    errors.append(
+                        f"{label_of(now)} on {dataset}: {what} must be {old} as in the committed line, got {new}"
+                    )
     return errors
 
 
-def check(names: Sequence[str]) -> list[str]:
-    """Score shipped files again: what is wrong, a line each."""
-    lines, start_time = rows.read("quality"), time.monotonic()
-    committed = {(r["what"], r["to"]): r for r in lines if r["kind"] == "weights"}
-    errors = [f"{what}: has a line, and is not shipped" for what, _ in committed if what not in zoo.list_weights()]
+def in_turn(names: Sequence[str]) -> list[str]:
+    """The files that are scored again at this commit: ``ROTATION`` of them, beginning where the commit before ended. In
+    a shallow clone, whose commits cannot be counted, the hash decides."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.run(command, cwd=rows.ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    if rows.commit() == "unknown":
+        return list(names[:ROTATION])
+    shallow = git("rev-parse", "--is-shallow-repository") == "true"
+    number = int(git("rev-parse", "HEAD"), 16) if shallow else int(git("rev-list", "--count", "HEAD"))
+    return [names[(ROTATION * number + k) % len(names)] for k in range(min(ROTATION, len(names)))]
+
+
+def tensor_changes(names: Sequence[str], lines: list[Line]) -> list[str]:
+    """Which shipped files have other tensors than their committed lines, or none, a line each."""
+    errors, index = [], hub.index()
     for name in names:
-        for now in lines_of(name, with_noise=False):
-            print(f"{label_of(now)}: {rows.distance(now['scores'])}, {now['seconds']} s", flush=True)
-            row = committed.get((name, now["to"]))
-            if row is None:
-                errors.append(f"{name}: has no line; run benchmarks/quality.py")
-            else:
-                current = {**row, "scores": now["scores"]}
-                bench = bench_of(name)
-                errors += changes(row, now)
-                errors += [e for line in (row, current) for e in shipping_errors(line, lines, bench)]
-                errors += baseline_changes(now, lines)
-    errors += bar_changes(names, lines)
-    print(f"{time.monotonic() - start_time:.0f} s in all")
+        committed = {r["protocol"]["weights"]["tensors"] for r in lines if (r["kind"], r["what"]) == ("weights", name)}
+        tensors = tensor_hash(hub.find(name))
+        if index[name]["tensors"] != tensors:
+            errors.append(f"{name}: the index has the tensors {index[name]['tensors'][:16]}, the file {tensors[:16]}")
+        if not committed:
+            errors.append(f"{name}: has no line; run benchmarks/quality.py {name}")
+        errors += [
+            f"{name}: the committed line is of the weights {old}, the shipped ones are {tensors[:16]}"
+            for old in committed - {tensors[:16]}
+        ]
+    return errors
+
+
+def score_changes(name: str, lines: list[Line]) -> list[str]:
+    """Score a shipped file again: what is wrong, a line each."""
+    committed = {r["to"]: r for r in lines if (r["kind"], r["what"]) == ("weights", name)}
+    errors, bench = [], bench_of(name)
+    for to in directions(zoo.load(name)):
+        row = committed.get(to)
+        if row is None:
+            errors.append(f"{name} {to}: has no line; run benchmarks/quality.py {name}")
+            continue
+        path = reference_path(row["protocol"])
+        options = {"reference": path, "metrics": feature_metrics(bench)} if path.is_file() else {}
+        now = {"what": name, "kind": "weights", **score(name, to, **options)}
+        against = f", against {path.name}" if options else ""
+        print(f"{label_of(now)}: {now['scores'][main_score(now, bench)]}, {now['seconds']} s{against}", flush=True)
+        current = {**row, "scores": {**row["scores"], **now["scores"]}}
+        errors += changes(row, now)
+        errors += [e for line in (row, current) for e in shipping_errors(line, lines, bench)]
+        errors += baseline_changes(now, lines)
+    return errors
+
+
+def check(names: Sequence[str], every: bool = False) -> list[str]:
+    """Check shipped files, by default all: what is wrong, a line each. ``every``: score all of them again."""
+    lines, start_time, shipped = rows.read("quality"), time.monotonic(), zoo.list_weights()
+    of_weights = [r for r in lines if r["kind"] == "weights"]
+    errors = [f"{r['what']}: has a line, and is not shipped" for r in of_weights if r["what"] not in shipped]
+    errors += tensor_changes(names or shipped, lines)
+    errors += thumbnails.check(names or shipped)
+    print(f"tensors and images of {len(names or shipped)} compared, {time.monotonic() - start_time:.0f} s")
+    again = names or (shipped if every else in_turn(shipped))
+    for name in again:
+        errors += score_changes(name, lines)
+    with_images = [r["what"] for r in of_weights if not reference_path(r["protocol"]).is_file()]
+    errors += bar_changes([name for name in again if name in with_images], lines)
+    print(f"{time.monotonic() - start_time:.0f} s in all; scored again: {', '.join(again)}")
     return list(dict.fromkeys(errors))
 
 
@@ -308,17 +398,27 @@ def check(names: Sequence[str]) -> list[str]:
 @click.option(
     "--baselines", "of_baselines", is_flag=True, help="Score the baselines beside the weights, instead of the weights."
 )
-@click.option("--check", "checking", is_flag=True, help="Exit with 1 if the committed scores do not hold.")
-def command(names: tuple[str, ...], of_baselines: bool, checking: bool) -> int:
+@click.option("--references", "of_references", is_flag=True, help="Write the reference features of NAMES instead.")
+@click.option("--check", "checking", is_flag=True, help="Exit with 1 if the committed scores and images do not hold.")
+@click.option("--all", "every", is_flag=True, help="With --check: score all shipped files again, not six.")
+def command(names: tuple[str, ...], of_baselines: bool, of_references: bool, checking: bool, every: bool) -> int:
     """Score NAMES, shipped weights (with --baselines: data sets), by default all, into results/quality.jsonl."""
     if checking and of_baselines:
         raise click.UsageError(
             "--baselines --check: the baselines that matter are checked with the weights; leave --baselines out"
         )
+    if every and not checking:
+        raise click.UsageError("--all: must be with --check; without it all files are scored if none is named")
     if checking:
-        errors = check(names or zoo.list_weights())
-        print("\n".join(errors) or "quality: the committed scores hold")
+        errors = check(names, every)
+        print("\n".join(errors) or "quality: the committed scores and images hold")
         return int(bool(errors))
+    if of_references:
+        if not names:
+            raise click.UsageError("--references: must have NAMES, weights of data sets that cannot be fetched")
+        for path in (path for name in names for path in write_references(name)):
+            print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", flush=True)
+        return 0
     all_names = sorted({r["dataset"] for r in rows.read("runs")}) if of_baselines else zoo.list_weights()
     for name in names or all_names:
         shell = f"python benchmarks/quality.py {'--baselines ' if of_baselines else ''}{name}"

@@ -1,5 +1,4 @@
-"""Result lines: their files, and the facts that every benchmark writes beside its numbers. The seven scripts share this
-file."""
+"""Result lines: their files, and the facts that every benchmark writes beside its numbers. All scripts use it."""
 
 from __future__ import annotations
 

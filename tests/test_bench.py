@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from zoo import hub, settings
-from zoo.data import facts
+from zoo.data import Facts, ImageSet, Rows, Source, facts
+from zoo.data.fields import Image, Label
 from zoo.engine import checkpoint
 from zoo.engine.stage import build_networks, resolve
 from zoo.files import tensor_hash
@@ -22,6 +23,7 @@ from zoo.metrics.features import FeatureExtractor
 from zoo.models.image import ImageModel
 from zoo.models.translate import TranslateModel
 from zoo.recipe import decode
+from zoo.registry import DATASETS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,6 +69,7 @@ def test_check_fails_for_other_weights(quality, tmp_path, monkeypatch, capsys):
     (shipped / "index.json").write_text(json.dumps({name: entry}))
     monkeypatch.setattr(hub, "SHIPPED", shipped)
     monkeypatch.setattr(quality.rows, "RESULTS", tmp_path / "results")
+    quality.thumbnails.write(name)
     assert quality.run(name) == 0
     (row,) = quality.rows.read("quality")
     assert quality.run("--check") == 1
@@ -82,9 +85,7 @@ def test_check_fails_for_other_weights(quality, tmp_path, monkeypatch, capsys):
     assert quality.run("--check") == 0
 
     def ship(model, card):
-        hub.save_weights(shipped / file.name, model.networks, card, half=True)
-        index = {name: {**entry, "sha256": hub.sha256(shipped / file.name)}}
-        (shipped / "index.json").write_text(json.dumps(index))
+        ship_file(shipped, name, model, card)
         capsys.readouterr()
 
     model = hub.load(name)
@@ -109,6 +110,126 @@ def test_check_fails_for_other_weights(quality, tmp_path, monkeypatch, capsys):
     protocol = {**baseline["protocol"], "features_hash": "of another network"}
     assert quality.baseline_changes(row, [{**baseline, "protocol": protocol}])
     assert not quality.baseline_changes(row, [baseline])
+
+
+def ship_file(folder, name, model, card):
+    """Write a model as the shipped file of that name, and its entry of the index."""
+    hub.save_weights(folder / f"{name}.safetensors", model.networks, card, half=True)
+    path, index = folder / f"{name}.safetensors", folder / "index.json"
+    entries = json.loads(index.read_text()) if index.exists() else {}
+    own = {"file": path.name, "sha256": hub.sha256(path), "tensors": tensor_hash(path)}
+    index.write_text(json.dumps({**entries, name: {**entries.get(name, {}), **own}}))
+
+
+def change_one_weight(model, by=1.0):
+    """The same model; one weight of its last layer is another one."""
+    parameter = list(model.parameters())[-1]
+    with torch.no_grad():
+        parameter.view(-1)[0] += by
+    return model
+
+
+@pytest.mark.parametrize("name", hub.index())
+def test_one_changed_weight_of_any_file_is_noticed(quality, tmp_path, monkeypatch, name):
+    """Each shipped file has its thumbnail; with one changed weight its images differ from it, and its tensors from the
+    committed line, without any score."""
+    lines, shelf = quality.rows.read("quality"), hub.index()
+    assert not quality.thumbnails.check([name]) and not quality.tensor_changes([name], lines)
+    model = change_one_weight(hub.load(name))
+    ship_file(tmp_path, name, model, model.card)
+    shelf = json.loads((tmp_path / "index.json").read_text())
+    monkeypatch.setattr(hub, "SHIPPED", tmp_path)
+    (message,) = quality.thumbnails.check([name])
+    assert message.startswith(f"{name}: its 16 images must be those of its thumbnail to 1/255")
+    (message,) = set(quality.tensor_changes([name], lines))
+    assert message.endswith(f"the shipped ones are {shelf[name]['tensors'][:16]}")
+
+
+def test_a_thumbnail_that_is_missing_or_of_another_size(quality, tmp_path, monkeypatch):
+    name = "dcgan-fashion-mnist"
+    monkeypatch.setattr(quality.rows, "RESULTS", tmp_path)
+    assert quality.thumbnails.check([name]) == [f"{name}: has no thumbnail; run benchmarks/thumbnails.py {name}"]
+    quality.thumbnails.write(name)
+    assert quality.thumbnails.check([name]) == []
+    monkeypatch.setattr(quality.thumbnails, "COUNT", 4)
+    (message,) = quality.thumbnails.check([name])
+    assert "must have 138x36 pixels, got 138x138" in message
+
+
+def test_six_files_in_turn(quality, monkeypatch, tmp_path):
+    """Consecutive commits score all files; a commit always scores the same ones."""
+    names = [f"file-{i}" for i in range(20)]
+    assert quality.in_turn(names) == quality.in_turn(names) and len(set(quality.in_turn(names))) == 6
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.example", "-C", str(tmp_path)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    monkeypatch.setattr(quality.rows, "ROOT", tmp_path)
+    scored = []
+    for _ in range(4):
+        subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "commit"], check=True)
+        scored.append(quality.in_turn(names))
+    assert set().union(*scored) == set(names) and scored[0] != scored[1]
+    assert sorted(quality.in_turn(names[:4])) == names[:4]
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", "--depth", "1", f"file://{tmp_path}", str(clone)], check=True)
+    monkeypatch.setattr(quality.rows, "ROOT", clone)
+    assert len(set(quality.in_turn(names))) == 6
+
+
+def test_a_set_that_cannot_be_fetched(quality, tmp_path, monkeypatch, capsys):
+    """A generated set, whose images are there when the line is made and not afterwards: its weights are scored against
+    the committed features; with one changed weight the check fails."""
+    name, dataset, images = "gan-generated", "fashion-mnist-generated", tmp_path / "images"
+    fields = {"x": Image(1, 28), "y": Label(("a", "b"))}
+    own = Facts(dataset, "Generated images", splits={"train": 2000, "test": 500}, license="CC0", fields=fields)
+
+    def fetch(folder):
+        if not images.exists():
+            raise OSError("no answer")
+        return folder
+
+    def read(folder, split):
+        generator, n = torch.Generator().manual_seed(len(split)), own.splits[split]
+        x = torch.nn.functional.interpolate(torch.rand(n, 1, 7, 7, generator=generator), (28, 28))
+        return Rows([{"x": (255 * i[0]).byte().numpy(), "y": k % 2} for k, i in enumerate(x)], n)
+
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
+    monkeypatch.setitem(DATASETS._entries, dataset, lambda: ImageSet(own, (Source("here", fetch, read),)))
+    monkeypatch.setattr(hub, "SHIPPED", tmp_path)
+    monkeypatch.setattr(quality.rows, "RESULTS", tmp_path / "results")
+    images.touch()
+    model = hub.read_model(ROOT / "zoo/weights/dcgan-fashion-mnist.safetensors")
+    card = {**model.card, "name": name, "dataset": {"name": dataset, "license": own.license}}
+    ship_file(tmp_path, name, model, card)
+    quality.thumbnails.write(name)
+    assert quality.run(name) == 0 and quality.run("--references", name) == 0
+    (row,) = quality.rows.read("quality")
+    bar = {**row, "what": "mixture of 100 local Gaussians", "kind": "baseline", "scores": {}}
+    bar["scores"] = dict.fromkeys(row["scores"], 1000.0)
+    quality.rows.write("quality", bar, ("kind", "dataset", "what", "to"))
+    monkeypatch.setattr(quality, "shipping_errors", lambda *args: [])  # nobody trained it on these images
+
+    images.unlink()
+    shutil.rmtree(tmp_path / "home")
+    with pytest.raises(OSError, match="no answer"):
+        quality.open_data(dataset)
+    capsys.readouterr()
+    assert quality.run("--check") == 0, capsys.readouterr().out
+    path = quality.reference_path(row["protocol"])
+    assert path.name in capsys.readouterr().out
+    scores = quality.zoo.evaluate(name, n=1000, reference=path)
+    assert "near-copies" not in scores["scores"] and scores["protocol"]["reference"] == row["protocol"]["reference"]
+    with pytest.raises(ValueError, match=r"must have split=train, got test|must have split=test, got train"):
+        other = "test" if row["protocol"]["split"] == "train" else "train"
+        quality.zoo.evaluate(name, ["fd"], n=100, split=other, reference=path)
+
+    ship_file(tmp_path, name, change_one_weight(model, 20.0), card)
+    assert any(f"{name}: fd-fashion-mnist must be" in e for e in quality.score_changes(name, [row, bar]))
+    assert quality.run("--check") == 1
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"^reference='.*': its content has changed: the checksum differs"):
+        quality.zoo.evaluate(name, ["fd"], n=100, reference=path)
 
 
 def test_each_data_set_has_bars_of_its_own(quality):

@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 KINDS = {
-    "quality": "Scores of the shipped weights, or with --baselines of the baselines.",
+    "quality": "Scores of the shipped weights, or with --baselines of the baselines. --check compares the images of "
+    "all with committed ones and scores six again, others at each commit; --check --all scores all.",
     "speed": "The engine compared with a plain loop: images a second, memory, start-up.",
     "modes": "Modes of toy sets that each loss covers.",
 }

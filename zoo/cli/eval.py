@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 @click.option(
     "--inception", type=click.Path(), metavar="FILE", help="Weights of Inception-v3, if they cannot be downloaded."
 )
+@click.option(
+    "--reference",
+    type=click.Path(),
+    metavar="FILE",
+    help="Features of the reference's images, if these are not at hand (benchmarks/quality.py --references).",
+)
 @device_option
 @json_option
 def command(
@@ -48,6 +54,7 @@ def command(
     seed: int,
     to: str | None,
     inception: str | None,
+    reference: str | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -69,6 +76,7 @@ def command(
             seed=seed,
             to=to,
             inception=inception,
+            reference=reference,
             device=choose_device(device),
             progress=bar,
         )

@@ -37,6 +37,7 @@ def evaluate(
     seed: int = 0,
     to: str | None = None,
     inception: str | Path | None = None,
+    reference: str | Path | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -56,6 +57,7 @@ def evaluate(
         seed: Image k has the seed ``seed + k``.
         to: A translator's direction, or a domain of a coupled model (by default the first).
         inception: The file of the Inception-v3's weights.
+        reference: A file of reference features (:mod:`zoo.metrics.references`), instead of the data set's images.
         device: Where weights and images are computed.
         progress: Called as ``progress(done, total, what)`` from time to time.
 
@@ -75,6 +77,7 @@ def evaluate(
         seed=seed,
         to=to,
         inception=inception,
+        reference=reference,
         device=device,
         progress=progress,
     )

@@ -16,7 +16,7 @@ from zoo.data import open_data
 from zoo.data.store import ImageData
 from zoo.data.views import VIEWS
 from zoo.metrics import features as extractors
-from zoo.metrics import label_scores
+from zoo.metrics import label_scores, references
 from zoo.metrics.features import FeatureExtractor
 from zoo.metrics.image_source import ImageSource, rows_with
 from zoo.metrics.images import Images, from_data, from_folder, pad_to, quantize
@@ -65,6 +65,7 @@ class ScoreInputs:
         seed: int = 0,
         to: str | None = None,
         inception: str | Path | None = None,
+        reference: str | Path | None = None,
         device: str | torch.device = "cpu",
         progress: Progress | None = None,
     ):
@@ -83,6 +84,7 @@ class ScoreInputs:
         self.split_is_fixed = split is not None or isinstance(self.dataset, ImageData)  # the user's choice
         self.split, self.split_rule = self._choose_split(split)
         self._network = features, inception, device
+        self.reference_file = reference
         self.settings: dict[str, Any] = {}
 
     def _choose_split(self, split: str | None) -> tuple[str, str]:
@@ -126,6 +128,11 @@ class ScoreInputs:
 
     @functools.cached_property
     def reference(self) -> FeatureStatistics:
+        if self.reference_file is not None:
+            expected = references.describe(self.network, self.facts, self.split)
+            statistics, facts = references.read(self.reference_file, expected)
+            self.settings["reference"] = {key: facts[key] for key in ("images", "content")}
+            return statistics
         images = self.real_images(self.split, pad=not self.network.pads)
         statistics, content = reference_statistics(self.network, images, self.progress)
         self.settings["reference"] = {"images": statistics.count, "content": content[:16]}
@@ -159,6 +166,8 @@ class ScoreInputs:
         return next((s for s in names if s != "train" and s in self.facts.splits), None)
 
     def missing_holdout(self) -> str:
+        if self.reference_file is not None:
+            return f"reference={self.reference_file} has features of real images, and no images"
         if self.holdout_split and "train" in self.facts.splits:
             return ""
         return f"{self.facts.name} has {', '.join(self.facts.splits)}; it needs training images and held-out ones"

@@ -29,6 +29,20 @@ def psnr(outputs: Tensor, targets: Tensor) -> Tensor:
     return (10 * (255**2 / error).log10()).clamp(max=MAX_PSNR)
 
 
+def psnr_y(outputs: Tensor, targets: Tensor, border: int = 4) -> Tensor:
+    """The same of the luma (ITU-R BT.601, from 16 to 235, as in the papers on upscaling), without ``border`` pixels at
+    each side. Gray images are luma already, from 0 to 255. Raises ValueError for images that are all border."""
+    if min(outputs.shape[-2:]) <= 2 * border:
+        size = f"{outputs.shape[-1]}x{outputs.shape[-2]}"
+        raise ValueError(f"metrics=psnr-y: images must be larger than {2 * border}x{2 * border}, got {size}")
+    weights = outputs.new_tensor([65.481, 128.553, 24.966], dtype=torch.float64) / 255
+    x, y = (i[..., border:-border, border:-border].double() for i in (outputs, targets))
+    if x.shape[1] == 3:
+        x, y = (torch.einsum("nchw,c->nhw", i, weights) for i in (x, y))
+    error = (x - y).square().flatten(1).mean(1)
+    return (10 * (255**2 / error).log10()).clamp(max=MAX_PSNR)
+
+
 def ssim(outputs: Tensor, targets: Tensor) -> Tensor:
     """The mean of the map of structural similarity. Raises ValueError for images smaller than the window."""
     if min(outputs.shape[-2:]) < WINDOW:

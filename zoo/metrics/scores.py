@@ -213,6 +213,12 @@ def psnr(outputs: Tensor, targets: Tensor) -> Tensor:
     return paired.psnr(outputs, targets)
 
 
+@metric("psnr-y", needs=PAIRS, better="higher")
+def psnr_y(outputs: Tensor, targets: Tensor) -> Tensor:
+    """PSNR of the luma without four pixels at each side, the score of papers on upscaling."""
+    return paired.psnr_y(outputs, targets)
+
+
 @metric("ssim", needs=PAIRS, better="higher", default=has_targets)
 def ssim(outputs: Tensor, targets: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004). At most 1, which only equal images reach."""

@@ -98,9 +98,9 @@ class Request:
         assert self.weights is not None
         write_files(self.path, draw, seeds, {"weights": sha256(self.weights), **facts}, self.bar, self.scale)
 
-    def remake(self, make: Callable[[Image], Tensor], fixed: int | None) -> None:
+    def remake(self, make: Callable[[Image], Tensor], fixed: int | None, multiple: int = 4) -> None:
         """Of the image --input an image, or of a folder of images a folder of PNGs of the same names. ``fixed``: the
-        side that the network takes, None if it takes any."""
+        side that the network takes; None if it takes all sides that are a multiple of ``multiple``."""
         assert self.source is not None
         source, out = Path(self.source), self.path
         if not source.exists():
@@ -119,7 +119,7 @@ class Request:
         (out if self.folder else out.parent).mkdir(parents=True, exist_ok=True)
         for paths in self.bar(([p] for p in sources), len(sources)):
             for path in paths:
-                image = make(fit(fixed, read_picture(path), path, self.tell))
+                image = make(fit(fixed, read_picture(path), path, self.tell, multiple))
                 save(to_picture(image, self.scale), out / f"{path.stem}.png" if self.folder else out)
 
 
@@ -170,11 +170,11 @@ def read_picture(path: Path) -> Image:
         raise ValueError(f"--input {path}: not a readable image ({error}); repair or remove it") from None
 
 
-def fit(fixed: int | None, image: Image, path: Path, tell: Callable[[str], None]) -> Image:
+def fit(fixed: int | None, image: Image, path: Path, tell: Callable[[str], None], multiple: int = 4) -> Image:
     """The image at the nearest size that the network takes; a change is told."""
     from PIL import Image
 
-    width, height = (max(4, round(side / 4) * 4) for side in image.size)
+    width, height = (max(multiple, round(side / multiple) * multiple) for side in image.size)
     size = (fixed, fixed) if fixed else (width, height)
     if size == image.size:
         return image
