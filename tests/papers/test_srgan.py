@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
 from zoo import pretrained, settings
 from zoo.data import facts, open_data
-from zoo.data.views import resize
+from zoo.data.views import enlarge, shrink
 from zoo.engine.stage import build_networks, resolve
 from zoo.game import Batch
 from zoo.metrics import paired
@@ -172,7 +172,7 @@ def test_low_resolution_images():
     torch.testing.assert_close(low[0, 0, 1:3, 0], (rows / 2 + 0.5).view(4, 4).mean(1)[1:3], atol=0.01, rtol=0)
     pixel = torch.zeros(1, 1, 9, 9)
     pixel[0, 0, 4, 4] = 1
-    middle = resize(pixel, 2)[0, 0]
+    middle = enlarge(pixel, 2)[0, 0]
     at = torch.tensor([0.25, 0.75, 1.25, 1.75], dtype=torch.float64)
     a = -0.5
     weights = torch.where(
@@ -323,34 +323,34 @@ def to_uint8(x):
 
 @pytest.mark.skipif(set5() is None, reason="Set5 is not at hand: put its five PNGs in a folder and name it in ZOO_SET5")
 def test_published_scores_of_bicubic_interpolation():
-    """Set5, four times: 28.43 dB and a similarity of 0.8211 (the paper, table 2); luminance, 4 pixels of border. The
-    implementation of the paper's similarity is not known."""
+    """Set5, four times: 28.43 dB and a similarity of 0.8211 (the paper, table 2), of the luma without 4 pixels at each
+    side. The implementation of the paper's similarity is not known."""
     values = []
     for path in sorted(set5().glob("*.png")):
         x = torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)[None]
         x = x[..., : x.shape[2] // 4 * 4, : x.shape[3] // 4 * 4]
-        low = to_uint8(resize(x.float() / 255, 1 / 4)).float() / 255
-        pair = [paired.luminance(i) for i in (to_uint8(resize(low, 4)), x)]
+        low = to_uint8(shrink(x.float() / 255, 4)).float() / 255
+        pair = [paired.luma(i) for i in (to_uint8(enlarge(low, 4)), x)]
         values.append((paired.psnr(*pair).item(), paired.ssim(*pair).item()))
     psnr, ssim = np.mean(values, axis=0)
     assert abs(psnr - 28.43) < 0.2 and abs(ssim - 0.8211) < 0.02, (psnr, ssim)
 
 
-def test_luminance():
+def test_luma():
     """MATLAB's rgb2ycbcr: 16 for black, 235 for white, 81 for red; gray images are their own."""
     colors = torch.tensor([[0, 0, 0], [255, 255, 255], [255, 0, 0]], dtype=torch.uint8)
     x = colors[:, :, None, None].expand(3, 3, 12, 10).contiguous()
-    y = paired.luminance(x, border=2)
+    y = paired.luma(x, border=2)
     assert y.shape == (3, 1, 8, 6) and y[:, 0, 0, 0].round().tolist() == [16, 235, 81]
-    assert paired.luminance(x[:, :1])[1].unique().tolist() == [255]
-    with pytest.raises(ValueError, match="border=5: images must be larger than 10 pixels, got 10x12"):
-        paired.luminance(x, border=5)
+    assert paired.luma(x[:, :1])[1].unique().tolist() == [255]
+    with pytest.raises(ValueError, match="images must be larger than 10x10, got 10x12"):
+        paired.luma(x, border=5)
 
 
 def test_the_border_does_not_count():
     x = torch.randint(256, (1, 3, 32, 32), dtype=torch.uint8)
     y = x.clone()
     y[..., :4, :], y[..., -4:] = 0, 255
-    assert paired.psnr(paired.luminance(x), paired.luminance(y)).item() == paired.MAX_PSNR
+    assert paired.psnr(paired.luma(x), paired.luma(y)).item() == paired.MAX_PSNR
     y[..., 4, 4] ^= 64
-    assert paired.psnr(paired.luminance(x), paired.luminance(y)).item() < 60
+    assert paired.psnr(paired.luma(x), paired.luma(y)).item() < 60

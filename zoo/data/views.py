@@ -1,6 +1,6 @@
 """Views: another domain made of the same images, for models that learn two. uint8 [N, C, H, W] in and out.
 
-:func:`resize` is for games and scores: float in and out.
+:func:`shrink` and :func:`enlarge` are for super-resolution: float in and out.
 """
 
 from __future__ import annotations
@@ -25,13 +25,23 @@ def edges(x: torch.Tensor) -> torch.Tensor:
     return (F.max_pool2d(gray, 3, stride=1, padding=1) - gray).to(x.dtype)
 
 
-def resize(x: torch.Tensor, factor: float) -> torch.Tensor:
-    """Images [N, C, H, W] in [0, 1] of ``factor`` times the height and width, both rounded down: bicubic with
-    antialias, clamped to [0, 1]. The kernel is MATLAB's (a = -0.5), the one of the figures that papers on
-    super-resolution print for bicubic interpolation; it differs in the pixels near the border, which they leave out."""
+def shrink(x: torch.Tensor, factor: int) -> torch.Tensor:
+    """Images [N, C, H, W] in [0, 1] -> [N, C, H / factor, W / factor], rounded down: bicubic, with a filter as wide as
+    the factor, clamped to [0, 1]."""
+    return _bicubic(x, [side // factor for side in x.shape[2:]])
+
+
+def enlarge(x: torch.Tensor, factor: int) -> torch.Tensor:
+    """Images [N, C, H, W] in [0, 1] -> [N, C, factor H, factor W]: bicubic, clamped to [0, 1]."""
+    return _bicubic(x, [side * factor for side in x.shape[2:]])
+
+
+def _bicubic(x: torch.Tensor, size: list[int]) -> torch.Tensor:
+    """With the kernel of MATLAB's imresize (a = -0.5; torch has -0.75 without antialias), which the scores that papers
+    on super-resolution print are computed with. It differs from it in the pixels near the border, which these leave
+    out."""
     import torch.nn.functional as F
 
-    size = [int(side * factor + 1e-9) for side in x.shape[2:]]
     return F.interpolate(x, size, mode="bicubic", antialias=True).clamp(0, 1)
 
 

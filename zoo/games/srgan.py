@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from zoo.data.views import resize
+from zoo.data.views import shrink
 from zoo.discriminate import Discriminate, Inputs
 from zoo.game import Batch, Game, Turn
 from zoo.registry import GAMES, LOSSES, Spec
@@ -52,7 +52,7 @@ class SRResNetGame(Game):
 
     def upscale(self, batch: Batch) -> Tensor:
         """G's images [N, C, H, W] of real ones [N, C, H, W] in [-1, 1] that were shrunk."""
-        low = resize(batch["x"] / 2 + 0.5, 1 / self.factor)  # [N, C, H / factor, W / factor] in [0, 1]
+        low = shrink(batch["x"] / 2 + 0.5, self.factor)  # [N, C, H / factor, W / factor] in [0, 1]
         return self.G(low)
 
     def loss_G(self, batch: Batch) -> Tensor:

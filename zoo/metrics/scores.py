@@ -213,12 +213,6 @@ def psnr(outputs: Tensor, targets: Tensor) -> Tensor:
     return paired.psnr(outputs, targets)
 
 
-@metric("psnr-y", needs=PAIRS, better="higher")
-def psnr_y(outputs: Tensor, targets: Tensor) -> Tensor:
-    """PSNR of the luma without four pixels at each side, the score of papers on upscaling."""
-    return paired.psnr_y(outputs, targets)
-
-
 @metric("ssim", needs=PAIRS, better="higher", default=has_targets)
 def ssim(outputs: Tensor, targets: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004). At most 1, which only equal images reach."""
@@ -227,15 +221,14 @@ def ssim(outputs: Tensor, targets: Tensor) -> Tensor:
 
 @metric("psnr-y", needs=PAIRS, better="higher")
 def psnr_y(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of the luminance without 4 pixels at the border, in decibels: that of papers on
-    super-resolution."""
-    return paired.psnr(paired.luminance(outputs), paired.luminance(targets))
+    """PSNR of the luma without 4 pixels at each side, the score of papers on super-resolution."""
+    return paired.psnr_y(outputs, targets)
 
 
 @metric("ssim-y", needs=PAIRS, better="higher")
 def ssim_y(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Structural similarity of the luminance without 4 pixels at the border."""
-    return paired.ssim(paired.luminance(outputs), paired.luminance(targets))
+    """SSIM of the luma without 4 pixels at each side."""
+    return paired.ssim_y(outputs, targets)
 
 
 @metric("lpips", needs=PAIRS, better="lower", default=has_targets, missing=lambda inputs: paired.lpips_missing())
