@@ -22,6 +22,7 @@ from zoo.engine.export import export, model_of
 from zoo.engine.stage import build_game, build_networks, resolve, shipped
 from zoo.engine.step import Learner
 from zoo.game import Batch
+from zoo.pretrained import Frozen
 from zoo.recipe import Data, Ema, Recipe, Schedule, Stage, Stream
 from zoo.registry import GAMES, HEADS, LOSSES, NETWORKS, PENALTIES, PRIORS, Spec
 
@@ -109,7 +110,9 @@ def to_cuda(module: torch.nn.Module, mode) -> torch.nn.Module:
         return mode.from_tensor(tensor.detach()).to("cuda")
 
     done: dict[int, torch.nn.Parameter] = {}
-    for m in module.modules():
+    modules = list(module.modules())
+    modules += [m for frozen in modules if isinstance(frozen, Frozen) for m in frozen.network.modules()]
+    for m in modules:
         for k, p in m._parameters.items():
             if p is not None:
                 m._parameters[k] = done.setdefault(id(p), torch.nn.Parameter(move(p)))
@@ -311,6 +314,8 @@ def show(model, reals) -> torch.Tensor:
         return model.sample(4, seed=3, chunk=chunk, **({"to": "both"} if hasattr(model, "pairs") else {}))
     if model.verb == "classify":
         return model.classify(model.to_unit(reals["labeled"]))
+    if model.verb == "upscale":
+        return model.upscale(model.to_unit(reals["x"])[..., ::2, ::2])
     return torch.cat([model.translate(model.to_unit(reals["a" if to == "b" else "b"]), to) for to in model.to_network])
 
 
@@ -361,6 +366,7 @@ def arguments() -> dict[tuple[str, str], set[str]]:
     result: dict[tuple[str, str], set[str]] = {}
     for recipe in [*map(settings.find, NAMES), *(recipe for _, recipe in DOCUMENTED)]:
         pairs = [(NETWORKS, spec) for spec in recipe.networks.values()]
+        pairs += [(NETWORKS, pretrained.network) for pretrained in recipe.pretrained.values()]
         pairs += [pair for stage in recipe.stages for pair in parts(stage)]
         for registry, spec in pairs:
             result.setdefault((registry.kind, spec.name), set()).update(spec.kwargs)
@@ -374,12 +380,11 @@ FOR_LATER = {
     "labeled-classes(network)": "as of the class head",
     "Stream.split": "semi-supervised and paired papers read two splits",
     "Stream.dataset": "the two domains of XGAN are two data sets",
-    "Stream.aligned": "pix2pix reads the two images of a pair as two streams",
     "Adam.eps": "SAGAN's successors and StyleGAN set their own",
     "Ema.start": "BigGAN's average starts after 20,000 steps",
     "minibatch-discriminator(sync)": "ProGAN and later papers take statistics of the batch across processes",
-    "Recipe.pretrained": "an example in docs/add-a-model.md; the loss network of srgan",
     "Stream.derived": "an example in docs/data.md; the text embeddings of stackgan",
+    "Pretrained.hash": "of weights that can be fetched; those of VGG-19 are known by their file's checksum",
     "Stage.level": "an example in docs/add-a-model.md; the stages of pggan",
     "SGD.nan_to_num": "an option of Adam in docs/settings.md; the same for every optimizer",
     "RMSProp.nan_to_num": "an option of Adam in docs/settings.md; the same for every optimizer",

@@ -10,9 +10,9 @@ from torch import nn
 import zoo
 from zoo import hub
 from zoo.data import Facts, ImageData
+from zoo.data.views import enlarge, shrink
 from zoo.metrics import paired
 from zoo.models.base import build_model
-from zoo.models.upscale import enlarge, shrink
 from zoo.registry import NETWORKS, Spec
 
 FACTOR = 3

@@ -7,15 +7,19 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
+from zlib import crc32
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from zoo import settings
 from zoo.data import Facts, ImageData, open_data
 from zoo.data import facts as facts_of
 from zoo.data.fields import Attributes, Captions, Label, Text, pack_text
-from zoo.recipe import Recipe, Rounds, Stage
+from zoo.files import beside
+from zoo.pretrained import folder
+from zoo.recipe import Pretrained, Recipe, Rounds, Stage
 from zoo.registry import NETWORKS, Spec
 
 NAMES = settings.names()
@@ -72,7 +76,22 @@ def small(name: str, batch: int = 4) -> Recipe:
         return dataclasses.replace(stage, batch=min(stage.batch, batch), data=data, game=game)
 
     networks = {n: small_network(spec) for n, spec in recipe.networks.items()}
-    return recipe.replace(networks=networks, stages=tuple(map(reduce, recipe.stages)))
+    pretrained = {n: generated(small_network(p.network)) for n, p in recipe.pretrained.items()}
+    return recipe.replace(networks=networks, stages=tuple(map(reduce, recipe.stages)), pretrained=pretrained)
+
+
+def generated(spec: Spec) -> Pretrained:
+    """A pretrained network with generated weights, which are put where the zoo looks for weights."""
+    name = f"generated-for-tests-{spec.name}-{crc32(repr(spec).encode()):08x}"
+    path = folder() / f"{name}.safetensors"
+    if not path.exists():
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = NETWORKS.build(spec)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside(path) as partial:
+            save_file(network.state_dict(), partial)
+    return Pretrained(spec, source=name)
 
 
 @functools.cache

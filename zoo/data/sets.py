@@ -292,6 +292,67 @@ def emoji() -> ImageSet:
     return ImageSet(facts, (source,))
 
 
+FACADES = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets/facades.tar.gz"
+
+
+def _facades_rows(folder: Path, split: str) -> Rows:
+    """The authors' pictures, 512x256: the photograph on the left, its labels on the right. Rows 2k and 2k + 1 are the
+    labels and the photograph of one facade, in the order of the files' numbers."""
+    from PIL import Image
+
+    files = sorted((folder / split).glob("*.jpg"), key=lambda file: (len(file.stem), file.stem))
+    if not files:
+        raise OSError(f"{folder / split} has no pictures (1.jpg, 2.jpg, ...)")
+
+    def rows() -> Iterator[Row]:
+        for file in files:
+            with Image.open(file) as image:
+                width, height = image.size
+                if width != 2 * height:
+                    raise OSError(f"{file} must be twice as wide as high, got {width}x{height}")
+                yield {"x": image.crop((height, 0, width, height)), "domain": 0}
+                yield {"x": image.crop((0, 0, height, height)), "domain": 1}
+
+    return Rows(rows(), 2 * len(files))
+
+
+@DATASETS.register("facades")
+def facades() -> ImageSet:
+    facts = Facts(
+        name="facades",
+        title="CMP facades (Tylecek and Sara 2013) as pairs of labels and photographs (Isola et al. 2017)",
+        fields={"x": Image(3, 256), "domain": Label()},
+        splits={"train": 800, "val": 200, "test": 212},
+        license="CC BY-SA, as the CMP Facade Database states",
+        about="Domain 0 are labels as colors, 1 photographs; rows 2k and 2k + 1 are one facade.",
+        paired=True,
+    )
+    fetch = partial(fetch_manual, "facades", origin=FACADES)
+    return ImageSet(facts, (Source("pix2pix", fetch, _facades_rows),))
+
+
+def _photographs(folder: Path, split: str) -> Rows:
+    """The files of a folder, by name."""
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if not files:
+        raise OSError(f"{folder} has no pictures (.jpg or .png)")
+    return Rows(({"x": file.read_bytes()} for file in files), len(files))
+
+
+@DATASETS.register("sunhays80")
+def sunhays80() -> ImageSet:
+    facts = Facts(
+        name="sunhays80",
+        title="Eighty photographs (Sun and Hays 2012)",
+        fields={"x": Image(3, None)},
+        splits={"train": 80},
+        license="not stated; photographs from Flickr, for research",
+        about="For super-resolution, about 1024x768 each; crops are taken at native size.",
+    )
+    fetch = partial(fetch_manual, "sunhays80", origin="Sun-Hays 80 from github.com/jbhuang0604/SelfExSR")
+    return ImageSet(facts, (Source("SelfExSR", fetch, _photographs),), large=True)
+
+
 # Sets without a mirror. Those that have to be requested from their owners are read from ``$ZOO_RAW/NAME``.
 
 

@@ -124,12 +124,12 @@ def manual_folder(name: str) -> Path:
     return Path(os.environ.get("ZOO_RAW") or home() / "raw").expanduser() / name
 
 
-def fetch_manual(name: str, folder: Path | None = None) -> Path:
-    """``manual_folder(name)`` as the ``fetch`` of a source. Raises OSError if it does not exist."""
+def fetch_manual(name: str, folder: Path | None = None, origin: str = "") -> Path:
+    """``manual_folder(name)`` as the ``fetch`` of a source. ``origin``: the address from which everybody can get it; ""
+    if its owners have to be asked. Raises OSError if it does not exist."""
     if not manual_folder(name).exists():
-        raise OSError(
-            f"its owners require a request: get it from them and put or link its files at {manual_folder(name)}"
-        )
+        reason = f"unpack {origin}" if origin else "its owners require a request: get it from them"
+        raise OSError(f"{reason} and put or link its files at {manual_folder(name)}")
     return manual_folder(name)
 
 

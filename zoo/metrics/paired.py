@@ -1,5 +1,8 @@
 """Scores of pairs, images and what they should be: uint8 [n, C, H, W] both, one value for each pair, [n].
 
+Papers on super-resolution score the luma (Y of ITU-R BT.601 as MATLAB's rgb2ycbcr computes it, from 16 to 235) without
+a border of as many pixels as the factor: :func:`luma`.
+
 SSIM: Wang, Bovik, Sheikh, Simoncelli, "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE
 Transactions on Image Processing 13 (2004), with its constants: Gaussian window of 11x11 and deviation 1.5, K1 = 0.01,
 K2 = 0.03, only windows that lie inside the image. Channels are scored separately and averaged.
@@ -16,6 +19,7 @@ from torch import Tensor
 
 WINDOW, DEVIATION = 11, 1.5
 LPIPS_FILES = ("vgg16-397923af.pth", "weights-vgg16-lpips.pth")
+BORDER = 4  # pixels that the scores of luma leave out: those of upscaling four times
 MAX_PSNR = 100.0  # decibels, of equal images: JSON has no infinity
 
 
@@ -25,18 +29,14 @@ def psnr(outputs: Tensor, targets: Tensor) -> Tensor:
     return (10 * (255**2 / error).log10()).clamp(max=MAX_PSNR)
 
 
-def psnr_y(outputs: Tensor, targets: Tensor, border: int = 4) -> Tensor:
-    """The same of the luma (ITU-R BT.601, from 16 to 235, as in the papers on upscaling), without ``border`` pixels at
-    each side. Gray images are luma already, from 0 to 255. Raises ValueError for images that are all border."""
-    if min(outputs.shape[-2:]) <= 2 * border:
-        size = f"{outputs.shape[-1]}x{outputs.shape[-2]}"
-        raise ValueError(f"metrics=psnr-y: images must be larger than {2 * border}x{2 * border}, got {size}")
-    weights = outputs.new_tensor([65.481, 128.553, 24.966], dtype=torch.float64) / 255
-    x, y = (i[..., border:-border, border:-border].double() for i in (outputs, targets))
-    if x.shape[1] == 3:
-        x, y = (torch.einsum("nchw,c->nhw", i, weights) for i in (x, y))
-    error = (x - y).square().flatten(1).mean(1)
-    return (10 * (255**2 / error).log10()).clamp(max=MAX_PSNR)
+def psnr_y(outputs: Tensor, targets: Tensor) -> Tensor:
+    """PSNR of the luma."""
+    return psnr(luma(outputs), luma(targets))
+
+
+def ssim_y(outputs: Tensor, targets: Tensor) -> Tensor:
+    """SSIM of the luma."""
+    return ssim(luma(outputs), luma(targets))
 
 
 def ssim(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -59,6 +59,19 @@ def ssim(outputs: Tensor, targets: Tensor) -> Tensor:
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     similarity = (2 * mx * my + c1) * (2 * vxy + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
     return similarity.mean((1, 2, 3)).unflatten(0, outputs.shape[:2]).mean(1)
+
+
+def luma(images: Tensor, border: int = BORDER) -> Tensor:
+    """Images uint8 [n, 3, H, W], or gray ones [n, 1, H, W], which are luma already, in 0 to 255, without ``border``
+    pixels on each side: float64 [n, 1, H - 2 border, W - 2 border]. Raises ValueError if nothing is left."""
+    height, width = images.shape[-2:]
+    if min(height, width) <= 2 * border:
+        raise ValueError(f"luma: images must be larger than {2 * border}x{2 * border}, got {width}x{height}")
+    inner = images[..., border : height - border, border : width - border].double()
+    if images.shape[1] == 1:
+        return inner
+    weights = inner.new_tensor([65.481, 128.553, 24.966]) / 255
+    return 16 + (inner * weights[:, None, None]).sum(1, keepdim=True)
 
 
 def agreement(outputs: Tensor, targets: Tensor) -> Tensor:

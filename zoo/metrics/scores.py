@@ -213,16 +213,22 @@ def psnr(outputs: Tensor, targets: Tensor) -> Tensor:
     return paired.psnr(outputs, targets)
 
 
-@metric("psnr-y", needs=PAIRS, better="higher")
-def psnr_y(outputs: Tensor, targets: Tensor) -> Tensor:
-    """PSNR of the luma without four pixels at each side, the score of papers on upscaling."""
-    return paired.psnr_y(outputs, targets)
-
-
 @metric("ssim", needs=PAIRS, better="higher", default=has_targets)
 def ssim(outputs: Tensor, targets: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004). At most 1, which only equal images reach."""
     return paired.ssim(outputs, targets)
+
+
+@metric("psnr-y", needs=PAIRS, better="higher")
+def psnr_y(outputs: Tensor, targets: Tensor) -> Tensor:
+    """PSNR of the luma without 4 pixels at each side, the score of papers on super-resolution."""
+    return paired.psnr_y(outputs, targets)
+
+
+@metric("ssim-y", needs=PAIRS, better="higher")
+def ssim_y(outputs: Tensor, targets: Tensor) -> Tensor:
+    """SSIM of the luma without 4 pixels at each side."""
+    return paired.ssim_y(outputs, targets)
 
 
 @metric("lpips", needs=PAIRS, better="lower", default=has_targets, missing=lambda inputs: paired.lpips_missing())

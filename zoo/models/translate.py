@@ -3,7 +3,7 @@
 Keys of the spec: ``to``, what makes each domain's images: a network, ``{"b": "G", "a": "F"}``, or one that also takes
 the domain, G(x, domain), ``{"blond": {"network": "G", "domain": 1}}`` with ``domain`` an index or a list of numbers;
 ``where`` beside it: the labels of the real images of that domain, ``{"attributes.Blond_Hair": 1}``, for scores.
-``domains``: names of the domains.
+``domains``: names of the domains. ``paired``: it was trained on pairs, so that previews show what outputs should be.
 """
 
 from __future__ import annotations
@@ -128,11 +128,14 @@ class TranslateModel(Model):
         return next((x for key, x in images.items() if key != to), next(iter(images.values())))
 
     def preview(self, reals: Mapping[str, Tensor]) -> tuple[Tensor, int]:
-        """For each direction a row of real images and a row of their translations."""
+        """For each direction a row of real images, a row of their translations and, if it was trained on pairs, a row
+        of the real images that these should be."""
         rows = []
         for to in self.directions:
             source = self.to_unit(self._source(to, reals))
             rows += [source, self.translate(source, to).to(source.device)]
+            if self.spec.get("paired") and to in reals:
+                rows.append(self.to_unit(reals[to]))
         return torch.cat(rows), len(rows[0])
 
     def outputs(self, n: int, seed: int = 0, inputs: Mapping[str, Tensor] | None = None) -> Tensor:

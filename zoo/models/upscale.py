@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from zoo.data.images import to_array
+from zoo.data.views import enlarge, shrink
 from zoo.files import Json
 from zoo.models.arguments import Images, as_batch, check_chunk
 from zoo.models.base import Bench, Model, Pairs, Program, build_model, probe_images, shell_word
@@ -44,7 +45,7 @@ class UpscaleModel(Model):
     keys = ("factor",)
     test_rule = "held-out images"
     watched = ("psnr",)
-    bench = Bench(("psnr-y", "psnr", "ssim"), main="psnr-y", bars=("bicubic",))
+    bench = Bench(("psnr-y", "ssim-y", "psnr", "ssim"), main="psnr-y", bars=("bicubic",))
 
     def __init__(self, spec: Mapping[str, Any], networks: Mapping[str, nn.Module] | None, card: Json | None):
         super().__init__(spec, networks, card)
@@ -242,17 +243,6 @@ def reach(layer: nn.Module) -> int:
     return max(d * (k // 2) for k, d in zip(layer.kernel_size, layer.dilation, strict=True))
 
 
-def shrink(x: Tensor, factor: int) -> Tensor:
-    """Images in [0, 1] reduced bicubically, with a filter as wide as the factor, as in the papers on upscaling."""
-    size = [side // factor for side in x.shape[-2:]]
-    return interpolate(x, size, mode="bicubic", antialias=True).clamp(0, 1)
-
-
-def enlarge(x: Tensor, factor: int) -> Tensor:
-    """Images in [0, 1] enlarged bicubically."""
-    return interpolate(x, [factor * side for side in x.shape[-2:]], mode="bicubic").clamp(0, 1)
-
-
 def with_opacity(images: Images, channels: int) -> Tensor:
     """Images as float [N, C, H, W] in [0, 1], or [N, C + 1, H, W] if one of them has transparency: then the last
     channel is opacity. Raises ValueError for anything else."""
@@ -280,7 +270,7 @@ def opaque_and_opacity(image: Any, channels: int) -> Tensor:
 
 
 class Interpolation(nn.Module):
-    """An upscaler without weights. ``mode``: of :func:`torch.nn.functional.interpolate`."""
+    """An upscaler without weights. ``mode``: ``"bicubic"``, or ``"nearest"``: the nearest pixel."""
 
     margin = 2  # pixels that a bicubic kernel reaches
 
@@ -290,4 +280,6 @@ class Interpolation(nn.Module):
         self.scale = nn.Parameter(torch.ones(()), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.mode == "bicubic":
+            return self.scale * enlarge(x, self.factor)
         return self.scale * interpolate(x, scale_factor=float(self.factor), mode=self.mode)

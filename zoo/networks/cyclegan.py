@@ -1,4 +1,6 @@
-"""Image-to-image networks: CycleGAN's ResNet generator and the PatchGAN discriminator.
+"""Image-to-image networks: CycleGAN's ResNet generator and the PatchGAN discriminator, which is pix2pix's (Isola, Zhu,
+Zhou, Efros, "Image-to-Image Translation with Conditional Adversarial Networks", 2017, arXiv 1611.07004) with
+``pairs=True, norm="batch"``.
 
 Zhu, Park, Isola, Efros, "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", 2017, arXiv
 1703.10593. Defaults are those of the authors' PyTorch code; ``affine=True`` is the instance norm of their Torch code,
@@ -12,11 +14,13 @@ Differences from the paper:
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.networks.discriminator import Discriminator, Given
+from zoo.networks.discriminator import Discriminator, Given, condition
 from zoo.networks.init import initialize, normal
 from zoo.networks.layers import InstanceNorm2d, smallest_side
 from zoo.registry import NETWORKS
@@ -90,28 +94,61 @@ class CycleGANGenerator(nn.Module):
 class PatchDiscriminator(Discriminator):
     """Images [N, channels, H, W] -> a map of scores [N, 1, h, w], one for each overlapping patch.
 
-    ``halvings`` 4x4 convolutions of stride 2, then two of stride 1: with 1, 2 or 3 halvings the receptive field is 16,
-    34 or 70 pixels. Leaky ReLU of slope 0.2, instance norm on all but the first and the last. 256x256 with 3 halvings
-    gives 30x30 scores.
+    ``halvings`` 4x4 convolutions of stride 2, then two of stride 1: with 1 to 5 halvings the receptive field is 16, 34,
+    70, 142 or 286 pixels; with 0 halvings all convolutions are 1x1 and the field is one pixel. Leaky ReLU of slope 0.2,
+    normalization in all layers but the first and the last. 256x256 with 3 halvings gives 30x30 scores.
+
+    Args:
+        channels, resolution: of the images.
+        width: maps of the first layer.
+        halvings: the number of convolutions of stride 2.
+        affine: instance norm has gains and biases.
+        pairs: it scores pairs of ``given["a"]`` and x, which have as many channels, as one image of twice as many.
+        norm: ``"instance"`` or ``"batch"``.
+        biases: of convolutions before a normalization.
     """
 
     def __init__(
-        self, channels: int = 3, resolution: int = 256, width: int = 64, halvings: int = 3, affine: bool = False
+        self,
+        channels: int = 3,
+        resolution: int = 256,
+        width: int = 64,
+        halvings: int = 3,
+        affine: bool = False,
+        pairs: bool = False,
+        norm: Literal["instance", "batch"] = "instance",
+        biases: bool = True,
     ):
         super().__init__()
-        if resolution // 2**halvings < 3:
+        if norm not in ("instance", "batch"):
+            raise ValueError(f"norm='{norm}': must be instance or batch")
+        if halvings and resolution // 2**halvings < 3:
             smallest = 3 * 2**halvings
             raise ValueError(f"resolution={resolution}: must be {smallest} or more for halvings={halvings}")
-        layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        self.pairs = pairs
+
+        def conv(inputs: int, outputs: int, stride: int, bias: bool = True) -> nn.Module:
+            kernel, padding = (4, 1) if halvings else (1, 0)
+            return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding, bias=bias)
+
+        first = conv(2 * channels if pairs else channels, width, 2 if halvings else 1)
+        layers: list[nn.Module] = [first, nn.LeakyReLU(0.2)]
         maps = width
-        for i in range(1, halvings + 1):
+        for i in range(1, max(halvings, 1) + 1):
             inputs, maps = maps, width * min(2**i, 8)
-            layers += [nn.Conv2d(inputs, maps, 4, stride=2 if i < halvings else 1, padding=1)]
-            layers += [InstanceNorm2d(maps, affine=affine), nn.LeakyReLU(0.2)]
+            layers += [conv(inputs, maps, 2 if i < halvings else 1, biases)]
+            normalize = nn.BatchNorm2d(maps) if norm == "batch" else InstanceNorm2d(maps, affine=affine)
+            layers += [normalize, nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers)
-        self.head = nn.Conv2d(maps, 1, 4, padding=1)
+        self.head = conv(maps, 1, 1)
         initialize(self, normal(0.02), norms=normal(0.02, mean=1.0))
 
     def features(self, x: Tensor, given: Given | None = None) -> Tensor:
-        """x -> phi [N, 8 * width (with 3 halvings), h + 1, w + 1], the last maps before the scores."""
+        """x -> phi [N, 8 * width (with 3 halvings), h + 1, w + 1], the last maps before the scores. Raises ValueError
+        if it takes pairs and gets none."""
+        if self.pairs:
+            a = condition(given, "a")
+            if a is None:
+                raise ValueError("given['a']: must be the images that x was translated from")
+            x = torch.cat([a, x], 1)  # [N, 2 * channels, H, W]
         return self.layers(x)
