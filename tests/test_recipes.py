@@ -23,7 +23,7 @@ from zoo.engine.stage import build_game, build_networks, resolve, shipped
 from zoo.engine.step import Learner
 from zoo.game import Batch
 from zoo.recipe import Data, Ema, Recipe, Schedule, Stage, Stream
-from zoo.registry import GAMES, HEADS, LOSSES, NETWORKS, PENALTIES, PRIORS, Spec
+from zoo.registry import AUGMENTATIONS, GAMES, HEADS, LOSSES, NETWORKS, PENALTIES, PRIORS, Spec
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -354,6 +354,7 @@ def parts(stage: Stage):
     yield from ((PRIORS, kwargs[k]) for k in ("prior",) if k in kwargs)
     yield from ((PENALTIES, p) for p in kwargs.get("penalties", ()))
     yield from ((HEADS, h) for h in kwargs.get("heads", ()))
+    yield from ((AUGMENTATIONS, kwargs[k]) for k in ("augment",) if k in kwargs)
 
 
 def arguments() -> dict[tuple[str, str], set[str]]:
@@ -389,7 +390,9 @@ FOR_LATER = {
 FILLED_IN = {"networks", "channels", "resolution", "classes", "dim"}  # by the engine, from the data or the networks
 
 
-@pytest.mark.parametrize("registry", [GAMES, NETWORKS, LOSSES, PENALTIES, HEADS, PRIORS], ids=lambda r: r.kind)
+@pytest.mark.parametrize(
+    "registry", [GAMES, NETWORKS, LOSSES, PENALTIES, HEADS, AUGMENTATIONS, PRIORS], ids=lambda r: r.kind
+)
 def test_no_unused_options(registry):
     """Every registered part, and every argument that it takes, is used by some recipe or documented example. A
     network's arguments are the paper's own sizes and constants, and stay."""

@@ -273,6 +273,7 @@ def _registry_of(path: str) -> Registry | None:
         "loss": "LOSSES",
         "penalties": "PENALTIES",
         "prior": "PRIORS",
+        "augment": "AUGMENTATIONS",
     }
     for part in reversed(path.split(".")):
         if part in places:
