@@ -215,7 +215,7 @@ def test_several_images_of_a_sample(spec):
 
 def test_wrong_arguments():
     for spec, text in (
-        (Spec("diffaugment", policy=("colour",)), "game.augment.policy=.*must be of color, translation, cutout"),
+        (Spec("diffaugment", policy=("colors",)), "game.augment.policy=.*must be of color, translation, cutout"),
         (Spec("diffaugment", p=1.5), r"game\.augment\.p=1\.5: must be from 0 to 1"),
         (Spec("ada", geometry=-1.0), r"game\.augment\.geometry=-1\.0: must be from 0 to 1"),
     ):

@@ -121,11 +121,16 @@ def to_cuda(module: torch.nn.Module, mode) -> torch.nn.Module:
 
 @every_stage
 def test_everything_is_on_the_device(name, stage, monkeypatch):
-    """Every loss and every update of state on fake tensors of a CUDA device. A gradient inside a penalty becomes a pass
+    """Every loss and every update of state on fake tensors of a CUDA device. A gradient inside a loss becomes a pass
     forward: there is no autograd for a missing device."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
+    def vjp(function, *images, has_aux):
+        value, rest = function(*images)
+        return value, lambda slope: tuple(slope * x for x in images), rest
+
     monkeypatch.setattr(torch.func, "grad", lambda f: lambda v: v * f(v))
+    monkeypatch.setattr(torch.func, "vjp", vjp)
     facts = facts_of(settings.find(name).dataset)
     recipe = resolve(small(name), facts)
     played = recipe.stages[stage]

@@ -68,7 +68,7 @@ def cut(x: Tensor, chosen: Tensor, row: Tensor, column: Tensor) -> Tensor:
 def shift(x: Tensor, down: Tensor, right: Tensor) -> Tensor:
     """x [N, C, H, W] moved by whole pixels [N], with zeros behind it."""
     height, width = x.shape[2:]
-    rows = steps(height, down) - down[:, None]  # [N, H], where each pixel comes from
+    rows = steps(height, down) - down[:, None]  # [N, H], from which each pixel comes
     columns = steps(width, right) - right[:, None]
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None]
     index = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None]  # [N, H, W]
@@ -195,7 +195,7 @@ class ADA(Augmentation):
         return result
 
     def places(self, batch: Batch, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Where each pixel of the result comes from in x [N, C, H, W]: rows and columns [N, H * W], as real numbers."""
+        """The place in x [N, C, H, W] of each pixel of the result: rows and columns [N, H * W], real numbers."""
         p, (height, width) = self.p * self.geometry, x.shape[2:]
         chance = [numbers(batch.rand, batch, x, 8), numbers(batch.rand, batch, x, 6)]
         flip, quarter, whole, scale, turn, stretch, again, part = chance[0]

@@ -115,8 +115,8 @@ def test_no_normalization_and_no_limit():
 
 
 def test_resampling():
-    """The filter sums to 1 down and to 4 up; a constant image stays constant but for the border; each is the other's
-    transpose, times 4."""
+    """The filter sums to 1 down and to 4 up; a constant image stays constant inside; each is the transpose of the
+    other, times 4."""
     up, down = Resample(3, 3, up=True), Resample(3, 3, up=False)
     assert up.filter.sum() == 4 and down.filter.sum() == 1
     x = torch.ones(1, 3, 8, 8)
