@@ -11,7 +11,7 @@ import pytest
 
 from zoo import settings
 from zoo.recipe import Adam, Recipe, Stage
-from zoo.registry import HEADS, LOSSES, PENALTIES, Spec
+from zoo.registry import AUGMENTATIONS, HEADS, LOSSES, PENALTIES, Spec
 from zoo.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -151,21 +151,21 @@ def test_the_example_of_a_recipe_trains(tmp_path, monkeypatch):
     assert recipe.name == "my-model-cifar10" and describe(recipe)["stages"][0]["rounds"] == 50_000
 
 
-def test_the_examples_of_a_loss_a_penalty_and_a_head_train(monkeypatch):
+def test_the_examples_of_parts_of_a_game_train(monkeypatch):
     """Those of docs/add-a-loss.md, together in one game, in a dry run."""
     from zoo.engine.dry_run import describe
 
     names: dict = {}
     with contextlib.ExitStack() as stack:
-        for registry in (LOSSES, PENALTIES, HEADS):
+        for registry in (LOSSES, PENALTIES, HEADS, AUGMENTATIONS):
             registry.names()
             stack.enter_context(mock.patch.dict(registry._entries))
-        for block in python_blocks(ROOT / "docs" / "add-a-loss.md")[:3]:
+        for block in python_blocks(ROOT / "docs" / "add-a-loss.md")[:4]:
             exec(block, names)
         networks = {"G": Spec("mlp-generator"), "D": Spec("mlp-discriminator", hidden=(64,))}
         networks["B"] = Spec("recognition-head", features=64, outputs=1)
         parts = {"penalties": (Spec("one-sided", weight=10.0),), "heads": (Spec("brightness", network="B"),)}
-        game = Spec("adversarial", loss=Spec("my-loss", margin=0.5), **parts)
+        game = Spec("adversarial", loss=Spec("my-loss", margin=0.5), augment=Spec("noise", p=0.5), **parts)
         stage = Stage(game, dict.fromkeys(networks, Adam(lr=1e-3)), images=64, batch=8, resolution=28)
         assert describe(Recipe(networks, (stage,), model="test", dataset="fashion-mnist"))["stages"][0]["rounds"] == 8
 

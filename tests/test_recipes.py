@@ -24,7 +24,7 @@ from zoo.engine.step import Learner
 from zoo.game import Batch
 from zoo.pretrained import Frozen
 from zoo.recipe import Data, Ema, Recipe, Schedule, Stage, Stream
-from zoo.registry import GAMES, HEADS, LOSSES, NETWORKS, PENALTIES, PRIORS, Spec
+from zoo.registry import AUGMENTATIONS, GAMES, HEADS, LOSSES, NETWORKS, PENALTIES, PRIORS, Spec
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -124,11 +124,16 @@ def to_cuda(module: torch.nn.Module, mode) -> torch.nn.Module:
 
 @every_stage
 def test_everything_is_on_the_device(name, stage, monkeypatch):
-    """Every loss and every update of state on fake tensors of a CUDA device. A gradient inside a penalty becomes a pass
+    """Every loss and every update of state on fake tensors of a CUDA device. A gradient inside a loss becomes a pass
     forward: there is no autograd for a missing device."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
+    def vjp(function, *images, has_aux):
+        value, rest = function(*images)
+        return value, lambda slope: tuple(slope * x for x in images), rest
+
     monkeypatch.setattr(torch.func, "grad", lambda f: lambda v: v * f(v))
+    monkeypatch.setattr(torch.func, "vjp", vjp)
     facts = facts_of(settings.find(name).dataset)
     recipe = resolve(small(name), facts)
     played = recipe.stages[stage]
@@ -359,6 +364,7 @@ def parts(stage: Stage):
     yield from ((PRIORS, kwargs[k]) for k in ("prior",) if k in kwargs)
     yield from ((PENALTIES, p) for p in kwargs.get("penalties", ()))
     yield from ((HEADS, h) for h in kwargs.get("heads", ()))
+    yield from ((AUGMENTATIONS, kwargs[k]) for k in ("augment",) if k in kwargs)
 
 
 def arguments() -> dict[tuple[str, str], set[str]]:
@@ -394,7 +400,9 @@ FOR_LATER = {
 FILLED_IN = {"networks", "channels", "resolution", "classes", "dim"}  # by the engine, from the data or the networks
 
 
-@pytest.mark.parametrize("registry", [GAMES, NETWORKS, LOSSES, PENALTIES, HEADS, PRIORS], ids=lambda r: r.kind)
+@pytest.mark.parametrize(
+    "registry", [GAMES, NETWORKS, LOSSES, PENALTIES, HEADS, AUGMENTATIONS, PRIORS], ids=lambda r: r.kind
+)
 def test_no_unused_options(registry):
     """Every registered part, and every argument that it takes, is used by some recipe or documented example. A
     network's arguments are the paper's own sizes and constants, and stay."""

@@ -207,7 +207,8 @@ def override(recipe: Recipe, key: str, text: str) -> Recipe:
 def _replace(node: Any, path: list[str], value: Any, parent: str, where: str) -> Any:
     """``node``, which is at the path ``parent`` of the recipe, with ``value`` at ``path`` inside it."""
     if not path:
-        return Spec(value) if isinstance(node, Spec) and isinstance(value, str) else value
+        part = isinstance(node, Spec) or (node is None and parent.rpartition(".")[2] in PLACES)
+        return Spec(value) if part and isinstance(value, str) else value
     head, rest = path[0], path[1:]
 
     def inner(child: Any) -> Any:
@@ -263,18 +264,21 @@ def _check_same_type(where: str, key: str, old: object, new: object) -> None:
         raise ValueError(f"{where}: {key} must be {kind.__name__}, as {old!r} is")
 
 
+PLACES = {  # fields with the specs of a registry
+    "networks": "NETWORKS",
+    "pretrained": "NETWORKS",
+    "game": "GAMES",
+    "loss": "LOSSES",
+    "penalties": "PENALTIES",
+    "prior": "PRIORS",
+    "augment": "AUGMENTATIONS",
+}
+
+
 def _registry_of(path: str) -> Registry | None:
     from zoo import registry
 
-    places = {
-        "networks": "NETWORKS",
-        "pretrained": "NETWORKS",
-        "game": "GAMES",
-        "loss": "LOSSES",
-        "penalties": "PENALTIES",
-        "prior": "PRIORS",
-    }
     for part in reversed(path.split(".")):
-        if part in places:
-            return getattr(registry, places[part])
+        if part in PLACES:
+            return getattr(registry, PLACES[part])
     return None

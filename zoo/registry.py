@@ -1,9 +1,10 @@
-"""Registries: names for the parts of the zoo (networks, games, losses, penalties, heads, data sets, metrics, tasks).
+"""Registries: names for the parts of the zoo (networks, games, losses, penalties, heads, augmentations, data sets,
+metrics, tasks).
 
 A registry imports the modules of its package on the first look-up, so that a new entry is one file and nothing else.
 Other distributions add entries through an entry-point group of the same name (``zoo.networks``, ``zoo.games``,
-``zoo.losses``, ``zoo.penalties``, ``zoo.heads``, ``zoo.data``, ``zoo.priors``, ``zoo.metrics``, ``zoo.models``): the
-entry point names a module, and importing the module registers its entries. No torch here.
+``zoo.losses``, ``zoo.penalties``, ``zoo.heads``, ``zoo.augment``, ``zoo.data``, ``zoo.priors``, ``zoo.metrics``,
+``zoo.models``): the entry point names a module, and importing the module registers its entries. No torch here.
 """
 
 from __future__ import annotations
@@ -170,6 +171,7 @@ NETWORKS = Registry("network", "zoo.networks")
 LOSSES = Registry("loss", "zoo.losses")
 PENALTIES = Registry("penalty", "zoo.penalties")
 HEADS = Registry("head", "zoo.heads")
+AUGMENTATIONS = Registry("augmentation", "zoo.augment")
 GAMES = Registry("game", "zoo.games")
 DATASETS = Registry("data set", "zoo.data")
 PRIORS = Registry("prior", "zoo.priors")

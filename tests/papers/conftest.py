@@ -5,7 +5,7 @@ biases before batch norm.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -16,7 +16,7 @@ from zoo import settings
 from zoo.data import Facts, ImageData
 from zoo.engine.runtime import Runtime
 from zoo.engine.stage import StageRun, resolve
-from zoo.recipe import Data
+from zoo.recipe import Data, Schedule
 from zoo.seeds import seed_for
 
 
@@ -33,6 +33,7 @@ class PlainLoop:
         eps: Adam's. A larger one for networks in which some gradient is only a rounding error (a bias before batch
             norm), of which Adam would make a full step.
         stage: index of the recipe's stage.
+        schedules: what becomes of each of the stage's schedules (shorter ones, that end within the few rounds).
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class PlainLoop:
         game: dict | None = None,
         eps: float | None = None,
         stage: int = 0,
+        schedules: Callable[[Schedule], Schedule] | None = None,
     ):
         torch.manual_seed(1)
         count = 50
@@ -66,6 +68,7 @@ class PlainLoop:
             data=data or original.data,
             game=original.game.replace(**(game or {})),
             optimizers={n: replace(o, eps=eps) if eps else o for n, o in original.optimizers.items()},
+            schedules=tuple(map(schedules, original.schedules)) if schedules else original.schedules,
         )
         specs = {n: spec.replace(**networks[n]) for n, spec in recipe.networks.items()}
         recipe = recipe.replace(networks=specs, stages=(changed,))

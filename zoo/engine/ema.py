@@ -24,7 +24,8 @@ class EmaNetwork:
         buffers (batch norm's statistics, spectral norm's vectors) are copied: they belong to the newest weights.
         ``parts``: the submodules that learn ("": the whole). The others keep their averages, which would become their
         last weights otherwise."""
-        halflife = self.halflife if self.rampup is None else min(self.halflife, max(total_images * self.rampup, 1e-8))
+        halflife = self.halflife if self.rampup is None else min(self.halflife, total_images * self.rampup)
+        halflife = max(halflife, 1e-8)  # at 0, which a schedule may begin with, the average equals the network
         decay = 0.0 if total_images <= self.start else 0.5 ** (images / halflife)
         for part in parts:
             own, new = self.network.get_submodule(part), network.get_submodule(part)

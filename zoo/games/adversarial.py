@@ -17,7 +17,7 @@ from zoo.game import Batch, Draw, Game, Turn
 from zoo.heads import Head, add_to_model
 from zoo.penalties import Penalty
 from zoo.priors import build_prior
-from zoo.registry import GAMES, HEADS, LOSSES, PENALTIES, Spec
+from zoo.registry import AUGMENTATIONS, GAMES, HEADS, LOSSES, PENALTIES, Spec
 
 Times = int | Callable[[int], int]
 NO_OUTPUT = DiscriminatorOutput({}, None, {})
@@ -46,6 +46,7 @@ class Adversarial(Game):
         clip: before each D step every weight of D is clipped to [-clip, clip] (WGAN).
         adversarial_weight: factor on G's adversarial loss; at 0 G learns from penalties and heads alone (feature
             matching).
+        augment: Spec in AUGMENTATIONS: D gets all images, real and fake, through it.
         output_mean: before the first round G is set to start at the mean image (``G.set_output_mean``; GAN).
 
     Batch keys: reads ``x``, if G or D takes classes ``y``, and what heads read; writes ``z``, ``y_fake``, ``fake``, for
@@ -73,6 +74,7 @@ class Adversarial(Game):
         joined: Literal["auto", "never"] = "auto",
         clip: float | None = None,
         adversarial_weight: float = 1.0,
+        augment: Spec | None = None,
         output_mean: bool = False,
     ):
         super().__init__(networks)
@@ -94,6 +96,8 @@ class Adversarial(Game):
         self.classes: int = getattr(self.G, "classes", 0)  # that G takes, 0 for none
         # The noise that G takes beside z, ``G(z, noise={name: ...})``: the shape for one image of each.
         self.noise_shapes: Mapping[str, Sequence[int]] = getattr(self.G, "noise_shapes", {})
+        if augment is not None:
+            self.augment = AUGMENTATIONS.build(augment)
         self.heads = nn.ModuleList(HEADS.build(h) for h in heads)  # type: ignore[assignment]  # a ModuleList of heads
         for head, spec in zip(self.heads, heads, strict=True):
             if head.network.partition(".")[0] not in networks:

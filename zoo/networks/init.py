@@ -96,6 +96,11 @@ def he() -> Rule:
     return _rule(nn.init.kaiming_normal_)
 
 
+def fan_in(gain: float = 1.0) -> Rule:
+    """Weights N(0, gain^2 / fan_in), biases 0; ``he`` is that with a gain of the root of 2."""
+    return _rule(lambda w: nn.init.normal_(w, 0.0, gain / math.sqrt(math.prod(w.shape[1:]))))
+
+
 def orthogonal(gain: float = 1.0) -> Rule:
     """Orthogonal weights times ``gain``, biases 0."""
     return _rule(lambda w: nn.init.orthogonal_(w, gain=gain))

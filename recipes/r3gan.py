@@ -1,0 +1,122 @@
+"""R3GAN. N. Huang, A. Gokaslan, V. Kuleshov, J. Tompkin, The GAN is dead; long live the GAN! A Modern GAN Baseline,
+NeurIPS 2024, arXiv 2501.05441.
+
+Each real image is paired with a fake one of its class: D's step minimizes softplus(D(G(z)) - D(x)) and R1 and R2 with
+weight gamma, G's the same with the roles exchanged, on images and noise of its own. Learning rates, beta2, gamma, the
+probability of augmentation and the half-life of G's EMA weights follow half a cosine over the first 20 million images;
+the authors count those of D's steps, and G's steps here draw as many again, so that our numbers of images are twice
+theirs. The clock of ``zoo`` counts both.
+
+Differences from the paper:
+- The authors' code runs until it is stopped; ours ends after 50 million of their images.
+- Augmentation resamples an image once, by cubic convolution (``zoo/augment.py``).
+- Precision is no part of a recipe: the authors' upper stages compute in bfloat16; here ``--precision bf16`` does so for
+  all stages.
+- celeba: the networks, batch, gamma and augmentation of the authors' FFHQ-64, on CelebA: FFHQ is no data set here
+  (``--dataset folder:PATH`` reads it). The sheet of that setting gives no other schedules: they are those of CIFAR-10.
+- Reduced settings: widths of 64, 64, 48 and 32 and one block a stage instead of 768 and two, 32 numbers of noise
+  instead of 64, batches of 32 instead of 512, no classes and no augmentation; digits and clothes are padded to 32x32.
+"""
+
+from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage
+from zoo.settings import setting
+
+M = 2 * 1_000_000  # a million of the authors' images: as many for G's steps as for D's
+
+
+def recipe(
+    widths: tuple[int, ...],
+    gamma: tuple[float, float],
+    halflife: float,
+    batch: int,
+    over: float,
+    images: float,
+    data: Data,
+    *,
+    p: float = 0.0,
+    classes: int | str = 0,
+    latent: int = 64,
+    blocks: int = 2,
+    lr: tuple[float, float] = (2e-4, 5e-5),
+) -> Recipe:
+    """The networks and training of all settings; pairs are first and last values.
+
+    Args:
+        widths: of G's stages, from 4x4 up; D's are the same in reverse.
+        gamma: weight of R1 and of R2.
+        halflife: of G's EMA weights at last, in images.
+        batch: of each player's step.
+        over: images of the schedules.
+        images: the budget.
+        data: of the stage.
+        p: probability of augmentation at last, which begins at 0; 0 for none.
+        classes: of both networks.
+        latent: numbers of noise.
+        blocks: in each stage of the networks.
+        lr: learning rate.
+    """
+    values = {
+        "optimizers.*.lr": lr,
+        "optimizers.*.betas.1": (0.9, 0.99),
+        "game.penalties.0.weight": gamma,
+        "game.penalties.1.weight": gamma,
+        "ema.G.halflife": (0.0, halflife),
+        **({"game.augment.p": (0.0, p)} if p else {}),
+    }
+    adam = Adam(lr=lr[0], betas=(0.0, 0.9))
+    sizes = {"classes": classes, "blocks": blocks}
+    game = Spec(
+        "adversarial",
+        loss=Spec("relativistic", average=False),
+        penalties=(Spec("r1", weight=gamma[0]), Spec("r2", weight=gamma[0])),
+        labels="real",
+        reals="fresh",
+        **({"augment": Spec("ada", p=0.0, geometry=1.0, color=0.5, cutout=1.0)} if p else {}),
+    )
+    return Recipe(
+        networks={
+            "G": Spec("r3gan-generator", widths=widths, latent=latent, **sizes),
+            "D": Spec("r3gan-discriminator", widths=widths[::-1], **sizes),
+        },
+        stages=(
+            Stage(
+                game=game,
+                optimizers={"G": adam, "D": adam},
+                images=round(images),
+                batch=batch,
+                resolution=4 * 2 ** (len(widths) - 1),
+                data=data,
+                schedules=tuple(
+                    Schedule(target, ((0, first), (over, last)), "cosine") for target, (first, last) in values.items()
+                ),
+            ),
+        ),
+        ema={"G": Ema(halflife=halflife)},
+    )
+
+
+@setting("cifar10")
+def cifar10() -> Recipe:
+    "The paper's class-conditional networks of width 768, with augmentation: 97,656 batches of 512."
+    return recipe((768,) * 4, (0.05, 0.005), 5 * M, 512, 20 * M, 50 * M, Data(flip=True), p=0.55, classes="data")
+
+
+@setting("celeba")
+def celeba() -> Recipe:
+    "64x64, the networks and schedules of the paper's FFHQ-64: 195,312 batches of 256."
+    widths = (768, 768, 768, 768, 384)
+    return recipe(widths, (2.0, 0.2), 0.5 * M, 256, 20 * M, 50 * M, Data(flip=True), p=0.3)
+
+
+def small(rounds: int, widths: tuple[int, ...] = (128, 64, 32, 16)) -> Recipe:
+    """One block a stage, batches of 32; the schedules end with the run, the half-life of the EMA weights at 5,000 of
+    the authors' images."""
+    images = 2 * rounds * 32  # G's steps draw reals too
+    lr = (1e-3, 2.5e-4)
+    return recipe(widths, (0.05, 0.005), 2 * 5000, 32, images, images, Data(pad=True), latent=32, blocks=1, lr=lr)
+
+
+@setting("fashion-mnist")
+def fashion_mnist() -> Recipe:
+    "Widths 128 to 16, one block a stage, 3,498 batches of 32."
+    return small(3498)
