@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_HEADER_BYTES = 4 << 20  # parsed, a header takes up to 30 times as much memory
 MAX_DIMENSIONS = 8
+MAX_DEPTH = 64  # of JSON in a header
 CHECKSUM, ZEROS = "checksum", "0" * 64
 ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
@@ -104,7 +105,17 @@ def parse_json(text: str | bytes) -> Json:
         raise ValueError("its header is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError("its header is not a JSON object")
+    check_depth(value)
     return value
+
+
+def check_depth(value: object, most: int = MAX_DEPTH) -> None:
+    """Raises ValueError if JSON has more than ``most`` levels."""
+    level = [value]
+    for _ in range(most):
+        level = [p for v in level for p in (v.values() if isinstance(v, dict) else v if isinstance(v, list) else ())]
+    if level:
+        raise ValueError("its header is nested too deeply")
 
 
 def read_header(path: str | Path) -> Header:

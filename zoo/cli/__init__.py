@@ -83,5 +83,8 @@ def explain(error: Exception) -> int:
 
 def print_error(message: object, status: int) -> int:
     """Print the message in one line on stderr and return the status."""
-    print("zoo:", " ".join(str(message).split()) or type(message).__name__, file=sys.stderr)
+    from zoo.cli.output import plain
+
+    text = " ".join(str(message).split()) or type(message).__name__
+    print("zoo:", plain(text, lines=False), file=sys.stderr)
     return status

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zoo.cli.output import json_option, print_json
+from zoo.cli.output import echo, json_option, print_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,7 +66,7 @@ def command(name: str, form: str, out: str, to: str | None, as_json: bool) -> No
         size = path.stat().st_size
         print_json({"path": out, "format": form, "inputs": names, "difference": difference, "bytes": size})
     else:
-        click.echo(f"{out}: same images, largest difference {difference:.1e}; inputs {', '.join(names)}")
+        echo(f"{out}: same images, largest difference {difference:.1e}; inputs {', '.join(names)}")
 
 
 def _need_onnx() -> None:

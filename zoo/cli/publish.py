@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from zoo.cli.output import json_option, print_json
+from zoo.cli.output import echo, json_option, print_json
 
 
 @click.command("publish", short_help="Publish weights to a folder or the hub.")
@@ -27,4 +27,4 @@ def command(source: str, to: str, name: str | None, below_bar: str | None, as_js
     kind = "half precision" if entry["half"] else "float32"
     difference = entry["difference"]
     note = "" if difference is None else f" (in half precision a pixel differs by up to {difference * 255:.2f}/255)"
-    click.echo(f"{entry['path']}: {entry['bytes']:,} bytes in {kind}{note}")
+    echo(f"{entry['path']}: {entry['bytes']:,} bytes in {kind}{note}")

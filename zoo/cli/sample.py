@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import click
 
-from zoo.cli.output import choose_device, device_option
+from zoo.cli.output import choose_device, device_option, echo
 
 Chunk = TypeVar("Chunk", bound=Sized)
 
@@ -101,11 +101,11 @@ def command(
         to=to,
         chunk=chunk,
         scale=scale,
-        tell=lambda text: click.echo(text, err=True),
+        tell=lambda text: echo(text, err=True),
         bar=progress_bar,
     )
     hub.load(name, choose_device(device)).write(request)
-    click.echo(out)
+    echo(out)
 
 
 def parse_classes(y: str | None) -> int | str | list[int | str] | None:

@@ -10,7 +10,7 @@ import click
 
 from zoo import overrides
 from zoo.cli import processes
-from zoo.cli.output import amount, device_option, print_json, times
+from zoo.cli.output import amount, device_option, echo, print_json, times
 from zoo.cli.progress import LONG, Progress
 from zoo.files import Json, check_new
 from zoo.reports.values import duration
@@ -160,18 +160,18 @@ def print_cost(recipe: Recipe, cost: Json, dataset: str | None, as_json: bool, f
             print_json(cost)
         return
     parameters = ", ".join(f"{name} {count:,}" for name, count in cost["parameters"].items())
-    click.echo(f"{recipe.name}: parameters {parameters}")
+    echo(f"{recipe.name}: parameters {parameters}")
     note = substitute(recipe, dataset)
     if note:
-        click.echo(note)
+        echo(note)
     for stage, facts in zip(recipe.stages, cost["stages"], strict=True):
         side = f" of {stage.resolution} pixels" if stage.resolution else ""
         work = amount(facts["multiply_adds_a_round"] * facts["rounds"])
         budget = f"{facts['images']:,} images{side} in {facts['rounds']:,} rounds"
-        click.echo(f"{budget}, batch {stage.batch}, {work} multiply-adds")
+        echo(f"{budget}, batch {stage.batch}, {work} multiply-adds")
         if full:
             for turn in facts["turns"]:
-                click.echo(f"  {' and '.join(turn['players'])}: {times(turn['times'])} a round, batch {turn['batch']}")
+                echo(f"  {' and '.join(turn['players'])}: {times(turn['times'])} a round, batch {turn['batch']}")
 
 
 def substitute(recipe: Recipe, dataset: str | None) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.data.images import open_picture
 from zoo.files import Json, sha256
 from zoo.pictures import VIDEO, save, to_picture, write_grid, write_walk
 
@@ -163,9 +164,9 @@ def read_picture(path: Path) -> Image:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             image.load()
-            return image.copy()
+            return image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"--input {path}: not a readable image ({error}); repair or remove it") from None
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from zoo import hub
+from zoo.data.images import open_picture
 from zoo.engine.run_folder import LOG, SAMPLES, WEIGHTS, RunFolder
 from zoo.files import Json
 
@@ -166,7 +167,7 @@ def read_grids(paths: Sequence[Path]) -> tuple[list[Grid], int]:
     for path in selected:
         try:
             content = path.read_bytes()
-            with Image.open(io.BytesIO(content)) as image:
+            with open_picture(io.BytesIO(content)) as image:
                 image.load()
                 data, form, exact = pack(image, content, GRID_BYTES // len(selected))
                 size = image.size
