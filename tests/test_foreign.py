@@ -122,9 +122,9 @@ def controls(text: str) -> set[str]:
 def test_a_card_says_nothing_to_the_terminal(tmp_path, shell):
     card = {EVIL: EVIL, "notes": [EVIL, {"a": EVIL}], "doc": EVIL, "stages": EVIL, "weights": "other", "bytes": "many"}
     weights(tmp_path / "w.safetensors", image_spec(classes=[EVIL]), **{**card, "name": EVIL})
-    shown = shell("show", "w.safetensors")
-    assert shown.status == 0 and not controls(shown.out) and r"\x1b[31mred" in shown.out
-    assert "weights: w.safetensors" in shown.out and "other" not in shown.out and "many" not in shown.out
+    result = shell("show", "w.safetensors")
+    assert result.status == 0 and not controls(result.out) and r"\x1b[31mred" in result.out
+    assert "weights: w.safetensors" in result.out and "other" not in result.out and "many" not in result.out
     assert not controls(shell("show", "w.safetensors", "--json").out)
     for args in (
         ["sample", "w.safetensors", "--y", "5", "--out", "new.png"],

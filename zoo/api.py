@@ -112,7 +112,7 @@ def train(
         recipe = overrides.override(recipe, key, value if isinstance(value, str) else json.dumps(encode(value)))
     return run(
         recipe,
-        out or new_folder(recipe.name, seed),
+        out,
         runtime=Runtime(
             device,
             precision,
@@ -161,13 +161,3 @@ def report(run: str | Path, out: str | Path | None = None) -> Path:
     from zoo.reports.page import report as write
 
     return write(run, out)
-
-
-def new_folder(name: str, seed: int) -> Path:
-    """The first of ``runs/NAME-seedS``, ``runs/NAME-seedS-2``, ``runs/NAME-seedS-3``, ... that does not exist."""
-    first = Path("runs") / f"{name}-seed{seed}"
-    path, count = first, 1
-    while path.exists():
-        count += 1
-        path = first.with_name(f"{first.name}-{count}")
-    return path

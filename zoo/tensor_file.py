@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,10 +57,18 @@ class Header:
 
 
 def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file with a checksum. ``tensors``: contiguous, on the CPU, none of them shared."""
+    """Write a safetensors file with a checksum. ``tensors``: contiguous, on the CPU, none of them shared. Raises
+    OSError if the disk does not take it."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    save_file(dict(tensors), path, metadata={**metadata, CHECKSUM: ZEROS})
+    try:
+        save_file(dict(tensors), path, metadata={**metadata, CHECKSUM: ZEROS})
+    except SafetensorError as error:  # it has the number of an OSError only in its text
+        match = re.search(r"os error (\d+)", str(error))
+        if match is None:
+            raise
+        raise OSError(int(match[1]), os.strerror(int(match[1])), str(path)) from None
     with open(path, "rb+") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,19 @@ def check_device(ctx: click.Context, option: click.Parameter, name: str | None) 
     return name
 
 
+def check_finite(ctx: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    """Raises ValueError for NaN and infinity, which click takes as numbers."""
+    if value is not None and not math.isfinite(value):
+        raise ValueError(f"{option.opts[0]} {value}: must be a finite number")
+    return value
+
+
+minutes_option = click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=check_finite,
+    help="Stop early, after so many minutes.",
+)
 device_option = click.option(
     "--device", default="auto", show_default=True, callback=check_device, help="auto, cpu, cuda, cuda:N or mps."
 )

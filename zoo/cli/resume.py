@@ -6,13 +6,13 @@ import click
 
 from zoo import settings
 from zoo.cli import processes
-from zoo.cli.output import check_device
+from zoo.cli.output import check_device, minutes_option
 from zoo.cli.progress import Progress
 
 
 @click.command("resume", short_help="Continue a run that was stopped or killed.")
 @click.argument("run", type=click.Path())
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop early, after so many minutes.")
+@minutes_option
 @click.option(
     "--nproc",
     type=click.IntRange(min=1),

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import click
 
-from zoo.cli.output import choose_device, device_option, echo
+from zoo.cli.output import check_finite, choose_device, device_option, echo
 
 Chunk = TypeVar("Chunk", bound=Sized)
 
@@ -39,6 +39,7 @@ Chunk = TypeVar("Chunk", bound=Sized)
 @click.option(
     "--truncation",
     type=float,
+    callback=check_finite,
     help="Sample noise beyond so many standard deviations again; small: cleaner, less varied images. Of a model that "
     "truncates in w: the factor of w's distance from its mean.",
 )

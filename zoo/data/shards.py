@@ -40,12 +40,12 @@ Decoded = dict[str, Any]  # "x" uint8 array [3, R, R], "y" int64 array [], "capt
 def expand(name: str, pattern: str) -> list[str]:
     """The shards of a pattern, with braces and ``::`` as in webdataset. Raises ValueError for anything but files and
     http(s) addresses."""
-    from braceexpand import UnbalancedBracesError, braceexpand
+    from braceexpand import braceexpand
 
     try:
         parts = itertools.chain.from_iterable(map(braceexpand, pattern.split("::")))
         urls = list(itertools.islice(parts, MAX_SHARDS + 1))
-    except (UnbalancedBracesError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{name}: braces must be as in train-{{000..099}}.tar ({error})") from None
     if len(urls) > MAX_SHARDS:
         raise ValueError(f"{name}: must be at most {MAX_SHARDS:,} shards")
