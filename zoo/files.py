@@ -57,6 +57,18 @@ def lock(path: str | Path, what: str) -> Iterator[None]:
         os.close(handle)
 
 
+@contextlib.contextmanager
+def folder_lock(folder: str | Path) -> Iterator[None]:
+    """In the block no other process is in such a block of the same folder; it waits for its turn. Nothing is written,
+    so a killed process leaves nothing."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(handle, wait=True)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _open_locked(path: Path, what: str) -> int:
     """An open and locked lock file, under its name."""
     while True:
@@ -77,12 +89,13 @@ def _open_locked(path: Path, what: str) -> int:
         os.close(handle)
 
 
-def _lock(handle: int) -> None:
-    """Raises BlockingIOError if another process has locked the file or folder. Some file systems know no locks."""
+def _lock(handle: int, wait: bool = False) -> None:
+    """Lock a file or folder. Without ``wait``: raises BlockingIOError if another process has. Some file systems know no
+    locks."""
     try:
         import fcntl
 
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         raise
     except (ImportError, OSError):

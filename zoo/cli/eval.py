@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zoo.cli.output import choose_device, device_option, echo, json_option, plain, print_json, print_table
+from zoo.cli.output import choose_device, code_option, device_option, echo, json_option, plain, print_json, print_table
 from zoo.cli.progress import LINES
 from zoo.files import Json
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @click.option(
     "--inception", type=click.Path(), metavar="FILE", help="Weights of Inception-v3, if they cannot be downloaded."
 )
+@code_option
 @device_option
 @json_option
 def command(
@@ -48,6 +49,7 @@ def command(
     seed: int,
     to: str | None,
     inception: str | None,
+    code: str | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -69,6 +71,7 @@ def command(
             seed=seed,
             to=to,
             inception=inception,
+            code=code,
             device=choose_device(device),
             progress=bar,
         )

@@ -27,6 +27,12 @@ def check_finite(ctx: click.Context, option: click.Parameter, value: float | Non
     return value
 
 
+code_option = click.option(
+    "--code",
+    type=click.Path(),
+    metavar="FILE",
+    help="Your recipe file, if it registers networks, losses, ... of its own. [default: that of the training]",
+)
 minutes_option = click.option(
     "--minutes",
     type=click.FloatRange(min=0, min_open=True),

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import click
 
-from zoo.cli.output import check_finite, choose_device, device_option, echo
+from zoo.cli.output import check_finite, choose_device, code_option, device_option, echo
 
 Chunk = TypeVar("Chunk", bound=Sized)
 
@@ -60,6 +60,7 @@ Chunk = TypeVar("Chunk", bound=Sized)
 @click.option(
     "--scale", type=click.IntRange(min=1), default=1, show_default=True, help="Enlarge each pixel so many times."
 )
+@code_option
 @device_option
 def command(
     name: str,
@@ -76,6 +77,7 @@ def command(
     to: str | None,
     chunk: int | None,
     scale: int,
+    code: str | None,
     device: str,
 ) -> None:
     """Images from NAME: the name of weights, a run's folder, or a weights file.
@@ -105,7 +107,7 @@ def command(
         tell=lambda text: echo(text, err=True),
         bar=progress_bar,
     )
-    hub.load(name, choose_device(device)).write(request)
+    hub.load(name, choose_device(device), code).write(request)
     echo(out)
 
 

@@ -13,6 +13,7 @@ from zoo.cli import processes
 from zoo.cli.output import amount, device_option, echo, minutes_option, print_json, times
 from zoo.cli.progress import LONG, Progress
 from zoo.files import Json, check_new
+from zoo.own_code import Code
 from zoo.reports.values import duration
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def command(
     """
     from zoo import costs, hub, settings
 
+    code = Code.of(model)
     recipe = settings.find(model, dataset, variant)
     for text in changes:
         key, equals, value = text.partition("=")
@@ -133,7 +135,17 @@ def command(
     )
     progress = Progress(as_json, minutes, lambda device, seconds: advice(recipe, device, seconds))
     try:
-        train(recipe, out, runtime=runtime, seed=seed, images=images, minutes=minutes, init=init, progress=progress)
+        train(
+            recipe,
+            out,
+            runtime=runtime,
+            seed=seed,
+            images=images,
+            minutes=minutes,
+            init=init,
+            code=code,
+            progress=progress,
+        )
     finally:
         progress.close()
 

@@ -46,7 +46,7 @@ def default_folders(name: str, seed: int) -> Iterator[Path]:
 @contextlib.contextmanager
 def new_run(out: str | Path | None, recipe: Recipe, runtime: Runtime, seed: int, **facts: Any) -> Iterator[RunFolder]:
     """A new run's folder, locked in the block. ``out``: None takes the first of :func:`default_folders` that is new.
-    ``facts``: what else a resumed run needs (init, dataset_object).
+    ``facts``: what else a resumed run needs (init, dataset_object, code).
 
     After an error in the block before the first checkpoint nothing is left, since no one could resume it. Raises
     ValueError as :func:`zoo.files.check_new`, or if another process has the folder.
@@ -127,6 +127,12 @@ class RunFolder:
         if not 0 <= facts["seed"] < 1 << 63:
             raise self.wrong(f"seed={facts['seed']}: must be from 0 to {(1 << 63) - 1}")
         return facts
+
+    @functools.cached_property
+    def code(self) -> str | None:
+        """The SHA-256 of the recipe file that the run was started with; None if that was none of the user's own."""
+        code = self.facts().get("code")
+        return code if isinstance(code, str) else None
 
     def wrong(self, reason: object) -> ValueError:
         """The error of a recipe.json that is not a run's."""

@@ -44,6 +44,7 @@ from zoo.engine.stage import (
     shipped,
 )
 from zoo.files import check_new, remove_partials
+from zoo.own_code import Code
 from zoo.pictures import write_grid
 from zoo.recipe import Recipe
 
@@ -60,6 +61,7 @@ def train(
     minutes: float | None = None,
     init: str | Path | None = None,
     dataset: Any = None,
+    code: Code | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Train a recipe into the new folder ``out`` and return it.
@@ -70,6 +72,7 @@ def train(
         minutes: stop early.
         init: weights to begin from (a name, a file or a run's folder).
         dataset: anything that :func:`zoo.data.open_data` takes, instead of the recipe's.
+        code: the user's recipe file that the recipe is from.
         progress: called as ``progress(event, **facts)`` with data, start, rate, tick, grid, checkpoint, warning, done.
 
     Raises ValueError for a mistake in the arguments, before anything is written; RuntimeError for a NaN or if memory
@@ -101,8 +104,10 @@ def train(
         if main:
             name = recipe.name if out is None else str(out)
             stack.enter_context(checkpoint.disk(Path(name)))
-            own = {"init": init, "dataset_object": dataset is not None}
+            own = {"init": init, "dataset_object": dataset is not None, "code": code.hash if code else None}
             out = stack.enter_context(new_run(out, recipe, runtime, seed, **own)).path
+            if code is not None:
+                code.remember()
         folder = RunFolder(parallel.share("run", str(out)))
         return training_loop(
             recipe,
@@ -359,7 +364,8 @@ def save(run: StageRun, folder: RunFolder, seconds: float, tell: Progress) -> No
     }
     path = folder.path / CHECKPOINT
     checkpoint.save(path, checkpoint.collect(run.game, run.learner, run.ema_networks), state)
-    facts = {"images": run.total_images, "seconds": round(seconds, 1), "seed": run.seed}
+    facts: dict[str, Any] = {"images": run.total_images, "seconds": round(seconds, 1), "seed": run.seed}
+    facts |= {"code": folder.code} if folder.code else {}
     with run.extra_batches() as draw:
         export(folder.path / WEIGHTS, run.game, run.ema_networks, run.recipe, run.index, run.facts, draw, facts)
     tell("checkpoint", path=str(path))

@@ -37,6 +37,7 @@ def evaluate(
     seed: int = 0,
     to: str | None = None,
     inception: str | Path | None = None,
+    code: str | Path | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -56,6 +57,7 @@ def evaluate(
         seed: Image k has the seed ``seed + k``.
         to: A translator's direction, or a domain of a coupled model (by default the first).
         inception: The file of the Inception-v3's weights.
+        code: As for :func:`zoo.load`.
         device: Where weights and images are computed.
         progress: Called as ``progress(done, total, what)`` from time to time.
 
@@ -65,7 +67,7 @@ def evaluate(
     Raises ValueError for a mistake in the arguments, OSError if data or weights cannot be read or downloaded.
     """
     start_time = time.monotonic()
-    source = image_source.find(what, device)
+    source = image_source.find(what, device, code)
     inputs = ScoreInputs(
         source,
         dataset=dataset,

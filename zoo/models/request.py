@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.data.images import open_picture
-from zoo.files import Json, sha256
+from zoo.files import Json, beside, remove_partials, sha256
 from zoo.pictures import VIDEO, save, to_picture, write_grid, write_walk
 
 if TYPE_CHECKING:
@@ -135,8 +135,10 @@ def write_files(
     """As :meth:`Request.write_files`. ``manifest``: all that the images depend on."""
     path = out / MANIFEST
     manifest |= {"scale": scale} if scale != 1 else {}
+    if out.is_dir():
+        remove_partials(out, deep=False)
     if path.exists():
-        if json.loads(path.read_text()) != manifest:
+        if read_manifest(path) != manifest:
             raise ValueError(f"--out {out}: has samples of other weights or settings; choose another folder")
     elif out.exists() and any(out.iterdir()):
         raise ValueError(f"--out {out}: exists and has other files; choose another folder")
@@ -147,11 +149,20 @@ def write_files(
     first = next(chunks)  # a mistake is reported before the folder is made
     out.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        path.write_text(json.dumps(manifest))
+        with beside(path) as partial:
+            partial.write_text(json.dumps(manifest))
     names = iter(f"{seeds[i]:06d}.png" for i in missing)
     for images in bar(itertools.chain((first,), chunks), len(missing)):
         for image in images:
             save(to_picture(image, scale), out / next(names))
+
+
+def read_manifest(path: Path) -> object:
+    """The content of a folder's samples.json; None if it is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return None
 
 
 def walk_endings() -> tuple[str, ...]:
