@@ -104,11 +104,19 @@ def command(
         to=to,
         chunk=chunk,
         scale=scale,
+        given=given_options(),
         tell=lambda text: echo(text, err=True),
         bar=progress_bar,
     )
     hub.load(name, choose_device(device), code).write(request)
     echo(out)
+
+
+def given_options() -> frozenset[str]:
+    """The parameters that the user gave, at their default values too."""
+    context = click.get_current_context()
+    source = click.core.ParameterSource.COMMANDLINE
+    return frozenset(name for name in context.params if context.get_parameter_source(name) is source)
 
 
 def parse_classes(y: str | None) -> int | str | list[int | str] | None:

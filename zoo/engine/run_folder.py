@@ -137,7 +137,7 @@ class RunFolder:
     def wrong(self, reason: object) -> ValueError:
         """The error of a recipe.json that is not a run's."""
         text = " ".join(str(reason).split())[:300]
-        return ValueError(f"run '{self.path}': {RECIPE} is not that of a run ({text}); bring the original back")
+        return ValueError(f"run '{self.path}': {RECIPE}: {text}; is it the folder of a run?")
 
     def recipe(self) -> Recipe:
         """The recipe in recipe.json, checked. Raises ValueError if it is none."""

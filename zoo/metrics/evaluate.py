@@ -81,6 +81,7 @@ def evaluate(
         progress=progress,
     )
     names, notes = choose(inputs, metrics.split(",") if isinstance(metrics, str) else metrics)
+    check_options(inputs, names, features, inception)
     values = compute(inputs, [find_metric(name) for name in names])
     return {
         "what": source.name,
@@ -90,6 +91,18 @@ def evaluate(
         "protocol": protocol(inputs),
         "seconds": round(time.monotonic() - start_time, 1),
     }
+
+
+def check_options(
+    inputs: ScoreInputs, names: Sequence[str], features: str | None, inception: str | Path | None
+) -> None:
+    """Raises ValueError for an argument on which none of the scores depends."""
+    needs = {need for name in names for need in find_metric(name).needs}
+    for key, value in (("features", features), ("inception", inception)):
+        if value is not None and not FEATURE_INPUTS & needs:
+            raise ValueError(f"{key}={value}: {', '.join(names)} need no feature network; leave it out")
+    if inputs.seed and inputs.source.model is None:
+        raise ValueError(f"seed={inputs.seed}: '{inputs.source.name}' has images that are not generated; leave it out")
 
 
 # Which metrics --------------------------------------------------------------------------------------------------------

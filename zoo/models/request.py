@@ -33,7 +33,8 @@ class Request:
     """The options of ``zoo sample``, by their names there; ``source`` is --input.
 
     ``name``: the weights as the user named them. ``weights``: their file. ``tell``: called with a line for the user.
-    ``bar``: wraps an iterable of chunks, and their total length, to show progress.
+    ``bar``: wraps an iterable of chunks, and their total length, to show progress. ``given``: the options that the user
+    gave, at their default values too; None: those with other values.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Request:
     scale: int = 1
     tell: Callable[[str], None] = print
     bar: Callable[[Iterable[Any], int], Iterator[Any]] = no_bar
+    given: frozenset[str] | None = None
 
     @property
     def path(self) -> Path:
@@ -67,13 +69,22 @@ class Request:
     def suffix(self) -> str:
         return "" if self.folder else self.path.suffix.lower()
 
-    def only(self, *options: str) -> None:
-        """Raises ValueError for any option beside these and --out that was given, since the model does not use it."""
-        allowed = {"name", "out", "weights", "tell", "bar", *options}
+    def is_given(self, option: str) -> bool:
+        """Whether the user gave an option, by its name here."""
+        if self.given is not None:
+            return option in self.given
+        field = next(f for f in dataclasses.fields(self) if f.name == option)
+        return bool(getattr(self, option) != field.default)
+
+    def only(self, *options: str, mode: str = "") -> None:
+        """Raises ValueError for any option beside these and --out that was given, since the model does not use it.
+        ``mode``: the option that decides what is made, if one does."""
+        allowed = {"name", "out", "weights", "tell", "bar", "given", mode, *options}
         for field in dataclasses.fields(self):
-            if field.name not in allowed and getattr(self, field.name) != field.default:
-                option = {"source": "--input", "count": "-n"}.get(field.name, f"--{field.name}")
-                raise ValueError(f"{option}: '{self.name}' does not use it; leave {option} out")
+            if field.name not in allowed and self.is_given(field.name):
+                option = option_of(field.name)
+                beside = f" with {option_of(mode)}" if mode else ""
+                raise ValueError(f"{option}: '{self.name}' does not use it{beside}; leave {option} out")
 
     def check_out(self, expected: Sequence[str], what: str, folder: bool = False) -> None:
         """Raises ValueError unless --out is a file of one of these endings, or, with ``folder``, a folder."""
@@ -122,6 +133,11 @@ class Request:
             for path in paths:
                 image = make(fit(fixed, read_picture(path), path, self.tell))
                 save(to_picture(image, self.scale), out / f"{path.stem}.png" if self.folder else out)
+
+
+def option_of(field: str) -> str:
+    """The option of ``zoo sample`` for a field of a Request."""
+    return {"source": "--input", "count": "-n"}.get(field, f"--{field}")
 
 
 def write_files(
