@@ -47,6 +47,7 @@ FLOORS = {
     "zoo.pictures": 2,
     "zoo.build_check": 2,
     "zoo.hub": 2,
+    "zoo.own_code": 2,
     "zoo.importers": 2,
     "zoo.pretrained": 2,
     "zoo.publish": 2,

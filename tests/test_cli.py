@@ -161,10 +161,13 @@ def test_a_loss_in_the_recipe_file(shell, tmp_path, recipe_file):
 
     first = zoo("train", recipe_file.name, *args, "--images", "100000000", "--minutes", "0.02")
     assert first.returncode == 0, first.stderr
-    second = zoo("resume", "run")
-    assert second.returncode == 2 and "unknown loss 'scores-alone'; if a recipe file" in second.stderr
-    third = zoo("resume", "run", "--recipe", recipe_file.name, "--minutes", "0.02")
-    assert third.returncode == 0 and "continue: zoo resume run" in third.stdout, third.stderr
+    second = zoo("resume", "run", "--minutes", "0.02")
+    assert second.returncode == 0 and "continue: zoo resume run" in second.stdout, second.stderr
+    options["env"]["ZOO_HOME"] = str(tmp_path / "another user's")
+    third = zoo("resume", "run")
+    assert third.returncode == 2 and "unknown loss 'scores-alone'" in third.stderr and "--code FILE" in third.stderr
+    fourth = zoo("resume", "run", "--code", recipe_file.name, "--minutes", "0.02")
+    assert fourth.returncode == 0 and "continue: zoo resume run" in fourth.stdout, fourth.stderr
 
 
 def test_show_a_recipe_file(shell, recipe_file):

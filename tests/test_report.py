@@ -21,7 +21,7 @@ from torch import nn
 import zoo
 from zoo.engine import train
 from zoo.engine.export import uses
-from zoo.engine.run_folder import RunFolder
+from zoo.engine.run_folder import new_run
 from zoo.game import Turn
 from zoo.recipe import SGD, Ema, Recipe, Stage
 from zoo.registry import Spec
@@ -338,7 +338,8 @@ def test_a_run_that_was_killed(run):
 
 
 def test_a_run_without_a_log(tmp_path):
-    RunFolder.create(tmp_path / "run", recipe(), CPU, seed=3, init=None, dataset_object=False)
+    with new_run(tmp_path / "run", recipe(), CPU, 3, init=None, dataset_object=False):
+        pass
     page = checked_page(tmp_path / "run")
     assert "0 of 80 real images" in page.text and "No grid of samples yet" in page.text
     assert "No line of the log yet" in page.text and "there is no checkpoint yet" in page.text

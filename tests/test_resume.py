@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -232,7 +233,8 @@ def disk_full_message(work) -> str:
     with pytest.raises(OSError) as error:
         work()
     message = str(error.value)
-    assert "\n" not in message and "zoo resume" in message and "free some space" in message
+    assert "\n" not in message and "free some space" in message
+    assert ("its last good checkpoint is whole" in message) == ("zoo resume" in message)
     return message
 
 
@@ -273,7 +275,8 @@ def test_full_disk(tmp_path, little_disk, monkeypatch):
             fill(True)
 
     message = disk_full_message(lambda: train.train(tiny(), folder / "run", runtime=CPU, progress=progress))
-    assert f"run '{folder / 'run'}': cannot be written" in message
+    assert message.startswith(f"run '{folder / 'run'}': ") and "cannot be written" in message
+    assert message.endswith(f"zoo resume {folder / 'run'}")
     assert checkpoint.load(folder / "run" / CHECKPOINT)[1]["round"] == 3
     check_files(folder / "run")
     assert not list(folder.rglob("*.partial"))
@@ -299,12 +302,14 @@ def test_disk_full_at_any_write(tmp_path, monkeypatch, error):
     monkeypatch.setattr(os, "fsync", fail)
     for failing_call in range(1, 14):
         calls, folder = 0, tmp_path / f"run{failing_call}"
-        disk_full_message(functools.partial(train.train, tiny(), folder, runtime=CPU))
+        message = disk_full_message(functools.partial(train.train, tiny(), folder, runtime=CPU))
         assert not list(tmp_path.rglob("*.partial"))
-        if failing_call == 1:
-            assert not folder.exists()  # the run has not started
-        else:
+        assert re.search(r": (recipe\.json|checkpoint|weights|log|0+[0-9]*\.png)", message)
+        if (folder / CHECKPOINT).exists():
             check_files(folder)
+            assert "its last good checkpoint is whole" in message
+        else:
+            assert not folder.exists() and "it has no checkpoint yet" in message and "begin it again" in message
 
 
 def test_log_that_cannot_be_written(tmp_path, monkeypatch):
@@ -312,7 +317,7 @@ def test_log_that_cannot_be_written(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(RunFolder, "log", fail)
-    disk_full_message(lambda: train.train(tiny(), tmp_path / "run", runtime=CPU))
+    assert "its log" in disk_full_message(lambda: train.train(tiny(), tmp_path / "run", runtime=CPU))
     checkpoint.load(tmp_path / "run" / CHECKPOINT)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo import hub, overrides
+from zoo import hub, overrides, own_code
+from zoo.own_code import Code
 from zoo.recipe import encode
 from zoo.registry import DATASETS, matching
 from zoo.settings import find as find_recipe
@@ -112,7 +113,7 @@ def train(
         recipe = overrides.override(recipe, key, value if isinstance(value, str) else json.dumps(encode(value)))
     return run(
         recipe,
-        out or new_folder(recipe.name, seed),
+        out,
         runtime=Runtime(
             device,
             precision,
@@ -126,6 +127,7 @@ def train(
         minutes=minutes,
         init=init,
         dataset=dataset if name is None else None,
+        code=Code.of(model),
         progress=progress,
     )
 
@@ -138,6 +140,7 @@ def resume(
     device: str | None = None,
     precision: str | None = None,
     micro_batch: int | None = None,
+    code: str | Path | None = None,
     progress: Callable[..., None] | None = None,
 ) -> Path:
     """Continue a run that was stopped, from its last checkpoint, and return its folder. The result is that of a run
@@ -145,13 +148,21 @@ def resume(
 
     ``minutes``, ``progress``: as for :func:`train`. ``dataset``: the Dataset or tensor that the run was trained on, if
     it has no name. ``device``, ``precision``, ``micro_batch``: by default those of the run's start.
-    Raises ValueError if ``run`` is not the folder of a run.
+    ``code``: as for :func:`zoo.load`. Raises ValueError if ``run`` is not the folder of a run, or another process
+    trains it.
     """
     from zoo.engine.run_folder import RunFolder
     from zoo.engine.train import resume as continue_run
 
-    runtime = RunFolder(run).runtime(device=device, precision=precision, micro_batch=micro_batch)
-    return continue_run(run, runtime=runtime, minutes=minutes, dataset=dataset, progress=progress)
+    folder = RunFolder(run)
+    runtime = folder.runtime(device=device, precision=precision, micro_batch=micro_batch)
+    if code is not None:
+        own_code.run(code)
+    reason = own_code.recall(folder.code) if code is None else ""
+    try:
+        return continue_run(run, runtime=runtime, minutes=minutes, dataset=dataset, progress=progress)
+    except ValueError as error:
+        raise (error if code is not None else own_code.explain(error, reason)) from error
 
 
 def report(run: str | Path, out: str | Path | None = None) -> Path:
@@ -161,13 +172,3 @@ def report(run: str | Path, out: str | Path | None = None) -> Path:
     from zoo.reports.page import report as write
 
     return write(run, out)
-
-
-def new_folder(name: str, seed: int) -> Path:
-    """The first of ``runs/NAME-seedS``, ``runs/NAME-seedS-2``, ``runs/NAME-seedS-3``, ... that does not exist."""
-    first = Path("runs") / f"{name}-seed{seed}"
-    path, count = first, 1
-    while path.exists():
-        count += 1
-        path = first.with_name(f"{first.name}-{count}")
-    return path

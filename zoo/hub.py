@@ -11,13 +11,14 @@ of the file (``sha256``) and of its tensors (``tensors``).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from zoo import overrides, settings, tensor_file
-from zoo.files import Json, beside, sha256
+from zoo import overrides, own_code, settings, tensor_file
+from zoo.files import Json, beside, check_name, sha256
 from zoo.recipe import Pretrained, decode
 from zoo.registry import nearest
 
@@ -153,7 +154,15 @@ def one_line(error: Exception) -> str:
 def index(folder: str | Path | None = None) -> dict[str, Json]:
     """The index of a weights folder: name -> ``{"file", "sha256", "tensors", "bytes", "recipe", "half", ...}``."""
     path = Path(folder or SHIPPED) / "index.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"index '{path}': must be JSON ({one_line(error)})") from None
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+        raise ValueError(f"index '{path}': must have an object for each name")
+    return entries
 
 
 def find(name_or_path: str | Path) -> Path:
@@ -164,7 +173,7 @@ def find(name_or_path: str | Path) -> Path:
         return _download(name)
     shipped = index()
     if name in shipped:
-        path = SHIPPED / shipped[name]["file"]
+        path = SHIPPED / check_name(shipped[name]["file"], f"weights '{name}': file=")
         if not path.is_file():
             raise ValueError(f"weights '{name}': {path} is missing; install the package again")
         if sha256(path) != shipped[name]["sha256"]:
@@ -192,10 +201,12 @@ def find(name_or_path: str | Path) -> Path:
     raise ValueError(f"unknown weights '{name}'{nearest(name, [*shipped, *recipes])} (zoo list weights)")
 
 
-def load(name_or_path: str | Path, device: str = "cpu") -> Model:
+def load(name_or_path: str | Path, device: str = "cpu", code: str | Path | None = None) -> Model:
     """A trained Model in eval mode, with its Card.
 
     ``name_or_path``: the name of shipped weights, a ``.safetensors`` file, a run's folder, or ``hf:OWNER/NAME``.
+    ``code``: the recipe file that registers its networks; by default the one that it was trained with, if that was here
+    and by this user (:mod:`zoo.own_code`).
     Raises ValueError if there is none of that name, or the file is truncated, changed or not the zoo's.
     """
     path = find(name_or_path)
@@ -207,14 +218,20 @@ def load(name_or_path: str | Path, device: str = "cpu") -> Model:
     except (RuntimeError, AssertionError) as error:
         reason = f"not available here ({one_line(error)})"
         raise ValueError(f"device='{device}': {reason}; must be cpu, cuda or mps") from None
-    return read_model(path, device, verify=not shipped)
+    if code is not None:
+        own_code.run(code)
+    reason = own_code.recall(read_header(path)["card"].get("code")) if code is None else ""
+    try:
+        return read_model(path, device, verify=not shipped)
+    except ValueError as error:
+        raise (error if code is not None else own_code.explain(error, reason)) from None
 
 
 def repository(name: str) -> tuple[ModuleType, str]:
     """huggingface_hub and the repository that ``hf:OWNER/NAME`` names. Raises ValueError if the name has another form
     or the package is missing."""
     path = name.removeprefix("hf:")
-    if path.count("/") != 1 or not all(path.split("/")):
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", path):
         raise ValueError(f"'{name}': must be hf:OWNER/NAME")
     try:
         import huggingface_hub

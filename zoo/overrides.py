@@ -16,22 +16,23 @@ from zoo.recipe import Pretrained, Recipe, Rounds, Stage, Stream, decode
 from zoo.registry import FrozenDict, Registry, Spec, nearest
 
 
-def _fits(value: object, hint: Any) -> bool:
+def fits(value: object, hint: Any) -> bool:
+    """Whether a value has the type of a type hint."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return True
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, a) for a in args)
+        return any(fits(value, a) for a in args)
     if origin is Literal:
         return value in args
     if origin is tuple:
         if not isinstance(value, tuple):
             return False
         if args[-1] is ...:
-            return all(_fits(v, args[0]) for v in value)
-        return len(value) == len(args) and all(map(_fits, value, args))
+            return all(fits(v, args[0]) for v in value)
+        return len(value) == len(args) and all(map(fits, value, args))
     if origin is not None and issubclass(origin, Mapping):
-        return isinstance(value, Mapping) and all(_fits(k, args[0]) and _fits(v, args[1]) for k, v in value.items())
+        return isinstance(value, Mapping) and all(fits(k, args[0]) and fits(v, args[1]) for k, v in value.items())
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is int:
@@ -39,7 +40,8 @@ def _fits(value: object, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
-def _type_name(hint: Any) -> str:
+def type_name(hint: Any) -> str:
+    """A type hint in words."""
     return getattr(hint, "__name__", str(hint)) if typing.get_origin(hint) is None else str(hint).replace("typing.", "")
 
 
@@ -47,8 +49,8 @@ def _check_types(value: Any, path: str) -> None:
     hints = typing.get_type_hints(type(value))
     for f in dataclasses.fields(value):
         field, where = getattr(value, f.name), f"{path}.{f.name}".lstrip(".")
-        if not _fits(field, hints[f.name]):
-            raise ValueError(f"{where}={field!r}: must be {_type_name(hints[f.name])}")
+        if not fits(field, hints[f.name]):
+            raise ValueError(f"{where}={field!r}: must be {type_name(hints[f.name])}")
         for key, part in _parts(field):
             if dataclasses.is_dataclass(part) and not isinstance(part, Spec):
                 _check_types(part, f"{where}.{key}" if key != "" else where)
@@ -185,12 +187,14 @@ def override(recipe: Recipe, key: str, text: str) -> Recipe:
     does not start with a field of the recipe is one of the first stage. ``text``: JSON, else a string.
     Raises ValueError if there is no such field or the value does not fit.
     """
+    path = key.split(".")
+    where = f"--set {key}={text}"
     try:
         value = decode(json.loads(text))
     except json.JSONDecodeError:
         value = text
-    path = key.split(".")
-    where = f"--set {key}={text}"
+    except (ValueError, RecursionError) as error:  # an unknown kind, a number of too many digits, deep nesting
+        raise ValueError(f"{where[:200]}: {error}") from None
     if path[0] in ("model", "dataset", "variant"):
         raise ValueError(f"{where}: must be a field of the recipe; '{path[0]}' is chosen on the command line")
     top = {f.name for f in dataclasses.fields(Recipe)}
@@ -260,7 +264,7 @@ def _check_same_type(where: str, key: str, old: object, new: object) -> None:
     kind = float if isinstance(old, float) else int if isinstance(old, int) and not isinstance(old, bool) else type(old)
     if isinstance(new, Rounds) or (kind is tuple and isinstance(new, tuple)):
         return
-    if not _fits(new, kind):
+    if not fits(new, kind):
         raise ValueError(f"{where}: {key} must be {kind.__name__}, as {old!r} is")
 
 

@@ -106,6 +106,16 @@ def barrier() -> None:
         dist.barrier()
 
 
+def share(name: str, text: str) -> str:
+    """Rank 0's ``text`` in every process. ``name``: of this use, another for each."""
+    if world() == 1 or _store is None:
+        return text
+    if rank() == 0:
+        _store.set(f"share/{name}", text)
+    barrier()
+    return _store.get(f"share/{name}").decode()
+
+
 def mean(value: Tensor) -> Tensor:
     """The elementwise mean over processes, without gradient. A new tensor if there are several."""
     if world() == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -55,9 +56,7 @@ def grid_picture(images: Tensor, columns: int | None = None) -> Image:
 
 def write_grid(path: Path, images: Tensor, columns: int, scale: int = 1) -> None:
     """Images [N, C, H, W] in [0, 1], or points [N, D], as one PNG, ``scale`` times as large."""
-    canvas = magnified(grid_picture(images, columns), scale)
-    with beside(path) as partial:
-        canvas.save(partial, format="PNG")
+    write(magnified(grid_picture(images, columns), scale), path, "PNG")
 
 
 def to_picture(image: Tensor, scale: int = 1) -> Image:
@@ -79,8 +78,15 @@ def save(image: Image, path: Path, **options: object) -> None:
     """Write the picture atomically, so that a file that exists is complete."""
     from PIL import Image
 
-    with beside(path) as partial, open(partial, "wb") as file:
-        image.save(file, format=Image.registered_extensions()[path.suffix.lower()], **options)
+    write(image, path, Image.registered_extensions()[path.suffix.lower()], **options)
+
+
+def write(image: Image, path: Path, form: str, **options: object) -> None:
+    """As :func:`save`, in a format of Pillow. (Its own writers do not say that a disk is full.)"""
+    content = io.BytesIO()
+    image.save(content, format=form, **options)
+    with beside(path) as partial:
+        partial.write_bytes(content.getbuffer())
 
 
 def write_walk(path: Path, frames: Iterable[Image]) -> None:

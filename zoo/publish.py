@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo import hub
-from zoo.files import Json, beside, sha256, tensor_hash
+from zoo.data.store import home
+from zoo.files import Json, beside, check_name, folder_lock, remove_partials, scratch, sha256, tensor_hash
 from zoo.tensor_file import NotFinite
 
 if TYPE_CHECKING:
@@ -26,7 +26,13 @@ def largest_difference(model: Model, path: str | Path) -> float:
     return max((a - b).abs().max().item() for a, b in zip(model.probe(), other.probe(), strict=True))
 
 
-def publish(source: str | Path, to: str | Path, name: str | None = None, below_bar: str | None = None) -> Json:
+def publish(
+    source: str | Path,
+    to: str | Path,
+    name: str | None = None,
+    below_bar: str | None = None,
+    code: str | Path | None = None,
+) -> Json:
     """Put trained weights in a weights folder (with its index) or on the hub (``hf:OWNER/NAME``).
 
     In half precision if no pixel differs by 2/255 or more, else in float32. Returns the entry of the index, with
@@ -36,47 +42,67 @@ def publish(source: str | Path, to: str | Path, name: str | None = None, below_b
     Args:
         source: as for :func:`zoo.load`.
         to: the folder or repository.
-        name: by default the recipe's.
+        name: a plain file name, by default the recipe's; only for a folder.
         below_bar: the reason if the scores do not reach the bar of the model's task. It is written into the Card and
             the index, and marks the weights in every table.
+        code: as for :func:`zoo.load`.
 
-    Raises ValueError as :func:`zoo.load`; OSError if the weights cannot be written or uploaded.
+    Raises ValueError as :func:`zoo.load`, or if the name is not a plain file name; OSError if the weights cannot be
+    written or uploaded.
     """
-    model = hub.load(source)
+    upload = str(to).startswith("hf:")
+    if upload:
+        hub.repository(str(to))  # a wrong name is reported first
+        if name is not None:
+            raise ValueError(f"--name {name}: names weights in the index of a folder; a repository has its own name")
+    model = hub.load(source, code=code)
     model.card["below_bar"] = below_bar or model.card.get("below_bar")
-    name = name or model.card.get("name") or Path(source).stem
-    with tempfile.TemporaryDirectory(prefix="zoo-publish-") as scratch:
-        upload = str(to).startswith("hf:")
-        folder = Path(scratch) if upload else Path(to)
-        path = folder / (hub.WEIGHTS if upload else f"{name}.safetensors")
-        half, difference = _write(model, path)
-        entry = {
-            "file": path.name,
-            "sha256": sha256(path),
-            "tensors": tensor_hash(path),
-            "bytes": path.stat().st_size,
-            "recipe": name,
-            "kind": model.spec["kind"],
-            "dataset": model.card.get("dataset"),
-            "license": hub.data_license(model.card),
-            "below_bar": model.card["below_bar"],
-            "images": model.card.get("images"),
-            "half": half,
-        }
-        if upload:
+    origin = "--name " if name is not None else f"weights '{source}': the name in its Card, "
+    name = check_name(name if name is not None else model.card.get("name") or Path(source).stem, origin)
+    if upload:
+        place = home() / "upload"
+        place.mkdir(parents=True, exist_ok=True)
+        remove_partials(place)
+        with scratch(place, name) as folder:
+            path = folder / hub.WEIGHTS
+            entry = _entry(model, name, path, *_write(model, path))
             _upload(str(to), path)
-        else:
-            index = json.dumps({**hub.index(folder), name: entry}, indent=2, sort_keys=True) + "\n"
-            with beside(folder / "index.json") as partial:
-                partial.write_text(index)
-    return {**entry, "difference": difference, "path": str(to) if upload else str(path)}
+        return {**entry, "path": str(to)}
+    folder = Path(to)
+    folder.mkdir(parents=True, exist_ok=True)
+    with folder_lock(folder):  # two that publish at once would lose an entry
+        index = hub.index(folder)  # what cannot be read is reported before anything is written
+        path = folder / f"{name}.safetensors"
+        entry = _entry(model, name, path, *_write(model, path))
+        listed = {key: value for key, value in entry.items() if key != "difference"}
+        with beside(folder / "index.json") as partial:
+            partial.write_text(json.dumps({**index, name: listed}, indent=2, sort_keys=True) + "\n")
+    return {**entry, "path": str(path)}
+
+
+def _entry(model: Model, name: str, path: Path, half: bool, difference: float | None) -> Json:
+    """The entry of the index, and ``difference``."""
+    return {
+        "file": path.name,
+        "sha256": sha256(path),
+        "tensors": tensor_hash(path),
+        "bytes": path.stat().st_size,
+        "recipe": name,
+        "kind": model.spec["kind"],
+        "dataset": model.card.get("dataset"),
+        "license": hub.data_license(model.card),
+        "below_bar": model.card["below_bar"],
+        "images": model.card.get("images"),
+        "half": half,
+        "difference": difference,
+    }
 
 
 def _write(model: Model, path: Path) -> tuple[bool, float | None]:
     """Write the weights file. Returns whether it is in half precision, and by how much its images differ then."""
-    draft = path.with_name(f".{path.stem}.{os.getpid()}.draft.safetensors")
     half, difference = False, None
-    try:
+    with scratch(path.parent, path.name) as folder:
+        draft = folder / path.name
         if model.resolution:
             with contextlib.suppress(NotFinite):  # a value that is too large for 16 bits
                 hub.save_weights(draft, model.networks, model.card, half=True)
@@ -85,8 +111,6 @@ def _write(model: Model, path: Path) -> tuple[bool, float | None]:
         if not half:
             hub.save_weights(draft, model.networks, model.card)
         os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
     return half, difference
 
 

@@ -363,7 +363,8 @@ def encode(value: Any) -> Any:
 
 
 def decode(value: Any) -> Any:
-    """The inverse of :func:`encode`. Raises ValueError for an unknown kind."""
+    """The inverse of :func:`encode`. Raises ValueError, with the key, for an unknown kind, a field that is unknown or
+    missing, or a Spec without a name."""
     if isinstance(value, list):
         return tuple(map(decode, value))
     if not isinstance(value, Mapping):
@@ -373,9 +374,19 @@ def decode(value: Any) -> Any:
     if kind is None:
         return FrozenDict(fields)
     if kind == "Spec":
-        return Spec(fields["name"], **fields["kwargs"])
-    if kind not in _KINDS:
-        raise ValueError(f"recipe.json: unknown kind '{kind}'{nearest(kind, _KINDS)}")
+        name, kwargs = fields.get("name"), fields.get("kwargs", {})
+        if not isinstance(name, str) or not isinstance(kwargs, Mapping) or fields.keys() - {"name", "kwargs"}:
+            raise ValueError(f"Spec: must have a name and kwargs, got {', '.join(map(str, fields)) or 'nothing'}")
+        return Spec(name, **kwargs)
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise ValueError(f"unknown kind '{kind}'{nearest(str(kind), _KINDS)}")
+    known = dataclasses.fields(_KINDS[kind])
+    for key in fields:
+        if key not in {f.name for f in known}:
+            raise ValueError(f"{kind}: has no '{key}'{nearest(key, [f.name for f in known])}")
+    for f in known:
+        if f.name not in fields and f.default is f.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{kind}: must have '{f.name}'")
     return _KINDS[kind](**fields)
 
 

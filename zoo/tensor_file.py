@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_HEADER_BYTES = 4 << 20  # parsed, a header takes up to 30 times as much memory
 MAX_DIMENSIONS = 8
+MAX_DEPTH = 64  # of JSON in a header
 CHECKSUM, ZEROS = "checksum", "0" * 64
 ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
@@ -54,10 +57,18 @@ class Header:
 
 
 def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file with a checksum. ``tensors``: contiguous, on the CPU, none of them shared."""
+    """Write a safetensors file with a checksum. ``tensors``: contiguous, on the CPU, none of them shared. Raises
+    OSError if the disk does not take it."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    save_file(dict(tensors), path, metadata={**metadata, CHECKSUM: ZEROS})
+    try:
+        save_file(dict(tensors), path, metadata={**metadata, CHECKSUM: ZEROS})
+    except SafetensorError as error:  # it has the number of an OSError only in its text
+        match = re.search(r"os error (\d+)", str(error))
+        if match is None:
+            raise
+        raise OSError(int(match[1]), os.strerror(int(match[1])), str(path)) from None
     with open(path, "rb+") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
@@ -104,7 +115,17 @@ def parse_json(text: str | bytes) -> Json:
         raise ValueError("its header is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError("its header is not a JSON object")
+    check_depth(value)
     return value
+
+
+def check_depth(value: object, most: int = MAX_DEPTH) -> None:
+    """Raises ValueError if JSON has more than ``most`` levels."""
+    level = [value]
+    for _ in range(most):
+        level = [p for v in level for p in (v.values() if isinstance(v, dict) else v if isinstance(v, list) else ())]
+    if level:
+        raise ValueError("its header is nested too deeply")
 
 
 def read_header(path: str | Path) -> Header:

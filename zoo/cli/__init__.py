@@ -62,6 +62,10 @@ def main(args: Sequence[str] | None = None) -> None:
         if debug and not isinstance(error, click.ClickException):
             raise
         status = explain(error)
+    try:
+        sys.stdout.flush()
+    except OSError:  # a full disk: Python would try again, and report it, at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -74,8 +78,8 @@ def explain(error: Exception) -> int:
         return print_error(error.format_message(), error.exit_code)
     if isinstance(error, ValueError):
         return print_error(error, 2)
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return print_error(f"{error.filename}: {error.strerror}", 1)
+    if isinstance(error, OSError) and error.strerror:
+        return print_error(f"{error.filename or 'standard output'}: {error.strerror}", 1)
     if isinstance(error, (OSError, RuntimeError, ImportError)):
         return print_error(error, 1)
     return print_error(f"{type(error).__name__}: {error} (a bug of the zoo; --debug prints the traceback)", 1)
@@ -83,5 +87,8 @@ def explain(error: Exception) -> int:
 
 def print_error(message: object, status: int) -> int:
     """Print the message in one line on stderr and return the status."""
-    print("zoo:", " ".join(str(message).split()) or type(message).__name__, file=sys.stderr)
+    from zoo.cli.output import plain
+
+    text = " ".join(str(message).split()) or type(message).__name__
+    print("zoo:", plain(text, lines=False), file=sys.stderr)
     return status

@@ -24,6 +24,8 @@ def get(name: str, resolution: int | None, split: str | None, check: bool, as_js
     from zoo.cli.progress import Progress
     from zoo.data.store import read_header
 
+    if resolution is not None and data.keeps_native_size(name):
+        raise ValueError(f"--resolution {resolution}: {name} is kept at native size; leave --resolution out")
     splits = [split] if split else list(data.facts(name).splits) or ["train"]
     rows = []
     for part in splits:

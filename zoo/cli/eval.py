@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zoo.cli.output import choose_device, device_option, json_option, print_json, print_table
+from zoo.cli.output import choose_device, code_option, device_option, echo, json_option, plain, print_json, print_table
 from zoo.cli.progress import LINES
 from zoo.files import Json
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Features of the reference's images, if these are not at hand (benchmarks/quality.py --references).",
 )
+@code_option
 @device_option
 @json_option
 def command(
@@ -55,6 +56,7 @@ def command(
     to: str | None,
     inception: str | None,
     reference: str | None,
+    code: str | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -77,6 +79,7 @@ def command(
             to=to,
             inception=inception,
             reference=reference,
+            code=code,
             device=choose_device(device),
             progress=bar,
         )
@@ -87,7 +90,7 @@ def command(
         return
     print_table(rows(result), False)
     for text in (*result["notes"], protocol_line(result["protocol"])):
-        click.echo(text)
+        echo(text)
 
 
 def rows(result: Json) -> list[Json]:
@@ -136,17 +139,22 @@ class Bar:
         if not sys.stderr.isatty():
             if time.monotonic() - self.last > LINES:
                 self.last = time.monotonic()
-                click.echo(f"{what}: {done:,} of {total:,}", err=True)
+                echo(f"{what}: {done:,} of {total:,}", err=True)
             return
         if self.bar is None:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
             self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
             self.bar.start()
         if what not in self.tasks:
-            self.tasks[what] = self.bar.add_task(what, total=total)
+            self.tasks[what] = self.bar.add_task(plain(what), total=total)
         self.bar.update(self.tasks[what], completed=done, total=total)
 
     def close(self) -> None:

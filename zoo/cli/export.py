@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from zoo.cli.output import json_option, print_json
+from zoo.cli.output import code_option, echo, json_option, print_json
+from zoo.files import beside
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,8 +32,9 @@ TOLERANCE = 1e-3  # the largest difference of a pixel in [0, 1]: a quarter of a 
 )
 @click.option("--out", type=click.Path(), required=True, help="The file to write: .onnx, or .pt2 for torch.export.")
 @click.option("--to", help="A domain, by its letter or name; needed for two-way translators and coupled models.")
+@code_option
 @json_option
-def command(name: str, form: str, out: str, to: str | None, as_json: bool) -> None:
+def command(name: str, form: str, out: str, to: str | None, code: str | None, as_json: bool) -> None:
     """Export NAME (the name of weights, a run's folder, a weights file).
 
     Inputs: `z` [N, latent] (and `y` [N], class numbers, or `text` [N, K], embeddings), or `images` [N, C, H, W] in
@@ -47,11 +49,10 @@ def command(name: str, form: str, out: str, to: str | None, as_json: bool) -> No
         raise ValueError(f"--out {out}: must end in {suffix} for --format {form}")
     if form == "onnx":
         _need_onnx()
-    model = hub.load(name)
+    model = hub.load(name, code=code)
     exported = model.program(to)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.stem}.{os.getpid()}{suffix}")
-    try:
+    with beside(path) as draft:
         run = {"onnx": write_onnx, "torch": write_torch}[form](exported, draft)
         inputs = exported.inputs(3)
         expected = exported.network(*inputs)
@@ -59,15 +60,12 @@ def command(name: str, form: str, out: str, to: str | None, as_json: bool) -> No
         scale = 1.0 if model.resolution else max(1.0, expected.abs().max().item())  # points have a range of their own
         if not difference <= TOLERANCE * scale:
             raise RuntimeError(f"{out}: the exported file gives other images (difference {difference:.2g}); removed")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
     names = exported.names
     if as_json:
         size = path.stat().st_size
         print_json({"path": out, "format": form, "inputs": names, "difference": difference, "bytes": size})
     else:
-        click.echo(f"{out}: same images, largest difference {difference:.1e}; inputs {', '.join(names)}")
+        echo(f"{out}: same images, largest difference {difference:.1e}; inputs {', '.join(names)}")
 
 
 def _need_onnx() -> None:
@@ -127,8 +125,9 @@ def write_torch(exported: Program, path: Path) -> Callable[..., Tensor]:
     """Write the torch.export program and return a function that runs the file."""
     import torch
 
-    inputs = exported.inputs(2)
+    inputs, content = exported.inputs(2), io.BytesIO()
     torch.export.save(
-        torch.export.export(exported.network, inputs, dynamic_shapes=_free_batch(exported, len(inputs))), path
+        torch.export.export(exported.network, inputs, dynamic_shapes=_free_batch(exported, len(inputs))), content
     )
+    path.write_bytes(content.getbuffer())  # torch's own writer aborts the process if the disk is full
     return torch.export.load(path).module()

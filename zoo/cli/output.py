@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,13 +20,50 @@ def check_device(ctx: click.Context, option: click.Parameter, name: str | None) 
     return name
 
 
+def check_finite(ctx: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    """Raises ValueError for NaN and infinity, which click takes as numbers."""
+    if value is not None and not math.isfinite(value):
+        raise ValueError(f"{option.opts[0]} {value}: must be a finite number")
+    return value
+
+
+code_option = click.option(
+    "--code",
+    type=click.Path(),
+    metavar="FILE",
+    help="Your recipe file, if it registers networks, losses, ... of its own. [default: that of the training]",
+)
+minutes_option = click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=check_finite,
+    help="Stop early, after so many minutes.",
+)
 device_option = click.option(
     "--device", default="auto", show_default=True, callback=check_device, help="auto, cpu, cuda, cuda:N or mps."
 )
 
 
+# Characters that control a terminal or change the order of a line: C0 except newline and tab, DEL, C1, directions.
+_CONTROLS = re.compile(
+    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
+)
+
+
+def plain(text: object, lines: bool = True) -> str:
+    """A text as it can be printed on a terminal, whoever wrote it: control characters as ``\\x1b``, and without
+    ``lines`` newlines and tabs too."""
+    escaped = _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], str(text))
+    return escaped if lines else escaped.replace("\n", "\\n").replace("\t", "\\t")
+
+
+def echo(text: object, err: bool = False) -> None:
+    """Print a line, or several, without control characters."""
+    click.echo(plain(text), err=err)
+
+
 def print_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=2, default=str))
+    echo(json.dumps(value, indent=2, default=str))
 
 
 def print_table(rows: Sequence[Mapping[str, object]], as_json: bool) -> None:
@@ -34,7 +72,7 @@ def print_table(rows: Sequence[Mapping[str, object]], as_json: bool) -> None:
         print_json(list(rows))
     elif not sys.stdout.isatty():
         for row in rows:
-            click.echo("\t".join(map(cell, row.values())))
+            echo("\t".join(map(cell, row.values())))
     elif rows:
         from rich import box
         from rich.console import Console
@@ -51,7 +89,8 @@ def cell(value: object) -> str:
         return "-"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return plain(text, lines=False)
 
 
 def amount(value: float) -> str:

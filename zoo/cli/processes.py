@@ -20,8 +20,14 @@ def main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def start_code() -> str:
+    """Python code of the command line with this process's module path: the current folder, in which anybody's
+    ``click.py`` may be, is on it only if it is on this one's."""
+    return f"import sys; sys.path[:] = {sys.path!r}; from zoo.cli import main; main()"
+
+
 def run(count: int, args: Sequence[str]) -> None:
-    """``python -m zoo ARGS`` in ``count`` processes. Exits with the status of the first that failed."""
+    """``zoo ARGS`` in ``count`` processes. Exits with the status of the first that failed."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -40,7 +46,7 @@ def run(count: int, args: Sequence[str]) -> None:
     )
     sys.stdout.flush()
     try:
-        elastic_launch(config, sys.executable)("-m", "zoo", *args)
+        elastic_launch(config, sys.executable)("-P", "-c", start_code(), *args)
     except ChildFailedError as error:
         first = error.get_first_failure()[1]
         raise click.exceptions.Exit(first.exitcode if first.exitcode > 0 else 1) from None

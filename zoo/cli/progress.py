@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from zoo.cli.output import echo, plain
 from zoo.reports.values import duration
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ class Progress:
 
     def __call__(self, event: str, **facts: Any) -> None:
         if self.as_json:
-            click.echo(json.dumps({"event": event, **facts}, default=str))
+            echo(json.dumps({"event": event, **facts}, default=str))
             return
         handler = getattr(self, f"on_{event}", None)
         if handler is not None:
@@ -54,9 +53,9 @@ class Progress:
     def line(self, text: str, err: bool = False) -> None:
         """Print a line, above the bar if there is one."""
         if self.bar is not None:
-            self.bar.console.print(text)
+            self.bar.console.print(plain(text), markup=False, highlight=False)
         else:
-            click.echo(text, err=err)
+            echo(text, err=err)
 
     # Events -----------------------------------------------------------------------------------------------------------
 
@@ -115,9 +114,9 @@ class Progress:
         if self.bar is None:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            self.bar = Progress(*columns, TextColumn("{task.fields[after]}"), transient=True)
-            self.task = self.bar.add_task(text, total=total, after=after)
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+            self.bar = Progress(*columns, TextColumn("{task.fields[after]}", markup=False), transient=True)
+            self.task = self.bar.add_task(plain(text), total=total, after=after)
             self.bar.start()
         assert self.task is not None
-        self.bar.update(self.task, completed=done, total=total, description=text, after=after)
+        self.bar.update(self.task, completed=done, total=total, description=plain(text), after=after)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from zoo.cli.output import json_option, print_json
+from zoo.cli.output import code_option, echo, json_option, print_json
 
 
 @click.command("publish", short_help="Publish weights to a folder or the hub.")
@@ -12,19 +12,20 @@ from zoo.cli.output import json_option, print_json
 @click.option("--to", required=True, help="hf:OWNER/NAME, or a folder of weights with its index.json.")
 @click.option("--name", help="The name in the index.  [default: the recipe's]")
 @click.option("--below-bar", metavar="REASON", help="Why the scores do not reach the bar of the task, if they do not.")
+@code_option
 @json_option
-def command(source: str, to: str, name: str | None, below_bar: str | None, as_json: bool) -> None:
+def command(source: str, to: str, name: str | None, below_bar: str | None, code: str | None, as_json: bool) -> None:
     """Publish the weights of SOURCE (a run's folder, a weights file, a name).
 
     In half precision if no pixel differs by 2/255 or more, else in float32.
     """
     from zoo.publish import publish
 
-    entry = publish(source, to, name, below_bar)
+    entry = publish(source, to, name, below_bar, code)
     if as_json:
         print_json(entry)
         return
     kind = "half precision" if entry["half"] else "float32"
     difference = entry["difference"]
     note = "" if difference is None else f" (in half precision a pixel differs by up to {difference * 255:.2f}/255)"
-    click.echo(f"{entry['path']}: {entry['bytes']:,} bytes in {kind}{note}")
+    echo(f"{entry['path']}: {entry['bytes']:,} bytes in {kind}{note}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from zoo.cli.output import echo
+
 
 @click.command("report", short_help="Write one HTML page of a run.")
 @click.argument("run", type=click.Path())
@@ -15,4 +17,4 @@ def command(run: str, out: str | None) -> None:
     """
     from zoo.reports.page import report
 
-    click.echo(report(run, out))
+    echo(report(run, out))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import click
 
-from zoo import settings
 from zoo.cli import processes
-from zoo.cli.output import check_device
+from zoo.cli.output import check_device, code_option, minutes_option
 from zoo.cli.progress import Progress
 
 
 @click.command("resume", short_help="Continue a run that was stopped or killed.")
 @click.argument("run", type=click.Path())
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop early, after so many minutes.")
+@minutes_option
 @click.option(
     "--nproc",
     type=click.IntRange(min=1),
@@ -20,7 +19,7 @@ from zoo.cli.progress import Progress
     show_default=True,
     help="Processes on this machine, a GPU each; every batch must be a multiple.",
 )
-@click.option("--recipe", type=click.Path(), help="Your recipe file, if it registers losses, networks, ... of its own.")
+@code_option
 @click.option(
     "--device",
     callback=check_device,
@@ -38,7 +37,7 @@ def command(
     run: str,
     minutes: float | None,
     nproc: int,
-    recipe: str | None,
+    code: str | None,
     device: str | None,
     precision: str | None,
     micro_batch: int | None,
@@ -48,16 +47,15 @@ def command(
 
     On another device or with another precision the result is the same to rounding.
     """
+    from zoo import api
     from zoo.engine.run_folder import RunFolder
 
-    if recipe is not None:
-        settings.load_file(recipe)
     # An error in RUN is reported first
-    runtime = RunFolder(run).runtime(device=device, precision=precision, micro_batch=micro_batch)
+    RunFolder(run).runtime(device=device, precision=precision, micro_batch=micro_batch)
     if nproc > 1 and not processes.launched():
         values = {
             "minutes": minutes,
-            "recipe": recipe,
+            "code": code,
             "device": device,
             "precision": precision,
             "micro-batch": micro_batch,
@@ -65,14 +63,16 @@ def command(
         options = [f"--{key}={value}" for key, value in values.items() if value is not None] + ["--json"] * as_json
         processes.run(nproc, ["resume", run, *options])
         return
-    from zoo.engine.train import resume
-
     progress = Progress(as_json, minutes)
     try:
-        resume(run, runtime=runtime, minutes=minutes, progress=progress)
-    except ValueError as error:
-        if recipe is None and str(error).startswith("unknown "):
-            raise ValueError(f"{error}; if a recipe file of yours registers it, add --recipe FILE") from error
-        raise
+        api.resume(
+            run,
+            minutes=minutes,
+            device=device,
+            precision=precision,
+            micro_batch=micro_batch,
+            code=code,
+            progress=progress,
+        )
     finally:
         progress.close()

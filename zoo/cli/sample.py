@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import click
 
-from zoo.cli.output import choose_device, device_option
+from zoo.cli.output import check_finite, choose_device, code_option, device_option, echo
 
 Chunk = TypeVar("Chunk", bound=Sized)
 
@@ -39,6 +39,7 @@ Chunk = TypeVar("Chunk", bound=Sized)
 @click.option(
     "--truncation",
     type=float,
+    callback=check_finite,
     help="Sample noise beyond so many standard deviations again; small: cleaner, less varied images. Of a model that "
     "truncates in w: the factor of w's distance from its mean.",
 )
@@ -60,6 +61,7 @@ Chunk = TypeVar("Chunk", bound=Sized)
 @click.option(
     "--scale", type=click.IntRange(min=1), default=1, show_default=True, help="Enlarge each pixel so many times."
 )
+@code_option
 @device_option
 def command(
     name: str,
@@ -77,6 +79,7 @@ def command(
     to: str | None,
     chunk: int | None,
     scale: int,
+    code: str | None,
     device: str,
 ) -> None:
     """Images from NAME: the name of weights, a run's folder, or a weights file.
@@ -104,11 +107,19 @@ def command(
         to=to,
         chunk=chunk,
         scale=scale,
-        tell=lambda text: click.echo(text, err=True),
+        given=given_options(),
+        tell=lambda text: echo(text, err=True),
         bar=progress_bar,
     )
-    hub.load(name, choose_device(device)).write(request)
-    click.echo(out)
+    hub.load(name, choose_device(device), code).write(request)
+    echo(out)
+
+
+def given_options() -> frozenset[str]:
+    """The parameters that the user gave, at their default values too."""
+    context = click.get_current_context()
+    source = click.core.ParameterSource.COMMANDLINE
+    return frozenset(name for name in context.params if context.get_parameter_source(name) is source)
 
 
 def parse_classes(y: str | None) -> int | str | list[int | str] | None:

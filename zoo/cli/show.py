@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from zoo import settings
-from zoo.cli.output import amount, json_option, print_json, times
+from zoo.cli.output import amount, echo, json_option, plain, print_json, times
 from zoo.files import Json
 
 
@@ -25,7 +25,7 @@ def command(name: str, as_json: bool) -> None:
     if as_json:
         print_json(facts)
     else:
-        click.echo(_text(facts))
+        echo(_text(facts))
 
 
 def look_up(name: str) -> Json:
@@ -67,7 +67,8 @@ def weights(name: str) -> Json:
     for tensor, count in header["parameters"].items():
         network = tensor.split(".")[0]
         counts[network] = counts.get(network, 0) + count
-    return {"weights": str(path), "bytes": header["bytes"], "elements": counts, **header["card"]}
+    facts = {"weights": str(path), "bytes": header["bytes"], "elements": counts}
+    return {**facts, **header["card"], **facts}  # what a Card says of these does not count
 
 
 def of_recipe(name: str) -> Json:
@@ -103,10 +104,11 @@ def of_dataset(name: str) -> Json:
 
 
 def _text(facts: Json) -> str:
-    lines = [facts["doc"], ""] if facts.get("doc") else []
-    of_a_recipe = "stages" in facts
+    of_weights = "bytes" in facts
+    of_a_recipe = "stages" in facts and not of_weights
+    lines = [facts["doc"], ""] if facts.get("doc") and not of_weights else []
     for key, value in facts.items():
-        if key == "doc" or (of_a_recipe and key in ("settings", "parameters")):
+        if (key == "doc" and not of_weights) or (of_a_recipe and key in ("settings", "parameters")):
             continue
         if of_a_recipe and key == "networks":
             lines += _networks(value, facts["parameters"])
@@ -150,7 +152,7 @@ def _stages(stages: list[Json]) -> list[str]:
 
 
 def _entry(key: str, value: object, depth: int) -> list[str]:
-    pad = "  " * depth
+    pad, key = "  " * depth, plain(key, lines=False)
     if isinstance(value, dict):
         lines = [line for k, v in value.items() if k != "@" for line in _entry(k, v, depth + 1)]
         return [f"{pad}{key}:", *lines] if lines else []
@@ -160,4 +162,4 @@ def _entry(key: str, value: object, depth: int) -> list[str]:
         value = ", ".join(map(str, value))
     if isinstance(value, int) and not isinstance(value, bool):
         value = f"{value:,}"
-    return [f"{pad}{key}: {value}"] if value not in ("", None) else []
+    return [f"{pad}{key}: {plain(value, lines=False)}"] if value not in ("", None) else []

@@ -10,9 +10,10 @@ import click
 
 from zoo import overrides
 from zoo.cli import processes
-from zoo.cli.output import amount, device_option, print_json, times
+from zoo.cli.output import amount, device_option, echo, minutes_option, print_json, times
 from zoo.cli.progress import LONG, Progress
 from zoo.files import Json, check_new
+from zoo.own_code import Code
 from zoo.reports.values import duration
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     help="A setting other than the main one, such as small (reduced); `zoo show MODEL` lists them.",
 )
 @click.option("--images", type=click.IntRange(min=1), help="Budget in real images; stages and schedules are rescaled.")
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop early, after so many minutes.")
+@minutes_option
 @click.option("--out", type=click.Path(), help="The run's folder, a new one.  [default: runs/RECIPE-seedS]")
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, help="Of first weights, noise and the order of the images."
@@ -97,8 +98,9 @@ def command(
     one. If there is none, the model's first setting is used, with a note. The run can be stopped (Ctrl-C) and resumed
     at any time.
     """
-    from zoo import api, costs, hub, settings
+    from zoo import costs, hub, settings
 
+    code = Code.of(model)
     recipe = settings.find(model, dataset, variant)
     for text in changes:
         key, equals, value = text.partition("=")
@@ -107,11 +109,8 @@ def command(
         recipe = overrides.override(recipe, key, value)
     if init is not None and not Path(init).exists():
         hub.find(init)  # a wrong name is reported before anything else
-    if out is None and processes.launched():
-        raise ValueError("--out: must be set for several processes, so that all write to one folder")
-    path = Path(out) if out else api.new_folder(recipe.name, seed)
-    if processes.main_process():
-        check_new(path)
+    if processes.main_process() and out is not None:
+        check_new(out)
     rescaled = recipe.rescaled(images) if images else recipe
     if dry_run or not processes.launched():
         cost = costs.cost(recipe, images, from_table=not dry_run, micro_batch=micro_batch if nproc == 1 else None)
@@ -120,7 +119,7 @@ def command(
     if dry_run:
         return
     if nproc > 1 and not processes.launched():
-        processes.run(nproc, [*_without(sys.argv[1:], "--nproc", "--out"), "--out", str(path)])
+        processes.run(nproc, _without(sys.argv[1:], "--nproc"))
         return
 
     from zoo.engine.runtime import Runtime
@@ -136,7 +135,17 @@ def command(
     )
     progress = Progress(as_json, minutes, lambda device, seconds: advice(recipe, device, seconds))
     try:
-        train(recipe, path, runtime=runtime, seed=seed, images=images, minutes=minutes, init=init, progress=progress)
+        train(
+            recipe,
+            out,
+            runtime=runtime,
+            seed=seed,
+            images=images,
+            minutes=minutes,
+            init=init,
+            code=code,
+            progress=progress,
+        )
     finally:
         progress.close()
 
@@ -160,18 +169,18 @@ def print_cost(recipe: Recipe, cost: Json, dataset: str | None, as_json: bool, f
             print_json(cost)
         return
     parameters = ", ".join(f"{name} {count:,}" for name, count in cost["parameters"].items())
-    click.echo(f"{recipe.name}: parameters {parameters}")
+    echo(f"{recipe.name}: parameters {parameters}")
     note = substitute(recipe, dataset)
     if note:
-        click.echo(note)
+        echo(note)
     for stage, facts in zip(recipe.stages, cost["stages"], strict=True):
         side = f" of {stage.resolution} pixels" if stage.resolution else ""
         work = amount(facts["multiply_adds_a_round"] * facts["rounds"])
         budget = f"{facts['images']:,} images{side} in {facts['rounds']:,} rounds"
-        click.echo(f"{budget}, batch {stage.batch}, {work} multiply-adds")
+        echo(f"{budget}, batch {stage.batch}, {work} multiply-adds")
         if full:
             for turn in facts["turns"]:
-                click.echo(f"  {' and '.join(turn['players'])}: {times(turn['times'])} a round, batch {turn['batch']}")
+                echo(f"  {' and '.join(turn['players'])}: {times(turn['times'])} a round, batch {turn['batch']}")
 
 
 def substitute(recipe: Recipe, dataset: str | None) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Facts", "ImageData", "ImageSet", "Loader", "MapDataset", "Rows", "Source",
-    "facts", "home", "list_files", "open_data", "prepare", "verify",
+    "facts", "home", "keeps_native_size", "list_files", "open_data", "prepare", "verify",
 ]  # fmt: skip
 
 
@@ -64,6 +64,15 @@ def facts(dataset: DataSource) -> Facts:
 
         return open_shards(name, None).facts
     return _find(name).facts
+
+
+def keeps_native_size(name: str) -> bool:
+    """Whether a set is prepared once, as encoded images at native size, for all resolutions."""
+    if name.startswith("folder:"):
+        from zoo.data.folder import Folder
+
+        return Folder(name).large
+    return not name.startswith("shards:") and getattr(_find(name), "large", False)
 
 
 def prepare(

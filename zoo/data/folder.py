@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.data.facts import Facts, Row, Rows
-from zoo.data.images import to_pil
+from zoo.data.images import open_picture, to_pil
 from zoo.data.store import Progress, lock, write
 
 if TYPE_CHECKING:
@@ -116,7 +116,9 @@ class Folder:
                     write(path, self.facts, rows, resolution=resolution, source="folder", progress=progress)
                 except OSError:
                     if len(unreadable) == len(files):
-                        raise ValueError(f"folder:{self.root}: none of its {len(files)} images can be read") from None
+                        raise ValueError(
+                            f"folder:{self.root}: none of its {len(files)} images can be read: {unreadable[0]}"
+                        ) from None
                     raise
         return path
 
@@ -146,19 +148,15 @@ class Folder:
 
     def read(self, file: Path) -> Image.Image:
         """One image as PIL, with the folder's channels. Raises the exceptions of Pillow."""
-        from PIL import Image
-
-        with Image.open(file) as image:
+        with open_picture(file) as image:
             return to_pil(image, self.facts.channels)
 
     def _resolution(self, split: str) -> int:
         """The common side of the images, from their headers."""
-        from PIL import Image
-
         sizes = set()
         for file in self.files[split]:
             try:
-                with Image.open(file) as image:
+                with open_picture(file) as image:
                     sizes.add(image.size)
             except Exception:  # the error comes when the images are read
                 continue

@@ -2,18 +2,42 @@
 
 This is the project's only reader of PIL images, so that a file looks the same in training, in scores and to a model:
 
-    to_array(square(to_pil(Image.open(path), 3), 64))    # uint8 [3, 64, 64]
+    to_array(square(to_pil(open_picture(path), 3), 64))  # uint8 [3, 64, 64]
     to_array(to_pil(image, 1)) / 255                     # [1, H, W] in [0, 1], at the image's own size
 """
 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+import os
+import warnings
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
+
+# Of Pillow's formats those that it decodes itself: for others it starts programs (EPS), whatever the file's ending.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+MAX_PIXELS = 1 << 26  # of an image, decoded: a file of a few kilobytes can claim billions
+
+
+def open_picture(source: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
+    """An image file, not decoded yet. Raises ValueError if it has more than ``MAX_PIXELS`` pixels; the exceptions of
+    Pillow if it is none of ``FORMATS``."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            image = Image.open(source, formats=FORMATS)
+        except Image.DecompressionBombError:
+            raise ValueError(f"an image that must have at most {MAX_PIXELS:,} pixels, and has many more") from None
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        image.close()
+        raise ValueError(f"an image of {width}x{height} pixels; must have at most {MAX_PIXELS:,}")
+    return image
 
 
 def to_pil(image: Image.Image | np.ndarray, channels: int) -> Image.Image:

@@ -7,6 +7,7 @@ Process r of w reads part r of the joint batch: the images do not depend on the 
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -97,13 +98,18 @@ class Loader:
             raise ValueError(f"{facts.name} is read as it streams: its rows can't be aligned with others")
         self.count: int | None = None
         if feed:
-            self._feed = feed
+            self._open: Callable[[], Feed] = lambda: feed
         else:
             rows = select_rows(data, where, part, balanced)
             self.count = len(rows)
             if order_seed is None:
                 order_seed = seed_of_order(seed, where, part)
-            self._feed = open_feed(self, rows, order_seed, workers)
+            self._open = functools.partial(open_feed, self, rows, order_seed, workers)
+
+    @functools.cached_property
+    def _feed(self) -> Feed:
+        """Opened with the first batch: a loader that is only checked reads no images."""
+        return self._open()
 
     def _check_sides(self) -> int:
         """Raises ValueError if the images can't be cropped or padded as asked. Returns the side of the result."""

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.data.facts import Facts
 from zoo.data.fields import Captions, Image
-from zoo.data.images import square, to_array, to_pil
+from zoo.data.images import open_picture, square, to_array, to_pil
 from zoo.data.store import Blocks, ImageData, open_file, open_tensors, read_header
 from zoo.seeds import seed_for
 
@@ -104,13 +104,12 @@ class NativeData(ImageData):
     def _image(self, key: str, index: int, channels: int, cut: Cut) -> torch.Tensor:
         """One image of one row: uint8 [C, R, R]. Raises OSError if it cannot be decoded."""
         import torch
-        from PIL import Image as pil
 
         start, end = self.columns[f"{key}.offsets"][index : index + 2].tolist()
         self.check([key], slice(start, end))
         content = self.columns[key][start:end].numpy().tobytes()
         try:
-            image = to_pil(pil.open(io.BytesIO(content)), channels)
+            image = to_pil(open_picture(io.BytesIO(content)), channels)
         except Exception as error:  # Pillow's decoders raise many kinds
             raise OSError(f"{self.path}: {key} of row {index} can't be decoded: {error}") from error
         return torch.from_numpy(to_array(cut(image)))

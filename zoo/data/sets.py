@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.data.facts import Facts, ImageSet, MapDataset, Row, Rows, Source
 from zoo.data.fields import Attributes, Image, Label, Text
+from zoo.data.images import open_picture
 from zoo.data.sources import debian, fetch_manual, npm, npm_pack, torchvision, unpack
 from zoo.registry import DATASETS
 
@@ -254,15 +255,13 @@ def _emoji_glyphs(folder: Path, split: str) -> list[tuple[str, int, str]]:
 
 def _emoji_rows(folder: Path, split: str) -> Rows:
     """Each glyph that exists in both styles, in both styles in turn: rows 2k and 2k + 1 are the same emoji."""
-    from PIL import Image
-
     folders = [folder / "img" / style / "64" for style in STYLES]
     glyphs = [glyph for glyph in _emoji_glyphs(folder, split) if all((path / glyph[0]).exists() for path in folders)]
 
     def rows() -> Iterator[Row]:
         for file, y, caption in glyphs:
             for domain, path in enumerate(folders):
-                with Image.open(path / file) as image:
+                with open_picture(path / file) as image:
                     yield {"x": image, "y": y, "domain": domain, "caption": caption}
 
     return Rows(rows(), 2 * len(glyphs))
@@ -461,7 +460,6 @@ def _lsun_rows(folder: Path, split: str, scene: str) -> Rows:
     import io
 
     import lmdb
-    from PIL import Image
 
     database = folder / f"{scene}_{split}_lmdb"
     if not database.is_dir():
@@ -471,7 +469,7 @@ def _lsun_rows(folder: Path, split: str, scene: str) -> Rows:
     def rows() -> Iterator[Row]:
         with environment, environment.begin() as transaction:
             for value in transaction.cursor().iternext(keys=False):
-                yield {"x": Image.open(io.BytesIO(value))}
+                yield {"x": open_picture(io.BytesIO(value))}
 
     return Rows(rows(), environment.stat()["entries"])
 

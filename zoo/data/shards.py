@@ -1,8 +1,9 @@
 """``shards:PATTERN``: WebDataset tar files, streamed, for data that do not fit on one machine.
 
-PATTERN is a pattern of ``webdataset``: paths with braces, ``data/train-{000..099}.tar``. A sample's image is its jpg,
-jpeg, png or webp, its label its ``cls``, its caption its ``txt``. ``shards:PATTERN?classes=1000`` gives the number of
-classes of the labels. Every process reads its own shards: process r of w reads shards r, r + w, ..., in a new order in
+PATTERN is a pattern of ``webdataset``: files or http(s) addresses with braces, ``data/train-{000..099}.tar``; none of
+webdataset's other ways to read (``pipe:``, ``gs:``, ...), which start programs. A sample's image is its jpg, jpeg, png
+or webp, its label its ``cls``, its caption its ``txt``. ``shards:PATTERN?classes=1000`` gives the number of classes of
+the labels. Every process reads its own shards: process r of w reads shards r, r + w, ..., in a new order in
 each pass, through a shuffle buffer. Such a stream can't be resumed exactly: from a new position it goes on with other
 images.
 """
@@ -11,24 +12,63 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import random
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 from zoo.data.facts import Facts
 from zoo.data.folder import parse_options
-from zoo.data.images import square, to_array, to_pil
+from zoo.data.images import open_picture, square, to_array, to_pil
 from zoo.data.loader import Loader, to_device
 from zoo.data.store import ImageData, Where
 from zoo.seeds import seed_for
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 BUFFER_SAMPLES = 1000  # of the shuffle buffer
+MAX_SHARDS, MAX_CLASSES = 100_000, 1_000_000
 
 Sample = Mapping[str, bytes]  # extension -> content of the file
 Decoded = dict[str, Any]  # "x" uint8 array [3, R, R], "y" int64 array [], "caption" a string
+
+
+def expand(name: str, pattern: str) -> list[str]:
+    """The shards of a pattern, with braces and ``::`` as in webdataset. Raises ValueError for anything but files and
+    http(s) addresses."""
+    from braceexpand import braceexpand
+
+    try:
+        parts = itertools.chain.from_iterable(map(braceexpand, pattern.split("::")))
+        urls = list(itertools.islice(parts, MAX_SHARDS + 1))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name}: braces must be as in train-{{000..099}}.tar ({error})") from None
+    if len(urls) > MAX_SHARDS:
+        raise ValueError(f"{name}: must be at most {MAX_SHARDS:,} shards")
+    for url in urls:
+        if not re.fullmatch(r"https?://[!-~]+", url):
+            check_file(name, url)
+    return urls
+
+
+def check_file(name: str, url: str) -> None:
+    """Raises ValueError if webdataset would read ``url`` otherwise than as a plain file of that name."""
+    parsed = urlparse(url)
+    if parsed.scheme or parsed.path != url or url == "-":
+        raise ValueError(f"{name}: '{url}' must be the path of a file, or begin with http:// or https://")
+    if Path(url).exists() and not Path(url).is_file():
+        raise ValueError(f"{name}: '{url}' must be a plain file")
+
+
+def class_names(name: str, text: str) -> tuple[str, ...]:
+    """The classes of the option ``classes``. Raises ValueError if it is not a whole number."""
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) > MAX_CLASSES:
+        raise ValueError(f"{name}: classes={text}: must be a whole number of at most {MAX_CLASSES:,}")
+    return tuple(map(str, range(int(text))))
 
 
 def open_shards(name: str, resolution: int | None) -> ShardData:
@@ -41,15 +81,15 @@ class ShardData(ImageData):
 
     def __init__(self, name: str, resolution: int | None):
         try:
-            import webdataset
+            import webdataset  # noqa: F401
         except ImportError:
             raise ValueError(f"{name}: reading shards needs webdataset: pip install 'gan-zoo[shards]'") from None
         pattern, options = parse_options(name, ("classes",))
-        self.name, self.urls = name, webdataset.shardlists.expand_urls(pattern)
+        self.name, self.urls = name, expand(name, pattern)
+        classes = class_names(name, options.get("classes", "0"))
         sample = next(self.samples(self.urls), None)
         if sample is None or not any(kind in sample for kind in IMAGES):
             raise ValueError(f"{name}: no sample with an image ({', '.join(IMAGES)}) in its first shard")
-        classes = tuple(map(str, range(int(options.get("classes", 0)))))
         if classes and "cls" not in sample:
             raise ValueError(f"{name}: classes={len(classes)}, but its samples have no cls")
         keys = ("x", *(("y",) if classes else ()), *(("caption",) if "txt" in sample else ()))
@@ -74,14 +114,13 @@ class ShardData(ImageData):
     def decode(self, sample: Sample, keys: tuple[str, ...]) -> Decoded:
         """One sample: "x" uint8 [3, R, R], "y" int64 [], "caption" text. Raises OSError if it can't be read."""
         import numpy as np
-        from PIL import Image
 
         kind = next((kind for kind in IMAGES if kind in sample), None)
         key = str(sample.get("__key__"))
         if kind is None:
             raise OSError(f"{self.name}: sample {key} has no image")
         try:
-            image = square(to_pil(Image.open(io.BytesIO(sample[kind])), 3), self.side)
+            image = square(to_pil(open_picture(io.BytesIO(sample[kind])), 3), self.side)
         except Exception as error:  # Pillow's decoders raise many kinds
             raise OSError(f"{self.name}: image {key}.{kind} can't be read: {error}") from error
         row: Decoded = {"x": to_array(image)}

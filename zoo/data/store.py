@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
+from zoo import tensor_file
 from zoo.data.facts import Facts, Rows
 from zoo.data.fields import Captions, Field, Image, Label, Text, infer, pack, pack_text
 from zoo.data.images import square, to_array, to_bytes, to_pil
@@ -528,28 +529,21 @@ def read_header(path: Path) -> tuple[Facts, dict[str, str], int]:
     Raises OSError if the file is damaged or of another format.
     """
     try:
+        header = tensor_file.read_header(path)
+        metadata = header.metadata
+        if metadata["format"] != FORMAT:
+            raise OSError(f"{path} is of an earlier format; delete it and prepare the set again")
         with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 0 < length <= path.stat().st_size - 8:
-                raise ValueError("its header is cut short")
-            content = file.read(length).rstrip(b" ")
-            header = json.loads(content)
-            metadata = header.pop("__metadata__")
-            if metadata["format"] != FORMAT:
-                raise OSError(f"{path} is of an earlier format; delete it and prepare the set again")
-            start, end = header[BLOCKS]["data_offsets"]
-            file.seek(8 + length + start)
-            sums = file.read(end - start)
-        facts = Facts.from_json(json.loads(metadata["facts"]))
-        size = max(tensor["data_offsets"][1] for tensor in header.values())
-        if path.stat().st_size != 8 + length + size:
-            raise ValueError(f"it must have {8 + length + size} bytes, got {path.stat().st_size}")
+            content = file.read(header.content)[8:].rstrip(b" ")
+            file.seek(header.content + header.tensors[BLOCKS].start)
+            sums = file.read(header.tensors[BLOCKS].end - header.tensors[BLOCKS].start)
         digest = metadata[CHECKSUM]
         if hashlib.sha256(content.replace(digest.encode(), ZEROS.encode()) + sums).hexdigest() != digest:
             raise ValueError("its header has changed")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        facts = Facts.from_json(json.loads(metadata["facts"]))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise OSError(f"{path} is damaged: {error}; delete it and prepare the set again") from error
-    return facts, metadata, 8 + length
+    return facts, metadata, header.content
 
 
 def verify(path: Path) -> None:

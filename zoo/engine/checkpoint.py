@@ -7,10 +7,8 @@ good one. What can be derived is not in it: schedules are functions of the image
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,23 +20,27 @@ from torch import Tensor
 from zoo import tensor_file
 from zoo.engine.ema import EmaNetworks
 from zoo.engine.step import Learner
-from zoo.files import NoSpace, beside
+from zoo.files import NoSpace, beside, no_space
 from zoo.game import Game
+
+CHECKPOINT = "checkpoint.safetensors"  # in a run's folder
 
 
 @contextlib.contextmanager
 def disk(run: Path) -> Iterator[None]:
-    """Raises NoSpace, with how to continue, if the disk is full."""
+    """Raises NoSpace, with the file and how to continue, if the disk is full."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        match = re.search(r"os error (\d+)", str(error))  # safetensors' own exception has the number only in its text
-        number = error.errno if isinstance(error, OSError) else int(match[1]) if match else None
-        if number is None or number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except OSError as error:
+        if isinstance(error, NoSpace) or not no_space(error):
             raise
+        whole = (run / CHECKPOINT).exists()
+        state = "its last good checkpoint is whole" if whole else "it has no checkpoint yet"
+        remedy = f"continue with zoo resume {run}" if whole else "begin it again"
+        name = Path(error.filename).name if error.filename else "its log"
         raise NoSpace(
-            f"run '{run}': cannot be written ({os.strerror(number).lower()}); its last good checkpoint is whole: "
-            f"free some space, then continue with zoo resume {run}"
+            f"run '{run}': {name} cannot be written ({os.strerror(error.errno or 0).lower()}); "
+            f"{state}: free some space, then {remedy}"
         ) from None
 
 

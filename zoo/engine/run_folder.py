@@ -2,61 +2,154 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping
+import os
+import shutil
+import typing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from zoo.engine.checkpoint import CHECKPOINT
 from zoo.engine.runtime import Runtime
-from zoo.files import beside, check_new, remove_partials
-from zoo.recipe import Recipe, encode
+from zoo.files import LOCK, beside, check_name, check_new, is_new, lock, remove_partials
+from zoo.overrides import check, fits, type_name
+from zoo.recipe import Recipe, decode, encode
+from zoo.registry import nearest
 from zoo.version import __version__
 
-RECIPE, LOG, CHECKPOINT, WEIGHTS, SAMPLES = (
-    "recipe.json",
-    "log.jsonl",
-    "checkpoint.safetensors",
-    "weights.safetensors",
-    "samples",
+RECIPE, LOG, WEIGHTS, SAMPLES = "recipe.json", "log.jsonl", "weights.safetensors", "samples"
+
+# Of recipe.json: field, types, in words
+FIELDS: tuple[tuple[str, Any, str], ...] = (
+    ("recipe", dict, "an object"),
+    ("runtime", dict, "an object"),
+    ("seed", int, "a whole number"),
+    ("init", (str, type(None)), "a path, a name or null"),
+    ("dataset_object", bool, "true or false"),
 )
 
 
+def default_folders(name: str, seed: int) -> Iterator[Path]:
+    """``runs/NAME-seedS``, ``runs/NAME-seedS-2``, ``runs/NAME-seedS-3``, ..."""
+    first = f"{check_name(name, 'recipe ')}-seed{seed}"
+    yield Path("runs") / first
+    for count in itertools.count(2):
+        yield Path("runs") / f"{first}-{count}"
+
+
+@contextlib.contextmanager
+def new_run(out: str | Path | None, recipe: Recipe, runtime: Runtime, seed: int, **facts: Any) -> Iterator[RunFolder]:
+    """A new run's folder, locked in the block. ``out``: None takes the first of :func:`default_folders` that is new.
+    ``facts``: what else a resumed run needs (init, dataset_object, code).
+
+    After an error in the block before the first checkpoint nothing is left, since no one could resume it. Raises
+    ValueError as :func:`zoo.files.check_new`, or if another process has the folder.
+    """
+    if out is not None:
+        check_new(out)
+    with contextlib.ExitStack() as stack:
+        for path in [Path(out)] if out is not None else default_folders(recipe.name, seed):
+            if not is_new(path):
+                continue
+            stack.callback(remove_empty, [p for p in (path, *path.parents) if not p.exists()])
+            path.mkdir(parents=True, exist_ok=True)
+            run = RunFolder(path)
+            try:
+                with contextlib.ExitStack() as attempt:
+                    attempt.enter_context(run.lock())
+                    check_new(path)  # again: another process may have been quicker
+                    stack.push(attempt.pop_all())
+            except ValueError:
+                if out is not None:
+                    raise
+                continue
+            break
+        remove_partials(path)
+        try:
+            content = {"zoo": __version__, "seed": seed, **facts, "runtime": asdict(runtime), "recipe": encode(recipe)}
+            run.write_text(RECIPE, json.dumps(content, indent=2))
+            yield run
+        except BaseException:
+            if not (path / CHECKPOINT).exists():
+                run.clear()
+            raise
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove those of the folders that are empty, the innermost first."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
 class RunFolder:
-    """The folder of a run: recipe.json, log.jsonl, samples/*.png, checkpoint.safetensors, weights.safetensors."""
+    """The folder of a run: recipe.json, log.jsonl, samples/*.png, checkpoint.safetensors, weights.safetensors; and
+    ``.lock`` while a process trains it."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
 
-    @classmethod
-    def create(cls, path: str | Path, recipe: Recipe, runtime: Runtime, **facts: Any) -> RunFolder:
-        """A new folder. ``facts``: what else a resumed run needs (seed, init, dataset_object). Raises ValueError as
-        :func:`zoo.files.check_new`; if writing fails nothing is left."""
-        run = cls(path)
-        check_new(run.path)
-        content = {"zoo": __version__, **facts, "runtime": asdict(runtime), "recipe": encode(recipe)}
-        run.path.mkdir(parents=True, exist_ok=True)
-        remove_partials(run.path)
-        try:
-            run._write_text(RECIPE, json.dumps(content, indent=2))
-        except OSError:
-            (run.path / RECIPE).unlink(missing_ok=True)
-            run.path.rmdir()
-            raise
-        return run
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """In the block no other process can train or resume the run. Raises ValueError if another process does."""
+        return lock(self.path / LOCK, f"run '{self.path}'")
 
-    def _write_text(self, name: str, text: str) -> None:
+    def clear(self) -> None:
+        """Remove the files of a run that has no checkpoint."""
+        shutil.rmtree(self.path / SAMPLES, ignore_errors=True)
+        for name in (RECIPE, LOG, WEIGHTS):
+            (self.path / name).unlink(missing_ok=True)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file of the folder, atomically."""
         with beside(self.path / name) as partial:
             partial.write_text(text, encoding="utf-8")
 
     def facts(self) -> dict[str, Any]:
-        """The content of recipe.json. Raises ValueError if this is not the folder of a run."""
+        """The content of recipe.json. Raises ValueError if this is not the folder of a run, or a field is missing or of
+        another type."""
         try:
-            return json.loads((self.path / RECIPE).read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError):
+            facts = json.loads((self.path / RECIPE).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
             raise ValueError(f"run '{self.path}': no readable {RECIPE} there; is it the folder of a run?") from None
+        if not isinstance(facts, dict):
+            raise self.wrong("it must be a JSON object")
+        for key, types, expected in FIELDS:
+            if key not in facts:
+                raise self.wrong(f"'{key}' is missing")
+            if not isinstance(facts[key], types) or (types is int and isinstance(facts[key], bool)):
+                raise self.wrong(f"{key}={str(facts[key])[:80]!r}: must be {expected}")
+        if not 0 <= facts["seed"] < 1 << 63:
+            raise self.wrong(f"seed={facts['seed']}: must be from 0 to {(1 << 63) - 1}")
+        return facts
+
+    @functools.cached_property
+    def code(self) -> str | None:
+        """The SHA-256 of the recipe file that the run was started with; None if that was none of the user's own."""
+        code = self.facts().get("code")
+        return code if isinstance(code, str) else None
+
+    def wrong(self, reason: object) -> ValueError:
+        """The error of a recipe.json that is not a run's."""
+        text = " ".join(str(reason).split())[:300]
+        return ValueError(f"run '{self.path}': {RECIPE}: {text}; is it the folder of a run?")
+
+    def recipe(self) -> Recipe:
+        """The recipe in recipe.json, checked. Raises ValueError if it is none."""
+        plain = self.facts()["recipe"]
+        try:
+            recipe = decode(plain)
+            if not isinstance(recipe, Recipe):
+                raise ValueError("recipe: must be a Recipe")
+            check(recipe)
+        except (ValueError, TypeError, RecursionError, AttributeError) as error:
+            raise self.wrong(error) from None
+        return recipe
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -68,11 +161,19 @@ class RunFolder:
 
     def runtime(self, **changes: Any) -> Runtime:
         """The Runtime that the run was started with, with the ``changes`` that are not None."""
-        return Runtime(**{**self.facts()["runtime"], **{k: v for k, v in changes.items() if v is not None}})
+        own = self.facts()["runtime"]
+        fields = typing.get_type_hints(Runtime)
+        for key, value in own.items():
+            if key not in fields:
+                raise self.wrong(f"runtime: no '{key}'{nearest(key, fields)}")
+            if not fits(value, fields[key]):
+                raise self.wrong(f"runtime.{key}={str(value)[:80]!r}: must be {type_name(fields[key])}")
+        return Runtime(**{**own, **{k: v for k, v in changes.items() if v is not None}})
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append a line to log.jsonl, written at once."""
-        with open(self.path / LOG, "a", encoding="utf-8") as file:
+        handle = os.open(self.path / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        with open(handle, "a", encoding="utf-8") as file:  # a link in a foreign run would lead elsewhere
             file.write(json.dumps(line) + "\n")
 
     def cut_log(self, images: int) -> None:
@@ -80,19 +181,29 @@ class RunFolder:
         if not (self.path / LOG).exists():
             return
         lines = []
-        for line in (self.path / LOG).read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["images"] <= images:
-                    lines.append(line + "\n")
-            except (json.JSONDecodeError, KeyError):
-                continue
-        self._write_text(LOG, "".join(lines))
+        for line in (self.path / LOG).read_text(encoding="utf-8", errors="replace").splitlines():
+            at = images_of(line)
+            if at is not None and at <= images:
+                lines.append(line + "\n")
+        self.write_text(LOG, "".join(lines))
 
     def record_machine(self, machine: Mapping[str, Any], images: int) -> None:
         """Write into recipe.json on which machine the run continues from ``images`` real images, if it is another
         one."""
         content = self.facts()
         machines = content.get("machines", [])
+        if not isinstance(machines, list) or not all(isinstance(m, dict) for m in machines):
+            raise self.wrong("machines: must be a list of objects")
         if not machines or {k: v for k, v in machines[-1].items() if k != "from_images"} != machine:
             content["machines"] = [*machines, {"from_images": images, **machine}]
-            self._write_text(RECIPE, json.dumps(content, indent=2))
+            self.write_text(RECIPE, json.dumps(content, indent=2))
+
+
+def images_of(line: str) -> float | None:
+    """The images seen of a line of the log; None for a line that is none, a torn one say."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    images = value.get("images") if isinstance(value, dict) else None
+    return images if isinstance(images, (int, float)) and not isinstance(images, bool) else None

@@ -249,6 +249,60 @@ def open_splits(stage: Stage, source: Any, progress: Progress | None = None) -> 
     }
 
 
+def open_loader(
+    stage: Stage, name: str, rows: ImageData, seed: int, seed_of_stage: int, derived: bool = True, **share: Any
+) -> Loader:
+    """A loader of one stream, each stream in an order of its own, or in that of the stream that it is aligned with.
+
+    ``seed``: of the run. ``seed_of_stage``: of the stage's order. ``derived``: whether ``rows`` have the derived
+    fields. ``share``: device, rank, world, workers. Raises ValueError if stream and data do not fit.
+    """
+    stream = stage.data.streams[name]
+    leader = stage.data.streams[stream.aligned or name]
+    more = {k: k for k in stream.derived} if derived else {}
+    return Loader(
+        rows,
+        seed=seed_of_stage,
+        order_seed=seed_of_order(seed_of_stage, leader.where, leader.part) if stream.aligned else None,
+        keys={**stream.keys, **more} if stream.keys else None,
+        where=stream.where,
+        part=stream.part,
+        view=stream.view,
+        balanced=(stream.balanced, seed_for(seed, "balanced")) if stream.balanced else None,
+        range=stage.data.range,
+        pad=stage.resolution if stage.data.pad else None,
+        crop=stage.resolution if stage.data.load else None,
+        flip=stage.data.flip,
+        dequantize=stage.data.dequantize,
+        **share,
+    )
+
+
+def check_aligned(stage: Stage, loaders: Mapping[str, Loader]) -> None:
+    """Raises ValueError if aligned streams differ in their number of rows."""
+    for name, stream in stage.data.streams.items():
+        if stream.aligned is not None:
+            own, other = loaders[name].count, loaders[stream.aligned].count
+            if own != other:
+                raise ValueError(
+                    f"data.streams.{name}.aligned='{stream.aligned}': must have as many rows as that stream, "
+                    f"{other}, got {own}"
+                )
+
+
+def check_streams(recipe: Recipe, source: Any, progress: Progress | None = None) -> None:
+    """Open the data of all stages, fetched and prepared first if they are not yet. Raises ValueError if a stream of any
+    stage and its data do not fit, before anything is written into a run's folder."""
+    for stage in recipe.stages:
+        data = open_splits(stage, source, progress)
+        rank, world = parallel.rank(), parallel.world()
+        loaders = {
+            name: open_loader(stage, name, data[data_of_stream(stream)], 0, 0, derived=False, rank=rank, world=world)
+            for name, stream in stage.data.streams.items()
+        }
+        check_aligned(stage, loaders)
+
+
 class StageRun:
     """One stage of a recipe while it is played: game, learner, EMA weights, schedules, loaders, and where it stands.
 
@@ -313,7 +367,7 @@ class StageRun:
             for name, stream in stage.data.streams.items()
         }
         self.loaders = {name: self.loader(name, workers=READ_THREADS) for name in stage.data.streams}
-        self._check_aligned()
+        check_aligned(stage, self.loaders)
         self.noise = torch.Generator(device)
         self._statistics = [
             b
@@ -322,38 +376,11 @@ class StageRun:
         ]
 
     def loader(self, name: str, **share: Any) -> Loader:
-        """A loader of one stream, each stream in an order of its own, or in that of the stream that it is aligned
-        with."""
-        stage, stream = self.stage, self.stage.data.streams[name]
+        """A loader of one stream; ``share`` as for :func:`open_loader`, by default this process's."""
+        stream = self.stage.data.streams[name]
         seed = seed_for(self.seed, "data", self.index, stream.aligned or name)
-        leader = stage.data.streams[stream.aligned or name]
-        return Loader(
-            self.rows[name],
-            seed=seed,
-            order_seed=seed_of_order(seed, leader.where, leader.part) if stream.aligned else None,
-            keys={**stream.keys, **{k: k for k in stream.derived}} if stream.keys else None,
-            where=stream.where,
-            part=stream.part,
-            view=stream.view,
-            balanced=(stream.balanced, seed_for(self.seed, "balanced")) if stream.balanced else None,
-            range=stage.data.range,
-            pad=stage.resolution if stage.data.pad else None,
-            crop=stage.resolution if stage.data.load else None,
-            flip=stage.data.flip,
-            dequantize=stage.data.dequantize,
-            **{"device": self.device, "rank": parallel.rank(), "world": parallel.world(), **share},
-        )
-
-    def _check_aligned(self) -> None:
-        """Raises ValueError if aligned streams differ in their number of rows."""
-        for name, stream in self.stage.data.streams.items():
-            if stream.aligned is not None:
-                own, other = self.loaders[name].count, self.loaders[stream.aligned].count
-                if own != other:
-                    raise ValueError(
-                        f"data.streams.{name}.aligned='{stream.aligned}': must have as many rows as that stream, "
-                        f"{other}, got {own}"
-                    )
+        own = {"device": self.device, "rank": parallel.rank(), "world": parallel.world()}
+        return open_loader(self.stage, name, self.rows[name], self.seed, seed, **{**own, **share})
 
     def new_batch(self) -> Batch:
         return Batch(

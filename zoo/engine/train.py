@@ -31,28 +31,29 @@ from zoo.engine.dry_run import dry_run
 from zoo.engine.export import card, export, finished_model, model_of, uses
 from zoo.engine.finetune import load_init
 from zoo.engine.log import Clock, Log
-from zoo.engine.run_folder import CHECKPOINT, RECIPE, SAMPLES, WEIGHTS, RunFolder
+from zoo.engine.run_folder import CHECKPOINT, RECIPE, SAMPLES, WEIGHTS, RunFolder, new_run
 from zoo.engine.runtime import Runtime, machine_of
 from zoo.engine.stage import (
     Progress,
     StageRun,
     build_networks,
+    check_streams,
     load_pretrained,
-    open_splits,
     parameters,
     resolve,
     shipped,
 )
 from zoo.files import check_new, remove_partials
+from zoo.own_code import Code
 from zoo.pictures import write_grid
-from zoo.recipe import Recipe, decode
+from zoo.recipe import Recipe
 
 POLL_ROUNDS = 8  # rounds between two questions of several processes: does any want to stop, what is due on rank 0
 
 
 def train(
     recipe: Recipe,
-    out: str | Path,
+    out: str | Path | None = None,
     *,
     runtime: Runtime = Runtime(),
     seed: int = 0,
@@ -60,28 +61,31 @@ def train(
     minutes: float | None = None,
     init: str | Path | None = None,
     dataset: Any = None,
+    code: Code | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Train a recipe into the new folder ``out`` and return it.
 
     Args:
+        out: by default the first of :func:`zoo.engine.run_folder.default_folders` that is new.
         images: a total budget in real images; stages and schedules are rescaled with it.
         minutes: stop early.
         init: weights to begin from (a name, a file or a run's folder).
         dataset: anything that :func:`zoo.data.open_data` takes, instead of the recipe's.
+        code: the user's recipe file that the recipe is from.
         progress: called as ``progress(event, **facts)`` with data, start, rate, tick, grid, checkpoint, warning, done.
 
     Raises ValueError for a mistake in the arguments, before anything is written; RuntimeError for a NaN or if memory
     runs out.
     """
+    check_minutes(minutes)
     if images is not None:
         recipe = recipe.rescaled(images)
     device = runtime.prepare_device()
     parallel.start(device)
     main = parallel.rank() == 0
-    folder = RunFolder(out)
-    if main:
-        check_new(folder.path)
+    if main and out is not None:
+        check_new(out)
     source = recipe.dataset if dataset is None else dataset
     facts = facts_of(source)
     recipe = resolve(recipe, facts)
@@ -95,24 +99,29 @@ def train(
         init = str(Path(init).resolve() if Path(init).exists() else init)
     recipe, pretrained = load_pretrained(recipe)
     tell = progress if progress is not None and main else _silent
-    open_splits(recipe.stages[0], source, _fetch_progress(tell))
-    if main:
-        with checkpoint.disk(folder.path):
-            RunFolder.create(out, recipe, runtime, seed=seed, init=init, dataset_object=dataset is not None)
-    parallel.barrier()
-    return training_loop(
-        recipe,
-        source,
-        facts,
-        runtime,
-        device,
-        seed,
-        folder,
-        tell,
-        pretrained=pretrained,
-        init=init,
-        minutes=minutes,
-    )
+    check_streams(recipe, source, _fetch_progress(tell))
+    with contextlib.ExitStack() as stack:
+        if main:
+            name = recipe.name if out is None else str(out)
+            stack.enter_context(checkpoint.disk(Path(name)))
+            own = {"init": init, "dataset_object": dataset is not None, "code": code.hash if code else None}
+            out = stack.enter_context(new_run(out, recipe, runtime, seed, **own)).path
+            if code is not None:
+                code.remember()
+        folder = RunFolder(parallel.share("run", str(out)))
+        return training_loop(
+            recipe,
+            source,
+            facts,
+            runtime,
+            device,
+            seed,
+            folder,
+            tell,
+            pretrained=pretrained,
+            init=init,
+            minutes=minutes,
+        )
 
 
 def resume(
@@ -128,47 +137,51 @@ def resume(
 
     ``runtime``: another machine's choices; by default those it was started with.
     """
+    check_minutes(minutes)
     folder = RunFolder(run)
     facts_of_run = folder.facts()
-    path = folder.path / CHECKPOINT
-    tensors, state = checkpoint.load(path) if path.exists() else (None, None)
-    if state is not None:
-        check_recipe(state["recipe"], folder)
-    recipe, seed, init = decode(facts_of_run["recipe"]), facts_of_run["seed"], facts_of_run["init"]
-    if facts_of_run["dataset_object"] and dataset is None:
-        raise ValueError(f"run '{run}': was trained on a data set given as an object; pass it again as dataset=")
+    recipe, seed, init = folder.recipe(), facts_of_run["seed"], facts_of_run["init"]
     runtime = runtime or folder.runtime()
     device = runtime.prepare_device()
-    source = recipe.dataset if dataset is None else dataset
     parallel.start(device)
     main = parallel.rank() == 0
-    facts = facts_of(source)
-    if runtime.micro_batch is not None:
+    with contextlib.ExitStack() as stack:
+        if main:
+            stack.enter_context(folder.lock())
+        parallel.barrier()
+        path = folder.path / CHECKPOINT
+        tensors, state = checkpoint.load(path) if path.exists() else (None, None)
+        if state is not None:
+            check_recipe(state["recipe"], folder)
+        if facts_of_run["dataset_object"] and dataset is None:
+            raise ValueError(f"run '{run}': was trained on a data set given as an object; pass it again as dataset=")
+        source = recipe.dataset if dataset is None else dataset
+        facts = facts_of(source)
         dry_run(recipe, facts, runtime.micro_batch)
-    recipe, pretrained = load_pretrained(recipe)
-    if state is None and init is not None:
-        load_init(build_networks(recipe, seed), init)
-    if main:
-        remove_partials(folder.path)
-        with checkpoint.disk(folder.path):
-            folder.cut_log(-1 if state is None else state["total_images"])
-    parallel.barrier()
-    tell = progress if progress is not None and main else _silent
-    return training_loop(
-        recipe,
-        source,
-        facts,
-        runtime,
-        device,
-        seed,
-        folder,
-        tell,
-        pretrained=pretrained,
-        init=init,
-        minutes=minutes,
-        tensors=tensors,
-        state=state,
-    )
+        recipe, pretrained = load_pretrained(recipe)
+        if state is None and init is not None:
+            load_init(build_networks(recipe, seed), init)
+        if main:
+            remove_partials(folder.path)
+            with checkpoint.disk(folder.path):
+                folder.cut_log(-1 if state is None else state["total_images"])
+        parallel.barrier()
+        tell = progress if progress is not None and main else _silent
+        return training_loop(
+            recipe,
+            source,
+            facts,
+            runtime,
+            device,
+            seed,
+            folder,
+            tell,
+            pretrained=pretrained,
+            init=init,
+            minutes=minutes,
+            tensors=tensors,
+            state=state,
+        )
 
 
 def training_loop(
@@ -351,7 +364,8 @@ def save(run: StageRun, folder: RunFolder, seconds: float, tell: Progress) -> No
     }
     path = folder.path / CHECKPOINT
     checkpoint.save(path, checkpoint.collect(run.game, run.learner, run.ema_networks), state)
-    facts = {"images": run.total_images, "seconds": round(seconds, 1), "seed": run.seed}
+    facts: dict[str, Any] = {"images": run.total_images, "seconds": round(seconds, 1), "seed": run.seed}
+    facts |= {"code": folder.code} if folder.code else {}
     with run.extra_batches() as draw:
         export(folder.path / WEIGHTS, run.game, run.ema_networks, run.recipe, run.index, run.facts, draw, facts)
     tell("checkpoint", path=str(path))
@@ -409,6 +423,12 @@ class StopRequest:
         finally:
             for s, handler in handlers.items():
                 signal.signal(s, handler)
+
+
+def check_minutes(minutes: float | None) -> None:
+    """Raises ValueError unless it is a time, or None."""
+    if minutes is not None and not 0 <= minutes < math.inf:
+        raise ValueError(f"minutes={minutes}: must be a finite number of at least 0")
 
 
 def check_recipe(fingerprint: str, folder: RunFolder) -> None:

@@ -38,6 +38,7 @@ def evaluate(
     to: str | None = None,
     inception: str | Path | None = None,
     reference: str | Path | None = None,
+    code: str | Path | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -58,6 +59,7 @@ def evaluate(
         to: A translator's direction, or a domain of a coupled model (by default the first).
         inception: The file of the Inception-v3's weights.
         reference: A file of reference features (:mod:`zoo.metrics.references`), instead of the data set's images.
+        code: As for :func:`zoo.load`.
         device: Where weights and images are computed.
         progress: Called as ``progress(done, total, what)`` from time to time.
 
@@ -67,7 +69,7 @@ def evaluate(
     Raises ValueError for a mistake in the arguments, OSError if data or weights cannot be read or downloaded.
     """
     start_time = time.monotonic()
-    source = image_source.find(what, device)
+    source = image_source.find(what, device, code)
     inputs = ScoreInputs(
         source,
         dataset=dataset,
@@ -82,6 +84,7 @@ def evaluate(
         progress=progress,
     )
     names, notes = choose(inputs, metrics.split(",") if isinstance(metrics, str) else metrics)
+    check_options(inputs, names, features, inception)
     values = compute(inputs, [find_metric(name) for name in names])
     return {
         "what": source.name,
@@ -91,6 +94,18 @@ def evaluate(
         "protocol": protocol(inputs),
         "seconds": round(time.monotonic() - start_time, 1),
     }
+
+
+def check_options(
+    inputs: ScoreInputs, names: Sequence[str], features: str | None, inception: str | Path | None
+) -> None:
+    """Raises ValueError for an argument on which none of the scores depends."""
+    needs = {need for name in names for need in find_metric(name).needs}
+    for key, value in (("features", features), ("inception", inception)):
+        if value is not None and not FEATURE_INPUTS & needs:
+            raise ValueError(f"{key}={value}: {', '.join(names)} need no feature network; leave it out")
+    if inputs.seed and inputs.source.model is None:
+        raise ValueError(f"seed={inputs.seed}: '{inputs.source.name}' has images that are not generated; leave it out")
 
 
 # Which metrics --------------------------------------------------------------------------------------------------------

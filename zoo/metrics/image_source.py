@@ -124,14 +124,17 @@ class ImageSource:
         return from_sampler(self.model, n, seed, self.requested_classes(n), to=to), classes
 
 
-def find(what: Any, device: str = "cpu") -> ImageSource:
-    """The source that a name, a path or an object means. Raises ValueError if it is none."""
+def find(what: Any, device: str = "cpu", code: str | Path | None = None) -> ImageSource:
+    """The source that a name, a path or an object means. ``code``: as for :func:`zoo.load`. Raises ValueError if it is
+    none."""
     if isinstance(what, (str, Path)):
         path = Path(str(what).removeprefix("folder:"))
         run = (path / "recipe.json").exists() or (path / hub.WEIGHTS).exists()
         if path.is_dir() and not run:
+            if code is not None:
+                raise ValueError(f"code={code}: must be left out with a folder of images")
             return ImageSource(str(what), folder=path)
-        model = hub.load(what, device)
+        model = hub.load(what, device, code)
         file = hub.find(what)
         rule = "last" if path.is_dir() else model.card.get("checkpoint", "unknown: not in its Card")
         weights: dict[str, Any] = {"file": file.name, "tensors": tensor_hash(file)[:16], "checkpoint": rule}

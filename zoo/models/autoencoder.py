@@ -72,9 +72,8 @@ class AutoencoderModel(ImageModel):
         yield self.reconstruct(self.sample(64))
 
     def write(self, request: Request) -> None:
-        if request.source is None or request.to is not None:
+        if request.source is None:
             super().write(request)
             return
-        request.only("source", "chunk", "scale")
-        chunk = 16 if request.chunk is None else request.chunk
-        request.remake(lambda image: self.reconstruct(image, chunk=chunk)[0], self.resolution)
+        request.only("source", "scale")
+        request.remake(lambda image: self.reconstruct(image)[0], self.resolution)

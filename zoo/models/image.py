@@ -397,9 +397,7 @@ class ImageModel(Model):
         return generator_program(self, lambda x: x)
 
     def write(self, request: Request) -> None:
-        options = ("count", "seed", "y", "classes", "interpolate", "codes", "traverse", "truncation", "chunk", "scale")
         for option, value in (("--input", request.source), ("--to", request.to)):
             if value is not None:
                 raise ValueError(f"{option} {value}: '{request.name}' makes images from noise; leave {option} out")
-        request.only(*options)
         write_samples(self, request)

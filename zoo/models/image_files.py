@@ -64,14 +64,30 @@ def generator_program(model: ImageModel, choose: Any) -> Program:
     return Program(Generator().eval().requires_grad_(False), inputs, names)
 
 
+# What an option that decides what is made can be combined with; each alone; "": a grid, or a file an image
+MODES = {
+    "interpolate": ("count", "seed", "y", "truncation", "chunk", "scale"),
+    "traverse": ("count", "seed", "chunk", "scale"),
+    "classes": ("count", "seed", "truncation", "chunk", "scale"),
+    "": ("count", "seed", "y", "codes", "truncation", "chunk", "scale"),
+}
+
+
+def check_options(request: Request, extra: Sequence[str]) -> None:
+    """Raises ValueError for an option that would do nothing. ``extra``: the model's own."""
+    mode = next((mode for mode in MODES if mode and request.is_given(mode)), "")
+    request.only(*MODES[mode], *(extra if mode != "traverse" else ()), mode=mode)
+    if request.interpolate and isinstance(request.y, list):
+        raise ValueError(f"--y {','.join(map(str, request.y))}: must be one class for a walk, got {len(request.y)}")
+
+
 def write_samples(model: ImageModel, request: Request, extra: Mapping[str, Any] | None = None) -> None:
     """Write what a request asks of a model that samples. ``extra``: options of the model's own for ``sample``."""
     more = dict(extra or {})
+    check_options(request, tuple(more))
     walk, one_picture = request.interpolate, bool(request.interpolate or request.classes or request.traverse)
     what = "a walk" if walk else "a grid of classes" if request.classes else "a grid"
     request.check_out(walk_endings() if walk else (".png",), what, folder=not one_picture)
-    if request.codes and one_picture:
-        raise ValueError("--codes: must be without --interpolate, --classes and --traverse")
     if not model.resolution and (request.folder or walk):
         raise ValueError(f"--out {request.out}: '{request.name}' makes points; give a .png to plot them in")
     options: dict[str, Any] = {"truncation": request.truncation, "chunk": request.chunk, **more}
@@ -100,8 +116,6 @@ def write_class_grid(model: ImageModel, request: Request, options: Mapping[str, 
     """A row for each class; the same seeds in each row."""
     if not model.class_count:
         raise ValueError("--classes: this model is not class-conditional; leave --classes out")
-    if request.y is not None:
-        raise ValueError(f"--y {request.y}: must be without --classes, which has a row for every class")
     count = request.count
     seeds = list(range(request.seed, request.seed + count)) * model.class_count
     numbers = [c for c in range(model.class_count) for _ in range(count)]

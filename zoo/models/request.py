@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.files import Json, sha256
+from zoo.data.images import open_picture
+from zoo.files import Json, beside, remove_partials, sha256
 from zoo.pictures import VIDEO, save, to_picture, write_grid, write_walk
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class Request:
     """The options of ``zoo sample``, by their names there; ``source`` is --input.
 
     ``name``: the weights as the user named them. ``weights``: their file. ``tell``: called with a line for the user.
-    ``bar``: wraps an iterable of chunks, and their total length, to show progress.
+    ``bar``: wraps an iterable of chunks, and their total length, to show progress. ``given``: the options that the user
+    gave, at their default values too; None: those with other values.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Request:
     scale: int = 1
     tell: Callable[[str], None] = print
     bar: Callable[[Iterable[Any], int], Iterator[Any]] = no_bar
+    given: frozenset[str] | None = None
 
     @property
     def path(self) -> Path:
@@ -67,13 +70,22 @@ class Request:
     def suffix(self) -> str:
         return "" if self.folder else self.path.suffix.lower()
 
-    def only(self, *options: str) -> None:
-        """Raises ValueError for any option beside these and --out that was given, since the model does not use it."""
-        allowed = {"name", "out", "weights", "tell", "bar", *options}
+    def is_given(self, option: str) -> bool:
+        """Whether the user gave an option, by its name here."""
+        if self.given is not None:
+            return option in self.given
+        field = next(f for f in dataclasses.fields(self) if f.name == option)
+        return bool(getattr(self, option) != field.default)
+
+    def only(self, *options: str, mode: str = "") -> None:
+        """Raises ValueError for any option beside these and --out that was given, since the model does not use it.
+        ``mode``: the option that decides what is made, if one does."""
+        allowed = {"name", "out", "weights", "tell", "bar", "given", mode, *options}
         for field in dataclasses.fields(self):
-            if field.name not in allowed and getattr(self, field.name) != field.default:
-                option = {"source": "--input", "count": "-n"}.get(field.name, f"--{field.name}")
-                raise ValueError(f"{option}: '{self.name}' does not use it; leave {option} out")
+            if field.name not in allowed and self.is_given(field.name):
+                option = option_of(field.name)
+                beside = f" with {option_of(mode)}" if mode else ""
+                raise ValueError(f"{option}: '{self.name}' does not use it{beside}; leave {option} out")
 
     def check_out(self, expected: Sequence[str], what: str, folder: bool = False) -> None:
         """Raises ValueError unless --out is a file of one of these endings, or, with ``folder``, a folder."""
@@ -124,6 +136,11 @@ class Request:
                 save(to_picture(image, self.scale), out / f"{path.stem}.png" if self.folder else out)
 
 
+def option_of(field: str) -> str:
+    """The option of ``zoo sample`` for a field of a Request."""
+    return {"source": "--input", "count": "-n"}.get(field, f"--{field}")
+
+
 def write_files(
     out: Path,
     draw: Callable[[Sequence[int]], Iterable[Tensor]],
@@ -135,8 +152,10 @@ def write_files(
     """As :meth:`Request.write_files`. ``manifest``: all that the images depend on."""
     path = out / MANIFEST
     manifest |= {"scale": scale} if scale != 1 else {}
+    if out.is_dir():
+        remove_partials(out, deep=False)
     if path.exists():
-        if json.loads(path.read_text()) != manifest:
+        if read_manifest(path) != manifest:
             raise ValueError(f"--out {out}: has samples of other weights or settings; choose another folder")
     elif out.exists() and any(out.iterdir()):
         raise ValueError(f"--out {out}: exists and has other files; choose another folder")
@@ -147,11 +166,20 @@ def write_files(
     first = next(chunks)  # a mistake is reported before the folder is made
     out.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        path.write_text(json.dumps(manifest))
+        with beside(path) as partial:
+            partial.write_text(json.dumps(manifest))
     names = iter(f"{seeds[i]:06d}.png" for i in missing)
     for images in bar(itertools.chain((first,), chunks), len(missing)):
         for image in images:
             save(to_picture(image, scale), out / next(names))
+
+
+def read_manifest(path: Path) -> object:
+    """The content of a folder's samples.json; None if it is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return None
 
 
 def walk_endings() -> tuple[str, ...]:
@@ -164,9 +192,9 @@ def read_picture(path: Path) -> Image:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             image.load()
-            return image.copy()
+            return image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"--input {path}: not a readable image ({error}); repair or remove it") from None
 

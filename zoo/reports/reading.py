@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from zoo import hub
+from zoo.data.images import open_picture
 from zoo.engine.run_folder import LOG, SAMPLES, WEIGHTS, RunFolder
 from zoo.files import Json
+from zoo.recipe import encode
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -101,11 +103,7 @@ class Run:
 def read(path: str | Path) -> Run:
     """The run in the folder ``path``. Raises ValueError if it is not the folder of a run."""
     folder = RunFolder(path)
-    facts = folder.facts()
-    try:
-        sum(stage["images"] for stage in facts["recipe"]["stages"])
-    except (KeyError, TypeError):
-        raise ValueError(f"run '{path}': its recipe.json has no recipe; is it the folder of a run?") from None
+    facts = {**folder.facts(), "recipe": encode(folder.recipe())}
     log = folder.path / LOG
     paths = sorted(p for p in (folder.path / SAMPLES).glob("*.png") if re.fullmatch(r"[0-9]+", p.stem))
     grids, unreadable = read_grids(paths)
@@ -166,7 +164,7 @@ def read_grids(paths: Sequence[Path]) -> tuple[list[Grid], int]:
     for path in selected:
         try:
             content = path.read_bytes()
-            with Image.open(io.BytesIO(content)) as image:
+            with open_picture(io.BytesIO(content)) as image:
                 image.load()
                 data, form, exact = pack(image, content, GRID_BYTES // len(selected))
                 size = image.size
