@@ -15,6 +15,10 @@ from zoo.data import facts, open_data
 from zoo.data.fields import Attributes, Image, Label, Text
 from zoo.data.files import natural
 from zoo.data.images import DataWarning
+from zoo.metrics.image_source import find
+from zoo.metrics.images import from_folder
+from zoo.models.arguments import as_batch, class_number
+from zoo.models.request import Request
 
 
 @pytest.fixture(autouse=True)
@@ -355,3 +359,102 @@ def test_classes_in_natural_order(tmp_path):
     data = opened(tmp_path)
     assert data.facts.classes == ("0", "1", "2", "10") and values(data) == [0, 1, 2, 10]
     assert data.arrays["y"].tolist() == [0, 1, 2, 3]
+
+
+# To a model -----------------------------------------------------------------------------------------------------------
+
+
+def remake(source, out, tell=print, channels=3):
+    request = Request("model", str(out), source=str(source), tell=tell)
+    request.remake(lambda image: as_batch(image, channels)[0], None, channels)
+
+
+def test_every_input_has_its_output(tmp_path):
+    folder = tmp_path / "in"
+    for name in ("a.png", "a.jpeg", "a.JPEG", "b.gif", "c.tif", "d.avif", "e.bmp", "sub/a.png", "sub/10.webp"):
+        put(folder / name, 50)
+    (folder / "notes.txt").write_text("x")
+    (folder / "raw.cr2").write_bytes(b"x")
+    lines = []
+    remake(folder, f"{tmp_path}/out/", lines.append)
+    names = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.png"))
+    assert names == [
+        "a.JPEG.png", "a.jpeg.png", "a.png.png", "b.png", "c.png", "d.png", "e.png", "sub/10.png", "sub/a.png",
+    ]  # fmt: skip
+    assert lines[-1] == f"--input {folder}: 9 images, 9 outputs; left out: 2 files (1 .cr2, 1 .txt)"
+    remake(folder, f"{folder}/out/", lines.append)
+    remake(folder, f"{folder}/out/", lines.append)  # its own outputs are no inputs
+    assert "9 images, 9 outputs" in lines[-1] and "an output of before" in lines[-1]
+
+
+def test_an_unreadable_input(tmp_path):
+    put(tmp_path / "in" / "1.png")
+    (tmp_path / "in" / "2.png").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"--input .*2.png: not a readable image .*skip=corrupt"):
+        remake(tmp_path / "in", f"{tmp_path}/out/")
+    lines = []
+    remake(f"{tmp_path}/in?skip=corrupt", f"{tmp_path}/out/", lines.append)
+    assert "1 images, 1 outputs; left out: 1 that can't be read (2.png)" in lines[-1]
+
+
+@pytest.mark.parametrize("name", ["gray16.png", "turned.jpg", "alpha.png", "palette.png", "still.avif"])
+def test_one_reader_for_all(tmp_path, name):
+    """A file looks the same in training, to eval, as --input, and as a PIL image to ``translate``."""
+    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    path = tmp_path / "in" / name
+    path.parent.mkdir()
+    exif = PilImage.Exif()
+    exif[0x0112] = 6
+    {
+        "gray16.png": lambda: PilImage.fromarray(picture[..., 0].astype(np.uint16) * 257).save(path),
+        "turned.jpg": lambda: PilImage.fromarray(picture).save(path, exif=exif, quality=95),
+        "alpha.png": lambda: PilImage.fromarray(np.dstack([picture, picture[..., :1]])).save(path),
+        "palette.png": lambda: PilImage.fromarray(picture).convert("P").save(path),
+        "still.avif": lambda: PilImage.fromarray(picture).save(path),
+    }[name]()
+    trained = open_data(f"folder:{path.parent}?channels=3").arrays["x"][0]
+    scored = next(from_folder(path.parent, 3)[0].stream())[0]
+    remake(path.parent, f"{tmp_path}/out/")
+    out = np.asarray(PilImage.open(next((tmp_path / "out").iterdir())).convert("RGB"))
+    with PilImage.open(path) as image:
+        given = (as_batch(image, 3)[0] * 255).round().byte()
+    for other in (scored, given, torch.from_numpy(out.transpose(2, 0, 1).copy())):
+        assert torch.equal(trained, other)
+    if name == "turned.jpg":
+        plain = np.asarray(PilImage.open(path)).transpose(2, 0, 1)
+        assert np.array_equal(trained.numpy(), np.rot90(plain, -1, (1, 2)))
+
+
+def test_options_are_the_same_for_eval(tmp_path):
+    put(tmp_path / "1.png", 10)
+    put(tmp_path / "2.png", 30, size=(16, 8))
+    (tmp_path / "3.png").write_bytes(b"x")
+    with pytest.raises(ValueError, match="entries|not a readable image"):
+        [*from_folder(f"folder:{tmp_path}", 3)[0].stream()]
+    images, _ = from_folder(f"folder:{tmp_path}?skip=corrupt&fit=pad", 3)
+    assert images.count == 2 and [x.shape[-1] for x in images.stream()] == [8, 16]
+    source = find(f"folder:{tmp_path}?skip=corrupt")
+    assert source.images(None, 0, 3)[0].count == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "number"),
+    [
+        (("0", "1", "2", "10"), "2", 2),
+        (("1", "2", "10"), "2", 1),
+        (("1", "2", "10"), "10", 2),
+        (("cat", "dog"), "1", 1),
+        (("Cat", "dog"), "cat", 0),
+        ((), "1", 1),
+    ],
+)
+def test_a_class_by_its_name(names, text, number):
+    assert class_number(text, max(3, len(names)), names) == number
+
+
+def test_an_ambiguous_class():
+    with pytest.raises(ValueError, match=r"y='0': no class has this name.* the model has 1, 2, 10"):
+        class_number("0", 3, ("1", "2", "10"))
+    with pytest.raises(ValueError, match=r"classes 0, 2 have this name; give a number"):
+        class_number("crane", 3, ("crane", "dog", "crane"))
+    assert class_number(0, 3, ("1", "2", "10")) == 0  # in Python a number is a number

@@ -77,4 +77,4 @@ class AutoencoderModel(ImageModel):
             return
         request.only("source", "chunk", "scale")
         chunk = 16 if request.chunk is None else request.chunk
-        request.remake(lambda image: self.reconstruct(image, chunk=chunk)[0], self.resolution)
+        request.remake(lambda image: self.reconstruct(image, chunk=chunk)[0], self.resolution, self.channels)

@@ -177,7 +177,9 @@ class TranslateModel(Model):
             raise ValueError(f"--input: '{request.name}' translates images; give an image or a folder of images")
         request.only("source", "to", "chunk", "seed", "scale")
         to, chunk = self.direction(request.to), 16 if request.chunk is None else request.chunk
-        request.remake(lambda image: self.translate(image, to, chunk, seed=request.seed)[0], self.side(to))
+        request.remake(
+            lambda image: self.translate(image, to, chunk, seed=request.seed)[0], self.side(to), self.channels
+        )
 
     # Scores -----------------------------------------------------------------------------------------------------------
 
