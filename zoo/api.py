@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import hub, overrides
-from zoo.recipe import encode
-from zoo.registry import DATASETS, matching
-from zoo.settings import find as find_recipe
+from zoo.choice import choose
+from zoo.recipe import Recipe, encode
+from zoo.registry import DATASETS, NETWORKS, matching, nearest
 from zoo.settings import models, names
 
 if TYPE_CHECKING:
@@ -37,11 +37,21 @@ def list_weights(pattern: str = "*") -> list[str]:
     return matching(pattern, hub.index())
 
 
-def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0) -> Model:
+def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0, **changes: Any) -> Model:
     """An untrained Model: the networks of a recipe, initialized from ``seed``, with their prior, range and verb.
 
-    ``model``: a model's id, a recipe's name, or the path of a recipe file. ``dataset``: as for :func:`train`.
-    Raises ValueError for an unknown name, or a data set without a field that the recipe needs.
+        zoo.create("dcgan", "folder:photos", width=16, resolution=64)
+
+    Args:
+        model: a model's id, a recipe's name, or the path of a recipe file.
+        dataset: as for :func:`train`; without a setting of the model's own the data choose one
+            (:func:`zoo.choice.choose`).
+        variant: a setting other than the main one, such as ``small``.
+        seed: of the first weights.
+        changes: ``resolution`` of the images in pixels; anything else is an argument of all networks that have it.
+
+    Raises ValueError for an unknown name, a data set without a field that the recipe needs, or an argument that no
+    network has.
     """
     from torch import random
 
@@ -50,7 +60,7 @@ def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0) ->
     from zoo.models import build_model
     from zoo.pretrained import attach
 
-    recipe = find_recipe(model, dataset if isinstance(dataset, str) else None, variant)
+    recipe = change(choose(model, dataset, variant).recipe, changes)
     facts = facts_of(recipe.dataset if dataset is None else dataset)
     recipe = resolve(recipe, facts)
     with random.fork_rng(devices=[]):
@@ -61,6 +71,28 @@ def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0) ->
     untrained = build_model(spec, {name: game.get_submodule(name) for name in spec["networks"]})
     attach(untrained, spec, hub.load_pretrained({name: recipe.pretrained[name] for name in spec.get("pretrained", ())}))
     return untrained.eval()
+
+
+def change(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe with other arguments of its networks, and another ``resolution``. Raises ValueError for an argument
+    that no network has."""
+    resolution = changes.get("resolution")
+    if resolution is not None:
+        if len({stage.resolution for stage in recipe.stages}) > 1:
+            raise ValueError(f"resolution={resolution}: '{recipe.name}' has stages of several; change them with "
+                             f"settings={{'stages.0.resolution': ...}}")  # fmt: skip
+        for i in range(len(recipe.stages)):
+            recipe = overrides.override(recipe, f"stages.{i}.resolution", json.dumps(resolution))
+    taken = {name: NETWORKS.parameters(spec.name) for name, spec in recipe.networks.items()}
+    for key, value in changes.items():
+        names = [name for name, parameters in taken.items() if key in parameters]
+        if key != "resolution" and not names:
+            known = sorted({k for parameters in taken.values() for k in parameters})
+            raise ValueError(f"{key}={value}: no network of '{recipe.name}' has it{nearest(key, known)}; "
+                             f"they have {', '.join(known)}")  # fmt: skip
+        own = {} if key == "resolution" else {n: recipe.networks[n].replace(**{key: value}) for n in names}
+        recipe = recipe.replace(networks={**recipe.networks, **own})
+    return recipe
 
 
 def train(
@@ -87,7 +119,8 @@ def train(
     Args:
         model: a model's id, a recipe's name, or the path of a recipe file.
         dataset: a registered name, ``folder:PATH``, any map-style torch Dataset, or an image tensor; by default that of
-            the model's first recipe.
+            the model's first recipe. Without a setting of the model's own the data choose one
+            (:func:`zoo.choice.choose`).
         variant: a setting other than the main one, such as ``small``.
         out: a new folder; by default ``runs/NAME-seedS``.
         images: the budget in real images; stages and schedules are rescaled to it.
@@ -107,7 +140,7 @@ def train(
     from zoo.engine.train import train as run
 
     name = dataset if isinstance(dataset, str) else None
-    recipe = find_recipe(model, name, variant)
+    recipe = choose(model, dataset, variant).recipe
     for key, value in (settings or {}).items():
         recipe = overrides.override(recipe, key, value if isinstance(value, str) else json.dumps(encode(value)))
     return run(

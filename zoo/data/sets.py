@@ -273,7 +273,7 @@ def emoji() -> ImageSet:
     facts = Facts(
         name="emoji",
         title="Emoji drawn by two artists: Twitter's Twemoji and Google's Noto",
-        fields={"x": Image(3, 64), "y": Label(EMOJI), "domain": Label(), "caption": Text()},
+        fields={"x": Image(3, 64), "y": Label(EMOJI), "domain": Label(STYLES), "caption": Text()},
         splits={"train": 6_716, "test": 856},
         license="Twemoji CC BY 4.0 (domain 0), Noto Emoji Apache-2.0 (domain 1)",
         about="On white. Domain 0 is twitter, 1 google; rows 2k and 2k + 1 are the same emoji. "
