@@ -110,7 +110,7 @@ def drawings(steps: int, resolution: int, G: Spec, D: Spec, ema: dict[str, Ema])
         networks={"G": G, "D": D},
         stages=(
             Stage(
-                game=Spec("cogan", loss=Spec("non-saturating"), prior=Spec("normal")),
+                game=Spec("cogan", loss=Spec("non-saturating"), prior=Spec("normal"), domains=("twitter", "google")),
                 optimizers={"G": adam, "D": adam},
                 images=steps * 64,
                 batch=64,

@@ -79,5 +79,5 @@ def emoji_small() -> Recipe:
         Spec("patch-discriminator", width=16, halvings=2),
         Data(flip=True, streams={"a": stream(0, "a", part=(0, 2)), "b": stream(1, "b", part=(1, 2))}),
         {"G": Ema(halflife=200 * 4), "F": Ema(halflife=200 * 4)},
-        Spec("cyclegan"),
+        Spec("cyclegan", domains=("twitter", "google")),
     )

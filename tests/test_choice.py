@@ -97,3 +97,27 @@ def test_time(shell, photos, monkeypatch, tmp_path):
     assert result.status == 0 and "images/s on this machine: the whole budget takes about" in result.out
     assert {p.name for p in tmp_path.iterdir()} - {p.name for p in before} <= {"home"}
     assert "must be with --dry-run" in shell(*arguments, "--time").err
+
+
+def test_names_of_domains_come_from_the_data(photos, tmp_path):
+    model = zoo.create("cyclegan", photos(folders=("horses", "zebras"), size=(32, 32)))
+    assert model.domains == {"a": "horses", "b": "zebras"}
+    x = torch.rand(1, 3, 32, 32)
+    assert torch.equal(model.translate(x, to="zebras"), model.translate(x, to="b"))
+    with pytest.raises(ValueError, match="to='google': no such domain"):
+        model.translate(x, to="google")
+    assert zoo.create("cyclegan", "emoji", "small").domains == {"a": "twitter", "b": "google"}
+
+
+class Unnamed:
+    """Two domains without names."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        return {"x": torch.zeros(3, 32, 32, dtype=torch.uint8), "domain": i % 2}
+
+
+def test_domains_without_names_are_letters():
+    assert zoo.create("cyclegan", Unnamed()).domains == {"a": "a", "b": "b"}

@@ -89,10 +89,16 @@ def title(dataset: Any) -> str:
 
 
 def with_data(recipe: Recipe, name: str | None) -> Recipe:
-    """The recipe for another data set. Nothing else changes but zero-padding, which is dropped. ``name``: None for data
-    without a name."""
-    stages = tuple(dataclasses.replace(s, data=dataclasses.replace(s.data, pad=False)) for s in recipe.stages)
-    return recipe.replace(dataset=name or recipe.dataset, stages=stages)
+    """The recipe for another data set. Nothing else changes but zero-padding and the names of the rows' domains, which
+    are dropped. ``name``: None for data without a name."""
+    stages = []
+    for stage in recipe.stages:
+        kwargs = dict(stage.game.kwargs)
+        if any(stream.where for stream in stage.data.streams.values()):
+            kwargs.pop("domains", None)
+        data = dataclasses.replace(stage.data, pad=False)
+        stages.append(dataclasses.replace(stage, data=data, game=Spec(stage.game.name, **kwargs)))
+    return recipe.replace(dataset=name or recipe.dataset, stages=tuple(stages))
 
 
 def rank(recipe: Recipe, facts: Facts, side: int | None) -> tuple[float, ...]:
