@@ -458,3 +458,82 @@ def test_an_ambiguous_class():
     with pytest.raises(ValueError, match=r"classes 0, 2 have this name; give a number"):
         class_number("crane", 3, ("crane", "dog", "crane"))
     assert class_number(0, 3, ("1", "2", "10")) == 0  # in Python a number is a number
+
+
+# Datasets -------------------------------------------------------------------------------------------------------------
+
+
+class Items:
+    """A Dataset of some labels."""
+
+    def __init__(self, labels, item=lambda x, y: (x, y), **attributes):
+        self.labels, self.item = labels, item
+        vars(self).update(attributes)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, i):
+        return self.item(torch.full((3, 8, 8), i, dtype=torch.uint8), self.labels[i])
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "classes", "numbers", "note"),
+    [
+        ([0, 1, 1], (), ("0", "1"), [0, 1, 1], ""),
+        ([0, 1, 1], ("cat", "dog"), ("cat", "dog"), [0, 1, 1], ""),
+        ([0, 2, -1], ("a", "b", "c"), ("a", "b", "c"), [0, 2, -1], "1 of its 3 classes have no images: b"),
+        ([3, 7, 3], (), ("3", "7"), [0, 1, 0], "its labels are 3, 7: they become classes 0 to 1"),
+        ([1, 2, 2], (), ("1", "2"), [0, 1, 1], "its labels are 1, 2"),
+        ([0, -1, 1], (), ("0", "1"), [0, -1, 1], "1 of 3 images have no label"),
+        ([None, 1, 0], (), ("0", "1"), [-1, 1, 0], "1 of 3 images have no label"),
+        (["10", "9", "cat"], (), ("9", "10", "cat"), [1, 0, 2], ""),
+        (["dog", "cat", "dog"], ("dog", "cat"), ("dog", "cat"), [0, 1, 0], ""),
+        ([[0, 1, 0], [1, 0, 0], [0, 0, 1]], (), ("0", "1", "2"), [1, 0, 2], ""),
+        ([torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0])], ("a", "b"), ("a", "b"), [1, 0], ""),
+        ([torch.tensor(1.0), np.int16(0)], (), ("0", "1"), [1, 0], ""),
+    ],
+)
+def test_labels_of_a_dataset(recwarn, labels, names, classes, numbers, note):
+    data = open_data(Items(labels, **({"classes": names} if names else {})))
+    assert data.facts.classes == classes and data.labels("y").tolist() == numbers
+    assert data.rows(torch.arange(len(labels)))["y"].tolist() == numbers
+    assert any(note in str(w.message) for w in recwarn) if note else not len(recwarn)
+    assert note in data.facts.about
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "message"),
+    [
+        ([0, 3], ("a", "b"), "it names 2 classes, but has a label 3"),
+        ([0, -2], (), "must be from 0, or -1 for no label, got -2"),
+        ([0, "cat"], (), "must be all text or all numbers"),
+    ],
+)
+def test_wrong_labels(labels, names, message):
+    with pytest.raises(ValueError, match=message):
+        facts(Items(labels, **({"classes": names} if names else {})))
+
+
+class ClassLabel:
+    names = ("cat", "dog")
+
+
+def test_items_as_hugging_face_has_them():
+    """Dicts of a PIL image and a label, the names in ``features``, a column by its name."""
+
+    class Table(Items):
+        column_names, features = ("image", "label", "text"), {"label": ClassLabel()}
+
+        def __getitem__(self, key):
+            if key == "label":
+                return self.labels
+            return {"image": PilImage.new("RGB", (12, 8), (key,) * 3), "label": self.labels[key], "text": f"no. {key}"}
+
+    data = open_data(Table([1, 0, 1]))
+    assert data.facts.keys == ("x", "y", "caption") and data.facts.classes == ("cat", "dog")
+    assert data.labels("y").tolist() == [1, 0, 1] and data.resolution == 8
+    rows = data.rows(torch.arange(3))
+    assert rows["x"][:, 0, 0, 0].tolist() == [0, 1, 2] and rows["caption"] == ["no. 0", "no. 1", "no. 2"]
+    subset = torch.utils.data.Subset(Items([0, 1, 2], targets=[0, 1, 2], classes=("a", "b", "c")), [2, 0])
+    assert open_data(subset).labels("y").tolist() == [2, 0] and facts(subset).classes == ("a", "b", "c")
