@@ -166,6 +166,7 @@ def train(
 def resume(
     run: str | Path,
     *,
+    images: int | None = None,
     minutes: float | None = None,
     dataset: Any = None,
     device: str | None = None,
@@ -176,13 +177,17 @@ def resume(
     """Continue a run that was stopped, from its last checkpoint, and return its folder. The result is that of a run
     without a stop.
 
-    ``minutes``, ``progress``: as for :func:`train`. ``dataset``: the Dataset or tensor that the run was trained on, if
-    it has no name. ``device``, ``precision``, ``micro_batch``: by default those of the run's start.
+    ``minutes``, ``progress``: as for :func:`train`. ``images``: another budget, past the first one too: the last stage
+    goes on, schedules keep their last values. ``dataset``: the Dataset or tensor that the run was trained on, if it has
+    no name; or the same images at another place, ``folder:PATH``.
+    ``device``, ``precision``, ``micro_batch``: by default those of the run's start.
     Raises ValueError if ``run`` is not the folder of a run.
     """
+    from zoo.engine.extend import extend
     from zoo.engine.run_folder import RunFolder
     from zoo.engine.train import resume as continue_run
 
+    extend(RunFolder(run), images, dataset if isinstance(dataset, str) else None)
     runtime = RunFolder(run).runtime(device=device, precision=precision, micro_batch=micro_batch)
     return continue_run(run, runtime=runtime, minutes=minutes, dataset=dataset, progress=progress)
 

@@ -24,7 +24,45 @@ if TYPE_CHECKING:
     from zoo.recipe import Recipe
 
 
-@click.command("train", short_help="Train a model into a new run's folder.", context_settings={"show_default": True})
+HINTS = {  # options of other programs, and what does the same here
+    (
+        "--epochs",
+        "--epoch",
+        "--n-epochs",
+        "--num-epochs",
+        "--max-epochs",
+    ): "--images N, real images in all: epochs times the images of the data set",
+    ("--steps", "--iterations", "--iters", "--max-steps", "--kimg"): "--images N, real images in all: steps times the "
+    "batch",
+    ("--batch-size", "--batch", "--bs", "--batch_size"): "--set batch=N",
+    ("--lr", "--learning-rate", "--learning_rate"): "--set optimizers.G.lr=2e-4 --set optimizers.D.lr=2e-4",
+    ("--resolution", "--image-size", "--img-size", "--size", "--image_size"): "--set resolution=N",
+    ("--data", "--data-dir", "--dataroot", "--data-path", "--data_dir"): "--dataset folder:PATH",
+    ("--outdir", "--output", "--save-dir", "--name"): "--out RUN",
+    ("--workers", "--num-workers", "--num_workers"): "nothing: images are read ahead by themselves",
+    ("--gpu", "--gpus", "--gpu-ids", "--gpu_ids", "--cuda"): "--device cuda:0, and --nproc N for several",
+    ("--amp", "--fp16", "--bf16", "--mixed-precision"): "--precision bf16",
+    ("--resume", "--continue", "--checkpoint"): "zoo resume RUN",
+    ("--pretrained", "--weights", "--init-from"): "--init NAME",
+}
+
+
+class Train(click.Command):
+    """The command, with an answer to options that other programs have."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            for names, instead in HINTS.items():
+                if error.option_name in names:
+                    raise click.UsageError(f"no such option: {error.option_name}; use {instead}", ctx) from None
+            raise
+
+
+@click.command(
+    "train", cls=Train, short_help="Train a model into a new run's folder.", context_settings={"show_default": True}
+)
 @click.argument("model")
 @click.option(
     "--dataset",

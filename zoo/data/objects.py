@@ -284,8 +284,8 @@ def class_names_of(dataset: Any) -> tuple[str, ...]:
 def fields_of(item: Any) -> Mapping[str, Any]:
     """The fields of one item of a Dataset: an image, (image, label, ...) or a dict."""
     if isinstance(item, Mapping):
-        names = {key: SYNONYMS.get(key, key) for key in item}
-        return {key if names[key] in item else names[key]: value for key, value in item.items()}
+        names = {key: str(SYNONYMS.get(key, key)) for key in item}
+        return {str(key) if names[key] in item else names[key]: value for key, value in item.items()}
     if isinstance(item, (tuple, list)):
         return {"x": item[0], "y": item[1]} if len(item) > 1 else {"x": item[0]}
     return {"x": item}

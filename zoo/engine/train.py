@@ -29,6 +29,7 @@ from zoo.data import facts as facts_of
 from zoo.engine import checkpoint
 from zoo.engine.dry_run import dry_run
 from zoo.engine.export import card, export, finished_model, model_of, uses
+from zoo.engine.extend import recipe_of
 from zoo.engine.finetune import load_init
 from zoo.engine.log import Clock, Log
 from zoo.engine.run_folder import CHECKPOINT, RECIPE, SAMPLES, WEIGHTS, RunFolder
@@ -45,8 +46,9 @@ from zoo.engine.stage import (
 )
 from zoo.files import check_new, remove_partials
 from zoo.pictures import write_grid
-from zoo.recipe import Recipe, decode
+from zoo.recipe import Recipe
 
+EARLY_IMAGES = 1_000  # samples of a model that has had fewer are alike without a collapse
 POLL_ROUNDS = 8  # rounds between two questions of several processes: does any want to stop, what is due on rank 0
 
 
@@ -134,7 +136,7 @@ def resume(
     tensors, state = checkpoint.load(path) if path.exists() else (None, None)
     if state is not None:
         check_recipe(state["recipe"], folder)
-    recipe, seed, init = decode(facts_of_run["recipe"]), facts_of_run["seed"], facts_of_run["init"]
+    recipe, seed, init = recipe_of(facts_of_run), facts_of_run["seed"], facts_of_run["init"]
     if facts_of_run["dataset_object"] and dataset is None:
         raise ValueError(f"run '{run}': was trained on a data set given as an object; pass it again as dataset=")
     runtime = runtime or folder.runtime()
@@ -328,7 +330,7 @@ def draw_grid(run: StageRun, folder: RunFolder, tell: Progress) -> None:
     path.parent.mkdir(exist_ok=True)
     write_grid(path, images.float().cpu(), columns)
     tell("grid", path=str(path))
-    if run.total_images and share < 0.03:
+    if run.total_images >= EARLY_IMAGES and share < 0.03:
         text = (
             f"collapse: after {run.total_images:,} images all samples are alike "
             f"(they differ {share:.0%} as much as real ones)"

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from zoo import hub
+from zoo.engine.extend import recipe_of
 from zoo.engine.run_folder import LOG, SAMPLES, WEIGHTS, RunFolder
 from zoo.files import Json
+from zoo.recipe import encode
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -104,6 +106,8 @@ def read(path: str | Path) -> Run:
     facts = folder.facts()
     try:
         sum(stage["images"] for stage in facts["recipe"]["stages"])
+        if "changes" in facts:
+            facts = {**facts, "recipe": encode(recipe_of(facts))}
     except (KeyError, TypeError):
         raise ValueError(f"run '{path}': its recipe.json has no recipe; is it the folder of a run?") from None
     log = folder.path / LOG
