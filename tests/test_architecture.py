@@ -57,6 +57,7 @@ FLOORS = {
     "zoo.recipes": 3,
     "zoo.reports": 3,
     "zoo.costs": 4,
+    "zoo.choice": 4,
     "zoo.api": 4,
     "zoo.cli": 4,
     "zoo.__main__": 5,

@@ -11,6 +11,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 import zoo
 from zoo import hub, overrides
+from zoo.choice import Choice
 from zoo.data import facts as facts_of
 from zoo.engine import train
 from zoo.engine.dry_run import dry_run
@@ -181,7 +182,7 @@ def test_the_dry_run_plays_every_level():
 
 def test_an_untrained_model_is_at_the_last_level(monkeypatch, tmp_path):
     recipe = growing()
-    monkeypatch.setattr("zoo.api.find_recipe", lambda *a: recipe)
+    monkeypatch.setattr("zoo.api.choose", lambda *a: Choice(recipe))
     assert zoo.create("growing", dataset=torch.zeros(4, 3, 16, 16)).sample(2).shape == (2, 3, 16, 16)
 
 

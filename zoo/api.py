@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import hub, overrides, own_code
+from zoo.choice import choose
 from zoo.own_code import Code
-from zoo.recipe import encode
-from zoo.registry import DATASETS, matching
-from zoo.settings import find as find_recipe
+from zoo.recipe import Recipe, encode
+from zoo.registry import DATASETS, NETWORKS, matching, nearest
 from zoo.settings import models, names
 
 if TYPE_CHECKING:
@@ -38,11 +38,21 @@ def list_weights(pattern: str = "*") -> list[str]:
     return matching(pattern, hub.index())
 
 
-def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0) -> Model:
+def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0, **changes: Any) -> Model:
     """An untrained Model: the networks of a recipe, initialized from ``seed``, with their prior, range and verb.
 
-    ``model``: a model's id, a recipe's name, or the path of a recipe file. ``dataset``: as for :func:`train`.
-    Raises ValueError for an unknown name, or a data set without a field that the recipe needs.
+        zoo.create("dcgan", "folder:photos", width=16, resolution=64)
+
+    Args:
+        model: a model's id, a recipe's name, or the path of a recipe file.
+        dataset: as for :func:`train`; without a setting of the model's own the data choose one
+            (:func:`zoo.choice.choose`).
+        variant: a setting other than the main one, such as ``small``.
+        seed: of the first weights.
+        changes: ``resolution`` of the images in pixels; anything else is an argument of all networks that have it.
+
+    Raises ValueError for an unknown name, a data set without a field that the recipe needs, or an argument that no
+    network has.
     """
     from torch import random
 
@@ -51,7 +61,7 @@ def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0) ->
     from zoo.models import build_model
     from zoo.pretrained import attach
 
-    recipe = find_recipe(model, dataset if isinstance(dataset, str) else None, variant)
+    recipe = change(choose(model, dataset, variant).recipe, changes)
     facts = facts_of(recipe.dataset if dataset is None else dataset)
     recipe = resolve(recipe, facts)
     with random.fork_rng(devices=[]):
@@ -62,6 +72,28 @@ def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0) ->
     untrained = build_model(spec, {name: game.get_submodule(name) for name in spec["networks"]})
     attach(untrained, spec, hub.load_pretrained({name: recipe.pretrained[name] for name in spec.get("pretrained", ())}))
     return untrained.eval()
+
+
+def change(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe with other arguments of its networks, and another ``resolution``. Raises ValueError for an argument
+    that no network has."""
+    resolution = changes.get("resolution")
+    if resolution is not None:
+        if len({stage.resolution for stage in recipe.stages}) > 1:
+            raise ValueError(f"resolution={resolution}: '{recipe.name}' has stages of several; change them with "
+                             f"settings={{'stages.0.resolution': ...}}")  # fmt: skip
+        for i in range(len(recipe.stages)):
+            recipe = overrides.override(recipe, f"stages.{i}.resolution", json.dumps(resolution))
+    taken = {name: NETWORKS.parameters(spec.name) for name, spec in recipe.networks.items()}
+    for key, value in changes.items():
+        names = [name for name, parameters in taken.items() if key in parameters]
+        if key != "resolution" and not names:
+            known = sorted({k for parameters in taken.values() for k in parameters})
+            raise ValueError(f"{key}={value}: no network of '{recipe.name}' has it{nearest(key, known)}; "
+                             f"they have {', '.join(known)}")  # fmt: skip
+        own = {} if key == "resolution" else {n: recipe.networks[n].replace(**{key: value}) for n in names}
+        recipe = recipe.replace(networks={**recipe.networks, **own})
+    return recipe
 
 
 def train(
@@ -88,7 +120,8 @@ def train(
     Args:
         model: a model's id, a recipe's name, or the path of a recipe file.
         dataset: a registered name, ``folder:PATH``, any map-style torch Dataset, or an image tensor; by default that of
-            the model's first recipe.
+            the model's first recipe. Without a setting of the model's own the data choose one
+            (:func:`zoo.choice.choose`).
         variant: a setting other than the main one, such as ``small``.
         out: a new folder; by default ``runs/NAME-seedS``.
         images: the budget in real images; stages and schedules are rescaled to it.
@@ -108,7 +141,7 @@ def train(
     from zoo.engine.train import train as run
 
     name = dataset if isinstance(dataset, str) else None
-    recipe = find_recipe(model, name, variant)
+    recipe = choose(model, dataset, variant).recipe
     for key, value in (settings or {}).items():
         recipe = overrides.override(recipe, key, value if isinstance(value, str) else json.dumps(encode(value)))
     return run(
@@ -135,6 +168,7 @@ def train(
 def resume(
     run: str | Path,
     *,
+    images: int | None = None,
     minutes: float | None = None,
     dataset: Any = None,
     device: str | None = None,
@@ -146,15 +180,19 @@ def resume(
     """Continue a run that was stopped, from its last checkpoint, and return its folder. The result is that of a run
     without a stop.
 
-    ``minutes``, ``progress``: as for :func:`train`. ``dataset``: the Dataset or tensor that the run was trained on, if
-    it has no name. ``device``, ``precision``, ``micro_batch``: by default those of the run's start.
+    ``minutes``, ``progress``: as for :func:`train`. ``images``: another budget, past the first one too: the last stage
+    goes on, schedules keep their last values. ``dataset``: the Dataset or tensor that the run was trained on, if it has
+    no name; or the same images at another place, ``folder:PATH``.
+    ``device``, ``precision``, ``micro_batch``: by default those of the run's start.
     ``code``: as for :func:`zoo.load`. Raises ValueError if ``run`` is not the folder of a run, or another process
     trains it.
     """
+    from zoo.engine.extend import extend
     from zoo.engine.run_folder import RunFolder
     from zoo.engine.train import resume as continue_run
 
     folder = RunFolder(run)
+    extend(folder, images, dataset if isinstance(dataset, str) else None)
     runtime = folder.runtime(device=device, precision=precision, micro_batch=micro_batch)
     if code is not None:
         own_code.run(code)

@@ -93,5 +93,11 @@ class Codes:
 
 
 def build_prior(spec: Spec, network: nn.Module) -> Prior:
-    """The prior of a generator; its dimension is the generator's ``latent`` unless the spec gives ``dim``."""
+    """The prior of a generator; its dimension is the generator's ``latent`` unless the spec gives ``dim``. Raises
+    ValueError if neither says it."""
+    if getattr(network, "latent", None) is None and "dim" in PRIORS.parameters(spec.name) and "dim" not in spec.kwargs:
+        raise ValueError(
+            f"the network {type(network).__name__} has no attribute 'latent', the number of its noise inputs: set it "
+            f"in its __init__ (self.latent = 64), or give the prior its dimension (Spec('{spec.name}', dim=64))"
+        )
     return PRIORS.build(spec, defaults={"dim": getattr(network, "latent", None)})

@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import click
 
@@ -48,6 +50,7 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line ``args`` (by default the process's) and exit with its status."""
+    warnings.showwarning = show_warning(warnings.showwarning)
     args = [*(sys.argv[1:] if args is None else args)]  # `list` is the module zoo.cli.list here
     debug = "--debug" in args
     try:
@@ -67,6 +70,20 @@ def main(args: Sequence[str] | None = None) -> None:
     except OSError:  # a full disk: Python would try again, and report it, at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def show_warning(before: Callable[..., None]) -> Callable[..., None]:
+    """Warnings about data in one line; others as ``before``."""
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        from zoo.data.images import DataWarning
+
+        if issubclass(category, DataWarning):
+            print("zoo: warning:", " ".join(str(message).split()), file=sys.stderr)
+        else:
+            before(message, category, *place, **more)
+
+    return show
 
 
 def explain(error: Exception) -> int:

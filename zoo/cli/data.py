@@ -42,6 +42,32 @@ def get(name: str, resolution: int | None, split: str | None, check: bool, as_js
         print_table(rows, False)
 
 
+@command.command("remove")
+@click.argument("names", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="All prepared sets.")
+@json_option
+def remove(names: tuple[str, ...], every: bool, as_json: bool) -> None:
+    """Delete prepared copies by the NAMES or paths that `zoo data list` shows; a run prepares them again. Your own
+    files, and those in $ZOO_RAW, are not touched."""
+    from zoo import data
+    from zoo.data.store import remove_file
+    from zoo.registry import nearest
+
+    files = data.list_files()
+    known = {str(word) for name, _, _, _, path in files for word in (name, path, path.parent.name, path.parent)}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"'{name}': no prepared set has this name{nearest(name, known)} (zoo data list)")
+    if not names and not every:
+        raise ValueError("NAMES: must be one of those that `zoo data list` shows, or --all")
+    rows = []
+    for name, resolution, split, size, path in files:
+        if every or {name, str(path), path.parent.name, str(path.parent)} & {*names}:
+            remove_file(path)
+            rows.append({"removed": name, "resolution": resolution, "split": split, "bytes": size, "path": str(path)})
+    print_table(rows, as_json)
+
+
 @command.command("list")
 @json_option
 def show(as_json: bool) -> None:

@@ -85,6 +85,8 @@ class Progress:
             self.line(advice)
 
     def on_tick(self, images: int, total: int, images_per_second: float, seconds_left: float, **facts: Any) -> None:
+        if self.minutes and images_per_second * seconds_left < total - images:  # --minutes ends it earlier
+            total = images + round(images_per_second * seconds_left)
         logs = "  ".join(f"{k} {v:.4g}" for k, v in facts.get("logs", {}).items() if k.startswith("loss/"))
         if facts.get("scores"):
             self.line(f"{images:,} images: " + "  ".join(f"{k} {v:.4g}" for k, v in facts["scores"].items()))

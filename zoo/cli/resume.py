@@ -12,6 +12,8 @@ from zoo.cli.progress import Progress
 @click.command("resume", short_help="Continue a run that was stopped or killed.")
 @click.argument("run", type=click.Path())
 @minutes_option
+@click.option("--images", type=click.IntRange(min=1), help="Another budget in real images, past the first one too.")
+@click.option("--dataset", help="The same images at another place: folder:PATH, shards:PATTERN.")
 @click.option(
     "--nproc",
     type=click.IntRange(min=1),
@@ -36,6 +38,8 @@ from zoo.cli.progress import Progress
 def command(
     run: str,
     minutes: float | None,
+    images: int | None,
+    dataset: str | None,
     nproc: int,
     code: str | None,
     device: str | None,
@@ -48,10 +52,13 @@ def command(
     On another device or with another precision the result is the same to rounding.
     """
     from zoo import api
+    from zoo.engine.extend import extend
     from zoo.engine.run_folder import RunFolder
 
     # An error in RUN is reported first
     RunFolder(run).runtime(device=device, precision=precision, micro_batch=micro_batch)
+    if not processes.launched():
+        extend(RunFolder(run), images, dataset)
     if nproc > 1 and not processes.launched():
         values = {
             "minutes": minutes,

@@ -122,11 +122,11 @@ def given_options() -> frozenset[str]:
     return frozenset(name for name in context.params if context.get_parameter_source(name) is source)
 
 
-def parse_classes(y: str | None) -> int | str | list[int | str] | None:
-    """``3``, ``cat`` or ``0,cat,2`` -> a number, a name, or a list of them."""
+def parse_classes(y: str | None) -> str | list[str] | None:
+    """``3``, ``cat`` or ``0,cat,2`` -> a class as the user names it, or a list of them."""
     if y is None:
         return None
-    values = [int(v) if v.lstrip("-").isdigit() else v for v in map(str.strip, y.split(","))]
+    values = [v.strip() for v in y.split(",")]
     return values[0] if len(values) == 1 else values
 
 

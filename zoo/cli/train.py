@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+import statistics
 import sys
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,10 +20,50 @@ from zoo.own_code import Code
 from zoo.reports.values import duration
 
 if TYPE_CHECKING:
+    from zoo.choice import Choice
+    from zoo.engine.runtime import Runtime
     from zoo.recipe import Recipe
 
 
-@click.command("train", short_help="Train a model into a new run's folder.", context_settings={"show_default": True})
+HINTS = {  # options of other programs, and what does the same here
+    (
+        "--epochs",
+        "--epoch",
+        "--n-epochs",
+        "--num-epochs",
+        "--max-epochs",
+    ): "--images N, real images in all: epochs times the images of the data set",
+    ("--steps", "--iterations", "--iters", "--max-steps", "--kimg"): "--images N, real images in all: steps times the "
+    "batch",
+    ("--batch-size", "--batch", "--bs", "--batch_size"): "--set batch=N",
+    ("--lr", "--learning-rate", "--learning_rate"): "--set optimizers.G.lr=2e-4 --set optimizers.D.lr=2e-4",
+    ("--resolution", "--image-size", "--img-size", "--size", "--image_size"): "--set resolution=N",
+    ("--data", "--data-dir", "--dataroot", "--data-path", "--data_dir"): "--dataset folder:PATH",
+    ("--outdir", "--output", "--save-dir", "--name"): "--out RUN",
+    ("--workers", "--num-workers", "--num_workers"): "nothing: images are read ahead by themselves",
+    ("--gpu", "--gpus", "--gpu-ids", "--gpu_ids", "--cuda"): "--device cuda:0, and --nproc N for several",
+    ("--amp", "--fp16", "--bf16", "--mixed-precision"): "--precision bf16",
+    ("--resume", "--continue", "--checkpoint"): "zoo resume RUN",
+    ("--pretrained", "--weights", "--init-from"): "--init NAME",
+}
+
+
+class Train(click.Command):
+    """The command, with an answer to options that other programs have."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            for names, instead in HINTS.items():
+                if error.option_name in names:
+                    raise click.UsageError(f"no such option: {error.option_name}; use {instead}", ctx) from None
+            raise
+
+
+@click.command(
+    "train", cls=Train, short_help="Train a model into a new run's folder.", context_settings={"show_default": True}
+)
 @click.argument("model")
 @click.option(
     "--dataset",
@@ -71,6 +114,9 @@ if TYPE_CHECKING:
     help="At most N samples of a process in memory at a time; gradients add up to the batch's.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the cost and stop; nothing is downloaded or written.")
+@click.option(
+    "--time", "timed", is_flag=True, help="With --dry-run: play rounds for some seconds, print the time, keep nothing."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, one an event.")
 def command(
     model: str,
@@ -90,6 +136,7 @@ def command(
     nproc: int,
     micro_batch: int | None,
     dry_run: bool,
+    timed: bool,
     as_json: bool,
 ) -> None:
     """Train MODEL: a model's id with --dataset, a recipe's name, or the path of a recipe file of your own.
@@ -98,10 +145,12 @@ def command(
     one. If there is none, the model's first setting is used, with a note. The run can be stopped (Ctrl-C) and resumed
     at any time.
     """
-    from zoo import costs, hub, settings
+    from zoo import costs, hub
+    from zoo.choice import choose
 
     code = Code.of(model)
-    recipe = settings.find(model, dataset, variant)
+    choice = choose(model, dataset, variant)
+    recipe = choice.recipe
     for text in changes:
         key, equals, value = text.partition("=")
         if not equals or not key:
@@ -115,8 +164,10 @@ def command(
     if dry_run or not processes.launched():
         cost = costs.cost(recipe, images, from_table=not dry_run, micro_batch=micro_batch if nproc == 1 else None)
         check_processes(rescaled, cost, nproc)
-        print_cost(rescaled, cost, dataset, as_json, dry_run)
-    if dry_run:
+        print_cost(rescaled, cost, choice, as_json, dry_run)
+    if timed and not dry_run:
+        raise ValueError("--time: must be with --dry-run; a run prints its time by itself")
+    if dry_run and not timed:
         return
     if nproc > 1 and not processes.launched():
         processes.run(nproc, _without(sys.argv[1:], "--nproc"))
@@ -133,6 +184,9 @@ def command(
         eval_every=eval_every,
         micro_batch=micro_batch,
     )
+    if timed:
+        print_time(rescaled, time_rounds(rescaled, runtime, seed), as_json)
+        return
     progress = Progress(as_json, minutes, lambda device, seconds: advice(recipe, device, seconds))
     try:
         train(
@@ -150,6 +204,33 @@ def command(
         progress.close()
 
 
+TIMED_SECONDS = 10.0  # of --dry-run --time
+
+
+def time_rounds(recipe: Recipe, runtime: Runtime, seed: int) -> float:
+    """Real images a second of this machine, from rounds that leave nothing but the prepared data."""
+    from zoo.engine.train import train
+
+    rates: list[tuple[int, float]] = []
+
+    def listen(event: str, **facts: Any) -> None:
+        if event == "tick":
+            rates.append((facts["images"], facts["images_per_second"]))
+
+    with tempfile.TemporaryDirectory() as folder:
+        train(recipe, Path(folder) / "run", runtime=runtime, seed=seed, minutes=TIMED_SECONDS / 60, progress=listen)
+    later = rates[1:] or rates  # the first rounds are slower
+    return statistics.median(rate for _, rate in later)
+
+
+def print_time(recipe: Recipe, rate: float, as_json: bool) -> None:
+    seconds = recipe.images / rate
+    if as_json:
+        print_json({"images_per_second": rate, "seconds": seconds})
+    else:
+        click.echo(f"{rate:,.1f} images/s on this machine: the whole budget takes about {duration(seconds)}")
+
+
 def check_processes(recipe: Recipe, cost: Json, nproc: int) -> None:
     """Raises ValueError if a batch cannot be split among ``nproc`` processes."""
     for size in sorted({turn["batch"] for stage in cost["stages"] for turn in stage["turns"]}):
@@ -161,18 +242,20 @@ def check_processes(recipe: Recipe, cost: Json, nproc: int) -> None:
                 raise ValueError(f"--nproc {nproc}: batch={stream.batch} of stream '{name}' must be a multiple of it")
 
 
-def print_cost(recipe: Recipe, cost: Json, dataset: str | None, as_json: bool, full: bool) -> None:
-    """Print parameters, images and rounds (``cost``: of :func:`zoo.costs.cost`), before anything is
-    downloaded. ``dataset``: the option; ``full``: with the turns."""
+def print_cost(recipe: Recipe, cost: Json, choice: Choice, as_json: bool, full: bool) -> None:
+    """Print how the setting was chosen, parameters, images and rounds (``cost``: of :func:`zoo.costs.cost`), before
+    anything is downloaded. ``full``: with the turns."""
     if as_json:
         if full:
             print_json(cost)
         return
+    if choice.note:
+        click.echo(choice.note)
+        for size, name in (("larger", choice.larger), ("smaller", choice.smaller)):
+            if name:
+                click.echo(f"the next {size} setting: zoo train {name} --dataset {shlex.quote(recipe.dataset)}")
     parameters = ", ".join(f"{name} {count:,}" for name, count in cost["parameters"].items())
     echo(f"{recipe.name}: parameters {parameters}")
-    note = substitute(recipe, dataset)
-    if note:
-        echo(note)
     for stage, facts in zip(recipe.stages, cost["stages"], strict=True):
         side = f" of {stage.resolution} pixels" if stage.resolution else ""
         work = amount(facts["multiply_adds_a_round"] * facts["rounds"])
@@ -181,16 +264,6 @@ def print_cost(recipe: Recipe, cost: Json, dataset: str | None, as_json: bool, f
         if full:
             for turn in facts["turns"]:
                 echo(f"  {' and '.join(turn['players'])}: {times(turn['times'])} a round, batch {turn['batch']}")
-
-
-def substitute(recipe: Recipe, dataset: str | None) -> str:
-    """A line for a model that has no setting of its own for the data set, else ''."""
-    from zoo.settings import RECIPES
-
-    entries = [e for e in RECIPES.values() if (e["model"], e["variant"]) == (recipe.model, recipe.variant)]
-    if dataset is None or any(e["dataset"] == dataset for e in entries):
-        return ""
-    return f"{recipe.model} has no setting of its own for {dataset}: its setting for {entries[0]['dataset']} is used"
 
 
 def advice(recipe: Recipe, device: str, seconds: float) -> str:

@@ -56,9 +56,9 @@ def facts(dataset: DataSource) -> Facts:
         return from_object(dataset).facts
     name = os.fspath(dataset)
     if name.startswith("folder:"):
-        from zoo.data.folder import Folder
+        from zoo.data.folder import open_folder
 
-        return Folder(name).facts
+        return open_folder(name).facts
     if name.startswith("shards:"):
         from zoo.data.shards import open_shards
 
@@ -96,9 +96,9 @@ def prepare(
     from zoo.data.preparation import prepare_set
 
     if name.startswith("folder:"):
-        from zoo.data.folder import Folder
+        from zoo.data.folder import open_folder
 
-        return Folder(name).prepare(resolution, split, progress, check)
+        return open_folder(name).prepare(resolution, split, progress, check)
     if name.startswith("shards:"):
         raise ValueError(f"{name} is read as it streams and can't be prepared")
     entry = _find(name)

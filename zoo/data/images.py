@@ -1,9 +1,9 @@
 """One image of any kind to PIL and to uint8 [C, H, W]: alpha over white, center crop, antialiased resize.
 
-This is the project's only reader of PIL images, so that a file looks the same in training, in scores and to a model:
+This is the project's only reader of images, so that a file looks the same in training, in scores and to a model:
 
-    to_array(square(to_pil(open_picture(path), 3), 64))  # uint8 [3, 64, 64]
-    to_array(to_pil(image, 1)) / 255                     # [1, H, W] in [0, 1], at the image's own size
+    to_array(square(read("photo.jpg", 3), 64))    # uint8 [3, 64, 64]
+    to_array(to_pil(image, 1)) / 255              # [1, H, W] in [0, 1], at the image's own size
 """
 
 from __future__ import annotations
@@ -17,8 +17,14 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+SUFFIXES = {
+    ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
+}  # fmt: skip
+FITS = ("crop", "pad", "stretch")  # how an image that is no square becomes one
+Range = tuple[float, float]  # the values of black and white
+
 # Of Pillow's formats those that it decodes itself: for others it starts programs (EPS), whatever the file's ending.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 1 << 26  # of an image, decoded: a file of a few kilobytes can claim billions
 
 
@@ -30,7 +36,8 @@ def open_picture(source: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
-            image = Image.open(source, formats=FORMATS)
+            Image.init()
+            image = Image.open(source, formats=[name for name in FORMATS if name in Image.OPEN])
         except Image.DecompressionBombError:
             raise ValueError(f"an image that must have at most {MAX_PIXELS:,} pixels, and has many more") from None
     width, height = image.size
@@ -40,12 +47,33 @@ def open_picture(source: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
     return image
 
 
-def to_pil(image: Image.Image | np.ndarray, channels: int) -> Image.Image:
+class DataWarning(UserWarning):
+    """Something about a data set that is probably not as its owner expects."""
+
+
+def read(source: str | os.PathLike[str] | bytes, channels: int, range: Range | None = None) -> Image.Image:
+    """An image file, or its bytes, as :func:`to_pil` makes it. Raises ValueError in a few words if it is not an image
+    that can be read."""
+    try:
+        with open_picture(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            return to_pil(image, channels, range)
+    except Exception as error:  # Pillow's decoders raise many kinds
+        raise ValueError(" ".join(str(error).split())[:300] or type(error).__name__) from error
+
+
+def to_pil(image: Image.Image | np.ndarray, channels: int, range: Range | None = None) -> Image.Image:
     """An image as PIL of mode L (``channels`` 1) or RGB (``channels`` 3), of the same size.
 
-    ``image``: PIL of any mode, or a uint8 array [H, W] or [H, W, C]. Transparent images (modes RGBA, LA, PA and those
-    with a transparent color) are composited over white, 16-bit gray is scaled to 8 bits, and the camera's orientation
-    tag is applied. The input is not changed.
+    Transparent images (modes RGBA, LA, PA and those with a transparent color) are composited over white, 16-bit gray is
+    scaled to 8 bits, and the camera's orientation tag is applied. The input is not changed.
+
+    Args:
+        image: PIL of any mode, or a uint8 array [H, W] or [H, W, C].
+        channels: of the result.
+        range: the values of black and white of images of more than 8 bits; by default 0 and 65,535 for 16 bits.
+
+    Raises ValueError for whole numbers of 32 bits and real numbers without ``range``: nothing says which value is
+    white.
     """
     import numpy as np
     from PIL import Image, ImageOps
@@ -53,23 +81,42 @@ def to_pil(image: Image.Image | np.ndarray, channels: int) -> Image.Image:
     if not isinstance(image, Image.Image):
         array = np.asarray(image)
         image = Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16-bit gray, which PIL would clip at 255
-        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).round().astype(np.uint8))
+    if image.mode.startswith("I") or image.mode == "F":  # PIL would clip them at 255
+        values = np.asarray(image, dtype=np.float64)
+        if range is None and not sixteen:
+            kind = "real numbers" if image.mode == "F" else "whole numbers of 32 bits"
+            least, most = (f"{value:.6g}" for value in (values.min(), values.max()))
+            raise ValueError(f"its pixels are {kind} from {least} to {most}, and nothing says which are black and "
+                             f"white: give the range, folder:PATH?range={least},{most}")  # fmt: skip
+        low, high = range or (0.0, 65_535.0)
+        image = Image.fromarray(((values - low) * (255 / (high - low))).clip(0, 255).round().astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("L" if channels == 1 else "RGB")
 
 
-def square(image: Image.Image, resolution: int | None) -> Image.Image:
-    """The center square of ``image``, resized with Lanczos (antialiased) to ``resolution`` pixels a side; None keeps
-    its size."""
+def square(image: Image.Image, resolution: int | None, fit: str = "crop") -> Image.Image:
+    """``image`` as a square, resized with Lanczos (antialiased) to ``resolution`` pixels a side; None keeps its size.
+
+    ``fit``: what becomes of an image that is no square: ``crop``, its center square; ``pad``, black borders;
+    ``stretch``, its proportions change.
+    """
     from PIL import Image
 
     width, height = image.size
     side = min(width, height)
-    if width != height:
+    if width != height and fit == "pad":
+        side = max(width, height)
+        padded = Image.new(image.mode, (side, side))
+        padded.paste(image, ((side - width) // 2, (side - height) // 2))
+        image = padded
+    elif width != height and fit == "stretch":
+        side = resolution or side
+        return image.resize((side, side), Image.Resampling.LANCZOS)
+    elif width != height:
         left, top = (width - side) // 2, (height - side) // 2
         image = image.crop((left, top, left + side, top + side))
     if resolution is not None and side != resolution:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zoo.data.facts import Facts, MapDataset
 from zoo.data.fields import Field, Image, Label, Text, infer, pack
-from zoo.data.images import square, to_array, to_pil
+from zoo.data.files import natural
+from zoo.data.images import DataWarning, square, to_array, to_pil
 from zoo.data.store import ImageData
 
 if TYPE_CHECKING:
@@ -77,8 +78,9 @@ def _from_tensor(images: torch.Tensor, resolution: int | None) -> ImageData:
 class DatasetData(ImageData):
     """A map-style Dataset, read item by item, so that its own random augmentation goes on.
 
-    Items are images, pairs (image, label), or dicts of fields: {"x": image, "attributes": [0, 1, 1], "caption": "..."}.
-    A field's type is that of its value in item 0 (:func:`zoo.data.fields.infer`).
+    Items are images, pairs (image, label), or dicts of fields: {"x": image, "attributes": [0, 1, 1], "caption": "..."};
+    "image", "label" and "text" are other names of x, y and caption, as Hugging Face's datasets have them. A field's
+    type is that of its value in item 0 (:func:`zoo.data.fields.infer`); labels are those of :class:`Labels`.
 
     ``hash``: of its length and 64 items spread over it, since reading all may take hours.
     """
@@ -97,19 +99,30 @@ class DatasetData(ImageData):
         x = _image(first["x"], None, resolution)
         self.side = x.shape[-1]
         fields: dict[str, Field] = {"x": Image(x.shape[0], self.side)}
+        self.y: Labels | None = None
+        if "y" in first:
+            self.y = Labels(name, label_values(dataset), class_names_of(dataset))
         for key, value in first.items():
-            if key != "x":
+            if key == "y" and self.y is not None and self.y.field is not None:
+                fields[key] = self.y.field
+            elif key != "x":
                 fields[key] = infer(value)
             if isinstance(fields[key], Image) and key != "x":
                 fields[key] = Image(_image(value, None, self.side).shape[0], self.side)
+        about = ["images that are no squares are cut to their center square", *(self.y.notes if self.y else [])]
+        y = fields.get("y")
         self.facts = Facts(
-            name, name, keys=tuple(fields), fields=fields, splits={"train": len(dataset)}, license="the user's own"
+            name,
+            name,
+            classes=y.names if isinstance(y, Label) else (),
+            keys=tuple(fields),
+            fields=fields,
+            splits={"train": len(dataset)},
+            license="the user's own",
+            about=". ".join(about) + ".",
         )
-        if isinstance(fields.get("y"), Label):
-            count = int(self.labels("y").max()) + 1
-            names = getattr(dataset, "classes", ())
-            classes = tuple(map(str, names if len(names) >= count else range(count)))
-            self.facts = dataclasses.replace(self.facts, classes=classes)
+        for note in self.y.notes if self.y else []:
+            warnings.warn(f"{name}: {note}", DataWarning, stacklevel=2)
         content = hashlib.sha256(str(len(dataset)).encode())
         sample = self._read(torch.linspace(0, len(dataset) - 1, 64).long().unique().tolist())
         for value in sample.values():
@@ -126,6 +139,8 @@ class DatasetData(ImageData):
         rows: dict[str, Any] = {}
         for key, field in self.facts.fields.items():
             values = [item[key] for item in items]
+            if key == "y" and self.y is not None and self.y.field is not None:
+                values = self.y.numbers(values)
             if isinstance(field, Image):
                 rows[key] = torch.stack([_image(value, field.channels, self.side) for value in values])
             elif isinstance(field, Text):
@@ -139,24 +154,138 @@ class DatasetData(ImageData):
         return self._read(indices.tolist())
 
     def labels(self, key: str) -> torch.Tensor:
-        """All values of one label or attribute: for "y" the Dataset's ``targets`` if it has them; otherwise every item
-        is read, once."""
+        """All values of one label or attribute: for "y" the Dataset's ``targets`` or column if it has one; otherwise
+        every item is read, once."""
         import torch
 
         name, column = self.facts.column(key)
         if name not in self._labels:
-            targets = getattr(self.dataset, "targets", None) if name == "y" else None
-            if targets is None or len(targets) != len(self.dataset):
+            if name == "y" and self.y is not None and self.y.field is not None:
+                values = self.y.numbers(self.y.values)
+            else:
                 values = [fields_of(self.dataset[i])[name] for i in range(len(self.dataset))]
-                targets = pack(name, self.facts.fields[name], values)
-            self._labels[name] = torch.as_tensor(targets).long()
+            self._labels[name] = torch.as_tensor(pack(name, self.facts.fields[name], values)).long()
         return self._labels[name] if column is None else self._labels[name][:, column]
+
+
+class Labels:
+    """The labels of a Dataset, as classes 0, 1, ....
+
+    - Texts are classes in natural order; None and -1 are "no label".
+    - K numbers of which one is 1 and the others 0 are the class of the 1.
+    - Numbers are classes as they are if the Dataset names that many; otherwise numbers that do not occur below the
+      largest are closed up, and each class is named after its number.
+
+    Args:
+        name: of the Dataset, for messages.
+        values: all labels.
+        names: of the classes, if the Dataset has them.
+
+    ``field``: Label, or None if these are no classes (real numbers, several classes at once). ``notes``: what its owner
+    should know. Raises ValueError for a number without a name, or below -1.
+    """
+
+    def __init__(self, name: str, values: Sequence[Any], names: Sequence[str]):
+        self.values, self.notes = values, list[str]()
+        self.field: Label | None = None
+        self._number: dict[Any, int] = {}
+        plain = [self._plain(value) for value in values]
+        if any(value is NO_CLASS for value in plain):
+            return
+        known = [value for value in plain if value not in (None, -1)]
+        if len(known) < len(plain):
+            self.notes.append(f"{len(plain) - len(known):,} of {len(plain):,} images have no label (-1)")
+        texts = {value for value in known if isinstance(value, str)}
+        if texts and len(texts) < len({*known}):
+            raise ValueError(f"labels of the {name}: must be all text or all numbers")
+        if texts:
+            names = names if texts <= set(names) else sorted(texts, key=natural)
+            self._number = {value: i for i, value in enumerate(names)}
+        else:
+            low, high = min(known, default=0), max(known, default=0)
+            if low < 0:
+                raise ValueError(f"labels of the {name}: must be from 0, or -1 for no label, got {low}")
+            if names and high >= len(names):
+                raise ValueError(f"labels of the {name}: it names {len(names)} classes, but has a label {high}")
+            distinct = sorted(set(known))
+            if not names and len(distinct) <= high:
+                listed = ", ".join(map(str, distinct[:10])) + (", ..." if len(distinct) > 10 else "")
+                self.notes.append(
+                    f"its labels are {listed}: they become classes 0 to {len(distinct) - 1} of these names"
+                )
+                self._number, names = {v: i for i, v in enumerate(distinct)}, [*map(str, distinct)]
+            else:
+                names = names or [*map(str, range(high + 1))]
+                self._number = {i: i for i in range(len(names))}
+            empty = [
+                n for n, i in zip(names, range(len(names)), strict=True) if i not in set(map(self._number.get, known))
+            ]
+            if empty:
+                self.notes.append(f"{len(empty)} of its {len(names)} classes have no images: {', '.join(empty[:5])}")
+        self.field = Label(tuple(map(str, names)))
+
+    def _plain(self, value: Any) -> Any:
+        """A label as a text, a whole number or None; ``NO_CLASS`` if it is none of these."""
+        import numpy as np
+
+        if value is None or isinstance(value, str):
+            return value
+        array = np.asarray(value)
+        if array.dtype.kind not in "iubf":
+            return NO_CLASS
+        if array.size > 1:
+            one_hot = array.ndim == 1 and set(np.unique(array).tolist()) <= {0, 1} and array.sum() == 1
+            return int(array.argmax()) if one_hot else NO_CLASS
+        number = array.reshape(-1)[0] if array.size else 0.5
+        return int(number) if number == int(number) else NO_CLASS
+
+    def numbers(self, values: Iterable[Any]) -> list[int]:
+        """The class of each label; -1 for no label. Raises ValueError for one that was not among all labels."""
+        result = []
+        for value in values:
+            plain = self._plain(value)
+            if plain not in self._number and plain not in (None, -1):
+                raise ValueError(f"label {value!r}: must be one of {', '.join(map(str, self._number))}")
+            result.append(self._number.get(plain, -1))
+        return result
+
+
+NO_CLASS = object()
+SYNONYMS = {"image": "x", "img": "x", "label": "y", "labels": "y", "text": "caption"}
+
+
+def label_values(dataset: Any) -> list[Any]:
+    """All labels: of ``targets`` or the column of a table if there is one, otherwise of every item."""
+    indices, inner = None, dataset
+    if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):  # torch.utils.data.Subset
+        indices, inner = list(dataset.indices), dataset.dataset
+    column = getattr(inner, "targets", None)
+    if column is None:
+        names = getattr(inner, "column_names", None) or ()
+        key = next((name for name in ("y", "label", "labels") if name in names), None)
+        column = inner[key] if key else None
+    if column is not None and len(column) == len(inner):
+        values = column.tolist() if hasattr(column, "tolist") else list(column)
+        return values if indices is None else [values[i] for i in indices]
+    return [fields_of(dataset[i])["y"] for i in range(len(dataset))]
+
+
+def class_names_of(dataset: Any) -> tuple[str, ...]:
+    """The names that a Dataset gives its classes: ``classes``, or the ``names`` of a feature; () if it has none."""
+    inner = dataset.dataset if hasattr(dataset, "indices") and hasattr(dataset, "dataset") else dataset
+    features = getattr(inner, "features", None)
+    if isinstance(features, Mapping):
+        for key in ("y", "label", "labels"):
+            if getattr(features.get(key), "names", None):
+                return tuple(features[key].names)
+    return tuple(map(str, getattr(inner, "classes", None) or ()))
 
 
 def fields_of(item: Any) -> Mapping[str, Any]:
     """The fields of one item of a Dataset: an image, (image, label, ...) or a dict."""
     if isinstance(item, Mapping):
-        return item
+        names = {key: str(SYNONYMS.get(key, key)) for key in item}
+        return {str(key) if names[key] in item else names[key]: value for key, value in item.items()}
     if isinstance(item, (tuple, list)):
         return {"x": item[0], "y": item[1]} if len(item) > 1 else {"x": item[0]}
     return {"x": item}

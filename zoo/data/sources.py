@@ -140,6 +140,7 @@ def torchvision(
     download: bool = True,
     label: str = "y",
     classes: Callable[[Any], Sequence[str]] | None = None,
+    manual: bool = True,
 ) -> Source:
     """A set through ``torchvision.datasets``.
 
@@ -152,10 +153,11 @@ def torchvision(
         download: whether torchvision can fetch it.
         label: the key under which its targets come.
         classes: returns the names of the classes of the Dataset, if only the files know them.
+        manual: whether the user's own files in ``manual_folder(name)`` are used.
     """
 
     def fetch(folder: Path) -> Path:
-        return folder if download and not manual_folder(name).exists() else fetch_manual(name)
+        return folder if download and not (manual and manual_folder(name).exists()) else fetch_manual(name)
 
     def read(root: Path, split: str) -> Rows:
         import numpy as np

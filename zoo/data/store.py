@@ -586,6 +586,12 @@ def _captions(blocks: Mapping[str, Blocks], key: str) -> Captions:
     return Captions(content.value, offsets.value, rows.value, content.check)
 
 
+def remove_file(path: Path) -> None:
+    """Delete a prepared file, and its folder if it is the last. Runs that have it open can go on."""
+    with lock(path.parent):
+        path.unlink(missing_ok=True)
+
+
 def list_files() -> list[tuple[str, int | None, str, int, Path]]:
     """The prepared files as (name, resolution, split, bytes, path), sorted by path. Damaged files are left out."""
     files = []

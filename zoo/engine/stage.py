@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from zoo import hub, parallel
 from zoo.data import Facts, ImageData, Loader, open_data
 from zoo.data import facts as facts_of
+from zoo.data.fields import Label
 from zoo.data.loader import seed_of_order
 from zoo.engine.derived import check_derived, with_derived
 from zoo.engine.ema import EmaNetworks
@@ -219,6 +220,8 @@ def shipped(game: Game, recipe: Recipe, stage: Stage, facts: Facts) -> dict[str,
         spec["pretrained"] = {n: encode(recipe.pretrained[n]) for n in ships["pretrained"]}
     if recipe.sampling != Sampling():
         spec["sampling"] = {"mode": recipe.sampling.mode, "chunk": recipe.sampling.chunk}
+    if "domains" in spec:
+        spec["domains"] = {**spec["domains"], **domain_names(stage, facts, spec["domains"])}
     return {
         "range": list(stage.data.range),
         "resolution": stage.resolution,
@@ -227,6 +230,19 @@ def shipped(game: Game, recipe: Recipe, stage: Stage, facts: Facts) -> dict[str,
         **({} if stage.level is None else {"level": stage.level}),
         **spec,
     }
+
+
+def domain_names(stage: Stage, facts: Facts, domains: Iterable[str]) -> dict[str, str]:
+    """The names that the data set gives to some ``domains``, keys of the batch: that of the one value of a label whose
+    rows a stream reads. Domains without a name, or with one name for two, are left out."""
+    names: dict[str, str] = {}
+    for stream in stage.data.streams.values():
+        fields = facts_of_stream(stream, facts).fields
+        for key, value in stream.where.items():
+            label = fields.get(key)
+            if isinstance(label, Label) and isinstance(value, int) and 0 <= value < len(label.names):
+                names |= {domain: label.names[value] for domain in stream.keys.values() if domain in domains}
+    return names if len(set(names.values())) == len(names) else {}
 
 
 # A stage that is being played ---------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from zoo.data import facts as facts_of
 from zoo.engine import checkpoint
 from zoo.engine.dry_run import dry_run
 from zoo.engine.export import card, export, finished_model, model_of, uses
+from zoo.engine.extend import recipe_of
 from zoo.engine.finetune import load_init
 from zoo.engine.log import Clock, Log
 from zoo.engine.run_folder import CHECKPOINT, RECIPE, SAMPLES, WEIGHTS, RunFolder, new_run
@@ -48,6 +49,7 @@ from zoo.own_code import Code
 from zoo.pictures import write_grid
 from zoo.recipe import Recipe
 
+EARLY_IMAGES = 1_000  # samples of a model that has had fewer are alike without a collapse
 POLL_ROUNDS = 8  # rounds between two questions of several processes: does any want to stop, what is due on rank 0
 
 
@@ -140,7 +142,7 @@ def resume(
     check_minutes(minutes)
     folder = RunFolder(run)
     facts_of_run = folder.facts()
-    recipe, seed, init = folder.recipe(), facts_of_run["seed"], facts_of_run["init"]
+    recipe, seed, init = recipe_of(folder), facts_of_run["seed"], facts_of_run["init"]
     runtime = runtime or folder.runtime()
     device = runtime.prepare_device()
     parallel.start(device)
@@ -341,7 +343,7 @@ def draw_grid(run: StageRun, folder: RunFolder, tell: Progress) -> None:
     path.parent.mkdir(exist_ok=True)
     write_grid(path, images.float().cpu(), columns)
     tell("grid", path=str(path))
-    if run.total_images and share < 0.03:
+    if run.total_images >= EARLY_IMAGES and share < 0.03:
         text = (
             f"collapse: after {run.total_images:,} images all samples are alike "
             f"(they differ {share:.0%} as much as real ones)"

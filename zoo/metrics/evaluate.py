@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,7 @@ def evaluate(
     names, notes = choose(inputs, metrics.split(",") if isinstance(metrics, str) else metrics)
     check_options(inputs, names, features, inception)
     values = compute(inputs, [find_metric(name) for name in names])
+    notes += few_images(inputs, values)
     return {
         "what": source.name,
         "scores": {name: value[0] if isinstance(value, tuple) else value for name, value in values.items()},
@@ -106,6 +107,29 @@ def check_options(
             raise ValueError(f"{key}={value}: {', '.join(names)} need no feature network; leave it out")
     if inputs.seed and inputs.source.model is None:
         raise ValueError(f"seed={inputs.seed}: '{inputs.source.name}' has images that are not generated; leave it out")
+
+
+FEW_IMAGES = 1_000
+
+
+def few_images(inputs: ScoreInputs, values: Mapping[str, Any]) -> list[str]:
+    """A note for scores of the features of so few images that they depend on the number more than on the images."""
+    computed = vars(inputs)
+    if "generated" not in computed or "reference" not in computed:
+        return []
+    counts = len(computed["generated"].features), len(computed["reference"].features)
+    if min(counts) >= FEW_IMAGES:
+        return []
+    names = [name for name in values if name.partition("-")[0] in DISTRIBUTION_SCORES]
+    text = (
+        f"{', '.join(names)} of {counts[0]:,} images against {counts[1]:,} mean nothing by themselves: with fewer than "
+        f"{FEW_IMAGES:,} on a side they depend on the number more than on the images; compare only scores of equal "
+        "numbers"
+    )
+    return [text] if names else []
+
+
+DISTRIBUTION_SCORES = ("fd", "fid", "kid", "precision", "recall", "density", "coverage")
 
 
 # Which metrics --------------------------------------------------------------------------------------------------------

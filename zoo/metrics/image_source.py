@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zoo import hub
 from zoo.data import ImageData, open_data
+from zoo.data.folder import OPTIONS, parse_options
 from zoo.files import tensor_hash
 from zoo.metrics.images import Images, from_data, from_folder, from_sampler
 from zoo.models import Model
@@ -24,12 +25,12 @@ COUNT = 10_000  # images of a generator by default
 class ImageSource:
     """A source of images, or a model that predicts something about images.
 
-    ``model``: None for images that exist already, which are in ``folder`` or ``data``. ``weights``: which checkpoint it
-    is and how it was chosen."""
+    ``model``: None for images that exist already, which are in ``folder`` (``folder:PATH``) or ``data``. ``weights``:
+    which checkpoint it is and how it was chosen."""
 
     name: str
     model: Any = None
-    folder: Path | None = None
+    folder: str | None = None
     data: ImageData | None = None
     weights: dict[str, Any] = field(default_factory=dict)
 
@@ -128,12 +129,13 @@ def find(what: Any, device: str = "cpu", code: str | Path | None = None) -> Imag
     """The source that a name, a path or an object means. ``code``: as for :func:`zoo.load`. Raises ValueError if it is
     none."""
     if isinstance(what, (str, Path)):
-        path = Path(str(what).removeprefix("folder:"))
+        text = str(what) if str(what).startswith("folder:") else f"folder:{what}"
+        path = Path(parse_options(text, tuple(OPTIONS))[0])
         run = (path / "recipe.json").exists() or (path / hub.WEIGHTS).exists()
-        if path.is_dir() and not run:
+        if (path.is_dir() or path.suffix == ".zip") and not run:
             if code is not None:
                 raise ValueError(f"code={code}: must be left out with a folder of images")
-            return ImageSource(str(what), folder=path)
+            return ImageSource(str(what), folder=text)
         model = hub.load(what, device, code)
         file = hub.find(what)
         rule = "last" if path.is_dir() else model.card.get("checkpoint", "unknown: not in its Card")

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from zoo.data.folder import Folder
+from zoo.data.folder import OPTIONS, Folder, open_folder, parse_options
 from zoo.data.images import square, to_array
+from zoo.data.layout import Item
 from zoo.data.store import ImageData
 
 CHUNK = 100  # images in one pass of a feature network, whatever pieces they come in
@@ -130,26 +131,39 @@ def from_data(data: ImageData, rows: Tensor | None = None) -> Images:
     return Images(len(indices), stream, lambda k: from_data(data, indices[spread(len(indices), k)]))
 
 
-def from_folder(path: str | Path, channels: int, split: str | None = None) -> tuple[Images, list[Path]]:
-    """The images under a folder (of a split, by default of all), sorted by path and cut to their center square, and
-    their files. Raises ValueError for a folder without images, and for an unreadable file when it is read."""
+def from_folder(path: str | Path, channels: int, split: str | None = None) -> tuple[Images, list[Item]]:
+    """The images of a folder (of a split, by default of all), in their order and as squares, and their files.
+    ``path``: with the options of ``folder:PATH``. Raises ValueError for a folder without images, and for an unreadable
+    file when it is read, if the folder's options do not leave it out."""
     name = str(path).removeprefix("folder:")
-    folder = Folder(f"folder:{name}" + ("" if "?" in name else f"?channels={channels}"))
+    options = parse_options(f"folder:{name}", tuple(OPTIONS))[1]
+    more = "" if "channels" in options else f"{'&' if options else '?'}channels={channels}"
+    folder = open_folder(f"folder:{name}{more}")
+    items = [item for part, rows in folder.items.items() if split in (None, part) for item in rows]
+    if folder.skip:
+        items = [item for item in items if readable(folder, item)]
 
-    def images_of(files: list[Path]) -> Images:
+    def images_of(items: list[Item]) -> Images:
         def stream() -> Iterator[Tensor]:
-            for file in files:
+            for item in items:
                 try:
-                    image = folder.read(file)
-                except Exception as error:  # Pillow's decoders raise many kinds
-                    message = " ".join(str(error).split())[:80]
-                    raise ValueError(f"{file}: not a readable image ({message}); repair or remove it") from None
-                yield torch.from_numpy(to_array(square(image, None)))[None]
+                    image = square(folder.image(item), None, folder.fit)
+                except ValueError as error:
+                    raise ValueError(f"{item.file}: not a readable image ({error}); repair or remove it, or leave it "
+                                     f"out with {folder.name}?skip=corrupt") from None  # fmt: skip
+                yield torch.from_numpy(to_array(image))[None]
 
-        return Images(len(files), stream, lambda k: images_of([files[i] for i in spread(len(files), k)]))
+        return Images(len(items), stream, lambda k: images_of([items[i] for i in spread(len(items), k)]))
 
-    files = [file for part, inside in folder.files.items() if split in (None, part) for file in inside]
-    return images_of(files), files
+    return images_of(items), items
+
+
+def readable(folder: Folder, item: Item) -> bool:
+    try:
+        folder.image(item)
+    except ValueError:
+        return False
+    return True
 
 
 def pad_to(side: int) -> Callable[[Tensor], Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -179,7 +179,8 @@ class ScoreInputs:
     def real_images(self, split: str, pad: bool = True) -> Images:
         """Real images at the data set's own resolution, those of the source's domain. ``pad``: with the border that
         training put around them."""
-        if isinstance(self.dataset, (str, Path)) and str(self.dataset).startswith("folder:"):
+        of_domain = bool(self.source.task and self.source.task.directions)
+        if isinstance(self.dataset, (str, Path)) and str(self.dataset).startswith("folder:") and not of_domain:
             images = from_folder(self.dataset, self._channels, split)[0]
         else:
             # A data set of images of many sizes is prepared at one: that of the images to be scored.
@@ -299,10 +300,10 @@ class ScoreInputs:
         )
 
 
-def images_of_same_names(first: Path, second: Any, channels: int, split: str) -> tuple[Images, Images]:
+def images_of_same_names(first: str, second: Any, channels: int, split: str) -> tuple[Images, Images]:
     """The images of two folders in pairs. Raises ValueError if a name is in one of them only."""
     sides = [from_folder(first, channels), from_folder(second, channels, split)]
-    names = [[file.stem for file in files] for _, files in sides]
+    names = [[PurePosixPath(item.rest).stem for item in items] for _, items in sides]
     if names[0] != names[1]:
         alone = sorted(set(names[0]) ^ set(names[1])) or sorted(names[0])
         raise ValueError(

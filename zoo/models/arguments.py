@@ -113,10 +113,20 @@ def class_numbers(y: Classes | None, n: int, count: int, names: Sequence[str]) -
 
 
 def class_number(value: Any, count: int, names: Sequence[str]) -> int:
-    """The number of a class, from its number or its name. Raises ValueError if it is neither."""
+    """The number of a class, from its number or its name. A text that is a class's name is that class, whatever its
+    number. Raises ValueError if it is neither, or may be either."""
     if isinstance(value, str):
+        if names.count(value) > 1:
+            numbers = ", ".join(str(i) for i, name in enumerate(names) if name == value)
+            raise ValueError(f"y='{value}': classes {numbers} have this name; give a number")
         if value in names:
             return names.index(value)
+        same = [i for i, name in enumerate(names) if name.casefold() == value.casefold()]
+        if len(same) == 1:
+            return same[0]
+        if any(name.lstrip("-").isdigit() for name in names):  # is "3" the fourth class, or one called 3?
+            raise ValueError(f"y='{value}': no class has this name{nearest(value, names)}; the model has "
+                             f"{', '.join(names[:20])}")  # fmt: skip
         if not value.lstrip("-").isdigit():
             listed = ", ".join(names[:20]) or f"numbers 0 to {count - 1}"
             raise ValueError(f"y='{value}': no such class{nearest(value, names)}; the model has {listed}")

@@ -6,12 +6,15 @@ import dataclasses
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.data.images import open_picture
+from zoo.data.files import File, contents, counts, listed
+from zoo.data.folder import parse_options, parse_range
+from zoo.data.images import SUFFIXES, read
 from zoo.files import Json, beside, remove_partials, sha256
 from zoo.pictures import VIDEO, save, to_picture, write_grid, write_walk
 
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MANIFEST = "samples.json"
-IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+OUTPUTS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def no_bar(chunks: Iterable[Any], total: int) -> Iterator[Any]:
@@ -42,7 +45,7 @@ class Request:
     weights: Path | None = None
     count: int = 16
     seed: int = 0
-    y: int | str | list[int | str] | None = None
+    y: str | list[str] | None = None
     classes: bool = False
     interpolate: int | None = None
     codes: dict[str, float] | None = None
@@ -111,29 +114,99 @@ class Request:
         assert self.weights is not None
         write_files(self.path, draw, seeds, {"weights": sha256(self.weights), **facts}, self.bar, self.scale)
 
-    def remake(self, make: Callable[[Image], Tensor], fixed: int | None, multiple: int = 4) -> None:
-        """Of the image --input an image, or of a folder of images a folder of PNGs of the same names. ``fixed``: the
-        side that the network takes; None if it takes all sides that are a multiple of ``multiple``."""
-        assert self.source is not None
-        source, out = Path(self.source), self.path
-        if not source.exists():
-            raise ValueError(f"--input {source}: no such file or folder")
-        sources = [source]
-        if source.is_dir():
-            sources = sorted(p for p in source.iterdir() if p.suffix.lower() in IMAGES)
-            if not sources:
-                raise ValueError(f"--input {source}: has no images ({', '.join(IMAGES)})")
-            if not self.folder:
-                raise ValueError(f"--out {out}: must be a folder (DIR/), as --input is one")
-        elif not self.folder and self.suffix not in IMAGES:
-            raise ValueError(f"--out {out}: must end in one of {', '.join(IMAGES)}")
-        for path in sources:  # a mistake in any is reported before anything is written
-            read_picture(path)
-        (out if self.folder else out.parent).mkdir(parents=True, exist_ok=True)
-        for paths in self.bar(([p] for p in sources), len(sources)):
-            for path in paths:
-                image = make(fit(fixed, read_picture(path), path, self.tell, multiple))
-                save(to_picture(image, self.scale), out / f"{path.stem}.png" if self.folder else out)
+    def remake(self, make: Callable[[Image], Tensor], fixed: int | None, channels: int = 3, multiple: int = 4) -> None:
+        """Of the image --input an image, or of a folder of images (in folders inside it too) a folder of PNGs of the
+        same names, and a line with the counts.
+
+        Args:
+            make: from an image to an image.
+            fixed: the side that the network takes, None if it takes all sides that are a multiple of ``multiple``.
+            channels: of the images that it takes.
+        """
+        inputs = Inputs(self.source or "")
+        out = self.path
+        if inputs.folder and not self.folder:
+            raise ValueError(f"--out {out}: must be a folder (DIR/), as --input is one")
+        if not inputs.folder and not self.folder and self.suffix not in OUTPUTS:
+            raise ValueError(f"--out {out}: must end in one of {', '.join(OUTPUTS)}")
+        readable = inputs.readable(channels, out)  # a mistake in any is reported before anything is written
+        paths = [out / name if self.folder else out for name in output_names(readable)]
+        for ((file, path),) in self.bar(([pair] for pair in zip(readable, paths, strict=True)), len(readable)):
+            image = make(fit(fixed, inputs.read(file, channels), file, self.tell, multiple))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save(to_picture(image, self.scale), path)
+        if inputs.folder:
+            rest = f"; left out: {'; '.join(inputs.left_out)}" if inputs.left_out else ""
+            self.tell(f"--input {self.source}: {len(readable)} images, {len(set(paths))} outputs{rest}")
+
+
+class Inputs:
+    """The images that --input names: a file, a folder or a zip archive, with the options ``skip=corrupt`` and
+    ``range=LOW,HIGH`` of ``folder:PATH``. They are read as a data set's images are.
+
+    ``folder``: whether it is more than a file. ``left_out``: what is not read, in words. Raises ValueError if there are
+    no images.
+    """
+
+    def __init__(self, source: str):
+        path, options = parse_options(f"folder:{source.removeprefix('folder:')}", ("skip", "range"))
+        root = Path(path).expanduser()
+        if not root.exists():
+            raise ValueError(f"--input {path}: no such file or folder")
+        self.path, self.root = path, root
+        self.skip = "skip" in options
+        self.range = parse_range(f"--input {source}", options["range"]) if "range" in options else None
+        self.folder = root.is_dir() or root.suffix.lower() == ".zip"
+        self.left_out: list[str] = []
+        self.files = [File(root.name, root)]
+        if not self.folder:
+            return
+        inside = contents(root)
+        self.files = inside.images
+        others = [*inside.others, *(file.name for file in (*inside.tables, *inside.texts))]
+        self.left_out += [*inside.notes, *([f"{len(others)} files ({counts(others)})"] if others else [])]
+        if inside.problems and not self.skip:
+            raise ValueError(f"--input {path}: can't read {listed(inside.problems)}; repair or remove them, or leave "
+                             f"them out with {path}?skip=corrupt")  # fmt: skip
+        self.left_out += [listed(inside.problems)] if inside.problems else []
+        if not self.files:
+            suffixes = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
+            raise ValueError(f"--input {path}: has no images; looked for {suffixes}")
+
+    def readable(self, channels: int, out: Path) -> list[File]:
+        """The files that can be read, without those in the folder ``out``. Raises ValueError if one cannot be read and
+        is not to be left out."""
+        readable, unreadable = [], []
+        root, results = self.root.resolve(), out.resolve()
+        for file in self.files:
+            if self.folder and root != results and file.path.resolve().is_relative_to(results):
+                self.left_out.append(f"{file.name}, an output of before")
+                continue
+            try:
+                self.read(file, channels)
+                readable.append(file)
+            except ValueError:
+                if not self.skip:
+                    raise
+                unreadable.append(file.name)
+        self.left_out += [f"{len(unreadable)} that can't be read ({listed(unreadable)})"] if unreadable else []
+        if not readable:
+            raise ValueError(f"--input {self.path}: none of its {len(self.files)} images can be read")
+        return readable
+
+    def read(self, file: File, channels: int) -> Image:
+        """One image. Raises ValueError if it cannot be read."""
+        try:
+            return read(file.read(), 1 if channels == 1 else 3, self.range)
+        except (OSError, ValueError) as error:
+            hint = f", or leave it out with {self.path}?skip=corrupt" if self.folder else ""
+            raise ValueError(f"--input {file}: not a readable image ({error}); repair or remove it{hint}") from None
+
+
+def output_names(files: Sequence[File]) -> list[str]:
+    """The name of each file's PNG, in the folder's own folders: no two are equal."""
+    stems = Counter(file.stem for file in files)
+    return [f"{file.stem if stems[file.stem] == 1 else file.name}.png" for file in files]
 
 
 def option_of(field: str) -> str:
@@ -187,19 +260,7 @@ def walk_endings() -> tuple[str, ...]:
     return (".gif", *VIDEO)
 
 
-def read_picture(path: Path) -> Image:
-    """An image file. Raises ValueError if it cannot be read."""
-    from PIL import Image
-
-    try:
-        with open_picture(path) as image:
-            image.load()
-            return image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"--input {path}: not a readable image ({error}); repair or remove it") from None
-
-
-def fit(fixed: int | None, image: Image, path: Path, tell: Callable[[str], None], multiple: int = 4) -> Image:
+def fit(fixed: int | None, image: Image, path: File, tell: Callable[[str], None], multiple: int = 4) -> Image:
     """The image at the nearest size that the network takes; a change is told."""
     from PIL import Image
 

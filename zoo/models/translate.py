@@ -178,9 +178,12 @@ class TranslateModel(Model):
     def write(self, request: Request) -> None:
         if request.source is None:
             raise ValueError(f"--input: '{request.name}' translates images; give an image or a folder of images")
-        request.only("source", "to", "scale", *(("seed",) if self.sampling.mode == "dropout" else ()))
-        to = self.direction(request.to)
-        request.remake(lambda image: self.translate(image, to, seed=request.seed)[0], self.side(to))
+        seed = ("seed",) if self.sampling.mode == "dropout" else ()
+        request.only("source", "to", "chunk", "scale", *seed)
+        to, chunk = self.direction(request.to), 16 if request.chunk is None else request.chunk
+        request.remake(
+            lambda image: self.translate(image, to, chunk, seed=request.seed)[0], self.side(to), self.channels
+        )
 
     # Scores -----------------------------------------------------------------------------------------------------------
 

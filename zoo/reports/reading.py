@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from zoo import hub
 from zoo.data.images import open_picture
+from zoo.engine.extend import recipe_of
 from zoo.engine.run_folder import LOG, SAMPLES, WEIGHTS, RunFolder
 from zoo.files import Json
 from zoo.recipe import encode
@@ -103,7 +104,7 @@ class Run:
 def read(path: str | Path) -> Run:
     """The run in the folder ``path``. Raises ValueError if it is not the folder of a run."""
     folder = RunFolder(path)
-    facts = {**folder.facts(), "recipe": encode(folder.recipe())}
+    facts = {**folder.facts(), "recipe": encode(recipe_of(folder))}
     log = folder.path / LOG
     paths = sorted(p for p in (folder.path / SAMPLES).glob("*.png") if re.fullmatch(r"[0-9]+", p.stem))
     grids, unreadable = read_grids(paths)

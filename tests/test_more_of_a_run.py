@@ -1,0 +1,113 @@
+"""A run goes on past its budget or with moved data; prepared copies are listed and removed; CelebA's files by hand."""
+
+import dataclasses
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import zoo
+from zoo import settings
+from zoo.data import facts, open_data, sets
+from zoo.data.facts import Facts
+from zoo.engine.extend import with_budget
+from zoo.recipe import Schedule
+
+SMALL = {"networks.G.width": 2, "networks.D.width": 2, "stages.0.batch": 8}
+
+
+def photos(folder, count=8):
+    folder.mkdir()
+    for k in range(count):
+        pixels = np.random.default_rng(k).integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{k}.png")
+    return f"folder:{folder}"
+
+
+@pytest.mark.parametrize("command", ["python", "shell"])
+def test_past_the_budget_with_moved_data(tmp_path, own_home, shell, command):
+    """The weights of 32 + 32 images are those of 64 at once, since the setting has no schedules."""
+    data = photos(tmp_path / "here")
+    common = dict(settings=SMALL, device="cpu")
+    whole = zoo.train("dcgan", data, out=tmp_path / "whole", images=64, **common)
+    run = zoo.train("dcgan", data, out=tmp_path / "run", images=32, **common)
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    moved = f"folder:{tmp_path}/there"
+    if command == "python":
+        zoo.resume(run, images=64, dataset=moved)
+    else:
+        result = shell("resume", run, "--images", 64, "--dataset", moved)
+        assert result.status == 0, result.err
+    assert zoo.load(run).card["images"] == 64
+    first, second = (load_file(folder / "weights.safetensors") for folder in (whole, run))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    for images in (64, 32):
+        with pytest.raises(ValueError, match=rf"--images {images}: must be more than the 64 images"):
+            zoo.resume(run, images=images)
+    photos(tmp_path / "others", 3)
+    with pytest.raises(ValueError, match="the images of .* are not those that it began with"):
+        zoo.resume(run, images=80, dataset=f"folder:{tmp_path}/others")
+
+
+def test_learning_rates_that_are_zero():
+    """No image more would change a weight."""
+    recipe = settings.find("dcgan-cifar10-small").rescaled(32)
+    falling = Schedule("optimizers.*.lr", ((0, 1e-3), (32, 0.0)))
+    recipe = recipe.replace(stages=(dataclasses.replace(recipe.stages[0], schedules=(falling,)),))
+    with pytest.raises(ValueError, match="the learning rate is 0 after the 32 images"):
+        with_budget(recipe, 64)
+    assert with_budget(recipe, 16).images == 16
+
+
+def test_prepared_copies(tmp_path, own_home, shell):
+    data = photos(tmp_path / "mine")
+    for side in (8, 16):
+        open_data(data, side)
+    rows = shell("data", "list", "--json").json
+    assert [row["resolution"] for row in rows] == [16, 8] or [row["resolution"] for row in rows] == [8, 16]
+    removed = shell("data", "remove", rows[0]["path"], "--json").json
+    assert [row["path"] for row in removed] == [rows[0]["path"]]
+    assert [row["path"] for row in shell("data", "list", "--json").json] == [rows[1]["path"]]
+    assert (
+        shell("data", "remove").status == 2 and "did you mean folder-mine" in shell("data", "remove", "folder-mne").err
+    )
+    assert shell("data", "remove", "folder-mine").status == 0 and shell("data", "list", "--json").json == []
+    assert len([*(tmp_path / "mine").iterdir()]) == 8 and len(open_data(data, 8)) == 8
+
+
+@pytest.mark.parametrize("archive", [False, True])
+@pytest.mark.parametrize("inner", ["", "celeba"])
+def test_celebas_files_by_hand(tmp_path, own_home, monkeypatch, archive, inner):
+    """Generated pictures of the official names and size, 178 x 218."""
+    entry = sets.celeba()
+    splits = {"train": 4, "valid": 2, "test": 2}
+    small = Facts(**{**vars(entry.facts), "splits": splits, "fields": dict(entry.facts.fields)})
+    entry = dataclasses.replace(entry, facts=small)
+    monkeypatch.setenv("ZOO_RAW", str(tmp_path / "raw"))
+    monkeypatch.setattr("zoo.data._find", lambda name: entry)
+    root = tmp_path / "raw" / "celeba" / inner
+    with pytest.raises(OSError, match=r"put img_align_celeba.zip .*CelebA.html into .*raw/celeba .*it has nothing"):
+        sets._celeba_files(tmp_path)
+    (root / "img_align_celeba").mkdir(parents=True)
+    names = [f"{k:06}.jpg" for k in (1, 2, 3, 4, 162771, 162772, 182638, 182639)]
+    for k, name in enumerate(names):
+        Image.new("RGB", (178, 218), (20 * k,) * 3).save(root / "img_align_celeba" / name)
+    rows = [f"{name} {' '.join(str(1 if (k + i) % 3 == 0 else -1) for i in range(40))}" for k, name in enumerate(names)]
+    (root / "list_attr_celeba.txt").write_text("\n".join([str(len(names)), " ".join(sets.CELEBA), *rows]) + "\n")
+    partition = [f"{name} {part}" for name, part in zip(names, (0, 0, 0, 0, 1, 1, 2, 2), strict=True)]
+    (root / "list_eval_partition.txt").write_text("\n".join(partition))
+    if archive:
+        with zipfile.ZipFile(root / "img_align_celeba.zip", "w") as file:
+            for name in names:
+                file.write(root / "img_align_celeba" / name, f"img_align_celeba/{name}")
+        shutil.rmtree(root / "img_align_celeba")
+    train, valid = open_data("celeba", 64), open_data("celeba", 64, "valid")
+    assert (train.arrays["x"].float().mean((1, 2, 3)) / 20).round().tolist() == [0, 1, 2, 3]
+    assert (valid.arrays["x"].float().mean((1, 2, 3)) / 20).round().tolist() == [4, 5]
+    assert train.arrays["attributes"][1, :4].tolist() == [0, 0, 1, 0] and len(valid) == 2
+    assert train.labels("attributes.Young").tolist() == [int((k + 39) % 3 == 0) for k in range(4)]
+    assert facts("celeba").splits == splits

@@ -1,0 +1,539 @@
+"""A user's own images: layouts, pairs, tables, kinds of files. Every input is generated here."""
+
+import csv
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PilImage
+
+from zoo.data import facts, open_data
+from zoo.data.fields import Attributes, Image, Label, Text
+from zoo.data.files import natural
+from zoo.data.images import DataWarning
+from zoo.metrics.image_source import find
+from zoo.metrics.images import from_folder
+from zoo.models.arguments import as_batch, class_number
+from zoo.models.request import Request
+
+
+@pytest.fixture(autouse=True)
+def own(own_home):
+    """Prepared files go to a folder of the test."""
+
+
+def put(path: Path, value=0, size=(8, 8), mode="RGB", **options) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    color = value if mode in ("L", "I;16") else (value,) * 3
+    PilImage.new(mode, size, color).save(path, **options)
+    return path
+
+
+def values(data) -> list[int]:
+    """The value of each image, all of whose pixels are equal."""
+    return data.arrays["x"][:, 0, 0, 0].tolist()
+
+
+def opened(root, options="", **kwargs):
+    return open_data(f"folder:{root}{options}", 8, **kwargs)
+
+
+# Layouts --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["{split}{domain}", "{split}_{domain}", "{domain}/{split}", "{split}/{domain}"])
+@pytest.mark.parametrize("case", [str.lower, str.upper, str.title])
+def test_domains_in_splits(tmp_path, form, case):
+    for s, split in enumerate(("train", "test")):
+        for d, domain in enumerate("AB"):
+            for k in range(3 - s):
+                put(tmp_path / case(form.format(split=split, domain=domain)) / f"{domain}{k}.png", 100 * d + 10 * s + k)
+    own = facts(f"folder:{tmp_path}")
+    assert own.splits == {"train": 6, "test": 4} and not own.paired
+    assert [name.lower() for name in own.fields["domain"].names] == ["a", "b"]
+    train, test = opened(tmp_path), opened(tmp_path, split="test")
+    assert values(train) == [0, 1, 2, 100, 101, 102] and train.arrays["domain"].tolist() == [0, 0, 0, 1, 1, 1]
+    assert values(test) == [10, 11, 110, 111] and test.arrays["domain"].tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("names", [("Train", "VALID", "Testing"), ("training", "validation", "test")])
+def test_splits_in_any_case(tmp_path, names):
+    for k, name in enumerate(names):
+        put(tmp_path / name / "cat" / "1.png", 10 * k)
+    assert facts(f"folder:{tmp_path}").splits == {"train": 1, "val": 1, "test": 1}
+    assert values(opened(tmp_path, split="val")) == [10]
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (("train", "test", "photos"), "test, train are splits, but photos is left over"),
+        (("trainA", "trainB", "extra"), "trainA, trainB are splits of domains, but extra is left over"),
+        (("trainA", "testA"), "there is no folder of B"),
+        (("train", "Train"), "the folders .* both mean train"),
+    ],
+)
+def test_folders_left_over(tmp_path, folders, message):
+    for folder in folders:
+        put(tmp_path / folder / "1.png")
+    with pytest.raises(ValueError, match=message):
+        facts(f"folder:{tmp_path}")
+    assert facts(f"folder:{tmp_path}?splits=no").classes == tuple(sorted(folders, key=natural))
+
+
+def test_images_beside_splits_are_left_over(tmp_path):
+    put(tmp_path / "train" / "1.png")
+    put(tmp_path / "2.png")
+    with pytest.raises(ValueError, match=r"train are splits, but 2.png is left over"):
+        facts(f"folder:{tmp_path}")
+
+
+def test_pairs_in_two_folders(tmp_path):
+    for k in (10, 9, 1):
+        put(tmp_path / "A" / f"{k}.png", k)
+        put(tmp_path / "B" / f"{k}.jpg", 100 + k)
+    data = opened(tmp_path)
+    assert data.facts.paired and "?pairs=no" in data.facts.about
+    assert data.arrays["domain"].tolist() == [0, 1] * 3
+    assert [abs(b - a) for a, b in zip(values(data), [1, 101, 9, 109, 10, 110], strict=True)] == [0] * 6
+    assert not facts(f"folder:{tmp_path}?pairs=no").paired
+    (tmp_path / "B" / "9.jpg").unlink()
+    with pytest.raises(ValueError, match=r"2 equal names in train, but 9 has no pair"):
+        facts(f"folder:{tmp_path}")
+    put(tmp_path / "B" / "9.jpg")
+    put(tmp_path / "B" / "9.png")
+    with pytest.raises(ValueError, match=r"differ in their suffix only"):
+        facts(f"folder:{tmp_path}")
+
+
+def test_unpaired_domains_of_other_names(tmp_path):
+    for k in range(3):
+        put(tmp_path / "a" / f"horse{k}.png")
+        put(tmp_path / "b" / f"zebra{k}.png")
+    assert not facts(f"folder:{tmp_path}").paired
+    with pytest.raises(ValueError, match="0 equal names"):
+        facts(f"folder:{tmp_path}?pairs=yes")
+    for name in "cat", "dog":  # numbered classes are no pairs unless their owner says so
+        put(tmp_path / "numbered" / name / "1.png")
+    assert not facts(f"folder:{tmp_path}/numbered").paired and facts(f"folder:{tmp_path}/numbered?pairs=yes").paired
+
+
+def test_pictures_of_two_halves(tmp_path):
+    for split in ("train", "val"):
+        for k in range(2):
+            picture = PilImage.new("RGB", (16, 8), (k,) * 3)
+            picture.paste((100 + k,) * 3, (8, 0, 16, 8))
+            put(tmp_path / split / f"{k}.png")
+            picture.save(tmp_path / split / f"{k}.png")
+    data = open_data(f"folder:{tmp_path}")
+    assert data.facts.paired and data.facts.splits == {"train": 4} and data.resolution == 8
+    assert values(data) == [0, 100, 1, 101] and data.arrays["domain"].tolist() == [0, 1, 0, 1]
+    assert data.facts.fields["domain"] == Label(("a", "b"))
+    assert facts(f"folder:{tmp_path}?pairs=no").splits == {"train": 2, "val": 2}
+    put(tmp_path / "train" / "9.png")
+    assert not facts(f"folder:{tmp_path}").paired  # not all are of that shape
+    with pytest.raises(ValueError, match=r"twice as wide as high, .* got train/9.png of 8x8"):
+        facts(f"folder:{tmp_path}?pairs=yes")
+
+
+# Tables ---------------------------------------------------------------------------------------------------------------
+
+
+def write_csv(path: Path, header, rows, delimiter=","):
+    with path.open("w", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows([header, *rows])
+
+
+def test_captions_beside_the_images(tmp_path):
+    for k in range(3):
+        put(tmp_path / f"{k}.png", k)
+        (tmp_path / f"{k}.txt").write_text(f"bird {k}\n\na bird\n" if k else "bird 0\n")
+    data = opened(tmp_path)
+    assert data.facts.fields["caption"] == Text(2)
+    assert [*data.texts["caption"]] == [("bird 0",), ("bird 1", "a bird"), ("bird 2", "a bird")]
+    (tmp_path / "2.txt").unlink()
+    with pytest.raises(ValueError, match=r"1 of 3 images have no caption .* 2.png; .*labels=no"):
+        facts(f"folder:{tmp_path}")
+    assert facts(f"folder:{tmp_path}?labels=no").keys == ("x",)
+    (tmp_path / "2.txt").write_text("\n")
+    with pytest.raises(ValueError, match="empty caption: 2.png"):
+        facts(f"folder:{tmp_path}")
+
+
+CAPTIONS = {"0.png": "one", "sub/1.png": "two", "sub/10.png": "three"}
+FORMS = {
+    "list.json": [{"file_name": name, "text": text} for name, text in CAPTIONS.items()],
+    "object.json": CAPTIONS,
+    "coco.json": {
+        "images": [{"id": 7 + k, "file_name": name} for k, name in enumerate(CAPTIONS)],
+        "annotations": [{"image_id": 7 + k, "caption": text} for k, text in enumerate(CAPTIONS.values())],
+    },
+}
+
+
+@pytest.mark.parametrize("form", [*FORMS, "metadata.jsonl", "captions.csv", "captions.tsv", "without_header.csv"])
+def test_captions_in_a_table(tmp_path, form):
+    for k, name in enumerate(CAPTIONS):
+        put(tmp_path / name, k)
+    if form in FORMS:
+        (tmp_path / form).write_text(json.dumps(FORMS[form]))
+    elif form.endswith("jsonl"):
+        (tmp_path / form).write_text("\n".join(map(json.dumps, FORMS["list.json"])))
+    elif form == "without_header.csv":
+        write_csv(tmp_path / form, ("0.png", "one word"), [("1.png", "two words"), ("10.png", "three words")])
+    else:
+        write_csv(tmp_path / form, ("image", "caption"), CAPTIONS.items(), "\t" if form.endswith("tsv") else ",")
+    data = opened(tmp_path)
+    assert values(data) == [0, 1, 2]
+    assert [text.split()[0] for (text,) in data.texts["caption"]] == ["one", "two", "three"]
+
+
+def test_labels_attributes_and_splits_in_a_table(tmp_path):
+    header = ("image_id", "partition", "label", "Smiling", "Young", "identity")
+    rows = [(f"{k:06}.jpg", k % 3, ("2", "10", "cat", "-1")[k % 4], (-1, 1)[k % 2], k // 4, 100 + k) for k in range(8)]
+    write_csv(tmp_path / "attributes.csv", header, rows)
+    with zipfile.ZipFile(tmp_path / "crops.zip", "w") as archive:
+        for k in range(7):  # row 7 has no image
+            put(tmp_path / "x.jpg", 10 * k)
+            archive.write(tmp_path / "x.jpg", f"{k:06}.jpg")
+    (tmp_path / "x.jpg").unlink()
+    own = facts(f"folder:{tmp_path}/crops.zip")
+    assert own.splits == {"train": 3, "val": 2, "test": 2} and own.name == "folder-crops"
+    assert own.classes == ("2", "10", "cat")
+    assert own.fields["attributes"] == Attributes(("Smiling", "Young"))
+    assert "left out: identity" in own.about and "1 rows of attributes.csv name no image" in own.about
+    with pytest.warns(DataWarning, match="left out: identity"):
+        data = opened(f"{tmp_path}/crops.zip")
+    assert [round(v / 10) for v in values(data)] == [0, 3, 6] and data.arrays["y"].tolist() == [0, -1, 2]
+    assert data.arrays["attributes"].tolist() == [[0, 0], [1, 0], [0, 1]]
+    assert data.labels("attributes.Young").tolist() == [0, 0, 1]
+    chosen = facts(f"folder:{tmp_path}/crops.zip?attributes=Young")
+    assert chosen.fields["attributes"] == Attributes(("Young",))
+    with pytest.raises(ValueError, match=r"no column 'Old' of 0 and 1; there are none"):
+        facts(f"folder:{tmp_path}/crops.zip?attributes=Old")
+    with pytest.raises(ValueError, match=r"no images in it, but archives; name one: .*crops.zip"):
+        facts(f"folder:{tmp_path}")
+
+
+def test_stylegans_labels(tmp_path):
+    for k in range(4):
+        put(tmp_path / f"0000{k // 2}/{k}.png", k)
+    labels = [[f"0000{k // 2}/{k}.png", k % 2 + 5] for k in range(4)]
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    data = opened(tmp_path)
+    assert data.facts.classes == ("5", "6") and data.arrays["y"].tolist() == [0, 1, 0, 1]
+
+
+def test_table_mistakes(tmp_path):
+    put(tmp_path / "1.png")
+    put(tmp_path / "2.png")
+    write_csv(tmp_path / "t.csv", ("file", "label"), [("1.png", "cat")])
+    with pytest.raises(ValueError, match=r"t.csv has no row for 1 of 2 images: 2.png; .*labels=no"):
+        facts(f"folder:{tmp_path}")
+    write_csv(tmp_path / "t.csv", ("file", "label"), [("1.png", "cat"), ("2.png",)])
+    with pytest.raises(ValueError, match=r"t.csv can't be read: line 3 has 1 columns, its header 2"):
+        facts(f"folder:{tmp_path}")
+    (tmp_path / "t.csv").unlink()
+    (tmp_path / "settings.json").write_text('{"lr": 1}')
+    assert "settings.json names none of the images" in facts(f"folder:{tmp_path}").about
+
+
+# Kinds of files -------------------------------------------------------------------------------------------------------
+
+
+def gray(side=8):
+    return (np.arange(side * side).reshape(side, side) * 4).astype(np.uint8)
+
+
+DEEP = {  # name: array and, if its scale is not obvious, the range of black and white
+    "sixteen.png": (gray().astype(np.uint16) * 257, None),
+    "sixteen.tif": (gray().astype(np.uint16) * 257, None),
+    "twelve.png": (gray().astype(np.uint16) * 16, "0,4080"),
+    "int32.tif": (gray().astype(np.int32), "0,255"),
+    "hounsfield.tif": (gray().astype(np.int32) * 16 - 1024, "-1024,3056"),
+    "unit.tif": ((gray() / 255).astype(np.float32), "0,1"),
+    "real.tif": ((gray() / 255 * 1400).astype(np.float32), "0,1400"),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_more_than_eight_bits(tmp_path, name):
+    array, limits = DEEP[name]
+    for k in range(2):
+        PilImage.fromarray(array).save(tmp_path / f"{k}-{name}")
+    data = opened(tmp_path, f"?range={limits}" if limits else "")
+    assert data.facts.channels == 1
+    assert (data.arrays["x"][0, 0].int() - torch.from_numpy(gray()).int()).abs().max() <= 1
+    if limits and array.dtype != np.uint16:  # nothing says what is white
+        with pytest.raises(
+            ValueError, match=rf"pixels are .* give the range, folder:PATH\?range={limits.split(',')[0]},"
+        ):
+            opened(tmp_path)
+    elif limits:  # a small part of 16 bits
+        with pytest.warns(DataWarning, match=r"only the values 0 to 16 of 0 to 255; .*range=0,4095"):
+            opened(tmp_path)
+
+
+def test_range_mistakes(tmp_path):
+    put(tmp_path / "1.png")
+    for text in ("1", "5,1", "a,b"):
+        with pytest.raises(ValueError, match="range must be the values of black and white"):
+            facts(f"folder:{tmp_path}?range={text}")
+
+
+def test_what_is_left_out_is_told(tmp_path):
+    put(tmp_path / "1.png", 9)
+    put(tmp_path / "2.avif", 200)
+    (tmp_path / "raw.cr2").write_bytes(b"x")
+    (tmp_path / "a.md").write_text("notes")
+    (tmp_path / "b.md").write_text("notes")
+    (tmp_path / "empty").mkdir()
+    with pytest.warns(DataWarning, match=r"no images: 3 files \(2 .md, 1 .cr2\)"):
+        data = opened(tmp_path)
+    assert len(data) == 2 and abs(values(data)[1] - 200) <= 2
+    assert "folders without images: empty" in data.facts.about
+
+
+def test_links_are_followed_once(tmp_path):
+    put(tmp_path / "elsewhere" / "2.png")
+    put(tmp_path / "mine" / "cat" / "1.png")
+    (tmp_path / "mine" / "cat" / "again").symlink_to(tmp_path / "mine")
+    (tmp_path / "mine" / "also").symlink_to(tmp_path / "mine" / "cat")
+    (tmp_path / "mine" / "dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "mine")
+    own = facts(f"folder:{tmp_path}/mine")
+    assert own.splits == {"train": 2} and own.classes == ("cat", "dog")
+    assert "also is a link to a folder that is read already" in own.about
+
+
+def test_entries_that_cannot_be_read_are_named(tmp_path, monkeypatch):
+    put(tmp_path / "1.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nothing.png")
+    (tmp_path / "self.png").symlink_to(tmp_path / "self.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "closed").mkdir()
+    scan = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ValueError, match=r"4 entries can't be read: .*skip=corrupt") as error:
+        facts(f"folder:{tmp_path}")
+    for part in ("gone.png (a link to nothing)", "pipe.png (a named pipe)", "closed (Permission denied)", "self.png ("):
+        assert part in str(error.value)
+    own = facts(f"folder:{tmp_path}?skip=corrupt")
+    assert own.splits == {"train": 1} and "left out since they can't be read: " in own.about
+
+
+@pytest.mark.parametrize(("fit", "corner", "middle"), [("crop", 90, 90), ("pad", 0, 90), ("stretch", 10, 90)])
+def test_fit(tmp_path, fit, corner, middle):
+    image = PilImage.new("RGB", (24, 8), (10,) * 3)
+    image.paste((90,) * 3, (8, 0, 16, 8))
+    image.save(tmp_path / "1.png")
+    data = open_data(f"folder:{tmp_path}?fit={fit}", 24)
+    x = data.arrays["x"][0, 0]
+    assert x.shape == (24, 24) and x[0, 0] == corner and x[12, 12] == middle
+    assert {"crop": "center square", "pad": "padded", "stretch": "stretched"}[fit] in data.facts.about
+    with pytest.raises(ValueError, match="fit must be crop or pad or stretch, got cut"):
+        facts(f"folder:{tmp_path}?fit=cut")
+
+
+def test_gray_folders_have_one_channel(tmp_path):
+    put(tmp_path / "1.png", 7, mode="L")
+    assert facts(f"folder:{tmp_path}").fields["x"] == Image(1)
+    assert facts(f"folder:{tmp_path}?channels=3").fields["x"] == Image(3)
+    put(tmp_path / "2.png", 7)
+    assert facts(f"folder:{tmp_path}").channels == 3
+
+
+def test_classes_in_natural_order(tmp_path):
+    for name in ("10", "2", "0", "1"):
+        put(tmp_path / name / "x.png", int(name))
+    data = opened(tmp_path)
+    assert data.facts.classes == ("0", "1", "2", "10") and values(data) == [0, 1, 2, 10]
+    assert data.arrays["y"].tolist() == [0, 1, 2, 3]
+
+
+# To a model -----------------------------------------------------------------------------------------------------------
+
+
+def remake(source, out, tell=print, channels=3):
+    request = Request("model", str(out), source=str(source), tell=tell)
+    request.remake(lambda image: as_batch(image, channels)[0], None, channels)
+
+
+def test_every_input_has_its_output(tmp_path):
+    folder = tmp_path / "in"
+    for name in ("a.png", "a.jpeg", "a.JPEG", "b.gif", "c.tif", "d.avif", "e.bmp", "sub/a.png", "sub/10.webp"):
+        put(folder / name, 50)
+    (folder / "notes.txt").write_text("x")
+    (folder / "raw.cr2").write_bytes(b"x")
+    lines = []
+    remake(folder, f"{tmp_path}/out/", lines.append)
+    names = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.png"))
+    assert names == [
+        "a.JPEG.png", "a.jpeg.png", "a.png.png", "b.png", "c.png", "d.png", "e.png", "sub/10.png", "sub/a.png",
+    ]  # fmt: skip
+    assert lines[-1] == f"--input {folder}: 9 images, 9 outputs; left out: 2 files (1 .cr2, 1 .txt)"
+    remake(folder, f"{folder}/out/", lines.append)
+    remake(folder, f"{folder}/out/", lines.append)  # its own outputs are no inputs
+    assert "9 images, 9 outputs" in lines[-1] and "an output of before" in lines[-1]
+
+
+def test_an_unreadable_input(tmp_path):
+    put(tmp_path / "in" / "1.png")
+    (tmp_path / "in" / "2.png").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"--input .*2.png: not a readable image .*skip=corrupt"):
+        remake(tmp_path / "in", f"{tmp_path}/out/")
+    lines = []
+    remake(f"{tmp_path}/in?skip=corrupt", f"{tmp_path}/out/", lines.append)
+    assert "1 images, 1 outputs; left out: 1 that can't be read (2.png)" in lines[-1]
+
+
+@pytest.mark.parametrize("name", ["gray16.png", "turned.jpg", "alpha.png", "palette.png", "still.avif"])
+def test_one_reader_for_all(tmp_path, name):
+    """A file looks the same in training, to eval, as --input, and as a PIL image to ``translate``."""
+    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    path = tmp_path / "in" / name
+    path.parent.mkdir()
+    exif = PilImage.Exif()
+    exif[0x0112] = 6
+    {
+        "gray16.png": lambda: PilImage.fromarray(picture[..., 0].astype(np.uint16) * 257).save(path),
+        "turned.jpg": lambda: PilImage.fromarray(picture).save(path, exif=exif, quality=95),
+        "alpha.png": lambda: PilImage.fromarray(np.dstack([picture, picture[..., :1]])).save(path),
+        "palette.png": lambda: PilImage.fromarray(picture).convert("P").save(path),
+        "still.avif": lambda: PilImage.fromarray(picture).save(path),
+    }[name]()
+    trained = open_data(f"folder:{path.parent}?channels=3").arrays["x"][0]
+    scored = next(from_folder(path.parent, 3)[0].stream())[0]
+    remake(path.parent, f"{tmp_path}/out/")
+    out = np.asarray(PilImage.open(next((tmp_path / "out").iterdir())).convert("RGB"))
+    with PilImage.open(path) as image:
+        given = (as_batch(image, 3)[0] * 255).round().byte()
+    for other in (scored, given, torch.from_numpy(out.transpose(2, 0, 1).copy())):
+        assert torch.equal(trained, other)
+    if name == "turned.jpg":
+        plain = np.asarray(PilImage.open(path)).transpose(2, 0, 1)
+        assert np.array_equal(trained.numpy(), np.rot90(plain, -1, (1, 2)))
+
+
+def test_options_are_the_same_for_eval(tmp_path):
+    put(tmp_path / "1.png", 10)
+    put(tmp_path / "2.png", 30, size=(16, 8))
+    (tmp_path / "3.png").write_bytes(b"x")
+    with pytest.raises(ValueError, match="entries|not a readable image"):
+        [*from_folder(f"folder:{tmp_path}", 3)[0].stream()]
+    images, _ = from_folder(f"folder:{tmp_path}?skip=corrupt&fit=pad", 3)
+    assert images.count == 2 and [x.shape[-1] for x in images.stream()] == [8, 16]
+    source = find(f"folder:{tmp_path}?skip=corrupt")
+    assert source.images(None, 0, 3)[0].count == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "number"),
+    [
+        (("0", "1", "2", "10"), "2", 2),
+        (("1", "2", "10"), "2", 1),
+        (("1", "2", "10"), "10", 2),
+        (("cat", "dog"), "1", 1),
+        (("Cat", "dog"), "cat", 0),
+        ((), "1", 1),
+    ],
+)
+def test_a_class_by_its_name(names, text, number):
+    assert class_number(text, max(3, len(names)), names) == number
+
+
+def test_an_ambiguous_class():
+    with pytest.raises(ValueError, match=r"y='0': no class has this name.* the model has 1, 2, 10"):
+        class_number("0", 3, ("1", "2", "10"))
+    with pytest.raises(ValueError, match=r"classes 0, 2 have this name; give a number"):
+        class_number("crane", 3, ("crane", "dog", "crane"))
+    assert class_number(0, 3, ("1", "2", "10")) == 0  # in Python a number is a number
+
+
+# Datasets -------------------------------------------------------------------------------------------------------------
+
+
+class Items:
+    """A Dataset of some labels."""
+
+    def __init__(self, labels, item=lambda x, y: (x, y), **attributes):
+        self.labels, self.item = labels, item
+        vars(self).update(attributes)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, i):
+        return self.item(torch.full((3, 8, 8), i, dtype=torch.uint8), self.labels[i])
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "classes", "numbers", "note"),
+    [
+        ([0, 1, 1], (), ("0", "1"), [0, 1, 1], ""),
+        ([0, 1, 1], ("cat", "dog"), ("cat", "dog"), [0, 1, 1], ""),
+        ([0, 2, -1], ("a", "b", "c"), ("a", "b", "c"), [0, 2, -1], "1 of its 3 classes have no images: b"),
+        ([3, 7, 3], (), ("3", "7"), [0, 1, 0], "its labels are 3, 7: they become classes 0 to 1"),
+        ([1, 2, 2], (), ("1", "2"), [0, 1, 1], "its labels are 1, 2"),
+        ([0, -1, 1], (), ("0", "1"), [0, -1, 1], "1 of 3 images have no label"),
+        ([None, 1, 0], (), ("0", "1"), [-1, 1, 0], "1 of 3 images have no label"),
+        (["10", "9", "cat"], (), ("9", "10", "cat"), [1, 0, 2], ""),
+        (["dog", "cat", "dog"], ("dog", "cat"), ("dog", "cat"), [0, 1, 0], ""),
+        ([[0, 1, 0], [1, 0, 0], [0, 0, 1]], (), ("0", "1", "2"), [1, 0, 2], ""),
+        ([torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0])], ("a", "b"), ("a", "b"), [1, 0], ""),
+        ([torch.tensor(1.0), np.int16(0)], (), ("0", "1"), [1, 0], ""),
+    ],
+)
+def test_labels_of_a_dataset(recwarn, labels, names, classes, numbers, note):
+    data = open_data(Items(labels, **({"classes": names} if names else {})))
+    assert data.facts.classes == classes and data.labels("y").tolist() == numbers
+    assert data.rows(torch.arange(len(labels)))["y"].tolist() == numbers
+    assert any(note in str(w.message) for w in recwarn) if note else not len(recwarn)
+    assert note in data.facts.about
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "message"),
+    [
+        ([0, 3], ("a", "b"), "it names 2 classes, but has a label 3"),
+        ([0, -2], (), "must be from 0, or -1 for no label, got -2"),
+        ([0, "cat"], (), "must be all text or all numbers"),
+    ],
+)
+def test_wrong_labels(labels, names, message):
+    with pytest.raises(ValueError, match=message):
+        facts(Items(labels, **({"classes": names} if names else {})))
+
+
+class ClassLabel:
+    names = ("cat", "dog")
+
+
+def test_items_as_hugging_face_has_them():
+    """Dicts of a PIL image and a label, the names in ``features``, a column by its name."""
+
+    class Table(Items):
+        column_names, features = ("image", "label", "text"), {"label": ClassLabel()}
+
+        def __getitem__(self, key):
+            if key == "label":
+                return self.labels
+            return {"image": PilImage.new("RGB", (12, 8), (key,) * 3), "label": self.labels[key], "text": f"no. {key}"}
+
+    data = open_data(Table([1, 0, 1]))
+    assert data.facts.keys == ("x", "y", "caption") and data.facts.classes == ("cat", "dog")
+    assert data.labels("y").tolist() == [1, 0, 1] and data.resolution == 8
+    rows = data.rows(torch.arange(3))
+    assert rows["x"][:, 0, 0, 0].tolist() == [0, 1, 2] and rows["caption"] == ["no. 0", "no. 1", "no. 2"]
+    subset = torch.utils.data.Subset(Items([0, 1, 2], targets=[0, 1, 2], classes=("a", "b", "c")), [2, 0])
+    assert open_data(subset).labels("y").tolist() == [2, 0] and facts(subset).classes == ("a", "b", "c")

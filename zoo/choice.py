@@ -1,0 +1,163 @@
+"""Which setting of a model trains on data that it has no setting for: by the data alone, never by the machine.
+
+Needs no torch for registered names, folders and archives.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from zoo import costs, settings
+from zoo.data import Facts
+from zoo.data import facts as facts_of
+from zoo.data.folder import open_folder
+from zoo.recipe import Recipe, Spec
+from zoo.registry import DATASETS
+
+REDUCED = 1e14  # multiply-adds; settings below it train on a CPU in minutes
+MANY = 50_000  # images; a larger set is worth a full setting
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The recipe for some data, and the settings around it.
+
+    ``note``: how it was chosen, '' if it is the model's own setting for the data. ``larger``, ``smaller``: names of the
+    settings with the next larger and smaller cost that fit the data, '' if there is none.
+    """
+
+    recipe: Recipe
+    note: str = ""
+    larger: str = ""
+    smaller: str = ""
+
+
+def choose(model: str, dataset: Any = None, variant: str = "") -> Choice:
+    """The setting for a data set: the model's own if it has one, otherwise the one that fits the data best.
+
+    These rank the model's settings, the first that differ decide: fields that the setting needs and the data have; as
+    many channels; a reduced setting for fewer than 50,000 images, a full one for more; no larger resolution than the
+    images; the nearest resolution.
+
+    Args:
+        model: a model's id, a recipe's name (which is then taken, whatever the data), or the path of a recipe file.
+        dataset: as :func:`zoo.data.open_data` takes it; None: that of the setting.
+        variant: only settings of this variant; by default all, if the model has no setting for the data.
+
+    Raises ValueError for an unknown model, variant or data set.
+    """
+    name = dataset if isinstance(dataset, str) else None
+    if dataset is None:
+        return Choice(settings.find(model, None, variant))
+    if model.endswith(".py"):
+        model = settings.load_file(model)
+    entries = {n: e for n in settings.names() if (e := settings.RECIPES[n])["model"] == model}
+    if not entries and model in settings.RECIPES and not variant:
+        entry = settings.RECIPES[model]
+        if name == entry["dataset"]:
+            return Choice(settings.find(model))
+        return Choice(with_data(entry["build"](), name), f"the setting {model} is used for {title(dataset)}")
+    if not entries or any((e["dataset"], e["variant"]) == (name, variant) for e in entries.values()):
+        return Choice(settings.find(model, name, variant))
+    if variant:
+        settings.find(model, None, variant)  # an unknown variant is an error
+        entries = {n: e for n, e in entries.items() if e["variant"] == variant}
+    own = {n: e for n, e in entries.items() if e["dataset"] == name}
+    facts = facts_of(dataset)
+    side = side_of(dataset, facts)
+    ranked = sorted(own or entries, key=lambda n: rank(entries[n]["build"](), facts, side))
+    best = ranked[0]
+    recipe = entries[best]["build"]()
+    if own:
+        text = f"{model} has no full setting for {name}: its setting '{recipe.variant}' is used"
+        return Choice(recipe, text, *around(best, entries, facts))
+    text = f"{model} has no setting of its own for {title(dataset)}: its setting for {recipe.dataset} is used"
+    if recipe.stages[-1].resolution:
+        count = sum(facts.splits.values())
+        kind = {1: "gray", 3: "color"}.get(facts.channels, f"{facts.channels}-channel")
+        images = f"{count:,} {kind} images" if count else f"{kind} images"
+        text += f" ({best}, chosen by the data: {images} of {side or 'many'} pixels)"
+    return Choice(with_data(recipe, name), text, *around(best, entries, facts))
+
+
+def title(dataset: Any) -> str:
+    return dataset if isinstance(dataset, str) else f"a {type(dataset).__name__}"
+
+
+def with_data(recipe: Recipe, name: str | None) -> Recipe:
+    """The recipe for another data set. Nothing else changes but zero-padding and the names of the rows' domains, which
+    are dropped. ``name``: None for data without a name."""
+    stages = []
+    for stage in recipe.stages:
+        kwargs = dict(stage.game.kwargs)
+        if any(stream.where for stream in stage.data.streams.values()):
+            kwargs.pop("domains", None)
+        data = dataclasses.replace(stage.data, pad=False)
+        stages.append(dataclasses.replace(stage, data=data, game=Spec(stage.game.name, **kwargs)))
+    return recipe.replace(dataset=name or recipe.dataset, stages=tuple(stages))
+
+
+def rank(recipe: Recipe, facts: Facts, side: int | None) -> tuple[float, ...]:
+    """How badly a setting fits the data: smaller is better."""
+    own = facts_of(recipe.dataset)
+    stage = recipe.stages[-1]
+    count = sum(facts.splits.values())
+    points = (stage.resolution == 0) != (facts.resolution == 0)
+    reduced = work(recipe.name) <= REDUCED
+    distance = math.log2(stage.resolution / side) if side and stage.resolution else 0.0
+    return (
+        points,
+        sum(key.partition(".")[0] not in facts.keys for key in needs(recipe)),
+        own.channels != facts.channels,
+        reduced if count >= MANY else not reduced,
+        distance > 0,
+        abs(distance),
+    )
+
+
+def needs(recipe: Recipe) -> Iterator[str]:
+    """The fields of a data set that a recipe reads."""
+    for stage in recipe.stages:
+        for stream in stage.data.streams.values():
+            if stream.dataset is None:
+                yield from (*stream.keys, *stream.where)
+                yield from ["y"] * bool(stream.balanced)
+    if any(has_classes(spec) for spec in recipe.networks.values()):
+        yield "y"
+
+
+def has_classes(spec: Spec) -> bool:
+    """Whether a network, or one inside it, is for the data's classes."""
+    return any(v == "data" or (isinstance(v, Spec) and has_classes(v)) for v in spec.kwargs.values())
+
+
+def side_of(dataset: Any, facts: Facts) -> int | None:
+    """The side of the images in pixels, of a folder of many sizes the median; None if nothing says it."""
+    if facts.resolution is None and isinstance(dataset, str) and dataset.startswith("folder:"):
+        sides = open_folder(dataset).sides()
+        return sides[len(sides) // 2] if sides else None
+    return facts.resolution
+
+
+def work(name: str) -> float:
+    """The multiply-adds of a setting on its own data; 0 if the table of costs does not have it."""
+    entry = costs.table().get(name)
+    return sum(s["multiply_adds_a_round"] * s["rounds"] for s in entry["cost"]["stages"]) if entry else 0.0
+
+
+def around(name: str, entries: dict[str, settings.Setting], facts: Facts) -> tuple[str, str]:
+    """The settings of the next larger and the next smaller cost, of images with as many channels."""
+    fits = [
+        n
+        for n, e in entries.items()
+        if e["dataset"] in DATASETS and facts_of(e["dataset"]).channels == facts.channels
+        if all(key.partition(".")[0] in facts.keys for key in needs(e["build"]()))
+    ]
+    own = work(name)
+    larger = min((n for n in fits if work(n) > 1.05 * own), key=work, default="")
+    smaller = max((n for n in fits if work(n) < own / 1.05), key=work, default="")
+    return larger, smaller
