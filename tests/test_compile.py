@@ -25,7 +25,7 @@ def test_compiled_equals_eager(name, monkeypatch):
     noise."""
     losses = []
     compile = functools.partial(torch.compile, backend="aot_eager")
-    monkeypatch.setattr(torch, "compile", lambda loss: losses.append(loss) or compile(loss))
+    monkeypatch.setattr(torch, "compile", lambda loss, **_: losses.append(loss) or compile(loss))
     eager, compiled = stage_run(name), stage_run(name, compile=True)
     assert len(losses) == len(compiled.learner.turns)
     expected, scalars = play(eager, 2), play(compiled, 2)
@@ -33,6 +33,37 @@ def test_compiled_equals_eager(name, monkeypatch):
     for key, values in expected.items():
         assert scalars[key] == pytest.approx(values, rel=1e-4, abs=1e-5), key
     compare_values(weights(eager.game), weights(compiled.game), 1e-4)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_a_graph_leaves_is_copied(name, monkeypatch):
+    """The next replay writes into the same memory: what a loss left in the batch, and its scalars, are in memory of
+    their own when the next loss begins; so are the gradients of a slice. Weights are those of eager rounds."""
+    marks, outputs = [], []
+
+    def compile(loss, mode):
+        assert mode == "reduce-overhead"
+
+        def replay(batch):
+            assert len(marks) > len(outputs), "a replay must begin with a mark"
+            for output in outputs[-1:]:
+                for tensor in output:
+                    tensor.fill_(torch.nan)
+            before = dict(batch), dict(batch.logs)
+            value = loss(batch)
+            new = [v for now, old in zip((batch, batch.logs), before, strict=True) for k, v in now.items()
+                   if isinstance(v, torch.Tensor) and v is not old.get(k) and v.is_floating_point()]  # fmt: skip
+            outputs.append([v.detach() for v in new])
+            return value
+
+        return replay
+
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: marks.append(0))
+    monkeypatch.setattr(torch, "compile", compile)
+    eager, graphs = stage_run(name), stage_run(name, cuda_graphs=True)
+    expected, scalars = play(eager, 2), play(graphs, 2)
+    assert scalars == expected and outputs
+    compare_values(weights(eager.game), weights(graphs.game), 0)
 
 
 @pytest.mark.parametrize("penalties", [("gradient-penalty",), ("r1", "r2")], ids="+".join)

@@ -6,7 +6,7 @@ import click
 
 from zoo import settings
 from zoo.cli import processes
-from zoo.cli.output import check_device
+from zoo.cli.output import PRECISIONS, check_device
 from zoo.cli.progress import Progress
 
 
@@ -26,7 +26,7 @@ from zoo.cli.progress import Progress
     callback=check_device,
     help="auto, cpu, cuda, cuda:N or mps.  [default: as at the start of the run]",
 )
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="[default: as at the start of the run]")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="[default: as at the start of the run]")
 @click.option(
     "--micro-batch",
     type=click.IntRange(min=1),

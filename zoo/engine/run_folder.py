@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,9 @@ class RunFolder:
 
     def runtime(self, **changes: Any) -> Runtime:
         """The Runtime that the run was started with, with the ``changes`` that are not None."""
-        return Runtime(**{**self.facts()["runtime"], **{k: v for k, v in changes.items() if v is not None}})
+        stored = self.facts()["runtime"]
+        choices = {f.name: stored[f.name] for f in fields(Runtime) if f.name in stored}  # of a run of any version
+        return Runtime(**{**choices, **{k: v for k, v in changes.items() if v is not None}})
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append a line to log.jsonl, written at once."""

@@ -107,6 +107,7 @@ class Learner:
         device: torch.device | str = "cpu",
         precision: str = "fp32",
         compile: bool = False,
+        cuda_graphs: bool = False,
         fused: bool = True,
         micro_batch: int | None = None,
     ):
@@ -124,11 +125,13 @@ class Learner:
         self._fused = {p: bool(o.defaults.get("fused")) for p, o in self.optimizers.items()}
         self._all = list(game.parameters())
         self._learning: tuple[str, ...] | None = None
-        self._compiled = compile
+        self._compiled, self._graphs = compile or cuda_graphs, cuda_graphs
         # A simultaneous turn goes back twice through one compiled graph, which must then keep its buffers.
-        if compile:
+        if self._compiled:
             torch._functorch.config.donated_buffer = False
-        self._losses = {id(t): torch.compile(t.loss) if compile else t.loss for t in self.turns}
+        # The mode that replays CUDA graphs is also called so on other devices, which ignore it.
+        mode = "reduce-overhead" if cuda_graphs else None
+        self._losses = {id(t): torch.compile(t.loss, mode=mode) if self._compiled else t.loss for t in self.turns}
         self._cast = (
             (lambda: torch.autocast(torch.device(device).type, dtype=torch.bfloat16))
             if precision == "bf16"
@@ -204,10 +207,18 @@ class Learner:
         parts: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
         count = 0  # of the samples so far
         for part in self._parts(batch):
+            if self._graphs:
+                known, logs = dict(part), dict(part.logs)
+                torch.compiler.cudagraph_mark_step_begin()
             with self._cast():
                 value = self._losses[id(turn)](part)
             parts.append(self._backward(turn, value, part.size / batch.size))
             count += part.size
+            if self._graphs:
+                _copy_new(part, known)
+                _copy_new(part.logs, logs)
+                if count < batch.size:
+                    self._copy_gradients(turn)
         assert count == batch.size, f"{count} of {batch.size} samples"
         if len(parts) == 1:
             return parts[0]
@@ -230,6 +241,12 @@ class Learner:
             mine = [p for p in self.players[player].values() if p.requires_grad]
             (loss if share == 1 else share * loss).backward(inputs=mine, retain_graph=player != last)
         return losses, gates
+
+    def _copy_gradients(self, turn: Turn) -> None:
+        """Gradients into memory of their own: the next slice's graph would overwrite them."""
+        for player in turn.players:
+            for p in self.players[player].values():
+                p.grad = None if p.grad is None else p.grad.clone()
 
     @torch.no_grad()
     def _limit(self, player: str) -> None:
@@ -269,6 +286,13 @@ class Learner:
                 for k, v in _tensors(optimizer, p):
                     if v.device == p.device:  # RMSProp counts its steps on the CPU and does not use the count
                         v.copy_(torch.where(go, v, state.get(k, torch.zeros_like(v))))
+
+
+def _copy_new(values: dict[str, Any], known: Mapping[str, Any]) -> None:
+    """Tensors that a loss left, into memory of their own: the next replay of a CUDA graph would overwrite them."""
+    for key, value in values.items():
+        if isinstance(value, Tensor) and value is not known.get(key):
+            values[key] = value.detach().clone()
 
 
 def _joined(parts: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
