@@ -48,7 +48,9 @@ if TYPE_CHECKING:
 )
 @click.option("--init", help="Weights to start from: a name, a file or a run's folder.")
 @device_option
-@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", help="tf32 or bf16 (autocast), for GPUs: faster.")
+@click.option(
+    "--precision", type=click.Choice(PRECISIONS), default="fp32", help="tf32 or bf16 (autocast), for GPUs: faster."
+)
 @click.option("--compile", is_flag=True, help="torch.compile the losses: faster after a minute of compilation.")
 @click.option("--cuda-graphs", is_flag=True, help="The same, and on CUDA replay each loss as one graph.")
 @click.option("--deterministic", is_flag=True, help="Bit-equal repetition on CUDA too, slower.")

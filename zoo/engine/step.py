@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo import parallel
-from zoo.game import Batch, Game, Loss, Turn, interleave, whole_batch_parts
+from zoo.game import Batch, Game, Loss, Sampler, Turn, interleave, whole_batch_parts
 from zoo.recipe import SGD, Adam, RMSProp, Stage
 from zoo.registry import nearest
 
@@ -131,7 +132,10 @@ class Learner:
             torch._functorch.config.donated_buffer = False
         # The mode that replays CUDA graphs is also called so on other devices, which ignore it.
         mode = "reduce-overhead" if cuda_graphs else None
-        self._losses = {id(t): torch.compile(t.loss, mode=mode) if self._compiled else t.loss for t in self.turns}
+        self._losses = {id(t): torch.compile(t.loss, mode=mode) for t in self.turns} if self._compiled else {}
+        self._samplers: dict[
+            tuple[int, int, tuple[str, ...]], list[Sampler]
+        ] = {}  # by turn, size and keys of the batch
         self._cast = (
             (lambda: torch.autocast(torch.device(device).type, dtype=torch.bfloat16))
             if precision == "bf16"
@@ -209,9 +213,8 @@ class Learner:
         for part in self._parts(batch):
             if self._graphs:
                 known, logs = dict(part), dict(part.logs)
-                torch.compiler.cudagraph_mark_step_begin()
             with self._cast():
-                value = self._losses[id(turn)](part)
+                value = self._compiled_loss(turn, part) if self._compiled else turn.loss(part)
             parts.append(self._backward(turn, value, part.size / batch.size))
             count += part.size
             if self._graphs:
@@ -227,6 +230,30 @@ class Learner:
             raise ValueError(f"--micro-batch {self.micro_batch}: the gate of {gate} needs the whole batch")
         losses, gates = zip(*parts, strict=True)
         return _means(losses), _means(gates)
+
+    def _compiled_loss(self, turn: Turn, batch: Batch) -> Loss:
+        """The turn's loss, compiled; noise is drawn before it. The first one with such a batch is computed in eager
+        mode and records what it draws."""
+        # A twin with the keys in one order and without logs: another order or length would be compiled again.
+        twin = copy.copy(batch)
+        twin.clear()
+        twin.update({key: batch[key] for key in sorted(batch)})
+        twin.logs = {}
+        key = (id(turn), batch.size, tuple(twin))
+        if key not in self._samplers:
+            twin.recorded = self._samplers[key] = []
+            value = turn.loss(twin)
+        else:
+            with torch.no_grad():
+                twin.drawn = [batch.draw(sampler) for sampler in self._samplers[key]]
+            if self._graphs:
+                torch.compiler.cudagraph_mark_step_begin()
+            value = self._losses[id(turn)](twin)
+            assert not twin.drawn, "a loss must draw the same each time"
+        batch.clear()
+        batch.update(twin)
+        batch.logs.update(twin.logs)
+        return value
 
     def _backward(self, turn: Turn, value: Loss, share: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Add the gradients of ``share`` times the losses to the players' parameters."""
