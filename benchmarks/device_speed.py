@@ -69,7 +69,7 @@ class Case:
         stage = recipe.stages[0]
         share = stage.batch / setting(self.recipe).stages[0].batch * budget
         batch = stage.batch if budget == 1 else min(stage.batch, max(2, round(stage.batch * budget)))
-        own = {k: max(2, round(v * share)) for k, v in stage.game.kwargs.items() if k == "generator_batch"}
+        own = {k: max(2, round(v * share)) for k, v in stage.game.kwargs.items() if k == "generator_batch" and v}
         networks = dict(recipe.networks)
         if budget < 1:
             networks = {name: smaller(spec, math.sqrt(budget)) for name, spec in networks.items()}
