@@ -1,4 +1,4 @@
-"""Result lines: their files, and the facts that every benchmark writes beside its numbers. All scripts use it."""
+"""Result lines: their files, and the facts that every benchmark writes beside its numbers, for all scripts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from zoo import settings
+from zoo.files import beside
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -121,19 +122,21 @@ def minutes(row: Mapping[str, Any]) -> str:
     return f"{row['seconds'] / 60:.0f} ({machine.split(',')[0]})"
 
 
-def read(name: str) -> list[dict[str, Any]]:
-    """The lines of ``results/NAME.jsonl``; none if there is no such file."""
-    path = RESULTS / f"{name}.jsonl"
+def read(name: str, folder: Path | None = None) -> list[dict[str, Any]]:
+    """The lines of ``NAME.jsonl`` in ``folder``, by default of the results; none if there is no such file."""
+    path = (folder or RESULTS) / f"{name}.jsonl"
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def write(name: str, row: Mapping[str, Any], keys: Sequence[str]) -> None:
-    """Put a line into ``results/NAME.jsonl``, in place of the one that agrees with it in ``keys``; sorted by them."""
-    others = [r for r in read(name) if any(r[k] != row[k] for k in keys)]
+def write(name: str, row: Mapping[str, Any], keys: Sequence[str], folder: Path | None = None) -> None:
+    """Put a line into ``NAME.jsonl`` in ``folder``, by default of the results, in place of the one that agrees with it
+    in ``keys``; sorted by them. A kill leaves the old file or the new one."""
+    folder = folder or RESULTS
+    others = [r for r in read(name, folder) if any(r[k] != row[k] for k in keys)]
     rows = sorted([*others, row], key=lambda r: [str(r[k]) for k in keys])
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(r) + "\n" for r in rows)
-    (RESULTS / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    with beside(folder / f"{name}.jsonl") as partial:
+        partial.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
 
 
 def distance(scores: Mapping[str, float]) -> float:

@@ -2,14 +2,15 @@
 
     python benchmarks/speed.py                  # everything, into results/speed.jsonl
     python benchmarks/speed.py --only overhead  # one part: overhead, memory, layers, exact, start, checksums
+    python benchmarks/speed.py --device cuda    # on a GPU, into results/speed-device.jsonl (device_speed.py)
     python benchmarks/speed.py --check          # do the committed results hold?
 
-*overhead*: the engine against a plain loop (below) over the same networks and the same arithmetic: folded resampling,
-channels_last, fused optimizers, D frozen in G's step. gan-mnist has the most rounds a second, so a round's fixed cost
-shows there first. *memory*: their peaks, each in a process of its own, the engine with its whole run (log, grids,
-checkpoints, exported weights). *layers*: the engine against the same loop over networks as most public code has them: a
-convolution after nearest x2 and before pooling, shortcuts on the large image, contiguous layout, D's weight gradients
-computed in G's step and discarded. *exact*: the differences of those networks' outputs and gradients from ours.
+*overhead*: the engine against a plain loop (loops.py) over the same networks and the same arithmetic: folded
+resampling, channels_last, fused optimizers, D frozen in G's step. gan-mnist has the most rounds a second, so a round's
+fixed cost shows there first. *memory*: their peaks, each in a process of its own, the engine with its whole run (log,
+grids, checkpoints, exported weights). *layers*: the engine against the same loop over networks as most public code has
+them: a convolution after nearest x2 and before pooling, shortcuts on the large image, contiguous layout, D's weight
+gradients computed in G's step and discarded. *exact*: the differences of those networks' outputs and gradients from ours.
 *start*: ``zoo list`` and ``import zoo``. *checksums*: their share of the first ``zoo.load`` of a process, of a shipped
 file by its path, and of the first epoch on the embedded images by the recipe of the quickest rounds.
 
@@ -20,7 +21,6 @@ one thread, which other work on the machine hardly changes. Images are real imag
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import math
 import resource
@@ -31,154 +31,23 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import click
+import device_speed
 import rows
 import torch
 import torch.nn.functional as F
+from loops import Engine, Line, Plain, pictures, setting, setting_of
 from torch import Tensor, nn
 
 from zoo import hub, settings
-from zoo.data import ImageData, open_data
 from zoo.data import facts as facts_of
-from zoo.engine.log import Log
-from zoo.engine.run_folder import RunFolder
+from zoo.data import open_data
 from zoo.engine.runtime import Runtime
-from zoo.engine.stage import StageRun, build_networks, resolve
+from zoo.engine.stage import build_networks, resolve
 from zoo.engine.train import train
 from zoo.networks import layers
-from zoo.priors import build_prior
-from zoo.recipe import SGD, Adam, Recipe
-from zoo.registry import NETWORKS, Spec
-
-Line = dict[str, Any]
-
-# The plain loop ---------------------------------------------------------------------------------------------------
-
-D_LOSS = {
-    "non-saturating": lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
-    "hinge": lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
-    "wasserstein": lambda real, fake: fake.mean() - real.mean(),
-}
-G_LOSS = {
-    "non-saturating": lambda fake: F.softplus(-fake).mean(),
-    "hinge": lambda fake: -fake.mean(),
-    "wasserstein": lambda fake: -fake.mean(),
-}
-
-
-class Plain:
-    """A training loop as a script would have it, for the recipes of this file, without the engine."""
-
-    def __init__(
-        self, recipe: Recipe, networks: dict[str, nn.Module], data: Tensor, frozen: bool, layout: torch.memory_format
-    ):
-        self.stage = recipe.stages[0]
-        self.G, self.D = networks["G"].to(memory_format=layout), networks["D"].to(memory_format=layout)
-        self.play = self.stage.game.kwargs
-        self.loss, self.scale = self.play["loss"].name, self.play["loss"].kwargs.get("scale", 1.0)
-        self.prior = build_prior(self.play.get("prior", Spec("normal")), self.G)
-        self.optimizers = {name: optimizer_of(networks[name], self.stage.optimizers[name]) for name in "GD"}
-        self.ema_network = copy.deepcopy(self.G).eval().requires_grad_(False) if recipe.ema else None
-        self.data, self.frozen, self.layout, self.at, self.images = data, frozen, layout, len(data), 0
-        self.two_passes = any(isinstance(m, nn.BatchNorm2d) for m in self.D.modules())
-
-    def reals(self, n: int) -> Tensor:
-        if self.at + n > len(self.data):
-            self.order, self.at = torch.randperm(len(self.data)), 0
-        x = self.data[self.order[self.at : self.at + n]].float()
-        self.at += n
-        low, high = self.stage.data.range
-        if self.stage.data.dequantize:
-            x = x.add_(torch.rand_like(x)).mul_((high - low) / 256).add_(low)
-        else:
-            x = x.mul_((high - low) / 255).add_(low)
-        return x.contiguous(memory_format=self.layout)
-
-    def noise(self, n: int) -> Tensor:
-        return self.prior(n, None, "cpu")
-
-    def loss_D(self, x: Tensor, z: Tensor) -> Tensor:
-        with torch.no_grad():
-            fake = self.G(z)
-        if self.two_passes:
-            loss = D_LOSS[self.loss](self.D(x), self.D(fake))
-        else:
-            loss = D_LOSS[self.loss](*self.D(torch.cat([x, fake])).chunk(2))
-        for penalty in self.play.get("penalties", ()):
-            u = (x + torch.rand(len(x), 1, 1, 1) * (fake - x)).requires_grad_()
-            (gradient,) = torch.autograd.grad(self.D(u).sum(), u, create_graph=True)
-            loss = loss + penalty.kwargs["weight"] * (gradient.flatten(1).norm(dim=1) - 1).square().mean()
-        return loss
-
-    def loss_G(self, z: Tensor) -> Tensor:
-        return G_LOSS[self.loss](self.D(self.G(z)))
-
-    def step_D(self) -> None:
-        self.D.requires_grad_(True)
-        self.z = self.noise(self.stage.batch)
-        loss = self.loss_D(self.reals(self.stage.batch), self.z)
-        self.optimizers["D"].zero_grad()
-        loss.backward()
-        self.optimizers["D"].step()
-
-    def step_G(self) -> None:
-        self.D.requires_grad_(not self.frozen)
-        shared = self.play.get("noise") == "shared"
-        z = self.z if shared else self.noise(self.play.get("generator_batch") or self.stage.batch)
-        loss = self.loss_G(z)
-        self.optimizers["G"].zero_grad()
-        loss.backward()
-        self.optimizers["G"].step()
-
-    def step_both(self) -> None:
-        """Simultaneous steps: both losses from one pass, with the same weights."""
-        x = self.reals(self.stage.batch)
-        fake = self.G(self.noise(len(x)))
-        real_score, fake_score = self.D(torch.cat([x, fake])).chunk(2)
-        losses = {"D": self.scale * D_LOSS[self.loss](real_score, fake_score), "G": G_LOSS[self.loss](fake_score)}
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad()
-        losses["D"].backward(inputs=list(self.D.parameters()), retain_graph=True)
-        losses["G"].backward(inputs=list(self.G.parameters()))
-        for optimizer in self.optimizers.values():
-            optimizer.step()
-
-    def schedule(self) -> None:
-        """Learning rates and momenta of the next round."""
-        for schedule in self.stage.schedules:
-            for optimizer in self.optimizers.values():
-                for group in optimizer.param_groups:
-                    group[schedule.target.rpartition(".")[2]] = schedule.at(self.images)
-
-    def round(self) -> int:
-        """One round; the images consumed."""
-        self.schedule()
-        count = self.play.get("n_critic", 1)
-        if self.play.get("order") == "simultaneous":
-            self.step_both()
-        else:
-            steps = [self.step_D] * count
-            for step in [self.step_G, *steps] if self.play.get("order") == "G-first" else [*steps, self.step_G]:
-                step()
-        self.images += count * self.stage.batch
-        if self.ema_network is not None:
-            with torch.no_grad():
-                torch._foreach_lerp_(list(self.ema_network.parameters()), list(self.G.parameters()), 0.01)
-                for mine, new in zip(self.ema_network.buffers(), self.G.buffers(), strict=True):
-                    mine.copy_(new)
-        return count * self.stage.batch
-
-
-def optimizer_of(network: nn.Module, spec: Any) -> torch.optim.Optimizer:
-    """The optimizer of a network. Raises ValueError for another kind than Adam and SGD."""
-    if isinstance(spec, Adam):
-        return torch.optim.Adam(network.parameters(), spec.lr, spec.betas, fused=True)
-    if isinstance(spec, SGD):
-        return torch.optim.SGD(network.parameters(), spec.lr, spec.momentum, spec.dampening, fused=True)
-    raise ValueError(f"optimizer must be Adam or SGD, got {spec}")
-
+from zoo.recipe import Recipe
 
 # Networks as most public code has them ----------------------------------------------------------------------------
 
@@ -218,7 +87,7 @@ def difference(recipe: Recipe, networks: dict[str, nn.Module], data: Tensor) -> 
             loop = Plain(recipe, {n: make(net).to(dtype) for n, net in networks.items()}, data[:8], True, layout)
             torch.manual_seed(0)
             x, z = loop.reals(8).to(dtype), loop.noise(8).to(dtype)
-            for loss, network in ((loop.loss_D(x, z), loop.D), (loop.loss_G(z), loop.G)):
+            for loss, network in ((loop.loss_D(x, z)[0], loop.D), (loop.loss_G(z)[0], loop.G)):
                 grads = torch.autograd.grad(loss, list(network.parameters()))
                 gradients.setdefault((make, dtype), []).append(torch.cat([g.reshape(-1).double() for g in grads]))
             if dtype == torch.float32:  # last: a forward pass changes the buffers of spectral and batch norm
@@ -237,47 +106,6 @@ def difference(recipe: Recipe, networks: dict[str, nn.Module], data: Tensor) -> 
 
 
 # Measuring ----------------------------------------------------------------------------------------------------------
-
-
-def setting(name: str, batch: int | None = None, width: int | None = None) -> Recipe:
-    """A recipe of the registry, with another batch or width if they are not None."""
-    recipe = settings.find(name)
-    networks = dict(recipe.networks)
-    if width:
-        networks = {n: s.replace(width=width) for n, s in networks.items()}
-    stage = recipe.stages[0]
-    # Random images at the stage's own resolution: nothing to load larger and crop, nothing to pad.
-    stage = dataclasses.replace(
-        stage, batch=batch or stage.batch, data=dataclasses.replace(stage.data, load=None, pad=False)
-    )
-    return recipe.replace(networks=networks, stages=(stage,))
-
-
-def pictures(recipe: Recipe, n: int = 1024) -> Tensor:
-    """Random uint8 images of the recipe's shape: the time does not depend on what they show."""
-    channels = facts_of(recipe.dataset).channels
-    side = recipe.stages[0].resolution
-    return torch.randint(256, (n, channels, side, side), generator=torch.Generator().manual_seed(0)).byte()
-
-
-class Engine:
-    """The engine's own rounds, with its log."""
-
-    def __init__(self, recipe: Recipe, data: Tensor | ImageData):
-        facts = facts_of(data)
-        recipe = resolve(recipe, facts)
-        runtime = Runtime(device="cpu")
-        self.run = StageRun(recipe, 0, data, facts, runtime, runtime.prepare_device(), 0)
-        self.run.prepare()
-        players = self.run.learner.players
-        self.log = Log(RunFolder("unused"), players, lambda event, **facts: None, total=recipe.images, images=0)
-
-    def round(self) -> int:
-        """One round; the images consumed."""
-        return self.run.play_round(self.log.record)
-
-    def networks(self) -> dict[str, nn.Module]:
-        return {n: copy.deepcopy(self.run.game.get_submodule(n)).requires_grad_(True) for n in ("G", "D")}
 
 
 def rate(side: Engine | Plain, rounds: int) -> float:
@@ -314,17 +142,6 @@ MAX_SHARE = 0.05  # of checksums
 SHORT_ROUNDS = 5  # rounds in a pair if a round takes less than a tenth of a second
 MEMORY = ["dcgan-cifar10-small", "sngan-cifar10-small"]
 LAYERS = ["sngan-cifar10", "wgan-gp-cifar10"]
-
-
-def setting_of(recipe: Recipe, model: str) -> Line:
-    """The keys of a line: the recipe, its batch size, and the first width of each network."""
-    widths = []
-    for spec in recipe.networks.values():
-        arguments = NETWORKS.parameters(spec.name)
-        key = next(k for k in ("width", "widths", "hidden", "units") if k in arguments)
-        value = spec.kwargs.get(key, arguments[key].default)
-        widths.append(value if isinstance(value, int) else value[0])
-    return {"recipe": model, "batch": recipe.stages[0].batch, "width": "/".join(map(str, dict.fromkeys(widths)))}
 
 
 def overhead(model: str, batch: int | None, width: int | None) -> Line:
@@ -482,22 +299,70 @@ PARTS: dict[str, Callable[[], Iterable[Line]]] = {
 }
 
 
+def share_of_budget(ctx: click.Context, option: click.Parameter, text: str) -> float:
+    """``--budget 1%`` as 0.01. Raises BadParameter unless it is a percentage above 0 and up to 100."""
+    try:
+        value = float(text.removesuffix("%")) / 100
+    except ValueError:
+        value = 0.0
+    if not text.endswith("%") or not 0 < value <= 1:
+        raise click.BadParameter(f"must be a percentage such as 1%, got {text}")
+    return value
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.option("--only", multiple=True, default=[*PARTS], type=click.Choice([*PARTS]), help="Parts; default: all.")
+@click.option("--only", multiple=True, help="Parts of the CPU's measurements, or with --device recipes; default: all.")
+@click.option("--device", help="Measure this device (cuda) by device_speed.py, instead of the parts.")
+@click.option(
+    "--minutes",
+    default=6.0,
+    type=click.FloatRange(min=0, min_open=True),
+    show_default=True,
+    help="With --device: stop after so many minutes; the same command continues.",
+)
+@click.option(
+    "--budget",
+    default="100%",
+    callback=share_of_budget,
+    show_default=True,
+    help="With --device: less than 100% is a trial on small networks, which counts for no goal.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="With --device: the folder of its files.  [default: benchmarks/results; of a trial runs/speed]",
+)
 @click.option("--check", "checking", is_flag=True, help="Exit with 1 if the committed results do not hold.")
 @click.option("--alone", type=click.Choice(["engine", "plain"]), hidden=True)
 @click.option("--model", hidden=True)
-def command(only: tuple[str, ...], checking: bool, alone: str | None, model: str) -> int:
-    """Measure the engine beside a plain loop, on one thread, into results/speed.jsonl."""
+def command(
+    only: tuple[str, ...],
+    device: str | None,
+    minutes: float,
+    budget: float,
+    out: Path | None,
+    checking: bool,
+    alone: str | None,
+    model: str,
+) -> int:
+    """Measure the engine beside a plain loop, on one thread, into results/speed.jsonl; or on a GPU with --device."""
     torch.set_num_threads(1)
     if checking:
         errors = check(rows.read("speed"))
         print("\n".join(errors) or "speed: the committed results hold")
-        return int(bool(errors))
+        goals = device_speed.check(rows.read(device_speed.FILE, out))
+        for text, state, detail in goals:
+            print(f"{state}: {text}; {detail}")
+        return int(bool(errors) or any(state == "not met" for _, state, _ in goals))
     if alone:
         print(peak_memory(alone, model))
         return 0
-    for part in only:
+    if device:
+        folder = out or (rows.RESULTS if budget == 1 else rows.ROOT / "runs" / "speed")
+        return device_speed.run(device, minutes, budget, folder, only)
+    for part in only or PARTS:
+        if part not in PARTS:
+            raise ValueError(f"--only {part}: must be one of {', '.join(PARTS)}")
         start_time = time.monotonic()
         for row in PARTS[part]():
             print(json.dumps(row), flush=True)

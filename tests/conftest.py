@@ -1,7 +1,9 @@
 """Fixtures that several tests share."""
 
+import importlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,3 +81,15 @@ def pretrained_weights(own_home) -> Path:
     put_weights(own_home, FEATURES)
     put_weights(own_home, ENCODER)
     return own_home
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """``benchmark(name)``: the module of benchmarks/."""
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1] / "benchmarks")
+
+    def load(name):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return importlib.import_module(name)
+
+    return load

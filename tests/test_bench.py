@@ -1,10 +1,8 @@
 """The checks of the benchmarks can fail; ``zoo bench`` runs the scripts of a checkout."""
 
 import dataclasses
-import importlib
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +12,6 @@ import torch
 from zoo import hub, settings
 from zoo.data import Facts, ImageSet, Rows, Source, facts
 from zoo.data.fields import Image, Label
-from zoo.engine import checkpoint
 from zoo.engine.stage import build_networks, resolve
 from zoo.files import tensor_hash
 from zoo.metrics import feature_networks, statistics
@@ -26,18 +23,6 @@ from zoo.recipe import decode
 from zoo.registry import DATASETS
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture
-def benchmark(monkeypatch):
-    """``benchmark(name)``: the module of benchmarks/."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-
-    def load(name):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-        return importlib.import_module(name)
-
-    return load
 
 
 @pytest.fixture
@@ -516,45 +501,3 @@ def test_shipped_weights_that_are_compared_cost_the_same():
     """The multiply-adds of the runs, not of the recipes."""
     work = {name: training_results()[name]["multiply_adds"] for name in hub.index() if name.endswith("-fashion-mnist")}
     assert len(work) > 2 and max(work.values()) < 1.01 * min(work.values()), work
-
-
-def test_train_all(benchmark, monkeypatch, tmp_path, capsys):
-    """Started, resumed and left out if finished; an unknown recipe is one line."""
-    train_all = benchmark("train_all")
-    calls = []
-
-    def run(command, env, **_):
-        """In place of a process: it trains half of the budget, then the rest."""
-        arguments = command[command.index("zoo") + 1 :]
-        calls.append(arguments)
-        assert env["OMP_NUM_THREADS"] == "1"
-        folder = Path(arguments[1] if arguments[0] == "resume" else arguments[arguments.index("--out") + 1])
-        folder.mkdir(exist_ok=True)
-        (folder / "recipe.json").write_text("{}")
-        images = 100 if arguments[0] == "resume" else 50
-        checkpoint.save(folder / "checkpoint.safetensors", {"w": torch.zeros(1)}, {"total_images": images})
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(train_all.subprocess, "run", run)
-    common = ["gan-mnist*", "--out", str(tmp_path), "--images", "100", "--processes", "2"]
-    assert train_all.select(["gan-mnist*"]) == ["gan-mnist", "gan-mnist-small"]
-    for verb, count in ("train", 2), ("resume", 2), ("", 0):
-        calls.clear()
-        assert train_all.rows.run(train_all.command, common) == 0
-        assert [c[0] for c in calls] == [verb] * count
-    assert "2 of 2 runs are finished" in capsys.readouterr().out
-    assert train_all.rows.run(train_all.command, [*common, "--seed", "1", "--status"]) == 0
-    assert "gan-mnist-seed1: 0 of 100 images" in capsys.readouterr().out
-    assert train_all.rows.run(train_all.command, ["nothing-*", "--out", str(tmp_path)]) == 2
-    assert "no recipe matches 'nothing-*'" in capsys.readouterr().err
-
-
-def test_a_failed_run_is_reported(benchmark, tmp_path):
-    """A real process, whose folder is not empty."""
-    train_all = benchmark("train_all")
-    job = train_all.Job("gan-mnist-small", 0, 100, tmp_path)
-    job.run.mkdir()
-    (job.run / "something").write_text("a file")
-    arguments = ["gan-mnist-small", "--out", str(tmp_path), "--images", "100"]
-    assert train_all.rows.run(train_all.command, arguments) == 1
-    assert "exists already" in (tmp_path / "gan-mnist-small-seed0.txt").read_text()

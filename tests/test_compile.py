@@ -8,6 +8,7 @@ import torch._inductor.config
 from helpers.play import moved, play, recipe, session, weights
 from helpers.recipes import small, stand_in
 from helpers.rounds import KINDS, compare_values
+from torch._dynamo.utils import counters
 
 from zoo.engine.runtime import Runtime
 from zoo.engine.stage import StageRun
@@ -21,18 +22,54 @@ def stage_run(name: str, **runtime) -> StageRun:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_compiled_equals_eager(name, monkeypatch):
-    """Losses, penalties and gradients, traced ahead of time, give the same weights after two rounds with the same
-    noise."""
+    """Losses, penalties and gradients, traced ahead of time, give the same weights after three rounds with the same
+    noise. Each loss is one graph, and from the fourth round on none is compiled again."""
+    torch._dynamo.reset()
+    counters.clear()
     losses = []
     compile = functools.partial(torch.compile, backend="aot_eager")
-    monkeypatch.setattr(torch, "compile", lambda loss: losses.append(loss) or compile(loss))
+    monkeypatch.setattr(torch, "compile", lambda loss, **_: losses.append(loss) or compile(loss))
     eager, compiled = stage_run(name), stage_run(name, compile=True)
     assert len(losses) == len(compiled.learner.turns)
-    expected, scalars = play(eager, 2), play(compiled, 2)
+    expected, scalars = play(eager, 3), play(compiled, 3)
     assert expected.keys() == scalars.keys()
     for key, values in expected.items():
         assert scalars[key] == pytest.approx(values, rel=1e-4, abs=1e-5), key
     compare_values(weights(eager.game), weights(compiled.game), 1e-4)
+    assert counters["stats"]["unique_graphs"] and not counters["graph_break"], counters["graph_break"]
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        play(compiled, 2)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_a_graph_leaves_is_copied(name, monkeypatch):
+    """The next replay writes into the same memory: what a loss left in the batch, and its scalars, are in memory of
+    their own when the next loss begins; so are the gradients of a slice. Weights are those of eager rounds."""
+    marks, outputs = [], []
+
+    def compile(loss, mode):
+        assert mode == "reduce-overhead"
+
+        def replay(batch):
+            assert len(marks) == len(outputs) + 1, "a replay must begin with a mark"
+            for output in outputs[-1:]:
+                for tensor in output:
+                    tensor.fill_(torch.nan)
+            before = dict(batch), dict(batch.logs)
+            value = loss(batch)
+            new = [v for now, old in zip((batch, batch.logs), before, strict=True) for k, v in now.items()
+                   if isinstance(v, torch.Tensor) and v is not old.get(k) and v.is_floating_point()]  # fmt: skip
+            outputs.append([v.detach() for v in new])
+            return value
+
+        return replay
+
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: marks.append(0))
+    monkeypatch.setattr(torch, "compile", compile)
+    eager, graphs = stage_run(name), stage_run(name, cuda_graphs=True)
+    expected, scalars = play(eager, 3), play(graphs, 3)
+    assert scalars == expected and outputs
+    compare_values(weights(eager.game), weights(graphs.game), 0)
 
 
 @pytest.mark.parametrize("penalties", [("gradient-penalty",), ("r1", "r2")], ids="+".join)
@@ -46,9 +83,10 @@ def test_compiled_to_machine_code(penalties):
     for compile in (False, True):
         run = session(with_penalty, runtime=Runtime(device="cpu", compile=compile))
         run.seed_round()
-        batch = run.new_batch()
-        run.draw(batch)
-        loss = run.learner.play(run.learner.turns[0], batch, 0)["D"]
+        for _ in range(2):  # the first step is eager
+            batch = run.new_batch()
+            run.draw(batch)
+            loss = run.learner.play(run.learner.turns[0], batch, 0)["D"]
         assert all(batch.logs[f"penalty/{i}"] > 0 for i in range(len(penalties)))
         results.append({"loss": loss, **weights(run.game)})
     compare_values(*results, 1e-5)

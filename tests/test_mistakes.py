@@ -97,7 +97,7 @@ MISTAKES = {
     "minutes": ((*TRAIN, "--minutes", "0"), "--minutes", "0", "x>0"),
     "images": ((*TRAIN, "--images", "-5"), "--images", "-5", "x>=1"),
     "a word for a number": ((*TRAIN, "--images", "many"), "--images", "'many'", "integer"),
-    "precision": ((*TRAIN, "--precision", "fp8"), "--precision", "'fp8'", "'fp32', 'bf16'"),
+    "precision": ((*TRAIN, "--precision", "fp8"), "--precision", "'fp8'", "'fp32', 'tf32', 'bf16'"),
     "device": ((*TRAIN, "--device", "abacus", "--dry-run"), "device", "'abacus'", "cpu"),
     "micro-batch": (
         ("train", "dcgan", "--dataset", "fashion-mnist", "--out", "new", "--micro-batch", "4"),

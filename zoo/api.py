@@ -110,6 +110,7 @@ def train(
     device: str = "auto",
     precision: str = "fp32",
     compile: bool = False,
+    cuda_graphs: bool = False,
     deterministic: bool = False,
     eval_every: int | None = None,
     micro_batch: int | None = None,
@@ -129,7 +130,7 @@ def train(
         seed: of the first weights, the noise and the order of the images.
         settings: recipe fields by dotted path, ``{"optimizers.D.lr": 1e-4}``.
         init: weights to start from: a name, a file or a run's folder.
-        device, precision, compile, deterministic: how this machine trains.
+        device, precision, compile, cuda_graphs, deterministic: how this machine trains.
         eval_every: score the model each time so many images were seen, with the data set's feature network, into
             log.jsonl.
         micro_batch: at most so many samples of a process in memory at a time; their gradients add up to the batch's.
@@ -151,6 +152,7 @@ def train(
             device,
             precision,
             compile=compile,
+            cuda_graphs=cuda_graphs,
             deterministic=deterministic,
             eval_every=eval_every,
             micro_batch=micro_batch,

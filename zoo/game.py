@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Loss = Tensor | Mapping[str, Tensor | tuple[Tensor, Tensor]]
 Draw = Literal["fresh", "last"] | None
+Sampler = Callable[[int], Tensor]  # random numbers for n samples
 
 
 class Batch(dict[str, Any]):
@@ -55,6 +56,10 @@ class Batch(dict[str, Any]):
         self._choices, self._position = 0, (seed, stage)
         self._whole: tuple[Batch, slice] | None = None  # of a slice: the whole batch, and its rows
         self.logs: dict[str, Tensor] = {}
+        # For compiled losses: a generator in them would break the graph. The first loss, in eager mode, records how it
+        # draws; before each later one the engine draws the same in advance.
+        self.recorded: list[Sampler] | None = None
+        self.drawn: list[Tensor] = []
 
     def log(self, name: str, value: Tensor) -> None:
         """Log a scalar. It stays on the device; the engine reads it once a tick."""
@@ -67,8 +72,12 @@ class Batch(dict[str, Any]):
         self._choices += 1
         return seed_for(seed, "choose", stage, self.round, self._choices - 1) % n
 
-    def draw(self, sampler: Callable[[int], Tensor]) -> Tensor:
+    def draw(self, sampler: Sampler) -> Tensor:
         """``sampler(n)`` for the n samples of all processes; returns this process's ``size`` of them."""
+        if self.drawn:
+            return self.drawn.pop(0)
+        if self.recorded is not None:
+            self.recorded.append(sampler)
         if self._whole is not None:
             batch, rows = self._whole
             return batch.draw(sampler)[rows]
@@ -77,19 +86,23 @@ class Batch(dict[str, Any]):
 
     def latent(self, prior: Prior) -> Tensor:
         """Fresh noise, [size, ...]."""
-        return self.draw(lambda n: prior(n, self.generator, self.device))
+        generator, device = self.generator, self.device  # a recorded sampler must not keep the batch in memory
+        return self.draw(lambda n: prior(n, generator, device))
 
     def rand(self, *shape: int) -> Tensor:
         """U(0, 1), [size, *shape]."""
-        return self.draw(lambda n: torch.rand(n, *shape, generator=self.generator, device=self.device))
+        where = {"generator": self.generator, "device": self.device}
+        return self.draw(lambda n: torch.rand(n, *shape, **where))
 
     def randn(self, *shape: int) -> Tensor:
         """N(0, 1), [size, *shape]."""
-        return self.draw(lambda n: torch.randn(n, *shape, generator=self.generator, device=self.device))
+        where = {"generator": self.generator, "device": self.device}
+        return self.draw(lambda n: torch.randn(n, *shape, **where))
 
     def randint(self, high: int) -> Tensor:
         """Whole numbers in [0, high), int64 [size]."""
-        return self.draw(lambda n: torch.randint(high, (n,), generator=self.generator, device=self.device))
+        where = {"generator": self.generator, "device": self.device}
+        return self.draw(lambda n: torch.randint(high, (n,), **where))
 
     def noise(self, name: str, *, again: bool = False) -> Noise:
         """For noise inputs and dropout masks inside a network: ``G(a, noise=batch.noise("masks"))``. With ``again`` the
@@ -114,7 +127,7 @@ class Batch(dict[str, Any]):
             if state is not None and self.generator is not None:
                 self.generator.set_state(state)
             part = copy.copy(self)
-            part.size, part.logs, part._whole = self.size // k, {}, (self, slice(i, None, k))
+            part.size, part.logs, part.drawn, part._whole = self.size // k, {}, [], (self, slice(i, None, k))
             rows = {key: _rows(value, i, k) for key, value in self.items()}
             part.update(rows)
             yield part

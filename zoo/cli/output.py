@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import click
 
+PRECISIONS = ("fp32", "tf32", "bf16")  # of zoo.engine.runtime, which imports torch
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from zoo.cli import processes
-from zoo.cli.output import check_device, code_option, minutes_option
+from zoo.cli.output import PRECISIONS, check_device, code_option, minutes_option
 from zoo.cli.progress import Progress
 
 
@@ -27,7 +27,7 @@ from zoo.cli.progress import Progress
     callback=check_device,
     help="auto, cpu, cuda, cuda:N or mps.  [default: as at the start of the run]",
 )
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="[default: as at the start of the run]")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="[default: as at the start of the run]")
 @click.option(
     "--micro-batch",
     type=click.IntRange(min=1),

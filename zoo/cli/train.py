@@ -13,7 +13,7 @@ import click
 
 from zoo import overrides
 from zoo.cli import processes
-from zoo.cli.output import amount, device_option, echo, minutes_option, print_json, times
+from zoo.cli.output import PRECISIONS, amount, device_option, echo, minutes_option, print_json, times
 from zoo.cli.progress import LONG, Progress
 from zoo.files import Json, check_new
 from zoo.own_code import Code
@@ -92,8 +92,11 @@ class Train(click.Command):
 )
 @click.option("--init", help="Weights to start from: a name, a file or a run's folder.")
 @device_option
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", help="bf16: autocast, for GPUs.")
+@click.option(
+    "--precision", type=click.Choice(PRECISIONS), default="fp32", help="tf32 or bf16 (autocast), for GPUs: faster."
+)
 @click.option("--compile", is_flag=True, help="torch.compile the losses: faster after a minute of compilation.")
+@click.option("--cuda-graphs", is_flag=True, help="The same, and on CUDA replay each loss as one graph.")
 @click.option("--deterministic", is_flag=True, help="Bit-equal repetition on CUDA too, slower.")
 @click.option(
     "--eval-every",
@@ -131,6 +134,7 @@ def command(
     device: str,
     precision: str,
     compile: bool,
+    cuda_graphs: bool,
     deterministic: bool,
     eval_every: int | None,
     nproc: int,
@@ -180,6 +184,7 @@ def command(
         device,
         precision,
         compile=compile,
+        cuda_graphs=cuda_graphs,
         deterministic=deterministic,
         eval_every=eval_every,
         micro_batch=micro_batch,

@@ -13,6 +13,8 @@ import torch
 from zoo import parallel
 from zoo.version import __version__
 
+PRECISIONS = ("fp32", "tf32", "bf16")
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -20,9 +22,10 @@ class Runtime:
 
     Args:
         device: ``auto`` (cuda, else mps, else cpu) or a torch device.
-        precision: ``fp32`` or ``bf16`` (autocast; penalties and losses sum in float32).
-        tf32: let matrix units round float32 inputs to 10 bits.
+        precision: ``fp32``; ``tf32`` (CUDA's matrix units round float32 inputs to 10 bits); or ``bf16`` (autocast;
+            penalties and losses sum in float32, with tf32's products on CUDA).
         compile: torch.compile the losses.
+        cuda_graphs: compile the losses and, on CUDA, replay each as a graph: one launch instead of hundreds.
         deterministic: bit-equal repetition on CUDA too.
         layout: ``channels_last`` or ``contiguous`` (on MPS always contiguous: gradients of pooling are wrong there in
             the other, pytorch issue 175190).
@@ -33,16 +36,16 @@ class Runtime:
 
     device: str = "auto"
     precision: str = "fp32"
-    tf32: bool = True
     compile: bool = False
     deterministic: bool = False
     layout: str = "channels_last"
     eval_every: int | None = None
     micro_batch: int | None = None
+    cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
-        if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision='{self.precision}': must be fp32 or bf16")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision='{self.precision}': must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")
         if self.layout not in ("channels_last", "contiguous"):
             raise ValueError(f"layout='{self.layout}': must be channels_last or contiguous")
         if self.eval_every is not None and self.eval_every < 1:
@@ -68,7 +71,7 @@ class Runtime:
             if device.index is None:
                 device = torch.device("cuda", parallel.local_rank())
             torch.cuda.set_device(device)
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.tf32
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.precision != "fp32"
             torch.backends.cudnn.benchmark = not self.deterministic
             if self.deterministic:
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -360,6 +360,7 @@ class StageRun:
             device=device,
             precision=runtime.precision,
             compile=runtime.compile,
+            cuda_graphs=runtime.cuda_graphs,
             micro_batch=runtime.micro_batch,
         )
         check_batches(stage, self.learner.turns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo import parallel
-from zoo.game import Batch, Game, Loss, Turn, interleave, whole_batch_parts
+from zoo.game import Batch, Game, Loss, Sampler, Turn, interleave, whole_batch_parts
 from zoo.recipe import SGD, Adam, RMSProp, Stage
 from zoo.registry import nearest
 
@@ -107,6 +108,7 @@ class Learner:
         device: torch.device | str = "cpu",
         precision: str = "fp32",
         compile: bool = False,
+        cuda_graphs: bool = False,
         fused: bool = True,
         micro_batch: int | None = None,
     ):
@@ -124,11 +126,16 @@ class Learner:
         self._fused = {p: bool(o.defaults.get("fused")) for p, o in self.optimizers.items()}
         self._all = list(game.parameters())
         self._learning: tuple[str, ...] | None = None
-        self._compiled = compile
+        self._compiled, self._graphs = compile or cuda_graphs, cuda_graphs
         # A simultaneous turn goes back twice through one compiled graph, which must then keep its buffers.
-        if compile:
+        if self._compiled:
             torch._functorch.config.donated_buffer = False
-        self._losses = {id(t): torch.compile(t.loss) if compile else t.loss for t in self.turns}
+        # The mode that replays CUDA graphs is also called so on other devices, which ignore it.
+        mode = "reduce-overhead" if cuda_graphs else None
+        self._losses = {id(t): torch.compile(t.loss, mode=mode) for t in self.turns} if self._compiled else {}
+        self._samplers: dict[
+            tuple[int, int, tuple[str, ...]], list[Sampler]
+        ] = {}  # by turn, size and keys of the batch
         self._cast = (
             (lambda: torch.autocast(torch.device(device).type, dtype=torch.bfloat16))
             if precision == "bf16"
@@ -204,10 +211,17 @@ class Learner:
         parts: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
         count = 0  # of the samples so far
         for part in self._parts(batch):
+            if self._graphs:
+                known, logs = dict(part), dict(part.logs)
             with self._cast():
-                value = self._losses[id(turn)](part)
+                value = self._compiled_loss(turn, part) if self._compiled else turn.loss(part)
             parts.append(self._backward(turn, value, part.size / batch.size))
             count += part.size
+            if self._graphs:
+                _copy_new(part, known)
+                _copy_new(part.logs, logs)
+                if count < batch.size:
+                    self._copy_gradients(turn)
         assert count == batch.size, f"{count} of {batch.size} samples"
         if len(parts) == 1:
             return parts[0]
@@ -216,6 +230,30 @@ class Learner:
             raise ValueError(f"--micro-batch {self.micro_batch}: the gate of {gate} needs the whole batch")
         losses, gates = zip(*parts, strict=True)
         return _means(losses), _means(gates)
+
+    def _compiled_loss(self, turn: Turn, batch: Batch) -> Loss:
+        """The turn's loss, compiled; noise is drawn before it. The first one with such a batch is computed in eager
+        mode and records what it draws."""
+        # A twin with the keys in one order and without logs: another order or length would be compiled again.
+        twin = copy.copy(batch)
+        twin.clear()
+        twin.update({key: batch[key] for key in sorted(batch)})
+        twin.logs = {}
+        key = (id(turn), batch.size, tuple(twin))
+        if key not in self._samplers:
+            twin.recorded = self._samplers[key] = []
+            value = turn.loss(twin)
+        else:
+            with torch.no_grad():
+                twin.drawn = [batch.draw(sampler) for sampler in self._samplers[key]]
+            if self._graphs:
+                torch.compiler.cudagraph_mark_step_begin()
+            value = self._losses[id(turn)](twin)
+            assert not twin.drawn, "a loss must draw the same each time"
+        batch.clear()
+        batch.update(twin)
+        batch.logs.update(twin.logs)
+        return value
 
     def _backward(self, turn: Turn, value: Loss, share: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Add the gradients of ``share`` times the losses to the players' parameters."""
@@ -230,6 +268,12 @@ class Learner:
             mine = [p for p in self.players[player].values() if p.requires_grad]
             (loss if share == 1 else share * loss).backward(inputs=mine, retain_graph=player != last)
         return losses, gates
+
+    def _copy_gradients(self, turn: Turn) -> None:
+        """Gradients into memory of their own: the next slice's graph would overwrite them."""
+        for player in turn.players:
+            for p in self.players[player].values():
+                p.grad = None if p.grad is None else p.grad.clone()
 
     @torch.no_grad()
     def _limit(self, player: str) -> None:
@@ -269,6 +313,13 @@ class Learner:
                 for k, v in _tensors(optimizer, p):
                     if v.device == p.device:  # RMSProp counts its steps on the CPU and does not use the count
                         v.copy_(torch.where(go, v, state.get(k, torch.zeros_like(v))))
+
+
+def _copy_new(values: dict[str, Any], known: Mapping[str, Any]) -> None:
+    """Tensors that a loss left, into memory of their own: the next replay of a CUDA graph would overwrite them."""
+    for key, value in values.items():
+        if isinstance(value, Tensor) and value is not known.get(key):
+            values[key] = value.detach().clone()
 
 
 def _joined(parts: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
