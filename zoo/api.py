@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -112,7 +113,8 @@ def train(
     deterministic: bool = False,
     eval_every: int | None = None,
     micro_batch: int | None = None,
-    progress: Callable[..., None] | None = None,
+    log: str | None = None,
+    progress: Callable[..., None] | bool | None = True,
 ) -> Path:
     """Train a model and return the run's folder, which :func:`zoo.load` takes.
 
@@ -132,35 +134,43 @@ def train(
         eval_every: score the model each time so many images were seen, with the data set's feature network, into
             log.jsonl.
         micro_batch: at most so many samples of a process in memory at a time; their gradients add up to the batch's.
-        progress: called as ``progress(event, **facts)`` with start, rate, tick, grid, checkpoint, warning, done.
+        log: ``tensorboard`` writes curves, scores and grids into the run's folder ``tensorboard``.
+        progress: True prints what the command line prints; None or False nothing; a function is called as
+            ``progress(event, **facts)`` with note, start, rate, tick, grid, checkpoint, warning, done.
 
     Raises ValueError for a mistake in any of these, before anything is written.
     """
     from zoo.engine.runtime import Runtime
     from zoo.engine.train import train as run
+    from zoo.reports.board import listen
 
+    shown, close = shown_progress(progress, minutes)
     name = dataset if isinstance(dataset, str) else None
-    recipe = choose(model, dataset, variant).recipe
+    choice = choose(model, dataset, variant)
+    recipe = choice.recipe
+    if choice.note and shown is not None:
+        shown("note", text=choice.note)
     for key, value in (settings or {}).items():
         recipe = overrides.override(recipe, key, value if isinstance(value, str) else json.dumps(encode(value)))
-    return run(
-        recipe,
-        out or new_folder(recipe.name, seed),
-        runtime=Runtime(
-            device,
-            precision,
-            compile=compile,
-            deterministic=deterministic,
-            eval_every=eval_every,
-            micro_batch=micro_batch,
-        ),
-        seed=seed,
-        images=images,
-        minutes=minutes,
-        init=init,
-        dataset=dataset if name is None else None,
-        progress=progress,
-    )
+    with close:
+        return run(
+            recipe,
+            out or new_folder(recipe.name, seed),
+            runtime=Runtime(
+                device,
+                precision,
+                compile=compile,
+                deterministic=deterministic,
+                eval_every=eval_every,
+                micro_batch=micro_batch,
+            ),
+            seed=seed,
+            images=images,
+            minutes=minutes,
+            init=init,
+            dataset=dataset if name is None else None,
+            progress=listen(shown, log),
+        )
 
 
 def resume(
@@ -172,24 +182,39 @@ def resume(
     device: str | None = None,
     precision: str | None = None,
     micro_batch: int | None = None,
-    progress: Callable[..., None] | None = None,
+    log: str | None = None,
+    progress: Callable[..., None] | bool | None = True,
 ) -> Path:
     """Continue a run that was stopped, from its last checkpoint, and return its folder. The result is that of a run
     without a stop.
 
-    ``minutes``, ``progress``: as for :func:`train`. ``images``: another budget, past the first one too: the last stage
-    goes on, schedules keep their last values. ``dataset``: the Dataset or tensor that the run was trained on, if it has
-    no name; or the same images at another place, ``folder:PATH``.
-    ``device``, ``precision``, ``micro_batch``: by default those of the run's start.
+    ``minutes``, ``log``, ``progress``: as for :func:`train`. ``images``: another budget, past the first one too: the
+    last stage goes on, schedules keep their last values. ``dataset``: the Dataset or tensor that the run was trained on,
+    if it has no name; or the same images at another place, ``folder:PATH``. ``device``, ``precision``, ``micro_batch``: by default those of the run's start.
     Raises ValueError if ``run`` is not the folder of a run.
     """
     from zoo.engine.extend import extend
     from zoo.engine.run_folder import RunFolder
     from zoo.engine.train import resume as continue_run
+    from zoo.reports.board import listen
 
     extend(RunFolder(run), images, dataset if isinstance(dataset, str) else None)
     runtime = RunFolder(run).runtime(device=device, precision=precision, micro_batch=micro_batch)
-    return continue_run(run, runtime=runtime, minutes=minutes, dataset=dataset, progress=progress)
+    shown, close = shown_progress(progress, minutes)
+    with close:
+        return continue_run(run, runtime=runtime, minutes=minutes, dataset=dataset, progress=listen(shown, log))
+
+
+def shown_progress(
+    progress: Callable[..., None] | bool | None, minutes: float | None
+) -> tuple[Callable[..., None] | None, contextlib.AbstractContextManager[object]]:
+    """The function to call with events, and a context that ends it."""
+    from zoo.cli.progress import Progress
+
+    if progress is True:
+        shown = Progress(minutes=minutes)
+        return shown, contextlib.closing(shown)
+    return progress or None, contextlib.nullcontext()
 
 
 def report(run: str | Path, out: str | Path | None = None) -> Path:

@@ -24,6 +24,11 @@ device_option = click.option(
 )
 
 
+log_option = click.option(
+    "--log", type=click.Choice(["tensorboard"]), help="Also write curves and grids into RUN/tensorboard."
+)
+
+
 def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, default=str))
 

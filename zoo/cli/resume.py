@@ -6,7 +6,7 @@ import click
 
 from zoo import settings
 from zoo.cli import processes
-from zoo.cli.output import check_device
+from zoo.cli.output import check_device, log_option
 from zoo.cli.progress import Progress
 
 
@@ -35,6 +35,7 @@ from zoo.cli.progress import Progress
     metavar="N",
     help="As for train.  [default: as at the start of the run]",
 )
+@log_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, one an event.")
 def command(
     run: str,
@@ -46,6 +47,7 @@ def command(
     device: str | None,
     precision: str | None,
     micro_batch: int | None,
+    log: str | None,
     as_json: bool,
 ) -> None:
     """Continue the run in folder RUN from its last checkpoint. The result is that of a run without a stop.
@@ -68,15 +70,17 @@ def command(
             "device": device,
             "precision": precision,
             "micro-batch": micro_batch,
+            "log": log,
         }
         options = [f"--{key}={value}" for key, value in values.items() if value is not None] + ["--json"] * as_json
         processes.run(nproc, ["resume", run, *options])
         return
     from zoo.engine.train import resume
+    from zoo.reports.board import listen
 
     progress = Progress(as_json, minutes)
     try:
-        resume(run, runtime=runtime, minutes=minutes, progress=progress)
+        resume(run, runtime=runtime, minutes=minutes, progress=listen(progress, log))
     except ValueError as error:
         if recipe is None and str(error).startswith("unknown "):
             raise ValueError(f"{error}; if a recipe file of yours registers it, add --recipe FILE") from error

@@ -13,7 +13,7 @@ import click
 
 from zoo import overrides
 from zoo.cli import processes
-from zoo.cli.output import amount, device_option, print_json, times
+from zoo.cli.output import amount, device_option, log_option, print_json, times
 from zoo.cli.progress import LONG, Progress
 from zoo.files import Json, check_new
 from zoo.reports.values import duration
@@ -112,6 +112,7 @@ class Train(click.Command):
     metavar="N",
     help="At most N samples of a process in memory at a time; gradients add up to the batch's.",
 )
+@log_option
 @click.option("--dry-run", is_flag=True, help="Print the cost and stop; nothing is downloaded or written.")
 @click.option(
     "--time", "timed", is_flag=True, help="With --dry-run: play rounds for some seconds, print the time, keep nothing."
@@ -134,6 +135,7 @@ def command(
     eval_every: int | None,
     nproc: int,
     micro_batch: int | None,
+    log: str | None,
     dry_run: bool,
     timed: bool,
     as_json: bool,
@@ -176,6 +178,7 @@ def command(
 
     from zoo.engine.runtime import Runtime
     from zoo.engine.train import train
+    from zoo.reports.board import listen
 
     runtime = Runtime(
         device,
@@ -190,7 +193,16 @@ def command(
         return
     progress = Progress(as_json, minutes, lambda device, seconds: advice(recipe, device, seconds))
     try:
-        train(recipe, path, runtime=runtime, seed=seed, images=images, minutes=minutes, init=init, progress=progress)
+        train(
+            recipe,
+            path,
+            runtime=runtime,
+            seed=seed,
+            images=images,
+            minutes=minutes,
+            init=init,
+            progress=listen(progress, log),
+        )
     finally:
         progress.close()
 

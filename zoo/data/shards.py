@@ -43,7 +43,9 @@ class ShardData(ImageData):
         try:
             import webdataset
         except ImportError:
-            raise ValueError(f"{name}: reading shards needs webdataset: pip install 'gan-zoo[shards]'") from None
+            raise ValueError(
+                f'{name}: reading shards needs webdataset (pip install ".[shards]" in the folder of the zoo)'
+            ) from None
         pattern, options = parse_options(name, ("classes",))
         self.name, self.urls = name, webdataset.shardlists.expand_urls(pattern)
         sample = next(self.samples(self.urls), None)
