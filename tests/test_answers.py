@@ -1,5 +1,8 @@
 """Answers to what strangers try first."""
 
+import json
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -62,3 +65,68 @@ def test_a_network_without_latent():
     with pytest.raises(ValueError, match=r"the network Linear has no attribute 'latent', .* \(self.latent = 64\)"):
         build_prior(Spec("normal"), nn.Linear(2, 2))
     assert build_prior(Spec("normal", dim=3), nn.Linear(2, 2))(2, torch.Generator(), "cpu").shape == (2, 3)
+
+
+SMALL = {"networks.G.width": 2, "networks.D.width": 2, "batch": 8}
+
+
+def train(path, **options):
+    images = torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return images, zoo.train("dcgan", images, out=path, images=64, settings=SMALL, device="cpu", **options)
+
+
+def test_training_in_python_shows_the_progress_of_the_command_line(tmp_path, capsys):
+    train(tmp_path / "run")
+    shown = capsys.readouterr().out
+    assert "dcgan has no setting of its own for a Tensor: its setting for cifar10 is used" in shown
+    for line in (
+        "training on cpu: 64 images of tensor",
+        "images/s: the whole budget takes about",
+        "done: 64 images in",
+    ):
+        assert line in shown
+    train(tmp_path / "silent", progress=None)
+    assert capsys.readouterr().out == ""
+    events = []
+    train(tmp_path / "own", progress=lambda event, **facts: events.append(event))
+    assert events[0] == "note" and events[-1] == "done" and capsys.readouterr().out == ""
+
+
+def test_a_bar_in_a_notebook(monkeypatch, capsys):
+    class Shell:
+        has_trait = staticmethod(lambda name: name == "kernel")
+
+    class IPython:
+        get_ipython = staticmethod(Shell)
+
+    monkeypatch.setitem(sys.modules, "IPython", IPython)
+    progress = Progress()
+    for images in (250, 500):
+        progress.on_tick(images=images, total=1_000, images_per_second=10.0, seconds_left=50.0)
+    progress.on_grid(path="grid.png")
+    progress.close()
+    shown = capsys.readouterr().out
+    assert "█" * 6 + "░" * 18 + " 250/1,000" in shown and "█" * 12 + "░" * 12 + " 500/1,000" in shown
+    assert shown.count("\n") == 1 and shown.endswith("samples: grid.png\n")
+
+
+def test_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    images, run = train(tmp_path / "run", log="tensorboard", progress=None)
+    zoo.resume(run, images=128, dataset=images, log="tensorboard", progress=None)
+    board = EventAccumulator(str(run / "tensorboard")).Reload()
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    losses = {event.step: event.value for event in board.Scalars("loss/G")}
+    assert losses == {line["images"]: pytest.approx(line["loss/G"], abs=1e-5) for line in lines} and 128 in losses
+    assert {image.step for image in board.Images("samples")} >= {0, 64, 128}
+    with pytest.raises(ValueError, match="log='wandb': must be tensorboard"):
+        train(tmp_path / "other", log="wandb")
+    assert not (tmp_path / "other").exists()
+
+
+def test_tensorboard_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match=r'needs the package tensorboard \(pip install ".\[board\]"'):
+        train(tmp_path / "run", log="tensorboard")
+    assert not (tmp_path / "run").exists()

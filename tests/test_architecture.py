@@ -27,6 +27,7 @@ FLOORS = {
     "zoo.version": 0,
     "zoo.files": 1,
     "zoo.tensor_file": 1,
+    "zoo.lazy": 1,
     "zoo.registry": 1,
     "zoo.seeds": 1,
     "zoo.priors": 2,

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import re
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 from unittest import mock
@@ -208,3 +210,44 @@ def test_the_bare_command_prints_its_help(shell):
         result = shell(*arguments)
         assert result.status == 0 and result.err == "" and result.out == shell(*arguments, "--help").out
     assert "  train    Train a model" in shell().out
+
+
+def test_the_python_page_runs_and_names_everything(tmp_path, monkeypatch):
+    """The examples of docs/python.md, in their order; there is one for each public name."""
+    import zoo
+
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "python.md"
+    names: dict = {}
+    for block in python_blocks(page):
+        exec(compile(block, str(page), "exec"), names)
+    assert names["images"].shape == (16, 1, 32, 32) and names["page"].is_file()
+    assert names["trained"].card["images"] == 192
+    assert names["loss_D"].isfinite() and names["loss_G"].isfinite()
+    code = "\n".join(python_blocks(page))
+    assert not [name for name in zoo.__all__ if name != "__version__" and f"zoo.{name}" not in code]
+
+
+def test_public_names_complete():
+    """``import zoo; zoo.losses`` in a new process, and what the Tab key shows."""
+    code = (
+        "import zoo\n"
+        "for part in ('losses', 'penalties', 'networks', 'metrics', 'recipes'):\n"
+        "    assert part in dir(zoo), part\n"
+        "assert 'hinge' in dir(zoo.losses) and 'R1' in dir(zoo.penalties)\n"
+        "assert 'dcgan' in dir(zoo.networks) and 'paired' in dir(zoo.metrics) and 'wgan_gp' in dir(zoo.recipes)\n"
+        "zoo.networks.dcgan.DCGANGenerator, zoo.recipes.wgan_gp, zoo.metrics.paired.ssim\n"
+        "assert not hasattr(zoo.networks, 'dcgam') and not hasattr(zoo, 'lossses')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_extras_are_installed_as_in_the_readme():
+    """No message names a package index entry that is not ours; every extra in a message exists."""
+    files = [*(ROOT / "zoo").rglob("*.py"), *PAGES, *(ROOT / "recipes").glob("*.py")]
+    texts = {path: read(path) for path in files}
+    assert not [path for path, text in texts.items() if "gan-zoo[" in text]
+    section = read(ROOT / "setup.cfg").partition("[options.extras_require]")[2].partition("[options.entry")[0]
+    extras = set(re.findall(r"^(\w+) =", section, re.MULTILINE))
+    used = {extra for text in texts.values() for extra in re.findall(r"pip install (?:-e )?\"\.\[(\w+)\]", text)}
+    assert used <= extras and {"export", "video", "shards", "board"} <= used

@@ -14,6 +14,7 @@ if not (Path(__file__).parent / "recipes").exists() and (_root / "setup.cfg").ex
     __path__.append(str(_root))
 
 if TYPE_CHECKING:
+    from zoo import losses, metrics, networks, penalties
     from zoo.api import create, list_datasets, list_models, list_recipes, list_weights, report, resume, train
     from zoo.hub import load
     from zoo.metrics.evaluate import evaluate
@@ -41,17 +42,28 @@ __all__ = [
     "list_recipes",
     "list_weights",
     "load",
+    "losses",
+    "metrics",
+    "networks",
+    "penalties",
+    "recipes",
     "report",
     "resume",
     "train",
 ]
 
 
+# Parts for a loop of one's own, modules that are imported on first use too.
+_PARTS = ("losses", "metrics", "networks", "penalties", "recipes")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _PARTS:
+        return importlib.import_module(f"zoo.{name}")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'zoo' has no attribute '{name}'")
     return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_PARTS})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -114,7 +115,8 @@ def train(
     deterministic: bool = False,
     eval_every: int | None = None,
     micro_batch: int | None = None,
-    progress: Callable[..., None] | None = None,
+    log: str | None = None,
+    progress: Callable[..., None] | bool | None = True,
 ) -> Path:
     """Train a model and return the run's folder, which :func:`zoo.load` takes.
 
@@ -134,37 +136,45 @@ def train(
         eval_every: score the model each time so many images were seen, with the data set's feature network, into
             log.jsonl.
         micro_batch: at most so many samples of a process in memory at a time; their gradients add up to the batch's.
-        progress: called as ``progress(event, **facts)`` with start, rate, tick, grid, checkpoint, warning, done.
+        log: ``tensorboard`` writes curves, scores and grids into the run's folder ``tensorboard``.
+        progress: True prints what the command line prints; None or False nothing; a function is called as
+            ``progress(event, **facts)`` with note, start, rate, tick, grid, checkpoint, warning, done.
 
     Raises ValueError for a mistake in any of these, before anything is written.
     """
     from zoo.engine.runtime import Runtime
     from zoo.engine.train import train as run
+    from zoo.reports.board import listen
 
+    shown, close = shown_progress(progress, minutes)
     name = dataset if isinstance(dataset, str) else None
-    recipe = choose(model, dataset, variant).recipe
+    choice = choose(model, dataset, variant)
+    recipe = choice.recipe
+    if choice.note and shown is not None:
+        shown("note", text=choice.note)
     for key, value in (settings or {}).items():
         recipe = overrides.override(recipe, key, value if isinstance(value, str) else json.dumps(encode(value)))
-    return run(
-        recipe,
-        out,
-        runtime=Runtime(
-            device,
-            precision,
-            compile=compile,
-            cuda_graphs=cuda_graphs,
-            deterministic=deterministic,
-            eval_every=eval_every,
-            micro_batch=micro_batch,
-        ),
-        seed=seed,
-        images=images,
-        minutes=minutes,
-        init=init,
-        dataset=dataset if name is None else None,
-        code=Code.of(model),
-        progress=progress,
-    )
+    with close:
+        return run(
+            recipe,
+            out,
+            runtime=Runtime(
+                device,
+                precision,
+                compile=compile,
+                cuda_graphs=cuda_graphs,
+                deterministic=deterministic,
+                eval_every=eval_every,
+                micro_batch=micro_batch,
+            ),
+            seed=seed,
+            images=images,
+            minutes=minutes,
+            init=init,
+            dataset=dataset if name is None else None,
+            code=Code.of(model),
+            progress=listen(shown, log),
+        )
 
 
 def resume(
@@ -177,21 +187,22 @@ def resume(
     precision: str | None = None,
     micro_batch: int | None = None,
     code: str | Path | None = None,
-    progress: Callable[..., None] | None = None,
+    log: str | None = None,
+    progress: Callable[..., None] | bool | None = True,
 ) -> Path:
     """Continue a run that was stopped, from its last checkpoint, and return its folder. The result is that of a run
     without a stop.
 
-    ``minutes``, ``progress``: as for :func:`train`. ``images``: another budget, past the first one too: the last stage
-    goes on, schedules keep their last values. ``dataset``: the Dataset or tensor that the run was trained on, if it has
-    no name; or the same images at another place, ``folder:PATH``.
-    ``device``, ``precision``, ``micro_batch``: by default those of the run's start.
-    ``code``: as for :func:`zoo.load`. Raises ValueError if ``run`` is not the folder of a run, or another process
-    trains it.
+    ``minutes``, ``log``, ``progress``: as for :func:`train`. ``images``: another budget, past the first one too: the
+    last stage goes on, schedules keep their last values. ``dataset``: the Dataset or tensor that the run was trained
+    on, if it has no name; or the same images at another place, ``folder:PATH``. ``device``, ``precision``,
+    ``micro_batch``: by default those of the run's start. ``code``: as for :func:`zoo.load`. Raises ValueError if
+    ``run`` is not the folder of a run, or another process trains it.
     """
     from zoo.engine.extend import extend
     from zoo.engine.run_folder import RunFolder
     from zoo.engine.train import resume as continue_run
+    from zoo.reports.board import listen
 
     folder = RunFolder(run)
     extend(folder, images, dataset if isinstance(dataset, str) else None)
@@ -199,10 +210,24 @@ def resume(
     if code is not None:
         own_code.run(code)
     reason = own_code.recall(folder.code) if code is None else ""
+    shown, close = shown_progress(progress, minutes)
     try:
-        return continue_run(run, runtime=runtime, minutes=minutes, dataset=dataset, progress=progress)
+        with close:
+            return continue_run(run, runtime=runtime, minutes=minutes, dataset=dataset, progress=listen(shown, log))
     except ValueError as error:
         raise (error if code is not None else own_code.explain(error, reason)) from error
+
+
+def shown_progress(
+    progress: Callable[..., None] | bool | None, minutes: float | None
+) -> tuple[Callable[..., None] | None, contextlib.AbstractContextManager[object]]:
+    """The function to call with events, and a context that ends it."""
+    from zoo.cli.progress import Progress
+
+    if progress is True:
+        shown = Progress(minutes=minutes)
+        return shown, contextlib.closing(shown)
+    return progress or None, contextlib.nullcontext()
 
 
 def report(run: str | Path, out: str | Path | None = None) -> Path:

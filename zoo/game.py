@@ -91,17 +91,17 @@ class Batch(dict[str, Any]):
 
     def rand(self, *shape: int) -> Tensor:
         """U(0, 1), [size, *shape]."""
-        where = {"generator": self.generator, "device": self.device}
+        where: dict[str, Any] = {"generator": self.generator, "device": self.device}
         return self.draw(lambda n: torch.rand(n, *shape, **where))
 
     def randn(self, *shape: int) -> Tensor:
         """N(0, 1), [size, *shape]."""
-        where = {"generator": self.generator, "device": self.device}
+        where: dict[str, Any] = {"generator": self.generator, "device": self.device}
         return self.draw(lambda n: torch.randn(n, *shape, **where))
 
     def randint(self, high: int) -> Tensor:
         """Whole numbers in [0, high), int64 [size]."""
-        where = {"generator": self.generator, "device": self.device}
+        where: dict[str, Any] = {"generator": self.generator, "device": self.device}
         return self.draw(lambda n: torch.randint(high, (n,), **where))
 
     def noise(self, name: str, *, again: bool = False) -> Noise:

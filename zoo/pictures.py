@@ -104,7 +104,9 @@ def write_video(path: Path, frames: Iterable[Image]) -> None:
     try:
         import imageio_ffmpeg
     except ImportError:
-        raise ValueError(f"--out {path}: needs the package imageio-ffmpeg (pip install 'gan-zoo[video]')") from None
+        raise ValueError(
+            f'--out {path}: needs the package imageio-ffmpeg (pip install ".[video]" in the folder of the zoo)'
+        ) from None
     frames = iter(frames)
     first = next(frames).convert("RGB")
     size = (first.width, first.height)

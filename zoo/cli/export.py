@@ -74,7 +74,9 @@ def _need_onnx() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ValueError(f"--format onnx: needs the package {error.name} (pip install 'gan-zoo[export]')") from None
+        raise ValueError(
+            f'--format onnx: needs the package {error.name} (pip install ".[export]" in the folder of the zoo)'
+        ) from None
 
 
 def _free_batch(exported: Program, count: int) -> tuple[object, ...]:

@@ -64,6 +64,11 @@ def echo(text: object, err: bool = False) -> None:
     click.echo(plain(text), err=err)
 
 
+log_option = click.option(
+    "--log", type=click.Choice(["tensorboard"]), help="Also write curves and grids into RUN/tensorboard."
+)
+
+
 def print_json(value: object) -> None:
     echo(json.dumps(value, indent=2, default=str))
 

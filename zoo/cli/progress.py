@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
+WIDTH = 24  # characters of the bar in a notebook
 LONG = 3600.0  # seconds; for a longer run a reduced setting is named
 LINES = 10.0  # seconds between two plain lines
 
@@ -33,6 +34,8 @@ class Progress:
     ):
         self.as_json, self.minutes, self.advice = as_json, minutes, advice
         self.device, self.last = "cpu", 0.0
+        self.live = sys.stdout.isatty() or in_notebook()
+        self.width = 0  # of the bar in a notebook
         self.bar: Bar | None = None
         self.task: TaskID | None = None
 
@@ -49,12 +52,18 @@ class Progress:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+        if self.width:
+            print("\r" + " " * self.width, end="\r", flush=True)
+            self.width = 0
 
     def line(self, text: str, err: bool = False) -> None:
         """Print a line, above the bar if there is one."""
         if self.bar is not None:
             self.bar.console.print(plain(text), markup=False, highlight=False)
         else:
+            if self.width:
+                print("\r" + " " * self.width, end="\r")
+                self.width = 0
             echo(text, err=err)
 
     # Events -----------------------------------------------------------------------------------------------------------
@@ -64,11 +73,14 @@ class Progress:
         self("data", done=images, total=total, what=what)
 
     def on_data(self, done: int, total: int, what: str, **_: object) -> None:
-        if sys.stdout.isatty():
+        if self.live:
             self._show(done, total, what, "")
         elif time.monotonic() - self.last > LINES or done == 0:
             self.last = time.monotonic()
             self.line(f"{what}: {done:,} of {total:,}")
+
+    def on_note(self, text: str, **_: object) -> None:
+        self.line(text)
 
     def on_start(self, images: int, dataset: str, device: str, **facts: Any) -> None:
         self.close()
@@ -90,7 +102,7 @@ class Progress:
         logs = "  ".join(f"{k} {v:.4g}" for k, v in facts.get("logs", {}).items() if k.startswith("loss/"))
         if facts.get("scores"):
             self.line(f"{images:,} images: " + "  ".join(f"{k} {v:.4g}" for k, v in facts["scores"].items()))
-        if sys.stdout.isatty():
+        if self.live:
             self._show(images, total, f"{images_per_second:,.1f} images/s", f"{duration(seconds_left)} left  {logs}")
         elif time.monotonic() - self.last > LINES or images >= total:
             self.last = time.monotonic()
@@ -113,6 +125,12 @@ class Progress:
             self.line(f"next:  {command}")
 
     def _show(self, done: int, total: int, text: str, after: str) -> None:
+        if not sys.stdout.isatty():  # a notebook: one line, written again
+            full = round(WIDTH * min(1.0, done / max(total, 1)))
+            line = f"{text} {'█' * full}{'░' * (WIDTH - full)} {done:,}/{total:,} {after}"
+            print("\r" + line.ljust(self.width), end="", flush=True)
+            self.width = max(self.width, len(line))
+            return
         if self.bar is None:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -122,3 +140,9 @@ class Progress:
             self.bar.start()
         assert self.task is not None
         self.bar.update(self.task, completed=done, total=total, description=plain(text), after=after)
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell is not None and shell.has_trait("kernel")

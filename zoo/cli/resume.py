@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from zoo.cli import processes
-from zoo.cli.output import PRECISIONS, check_device, code_option, minutes_option
+from zoo.cli.output import PRECISIONS, check_device, code_option, log_option, minutes_option
 from zoo.cli.progress import Progress
 
 
@@ -34,6 +34,7 @@ from zoo.cli.progress import Progress
     metavar="N",
     help="As for train.  [default: as at the start of the run]",
 )
+@log_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, one an event.")
 def command(
     run: str,
@@ -45,6 +46,7 @@ def command(
     device: str | None,
     precision: str | None,
     micro_batch: int | None,
+    log: str | None,
     as_json: bool,
 ) -> None:
     """Continue the run in folder RUN from its last checkpoint. The result is that of a run without a stop.
@@ -66,6 +68,7 @@ def command(
             "device": device,
             "precision": precision,
             "micro-batch": micro_batch,
+            "log": log,
         }
         options = [f"--{key}={value}" for key, value in values.items() if value is not None] + ["--json"] * as_json
         processes.run(nproc, ["resume", run, *options])
@@ -79,6 +82,7 @@ def command(
             precision=precision,
             micro_batch=micro_batch,
             code=code,
+            log=log,
             progress=progress,
         )
     finally:

@@ -13,7 +13,7 @@ import click
 
 from zoo import overrides
 from zoo.cli import processes
-from zoo.cli.output import PRECISIONS, amount, device_option, echo, minutes_option, print_json, times
+from zoo.cli.output import PRECISIONS, amount, device_option, echo, log_option, minutes_option, print_json, times
 from zoo.cli.progress import LONG, Progress
 from zoo.files import Json, check_new
 from zoo.own_code import Code
@@ -116,6 +116,7 @@ class Train(click.Command):
     metavar="N",
     help="At most N samples of a process in memory at a time; gradients add up to the batch's.",
 )
+@log_option
 @click.option("--dry-run", is_flag=True, help="Print the cost and stop; nothing is downloaded or written.")
 @click.option(
     "--time", "timed", is_flag=True, help="With --dry-run: play rounds for some seconds, print the time, keep nothing."
@@ -139,6 +140,7 @@ def command(
     eval_every: int | None,
     nproc: int,
     micro_batch: int | None,
+    log: str | None,
     dry_run: bool,
     timed: bool,
     as_json: bool,
@@ -179,6 +181,7 @@ def command(
 
     from zoo.engine.runtime import Runtime
     from zoo.engine.train import train
+    from zoo.reports.board import listen
 
     runtime = Runtime(
         device,
@@ -203,7 +206,7 @@ def command(
             minutes=minutes,
             init=init,
             code=code,
-            progress=progress,
+            progress=listen(progress, log),
         )
     finally:
         progress.close()

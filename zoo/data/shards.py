@@ -83,7 +83,9 @@ class ShardData(ImageData):
         try:
             import webdataset  # noqa: F401
         except ImportError:
-            raise ValueError(f"{name}: reading shards needs webdataset: pip install 'gan-zoo[shards]'") from None
+            raise ValueError(
+                f'{name}: reading shards needs webdataset (pip install ".[shards]" in the folder of the zoo)'
+            ) from None
         pattern, options = parse_options(name, ("classes",))
         self.name, self.urls = name, expand(name, pattern)
         classes = class_names(name, options.get("classes", "0"))
