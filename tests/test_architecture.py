@@ -60,9 +60,11 @@ FLOORS = {
     "zoo.costs": 4,
     "zoo.choice": 4,
     "zoo.api": 4,
-    "zoo.cli": 4,
-    "zoo.__main__": 5,
-    "zoo": 5,
+    "zoo.cli.output": 3,
+    "zoo.cli.progress": 3,
+    "zoo.cli": 5,
+    "zoo.__main__": 6,
+    "zoo": 6,
 }
 
 

@@ -146,12 +146,12 @@ def train(
     from zoo.engine.train import train as run
     from zoo.reports.board import listen
 
-    shown, close = shown_progress(progress, minutes)
+    listener, close = progress_listener(progress, minutes)
     name = dataset if isinstance(dataset, str) else None
     choice = choose(model, dataset, variant)
     recipe = choice.recipe
-    if choice.note and shown is not None:
-        shown("note", text=choice.note)
+    if choice.note and listener is not None:
+        listener("note", text=choice.note)
     for key, value in (settings or {}).items():
         recipe = overrides.override(recipe, key, value if isinstance(value, str) else json.dumps(encode(value)))
     with close:
@@ -173,7 +173,7 @@ def train(
             init=init,
             dataset=dataset if name is None else None,
             code=Code.of(model),
-            progress=listen(shown, log),
+            progress=listen(listener, log),
         )
 
 
@@ -210,23 +210,23 @@ def resume(
     if code is not None:
         own_code.run(code)
     reason = own_code.recall(folder.code) if code is None else ""
-    shown, close = shown_progress(progress, minutes)
+    listener, close = progress_listener(progress, minutes)
     try:
         with close:
-            return continue_run(run, runtime=runtime, minutes=minutes, dataset=dataset, progress=listen(shown, log))
+            return continue_run(run, runtime=runtime, minutes=minutes, dataset=dataset, progress=listen(listener, log))
     except ValueError as error:
         raise (error if code is not None else own_code.explain(error, reason)) from error
 
 
-def shown_progress(
+def progress_listener(
     progress: Callable[..., None] | bool | None, minutes: float | None
 ) -> tuple[Callable[..., None] | None, contextlib.AbstractContextManager[object]]:
     """The function to call with events, and a context that ends it."""
     from zoo.cli.progress import Progress
 
     if progress is True:
-        shown = Progress(minutes=minutes)
-        return shown, contextlib.closing(shown)
+        listener = Progress(minutes=minutes)
+        return listener, contextlib.closing(listener)
     return progress or None, contextlib.nullcontext()
 
 
