@@ -9,10 +9,13 @@ from torch.nn.functional import leaky_relu, softplus
 from zoo.discriminate import Discriminate, Inputs
 from zoo.game import Batch, Turn
 from zoo.recipe import Data, Recipe, Stream
+from zoo.registry import FrozenDict
 
 
 @network
 class UNet(nn.Module):
+    noise_shapes = FrozenDict(masks=(8, 4, 4))
+
     def __init__(self):
         super().__init__()
         self.down = nn.ModuleList([nn.Conv2d(3, 8, 4, 2, 1), nn.Conv2d(8, 8, 4, 2, 1)])
@@ -21,7 +24,7 @@ class UNet(nn.Module):
     def forward(self, a, noise):
         skip = leaky_relu(self.down[0](a), 0.2)  # [N, 8, 4, 4]
         h = self.up[0](leaky_relu(self.down[1](skip), 0.2).relu())
-        h = 2 * h * (noise.rand(*h.shape[1:]) < 0.5)
+        h = 2 * h * (noise["masks"] > 0)
         return torch.tanh(self.up[1](torch.cat([h, skip], 1).relu()))
 
 
@@ -36,18 +39,21 @@ class Patches(nn.Sequential):
 
 @game
 class Pairs(Play):
-    needs = ("a", "b")
+    needs, ship = ("a", "b"), {"kind": "translate", "networks": ["G"], "to": {"b": "G"}}
 
     def turns(self):
         return [Turn(("D",), self.loss_D), Turn(("G",), self.loss_G, draw="last")]
 
+    def fake(self, batch, again=False):
+        return self.G(batch["a"], noise={"masks": batch.noise("masks", again=again).randn(8, 4, 4)})
+
     def loss_D(self, batch):
-        given, fake = {"a": batch["a"]}, self.G(batch["a"], noise=batch.noise("masks")).detach()
+        given, fake = {"a": batch["a"]}, self.fake(batch).detach()
         real, fake = Discriminate(self, batch).both(Inputs(batch["b"], given), Inputs(fake, given))
         return softplus(-real.score).mean() + softplus(fake.score).mean()
 
     def loss_G(self, batch):
-        fake = self.G(batch["a"], noise=batch.noise("masks", again=True))
+        fake = self.fake(batch, again=True)
         adversarial = softplus(-Discriminate(self, batch)(fake, {"a": batch["a"]}).score).mean()
         return adversarial + 100.0 * (fake - batch["b"]).abs().mean()
 
@@ -68,4 +74,4 @@ def check(run):
     run.game.G.register_forward_hook(lambda G, inputs, output: calls.append((inputs[0], output)))
     play(run)
     (a, first), (_, second) = calls
-    assert torch.equal(first, second) and not torch.equal(first, run.game.G(a, noise=Batch(len(a)).noise("others")))
+    assert torch.equal(first, second) and not torch.equal(first, run.game.G(a, {"masks": Batch(len(a)).randn(8, 4, 4)}))

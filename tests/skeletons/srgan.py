@@ -8,6 +8,7 @@ from torch.nn.functional import interpolate, softplus
 from zoo.discriminate import Discriminate, Inputs
 from zoo.game import Turn
 from zoo.recipe import Recipe
+from zoo.registry import FrozenDict
 
 
 @network
@@ -26,6 +27,8 @@ class Convolutions(nn.Sequential):
 
 @game
 class Content(Play):
+    ship = FrozenDict(kind="upscale", networks=["G"], factor=4, input_range=[0, 1])
+
     def turns(self):
         return [Turn(("G",), self.loss_G)]
 
@@ -53,13 +56,9 @@ class Perceptual(Content):
 
 
 def recipe():
-    networks = {
-        "G": Upscaler.spec,
-        "D": Convolutions.spec.replace(scores=1),
-        "phi": Convolutions.spec.replace(scores=0),
-    }
+    D, phi = (Convolutions.spec.replace(scores=n) for n in (1, 0))
     stages = stage(Content.spec, "G", resolution=16), stage(Perceptual.spec, "G D", resolution=16)
-    return Recipe(networks, stages)
+    return Recipe({"G": Upscaler.spec, "D": D, "phi": phi}, stages)
 
 
 def data():
