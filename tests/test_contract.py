@@ -13,15 +13,24 @@ from safetensors.torch import load_file, save_file
 from test_micro_batch import ROUNDING, compare_run, float64  # noqa: F401  # a fixture
 from test_parallel import in_group, processes
 
+import zoo
 from zoo.data import facts as facts_of
 from zoo.engine import train
 from zoo.engine.dry_run import dry_run
+from zoo.engine.export import export, model_of
 from zoo.engine.run_folder import CHECKPOINT
-from zoo.engine.stage import build_game, build_networks, resolve
+from zoo.engine.stage import build_game, build_networks, load_pretrained, resolve, shipped
 from zoo.engine.step import Learner
 from zoo.game import whole_batch_parts
+from zoo.hub import WEIGHTS
 
 skeletons = pytest.mark.parametrize("name", NAMES)
+pytestmark = pytest.mark.usefixtures("pretrained_weights")
+VERBS = {  # of those that are not "sample"
+    **dict.fromkeys(("combogan", "pix2pix", "stargan", "xgan"), "translate"),
+    **dict.fromkeys(("stackgan", "stackgan_pp"), "generate"),
+    "srgan": "upscale",
+}
 SOME_PLAYERS = {"combogan"}  # a round has a part of its players; its check() tells which
 # Without batch statistics, or with those of all processes
 IN_PROCESSES = ["biggan", "combogan", "pggan", "stargan", "stylegan", "stylegan2", "xgan"]
@@ -82,11 +91,9 @@ def test_the_watch_can_fail(spoil, message):
 
 @pytest.fixture
 def bare(monkeypatch):
-    """A checkpoint every round, one thread; no weights file and no pictures, since skeletons ship nothing."""
+    """A checkpoint every round, one thread."""
     monkeypatch.setattr(Every, "save", 1)
     monkeypatch.setattr(train, "Clock", Every)
-    monkeypatch.setattr(train, "export", lambda *args: None)
-    monkeypatch.setattr(train, "draw_grid", lambda *args: None)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -95,7 +102,8 @@ def bare(monkeypatch):
 
 @skeletons
 def test_resume(name, tmp_path, bare):
-    """A run that is killed in the second round of a stage goes on, bit-equal, from its checkpoint after the first."""
+    """A run that is killed in the second round of a stage goes on, bit-equal, from its checkpoint after the first; so
+    is the weights file, which is loaded and used by its verb."""
     recipe, data, _ = load(name)
     whole = train.train(recipe, tmp_path / "whole", runtime=CPU, dataset=data)
     for stage in range(len(recipe.stages)):
@@ -103,8 +111,48 @@ def test_resume(name, tmp_path, bare):
         with pytest.raises(Killed):
             train.train(recipe, run, runtime=CPU, dataset=data, progress=kill_at(2, stage))
         train.resume(run, runtime=CPU, dataset=data)
-        assert same(*(load_file(path / CHECKPOINT) for path in (whole, run)))
+        for file in (CHECKPOINT, WEIGHTS):
+            assert same(*(load_file(path / file) for path in (whole, run))), file
         assert log_of(whole) == log_of(run)
+    assert torch.equal(*(use(zoo.load(path)) for path in (whole, run)))
+    assert list((whole / "samples").glob("*.png"))
+
+
+def use(model):
+    """What a model makes by the verb of its task, of each of its directions: float [N, C, H, W] in [0, 1]."""
+    x = torch.rand(4, model.channels, model.resolution, model.resolution, generator=torch.Generator().manual_seed(0))
+    images = {
+        "sample": lambda: model.sample(4, seed=1),
+        "translate": lambda: torch.cat([model.translate(x, to) for to in model.directions]),
+        "generate": lambda: model.generate(["a", "b", "c", "d"], seed=1),
+        "upscale": lambda: model.upscale(x[..., ::4, ::4]),
+    }[model.verb]()
+    assert images.shape[1:] == x.shape[1:] and len(images) >= 4
+    assert images.isfinite().all() and images.min() >= 0 and images.max() <= 1
+    return images
+
+
+@skeletons
+def test_the_weights_of_every_stage(name, tmp_path):
+    """Exported after each stage and loaded: by its verb a model makes the images of the networks in memory, of the size
+    of the stage, at its level if they grow; with other weights it makes others."""
+    recipe, data, _ = load(name)
+    run = None
+    for index, stage in enumerate(recipe.stages):
+        run = session(recipe, data, stage=index, after=run)
+        play(run, ROUNDS)
+        file, facts = tmp_path / f"{index}.safetensors", {"images": run.total_images, "seed": 0}
+        with_hashes, _ = load_pretrained(run.recipe)
+        export(file, run.game, run.ema_networks, with_hashes, index, run.facts, run.new_batch, facts)
+        own = model_of(run.game, run.ema_networks, shipped(run.game, run.recipe, run.stage, run.facts))
+        model = zoo.load(file)
+        assert model.verb == VERBS.get(name, "sample") and model.spec.get("level") == stage.level
+        images = use(model)
+        assert images.shape[-1] == stage.resolution and torch.equal(images, use(own))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1.5)
+        assert not torch.equal(images, use(model))
 
 
 @skeletons

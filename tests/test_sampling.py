@@ -247,6 +247,49 @@ def test_invalid_sampling(sampling, message):
 
 
 @pytest.mark.parametrize("form", ["torch", "onnx"])
+def test_export_of_noise_inputs(form, tmp_path):
+    """Each is an input of the file, after z or the images."""
+    pytest.importorskip("onnxruntime" if form == "onnx" else "torch")
+    from zoo.cli.export import write_onnx, write_torch
+
+    m = model(small_spec("tiny-noisy"))
+    program = m.program(None)
+    assert program.names == ["z", "low", "high"]
+    run = {"onnx": write_onnx, "torch": write_torch}[form](program, tmp_path / f"g.{form}")
+    torch.testing.assert_close(run(*program.inputs(3)), m.sample(seeds=range(3, 6)), atol=1e-5, rtol=0)
+
+
+@NETWORKS.register("tiny-grain")
+class Grain(nn.Module):
+    """x [N, 3, 16, 16] and noise of that shape -> the image with noise."""
+
+    def __init__(self):
+        super().__init__()
+        self.noise_shapes = {"grain": (3, 16, 16)}
+        self.strength = nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, x, noise):
+        return x * 0.5 + self.strength * noise["grain"]
+
+
+def test_a_translator_with_noise_inputs(tmp_path):
+    """Its noise comes from the image's seed, whatever the chunk; it is an input of the exported file."""
+    from zoo.cli.export import write_torch
+
+    networks = {"G": {"name": "tiny-grain", "kwargs": {}}}
+    m = model(translate_spec(networks=networks, to={"b": "G"}))
+    x = torch.rand(1, 3, 16, 16).expand(3, -1, -1, -1)
+    images = m.translate(x, seed=4)
+    assert torch.equal(images, m.translate(x, seed=4, chunk=2)) and torch.equal(images[1:], m.translate(x[1:], seed=5))
+    assert not torch.equal(images[0], images[1])
+    program = m.program(None)
+    assert program.names == ["images", "grain"]
+    inputs = program.inputs(3)
+    run = write_torch(program, tmp_path / "g.pt2")
+    torch.testing.assert_close(run(*inputs), m.translate(inputs[0], seed=0), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("form", ["torch", "onnx"])
 def test_export_with_batch_statistics(form, tmp_path):
     """The file uses the statistics of the batch that it gets."""
     from zoo.cli.export import write_onnx, write_torch

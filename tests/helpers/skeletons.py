@@ -7,7 +7,6 @@ import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from helpers.play import play, session, weights
 from zoo.data import facts as facts_of
 from zoo.engine.dry_run import dry_run
 from zoo.engine.stage import StageRun, resolve
-from zoo.game import Batch, Game
+from zoo.game import Game
 from zoo.recipe import Adam, Recipe, Stage
 from zoo.registry import NETWORKS, Spec
 
@@ -37,36 +36,6 @@ def network(cls: type[nn.Module]) -> type[nn.Module]:
 def planes(condition: Tensor, x: Tensor) -> Tensor:
     """A condition [N, K] as maps [N, K, H, W] of the size of x; one that is an image stays as it is."""
     return condition if condition.dim() == 4 else condition[:, :, None, None].expand(-1, -1, *x.shape[2:])
-
-
-def embed(batch: Batch) -> None:
-    """Before a turn: a fixed embedding [N, 6] of the captions, ``batch["text"]``."""
-    numbers = [[crc32(f"{i} {text}".encode()) / 2**31 - 1 for i in range(6)] for text in batch["caption"]]
-    batch["text"] = torch.tensor(numbers, device=batch.device)
-
-
-class Conditioning(nn.Module):
-    """Conditioning augmentation of both StackGANs: an embedding [N, 6] and noise [N, 4] -> a code [N, 4] around a mean
-    [N, 4], and its divergence from N(0, 1)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(6, 8)
-
-    def forward(self, text: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mean, log_std = leaky_relu(self.linear(text), 0.2).chunk(2, 1)
-        divergence = (mean.square() + (2 * log_std).exp() - 1).mean() / 2 - log_std.mean()
-        return mean + log_std.exp() * noise, mean, divergence
-
-
-class Up(nn.Sequential):
-    """Maps [N, 4, H, W] and a code [N, 4] -> maps [N, 4, 2H, 2W], with batch norm."""
-
-    def __init__(self) -> None:
-        super().__init__(nn.BatchNorm2d(8), nn.LeakyReLU(0.2), nn.ConvTranspose2d(8, 4, 4, 2, 1))
-
-    def forward(self, h: Tensor, code: Tensor) -> Tensor:
-        return super().forward(torch.cat([h, planes(code, h)], 1))
 
 
 @network
@@ -96,11 +65,29 @@ class Several(nn.ModuleList):
         super().__init__(NETWORKS.build(part) for _ in range(count))
 
 
+@network
+class Crossed(Several):
+    """Networks of two halves each: an image of the domain a becomes one of b by the first half of a's network and the
+    second half of b's. ``domain``: float [N, 2], the same pair for all."""
+
+    def forward(self, x: Tensor, domain: Tensor) -> Tensor:
+        a, b = domain[0].long().tolist()
+        return self[b][1](self[a][0](x))
+
+
 class Play(Game):
-    """A game that ships nothing: the skeletons are about training."""
+    """A game whose class says what it ships."""
+
+    ship: Mapping[str, Any]
 
     def ships(self) -> dict[str, Any]:
-        return {"kind": "image", "networks": []}
+        return dict(self.ship)
+
+
+def translates(domains: Mapping[str, Any]) -> dict[str, Any]:
+    """What a game ships if one G makes images of several domains. ``domains``: what G gets beside x, by name."""
+    to = {name: {"network": "G", "domain": domain} for name, domain in domains.items()}
+    return {"kind": "translate", "networks": ["G"], "to": to}
 
 
 def stage(spec: Spec, players: str, *, batch: int = 4, resolution: int = 8, **more: Any) -> Stage:

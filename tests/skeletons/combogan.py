@@ -1,10 +1,11 @@
 """ComboGAN: encoder, decoder and discriminator for each of five domains; a round draws and trains two of them."""
 
+import functools
 from itertools import permutations
 
 import torch
 from helpers.play import game, play, state
-from helpers.skeletons import Patches, Play, Several, network, rows, stage
+from helpers.skeletons import Crossed, Patches, Play, Several, network, rows, stage, translates
 from torch import nn
 from torch.nn.functional import smooth_l1_loss
 
@@ -13,26 +14,28 @@ from zoo.game import Turn
 from zoo.games.cyclegan import ImagePool
 from zoo.recipe import Data, Recipe, Stream
 
+data = functools.partial(rows, 40, domain=lambda i: i % 5)
+GS, DS = ([f"{name}.{k}" for k in range(5)] for name in "GD")
+
 
 @network
 class Translator(nn.Sequential):
     def __init__(self):
-        decoder = nn.Sequential(nn.PReLU(), nn.ConvTranspose2d(8, 3, 4, 2, 1), nn.Tanh())
-        super().__init__(nn.Conv2d(3, 8, 4, 2, 1), decoder)
+        super().__init__(nn.Conv2d(3, 8, 4, 2, 1), nn.Sequential(nn.PReLU(), nn.ConvTranspose2d(8, 3, 4, 2, 1)))
 
 
 @game
 class Combo(Play):
     needs = tuple(f"x{k}" for k in range(5))
+    ship = translates({f"{a}-{b}": [float(a), float(b)] for a, b in permutations(range(5), 2)})
 
     def __init__(self, networks, channels, resolution):
         super().__init__(networks)
         self.pools = nn.ModuleList(ImagePool(6, channels, resolution) for _ in range(5))
 
     def turns(self):
-        G, D = ([f"{name}.{k}" for k in range(5)] for name in "GD")
-        D = Turn(D, self.loss_D, draw="last", streams=self.streams, before=self.ask_pools)
-        return [Turn(G, self.loss_G, streams=self.choose), D]
+        D = Turn(DS, self.loss_D, draw="last", streams=self.streams, before=self.ask_pools)
+        return [Turn(GS, self.loss_G, streams=self.choose), D]
 
     def choose(self, batch):
         batch["pair"] = list(permutations(range(5), 2))[batch.choose(20)]
@@ -61,12 +64,8 @@ class Combo(Play):
 
 def recipe():
     data = Data(streams={f"x{k}": Stream(keys={"x": f"x{k}"}, where={"domain": k}) for k in range(5)})
-    networks = {n: Several.spec.replace(part=p.spec, count=5) for n, p in {"G": Translator, "D": Patches}.items()}
-    return Recipe(networks, (stage(Combo.spec, " ".join(f"{n}.{k}" for n in "GD" for k in range(5)), data=data),))
-
-
-def data():
-    return rows(40, domain=lambda i: i % 5)
+    G, D = Crossed.spec.replace(part=Translator.spec, count=5), Several.spec.replace(part=Patches.spec, count=5)
+    return Recipe({"G": G, "D": D}, [stage(Combo.spec, " ".join(GS + DS), data=data)])
 
 
 def check(run):

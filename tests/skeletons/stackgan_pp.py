@@ -2,9 +2,12 @@
 real, does it fit the caption. A real image of another caption is real for the one and fake for the other. All Ds first,
 then G on the same fake images."""
 
+import functools
+
 import torch
 from helpers.play import game, play
-from helpers.skeletons import Conditioning, Patches, Play, Several, Up, embed, network, planes, rows, stage
+from helpers.skeletons import Patches, Play, Several, network, planes, rows, stage
+from helpers.texts import CAPTIONED, PRETRAINED, SHIPS, Tree
 from torch import nn
 from torch.nn.functional import avg_pool2d, softplus
 
@@ -12,17 +15,7 @@ from zoo.discriminate import Discriminate
 from zoo.game import Batch, Turn
 from zoo.recipe import Data, Ema, Recipe, Stream
 
-
-@network
-class Tree(nn.ModuleList):
-    def __init__(self):
-        super().__init__([Conditioning(), *(Up() for _ in range(3))])
-
-    def forward(self, text, noise):
-        (code, mean, divergence), maps = self[0](text, noise.randn(4)), [noise.randn(4, 4, 4)]
-        for i in range(1, 4):
-            maps.append(self[i](maps[-1], code))
-        return [torch.tanh(h[:, :3]) for h in maps[1:]], mean, divergence  # 8, 16 and 32 pixels
+data = functools.partial(rows, side=32, caption=lambda i: f"number {i}")
 
 
 @network
@@ -38,13 +31,20 @@ class TwoScores(Patches):
 
 @game
 class Sizes(Play):
-    needs = ("x", "caption", "wrong")
+    needs, ship = ("x", "text", "wrong"), SHIPS
 
     def turns(self):
-        return [Turn([f"D.{i}" for i in range(3)], self.loss_D, before=embed), Turn(["G"], self.loss_G, draw="last")]
+        D = [f"D.{i}" for i in range(3)]
+        return [Turn(D, self.loss_D, before=self.noise), Turn(["G"], self.loss_G, draw="last")]
+
+    def noise(self, batch):
+        batch.update(z=batch.randn(64), code=batch.randn(4))
+
+    def paint(self, batch):
+        return self.G.paint(batch["z"], batch["text"], {"code": batch["code"]})
 
     def loss_D(self, batch):
-        (fakes, mean, _), loss = self.G(batch["text"], batch.noise("G")), 0.0
+        (fakes, mean, _), loss = self.paint(batch), 0.0
         for i, fake in enumerate(fakes):
             images = avg_pool2d(batch["x"], 4 >> i), avg_pool2d(batch["wrong"], 4 >> i), fake.detach()
             scores = [Discriminate(self, batch)(x, {"mean": mean.detach()}, D=f"D.{i}").scores for x in images]
@@ -53,27 +53,25 @@ class Sizes(Play):
         return loss
 
     def loss_G(self, batch):
-        fakes, mean, divergence = self.G(batch["text"], batch.noise("G", again=True))
+        fakes, mean, divergence = self.paint(batch)
         outputs = [Discriminate(self, batch)(fake, {"mean": mean}, D=f"D.{i}") for i, fake in enumerate(fakes)]
         return 2 * divergence + sum(softplus(-score).mean() for output in outputs for score in output.scores.values())
 
 
 def recipe():
-    data = Data(streams={"data": Stream(), "wrong": Stream(keys={"x": "wrong"})})
+    data = Data(streams={"data": CAPTIONED, "wrong": Stream(keys={"x": "wrong"})})
     networks = {"G": Tree.spec, "D": Several.spec.replace(part=TwoScores.spec, count=3)}
-    return Recipe(networks, (stage(Sizes.spec, "G D.0 D.1 D.2", resolution=32, data=data),), ema={"G": Ema(2770.0)})
-
-
-def data():
-    return rows(side=32, caption=lambda i: f"number {i}")
+    one = stage(Sizes.spec, "G D.0 D.1 D.2", resolution=32, data=data)
+    return Recipe(networks, (one,), ema={"G": Ema(2770.0)}, pretrained=PRETRAINED)
 
 
 def check(run):
     """G's turn has the fake images of the Ds' turn; one of the two scores depends on the caption."""
     calls = []
-    run.game.G.register_forward_hook(lambda G, inputs, output: calls.append(output[0]))
+    paint = run.game.paint
+    run.game.paint = lambda batch: calls.append(paint(batch)) or calls[-1]
     play(run)
-    first, second = calls
+    first, second = (images for images, *_ in calls)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True)) and len(first) == 3
     captions = [
         Discriminate(run.game, Batch(4))(first[0], {"mean": torch.full((4, 4), v)}, D="D.0") for v in (0.0, 1.0)

@@ -2,7 +2,7 @@
 
 import torch
 from helpers.play import game
-from helpers.skeletons import Patches, Play, network, rows, stage
+from helpers.skeletons import Patches, Play, network, planes, rows, stage, translates
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -20,8 +20,7 @@ class Translator(nn.Sequential):
         super().__init__(nn.Conv2d(6, 8, 3, padding=1), nn.InstanceNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1))
 
     def forward(self, x, y):
-        planes = y.to(x.dtype)[:, :, None, None].expand(-1, -1, *x.shape[2:])  # [N, K, H, W]
-        return torch.tanh(super().forward(torch.cat([x, planes], 1)))
+        return torch.tanh(super().forward(torch.cat([x, planes(y.to(x.dtype), x)], 1)))
 
 
 class AttributesHead(Head):
@@ -39,6 +38,7 @@ class AttributesHead(Head):
 @game
 class Attributes(Play):
     needs = ("x", "attributes")
+    ship = translates({"first": [1.0, 0.0, 0.0], "all": [1.0, 1.0, 1.0]})
 
     def __init__(self, networks):
         super().__init__(networks)

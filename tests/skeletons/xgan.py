@@ -3,7 +3,7 @@ gradient reaches the encoders reversed; a translation keeps the code; a D for on
 
 import torch
 from helpers.play import game
-from helpers.skeletons import Patches, Play, network, rows, stage
+from helpers.skeletons import Patches, Play, network, rows, stage, translates
 from torch import nn
 from torch.nn.functional import softplus
 
@@ -14,6 +14,8 @@ from zoo.recipe import Data, Recipe, Spec, Stream
 
 @network
 class Autoencoders(nn.Module):
+    resolution = 8
+
     def __init__(self):
         super().__init__()
         self.encoders = nn.ModuleDict({k: nn.Conv2d(3, 4, 4, 2, 1) for k in "ab"})
@@ -26,10 +28,13 @@ class Autoencoders(nn.Module):
     def decode(self, code, domain):
         return torch.tanh(self.decoders[domain](self.shared[1](code[:, :, None, None]).relu()))
 
+    def forward(self, x, domain):
+        return self.decode(self.encode(x, "ba"[domain[0]]), "ab"[domain[0]])
+
 
 @game
 class TwoDomains(Play):
-    needs = ("a", "b")
+    needs, ship = ("a", "b"), translates({"a": 0, "b": 1})
 
     def turns(self):
         return [Turn(("G", "C"), self.loss_G), Turn(("D",), self.loss_D, draw="last")]

@@ -38,12 +38,11 @@ from zoo.models.arguments import (
 from zoo.models.base import Bench, Model, Program, shell_word
 from zoo.models.image_files import draw_places, generator_program, write_samples
 from zoo.models.inference import inference
-from zoo.models.latents import great_circle, truncated_normal
+from zoo.models.latents import great_circle, noise_inputs, truncated_normal
 from zoo.models.request import Request, walk_endings, write_files
 from zoo.pictures import to_picture, write_walk
 from zoo.priors import Codes, build_prior
 from zoo.registry import TASKS, Spec, nearest
-from zoo.seeds import seed_for
 
 
 @TASKS.register("image")
@@ -117,9 +116,7 @@ class ImageModel(Model):
 
     def noise(self, seeds: Sequence[int]) -> dict[str, Tensor]:
         """The noise inputs of G by name, float32 [N, ...] of N(0, 1) on the CPU; empty if it has none."""
-        shapes = getattr(self.generator, "noise_shapes", {})
-        generators = [torch.Generator().manual_seed(seed_for(s, "noise")) for s in seeds] if shapes else []
-        return {k: torch.stack([torch.randn(shape, generator=g) for g in generators]) for k, shape in shapes.items()}
+        return noise_inputs(self.generator, seeds)
 
     def _check_truncation(self, truncation: float | None) -> None:
         if truncation is None:

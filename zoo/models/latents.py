@@ -1,12 +1,14 @@
-"""Noise of a prior: truncated, and on the way from one draw to another."""
+"""Noise of a prior: truncated, on the way from one draw to another, and that which a generator takes beside z."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from zoo.seeds import seed_for
 
 RESAMPLED = 0.05  # limits below it come from the inverse distribution function; few draws would be inside them
 
@@ -31,3 +33,11 @@ def great_circle(a: Tensor, b: Tensor, t: float) -> Tensor:
     if math.sin(angle) < 1e-4:
         return torch.lerp(a, b, t)
     return (math.sin((1 - t) * angle) * a + math.sin(t * angle) * b) / math.sin(angle)
+
+
+def noise_inputs(G: nn.Module, seeds: Sequence[int]) -> dict[str, Tensor]:
+    """The noise inputs of a generator by name (its ``noise_shapes``), float32 [N, ...] of N(0, 1) on the CPU, for one
+    image of each seed; empty if it has none."""
+    shapes = getattr(G, "noise_shapes", {})
+    generators = [torch.Generator().manual_seed(seed_for(s, "noise")) for s in seeds] if shapes else []
+    return {k: torch.stack([torch.randn(shape, generator=g) for g in generators]) for k, shape in shapes.items()}

@@ -4,6 +4,10 @@ Keys of the spec: ``to``, what makes each domain's images: a network, ``{"b": "G
 the domain, G(x, domain), ``{"blond": {"network": "G", "domain": 1}}`` with ``domain`` an index or a list of numbers;
 ``where`` beside it: the labels of the real images of that domain, ``{"attributes.Blond_Hair": 1}``, for scores.
 ``domains``: names of the domains. ``paired``: it was trained on pairs, so that previews show what outputs should be.
+``domains``: names of the domains.
+
+A network may have noise inputs, ``noise_shapes`` by name, the shape for one image each: it also gets ``noise``, drawn
+from the image's seed.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from zoo.files import Json
 from zoo.models.arguments import Images, as_batch, check_chunk, find_domain
 from zoo.models.base import Bench, Model, Pairs, Program, build_model, probe_images, shell_word
 from zoo.models.inference import use_batch_statistics
+from zoo.models.latents import noise_inputs
 from zoo.models.request import Request
 from zoo.registry import TASKS
 
@@ -68,14 +73,15 @@ class TranslateModel(Model):
         """The generator that makes images of the domain ``to``."""
         return getattr(self, self.to_network[self.direction(to)])
 
-    def render(self, x: Tensor, to: str) -> Tensor:
-        """Images x [N, C, H, W] translated to the domain ``to``, both in the networks' range."""
+    def render(self, x: Tensor, to: str, **noise: Mapping[str, Tensor]) -> Tensor:
+        """Images x [N, C, H, W] translated to the domain ``to``, both in the networks' range. ``noise``: the argument
+        of that name, if the network takes it."""
         domain = self.direction(to)
         G = self.network(domain)
         if domain not in self.conditions:
-            return G(x)
+            return G(x, **noise)
         condition = torch.tensor(self.conditions[domain], device=x.device)
-        return G(x, condition.expand(len(x), *condition.shape))  # int64 [N], or float [N, K]
+        return G(x, condition.expand(len(x), *condition.shape), **noise)  # int64 [N], or float [N, K]
 
     def forward(self, images: Images, to: str | None = None) -> Tensor:
         """As :meth:`translate`."""
@@ -90,7 +96,7 @@ class TranslateModel(Model):
                 fully convolutional.
             to: a domain, by its letter or name; not needed if there is one only.
             chunk: images in one pass; the recipe's number if it samples with batch statistics.
-            seed: of the first image's dropout, for models that sample with it; image k has ``seed + k``.
+            seed: of the first image's noise or dropout, for models that have one; image k has ``seed + k``.
 
         Raises ValueError if the images do not fit.
         """
@@ -107,8 +113,11 @@ class TranslateModel(Model):
         for part in x.split(self.sampling.together or check_chunk(chunk)):
             first = seed + sum(len(y) for y in outputs)
             try:
-                with self.inference(range(first, first + len(part))):
-                    outputs.append(self.to_unit(self.render(self.from_unit(part.to(self.device)), to)))
+                seeds = range(first, first + len(part))
+                noise = {k: v.to(self.device) for k, v in noise_inputs(self.network(to), seeds).items()}
+                with self.inference(seeds):
+                    x = self.from_unit(part.to(self.device))
+                    outputs.append(self.to_unit(self.render(x, to, **({"noise": noise} if noise else {}))))
             except torch.OutOfMemoryError:
                 raise RuntimeError(f"chunk={chunk}: out of memory for images of {width}x{height}; lower it") from None
             except (RuntimeError, ValueError) as error:
@@ -166,14 +175,17 @@ class TranslateModel(Model):
                 super().__init__()
                 self.G = model.network(domain)
 
-            def forward(self, images: Tensor) -> Tensor:
-                return model.to_unit(model.render(model.from_unit(images), domain))
+            def forward(self, *tensors: Tensor) -> Tensor:
+                images, *rest = tensors
+                noise = {"noise": dict(zip(shapes, rest, strict=True))} if rest else {}
+                return model.to_unit(model.render(model.from_unit(images), domain, **noise))
 
         def inputs(n: int) -> tuple[Tensor, ...]:
             size, generator = (n, self.channels, *(self.resolution,) * 2), torch.Generator().manual_seed(n)
-            return (torch.rand(size, generator=generator),)
+            return (torch.rand(size, generator=generator), *noise_inputs(model.network(domain), range(n)).values())
 
-        return Program(Translator().eval().requires_grad_(False), inputs, ["images"], "translated")
+        shapes = getattr(model.network(domain), "noise_shapes", {})
+        return Program(Translator().eval().requires_grad_(False), inputs, ["images", *shapes], "translated")
 
     def write(self, request: Request) -> None:
         if request.source is None:
