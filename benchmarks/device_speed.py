@@ -368,11 +368,11 @@ def run(device: str, minutes: float, budget: float, folder: Path, only: Sequence
             text, failed = "", failed + 1
         longest[mode] = max(longest[mode], time.monotonic() - start_time)
         print(json.dumps(line), flush=True)
-        rows.write(FILE, {**line, "seconds": round(time.monotonic() - start_time, 1), **facts}, KEYS, folder)
-        if text:
-            (folder / PROFILES).mkdir(exist_ok=True)
+        if text:  # before the line, which says that all of it is there
+            (folder / PROFILES).mkdir(parents=True, exist_ok=True)
             with beside(folder / PROFILES / f"{case.recipe}-{line['batch']}-{mode}.txt") as partial:
                 partial.write_text(text, encoding="utf-8")
+        rows.write(FILE, {**line, "seconds": round(time.monotonic() - start_time, 1), **facts}, KEYS, folder)
         clear(device)
     deadline.timer.cancel()
     return int(bool(failed))

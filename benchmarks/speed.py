@@ -10,7 +10,8 @@ resampling, channels_last, fused optimizers, D frozen in G's step. gan-mnist has
 fixed cost shows there first. *memory*: their peaks, each in a process of its own, the engine with its whole run (log,
 grids, checkpoints, exported weights). *layers*: the engine against the same loop over networks as most public code has
 them: a convolution after nearest x2 and before pooling, shortcuts on the large image, contiguous layout, D's weight
-gradients computed in G's step and discarded. *exact*: the differences of those networks' outputs and gradients from ours.
+gradients computed in G's step and discarded. *exact*: the differences of those networks' outputs and gradients from
+ours.
 *start*: ``zoo list`` and ``import zoo``. *checksums*: their share of the first ``zoo.load`` of a process, of a shipped
 file by its path, and of the first epoch on the embedded images by the recipe of the quickest rounds.
 
