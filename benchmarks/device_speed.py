@@ -436,8 +436,8 @@ def check(lines: Sequence[Line]) -> list[tuple[str, str, str]]:
                 state = "met" if any(good) else "not met" if len(good) == len(goal.cases) else "not measured"
             else:
                 state = "not met" if not all(good) else "met" if len(good) == len(goal.cases) else "not measured"
-            shown = {k: v for k, v in values.items() if not goal.holds(v)} or values
-            detail = "; ".join(f"{k}: {v}" for k, v in shown.items())
+            details = {k: v for k, v in values.items() if not goal.holds(v)} or values
+            detail = "; ".join(f"{k}: {v}" for k, v in details.items())
             counted = f"{len(values)} of {len(goal.cases)} lines" + (f" ({device})" if device else "")
             results.append((goal.text, state, f"{counted}: {detail}" if detail else counted))
     return results

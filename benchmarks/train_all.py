@@ -170,7 +170,8 @@ def stores(recipe: Recipe) -> list[tuple[str, str]]:
 def link_data(source: Path, home: Path) -> None:
     """Put the prepared files of a folder under ``home``/data: links, and files joined from their parts."""
     for path in sorted(source.glob("*/*.safetensors*")):
-        name, part = re.fullmatch(r"(.+\.safetensors)(\.\d+)?", path.name, re.DOTALL).groups()  # type: ignore[union-attr]
+        name, _, part = path.name.partition(".safetensors")
+        name += ".safetensors"
         target = home / "data" / path.parent.name / name
         if target.exists() or (part and path != sorted(path.parent.glob(f"{name}.*"))[0]):
             continue
