@@ -368,11 +368,11 @@ def run(device: str, minutes: float, budget: float, folder: Path, only: Sequence
             text, failed = "", failed + 1
         longest[mode] = max(longest[mode], time.monotonic() - start_time)
         print(json.dumps(line), flush=True)
-        rows.write(FILE, {**line, "seconds": round(time.monotonic() - start_time, 1), **facts}, KEYS, folder)
-        if text:
-            (folder / PROFILES).mkdir(exist_ok=True)
+        if text:  # before the line, which says that all of it is there
+            (folder / PROFILES).mkdir(parents=True, exist_ok=True)
             with beside(folder / PROFILES / f"{case.recipe}-{line['batch']}-{mode}.txt") as partial:
                 partial.write_text(text, encoding="utf-8")
+        rows.write(FILE, {**line, "seconds": round(time.monotonic() - start_time, 1), **facts}, KEYS, folder)
         clear(device)
     deadline.timer.cancel()
     return int(bool(failed))
@@ -436,8 +436,8 @@ def check(lines: Sequence[Line]) -> list[tuple[str, str, str]]:
                 state = "met" if any(good) else "not met" if len(good) == len(goal.cases) else "not measured"
             else:
                 state = "not met" if not all(good) else "met" if len(good) == len(goal.cases) else "not measured"
-            failing = {k: v for k, v in values.items() if not goal.holds(v)} or values
-            detail = "; ".join(f"{k}: {v}" for k, v in failing.items())
+            details = {k: v for k, v in values.items() if not goal.holds(v)} or values
+            detail = "; ".join(f"{k}: {v}" for k, v in details.items())
             counted = f"{len(values)} of {len(goal.cases)} lines" + (f" ({device})" if device else "")
             results.append((goal.text, state, f"{counted}: {detail}" if detail else counted))
     return results

@@ -120,12 +120,15 @@ def run_line(run: Path, training_commit: str) -> Line:
     # A translator's generators learn in one turn: it counts once. "G.levels.2" is a part of G.
     of_g = [times for turn, times in turns if {p.split(".")[0] for p in turn["players"]} & generators]
     models = {"start": initial_model(model, recipe, seed), "end": run}
+    budget = settings.find(recipe.name).images
+    whole, rest = divmod(recipe.images, budget)
     results = {k: {to: quality.score(what, to) for to in quality.directions(model)} for k, what in models.items()}
     return {
         "recipe": recipe.name,
         "dataset": recipe.dataset,
         "images": model.card["images"],
-        "budget": settings.find(recipe.name).images,
+        "budget": budget,
+        **({"times": whole} if whole > 1 and not rest else {}),
         "rounds": log[-1]["round"],
         "g_steps": sum(of_g),
         "seconds": round(model.card["seconds"]),
@@ -145,7 +148,8 @@ def run_line(run: Path, training_commit: str) -> Line:
     "--trained-at", "training_commit", required=True, metavar="COMMIT", help="The commit that the runs were trained at."
 )
 def runs_command(runs: tuple[Path, ...], training_commit: str) -> None:
-    """Training results: a line for each finished run, by recipe and seed, in results/runs.jsonl.
+    """Training results: a line for each finished run, by recipe and seed, in results/runs.jsonl; of runs with ten times
+    the recipe's images in runs-x10.jsonl.
 
     The log goes to results/logs/, the last grid to docs/images/.
     """
@@ -153,7 +157,7 @@ def runs_command(runs: tuple[Path, ...], training_commit: str) -> None:
     images.mkdir(parents=True, exist_ok=True)
     for run in runs:
         row = run_line(run, training_commit)
-        rows.write("runs", row, ("recipe", "seed"))
+        rows.write(rows.file_of(row), row, ("recipe", "seed"))
         copy_log(run, row)
         shutil.copyfile(max((run / SAMPLES).glob("*.png")), images / f"{rows.label(row)}.png")
         show(row, "recipe", "seed", "images", "seconds", "start", "end")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import device_speed
 import modes
 import rows
 
@@ -624,6 +625,52 @@ def speed() -> str:
     return "\n\n".join([*parts, provenance(lines)]) if parts else NOTHING
 
 
+def device_table() -> str:
+    """A table for each GPU: every recipe and mode of the benchmark, "not measured" in place of a missing figure."""
+    lines = [r for r in rows.read(device_speed.FILE) if r["budget"] == 1 and r["device"] != "cpu"]
+    cells = {
+        "images/s": "images_per_second", "plain, eager": "eager", "ratio": "ratio_eager", "plain, same": "plain",
+        "ratio to it": "ratio", "share of peak": "share", "kernels": "kernels", "launches": "launches",
+        "host, ms a round": "host_ms", "memory, MiB": "mib", "memory ratio": "memory_ratio", "waits": "waits",
+    }  # fmt: skip
+    parts = []
+    for device in dict.fromkeys(r["device"] for r in lines) or ["No GPU"]:
+        body = []
+        for case, mode in device_speed.PLAN:
+            batch = case.resolved(1).stages[0].batch
+            key = (device, case.recipe, batch, mode)
+            line = next((r for r in lines if (r["device"], r["recipe"], r["batch"], r["mode"]) == key), {})
+            body.append([case.recipe, batch, mode, *(device_cell(line, name) for name in cells.values())])
+        head = ["recipe", "batch", "mode", *cells]
+        parts.append(f"{device}:\n\n{table(head, body)}")
+    goals = [[text, state, detail] for text, state, detail in device_speed.check(lines)]
+    parts.append(f"Goals (`speed.py --check`):\n\n{table(['goal', '', 'lines'], goals)}")
+    return "\n\n".join([*parts, *([provenance(lines)] if lines else [])])
+
+
+def device_cell(line: Line, key: str) -> str:
+    if line.get(key) is None:
+        return "not measured"
+    return ", ".join(line[key]) or "none" if key == "waits" else str(line[key])
+
+
+def longer_runs() -> str:
+    """Fashion-MNIST's settings with ten times the images."""
+    lines = {r["recipe"]: r for r in reversed(rows.read("runs-x10"))}
+    names = [name for name in settings.names() if settings.find(name).dataset == "fashion-mnist"]
+    body = []
+    for name in names:
+        row = lines.get(name)
+        if row is None:
+            body.append([f"`{name}`", count(10 * settings.find(name).images), *["not measured"] * 3])
+        else:
+            scores = short(row["end"][""])
+            values = [f"{scores['fd']:.2f}", number(scores["recall"]), rows.minutes(row)]
+            body.append([f"`{name}`", count(row["images"]), *values])
+    parts = [table(["recipe", "images", "fd", "recall", "minutes"], body)]
+    return "\n\n".join([*parts, *([provenance([*lines.values()])] if lines else [])])
+
+
 # Pages ----------------------------------------------------------------------------------------------------------------
 
 
@@ -893,6 +940,8 @@ TABLES: dict[str, dict[Path, Callable[[], str]]] = {  # marker -> its files, eac
     "inputs": {DOCS / "metrics.md": inputs},
     "modes": {DOCS / "modes.md": toys},
     "speed": {DOCS / "speed.md": speed},
+    "speed-device": {DOCS / "speed.md": device_table},
+    "runs-x10": {DOCS / "results.md": longer_runs},
 }
 
 

@@ -111,8 +111,14 @@ def is_outdated(row: Mapping[str, Any]) -> bool:
 
 
 def label(row: Mapping[str, Any]) -> str:
-    """The name of a run's log and grid: its recipe's, with the seed if that is not 0."""
-    return row["recipe"] + (f"-seed-{row['seed']}" if row["seed"] else "")
+    """The name of a run's log and grid: its recipe's, with the seed if that is not 0, and x10 for ten budgets."""
+    longer = f"-x{row['times']}" if row.get("times", 1) > 1 else ""
+    return row["recipe"] + longer + (f"-seed-{row['seed']}" if row["seed"] else "")
+
+
+def file_of(row: Mapping[str, Any]) -> str:
+    """The results file of a run: those of ten budgets have a table of their own."""
+    return "runs" if row.get("times", 1) == 1 else f"runs-x{row['times']}"
 
 
 def minutes(row: Mapping[str, Any]) -> str:

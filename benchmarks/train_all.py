@@ -170,9 +170,8 @@ def stores(recipe: Recipe) -> list[tuple[str, str]]:
 def link_data(source: Path, home: Path) -> None:
     """Put the prepared files of a folder under ``home``/data: links, and files joined from their parts."""
     for path in sorted(source.glob("*/*.safetensors*")):
-        match = re.fullmatch(r"(.+\.safetensors)(\.\d+)?", path.name, re.DOTALL)
-        assert match is not None
-        name, part = match.groups()
+        name, _, part = path.name.partition(".safetensors")
+        name += ".safetensors"
         target = home / "data" / path.parent.name / name
         if target.exists() or (part and path != sorted(path.parent.glob(f"{name}.*"))[0]):
             continue

@@ -20,6 +20,21 @@ torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--all-recipes", action="store_true", help="Test every recipe on a CUDA device, not one a game.")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "all_recipes: runs with --all-recipes only")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--all-recipes"):
+        more = [item for item in items if item.get_closest_marker("all_recipes")]
+        config.hook.pytest_deselected(items=more)
+        items[:] = [item for item in items if item not in set(more)]
+
+
 class Result:
     def __init__(self, status: int, out: str, err: str):
         self.status, self.out, self.err = status, out, err

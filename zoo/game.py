@@ -59,7 +59,7 @@ class Batch(dict[str, Any]):
         # For compiled losses: a generator in them would break the graph. The first loss, in eager mode, records how it
         # draws; before each later one the engine draws the same in advance.
         self.recorded: list[Sampler] | None = None
-        self.draws: list[Tensor] = []
+        self.queue: list[Tensor] = []
 
     def log(self, name: str, value: Tensor) -> None:
         """Log a scalar. It stays on the device; the engine reads it once a tick."""
@@ -74,8 +74,8 @@ class Batch(dict[str, Any]):
 
     def draw(self, sampler: Sampler) -> Tensor:
         """``sampler(n)`` for the n samples of all processes; returns this process's ``size`` of them."""
-        if self.draws:
-            return self.draws.pop(0)
+        if self.queue:
+            return self.queue.pop(0)
         if self.recorded is not None:
             self.recorded.append(sampler)
         if self._whole is not None:
@@ -91,18 +91,18 @@ class Batch(dict[str, Any]):
 
     def rand(self, *shape: int) -> Tensor:
         """U(0, 1), [size, *shape]."""
-        where: dict[str, Any] = {"generator": self.generator, "device": self.device}
-        return self.draw(lambda n: torch.rand(n, *shape, **where))
+        generator, device = self.generator, self.device
+        return self.draw(lambda n: torch.rand(n, *shape, generator=generator, device=device))
 
     def randn(self, *shape: int) -> Tensor:
         """N(0, 1), [size, *shape]."""
-        where: dict[str, Any] = {"generator": self.generator, "device": self.device}
-        return self.draw(lambda n: torch.randn(n, *shape, **where))
+        generator, device = self.generator, self.device
+        return self.draw(lambda n: torch.randn(n, *shape, generator=generator, device=device))
 
     def randint(self, high: int) -> Tensor:
         """Whole numbers in [0, high), int64 [size]."""
-        where: dict[str, Any] = {"generator": self.generator, "device": self.device}
-        return self.draw(lambda n: torch.randint(high, (n,), **where))
+        generator, device = self.generator, self.device
+        return self.draw(lambda n: torch.randint(high, (n,), generator=generator, device=device))
 
     def noise(self, name: str, *, again: bool = False) -> Noise:
         """For noise inputs and dropout masks inside a network: ``G(a, noise=batch.noise("masks"))``. With ``again`` the
@@ -127,7 +127,7 @@ class Batch(dict[str, Any]):
             if state is not None and self.generator is not None:
                 self.generator.set_state(state)
             part = copy.copy(self)
-            part.size, part.logs, part.draws, part._whole = self.size // k, {}, [], (self, slice(i, None, k))
+            part.size, part.logs, part.queue, part._whole = self.size // k, {}, [], (self, slice(i, None, k))
             rows = {key: _rows(value, i, k) for key, value in self.items()}
             part.update(rows)
             yield part

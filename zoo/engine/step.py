@@ -245,11 +245,11 @@ class Learner:
             value = turn.loss(twin)
         else:
             with torch.no_grad():
-                twin.draws = [batch.draw(sampler) for sampler in self._samplers[key]]
+                twin.queue = [batch.draw(sampler) for sampler in self._samplers[key]]
             if self._graphs:
                 torch.compiler.cudagraph_mark_step_begin()
             value = self._losses[id(turn)](twin)
-            assert not twin.draws, "a loss must draw the same each time"
+            assert not twin.queue, "a loss must draw the same each time"
         batch.clear()
         batch.update(twin)
         batch.logs.update(twin.logs)
