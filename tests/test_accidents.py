@@ -206,7 +206,7 @@ def test_what_a_killed_process_leaves_is_removed_by_the_next(name, tmp_path):
     """At any call, by the same command."""
     weights(tmp_path / "w.safetensors", image_spec())
     work, remains = KILLED[name], 0
-    for number in range(1, 200, 3):
+    for number in range(1, 200, 5):
         killed = kill_at_call(lambda: work(tmp_path), number)
         remains += bool(list(tmp_path.rglob("*.partial")))
         if not killed:
