@@ -115,7 +115,7 @@ def test_rank_0_says_which_folder_it_is():
 
 
 @pytest.mark.parametrize("where", ["data.flip=true", "stages.1.data.flip=true", "stages.1.data.dequantize=true"])
-def test_a_mistake_found_late_leaves_no_folder(where, tmp_path, recipe_file, shell):
+def test_a_late_mistake_leaves_no_folder(where, tmp_path, recipe_file, shell):
     text = recipe_file.read_text().replace("resolution=resolution),),", "resolution=resolution),) * 2,")
     recipe_file.write_text(text)
     for out in ((), ("--out", "new")):
@@ -166,7 +166,7 @@ def kill_at_call(work, number: int) -> bool:
     return wait(in_child(run)) == -signal.SIGKILL
 
 
-def test_a_run_killed_at_its_start_can_be_begun_or_resumed(tmp_path):
+def test_a_run_killed_at_its_start_trains_or_resumes(tmp_path):
     """At each call of the operating system until recipe.json is there: train takes the folder, or resume does."""
     train.train(tiny().rescaled(8), tmp_path / "first", runtime=CPU)
     for number in range(1, 60):
