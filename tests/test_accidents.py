@@ -166,7 +166,7 @@ def kill_at_call(work, number: int) -> bool:
     return wait(in_child(run)) == -signal.SIGKILL
 
 
-def test_a_run_killed_at_its_start_can_be_restarted_or_resumed(tmp_path):
+def test_a_run_killed_at_its_start_trains_or_resumes(tmp_path):
     """At each call of the operating system until recipe.json is there: train takes the folder, or resume does."""
     train.train(tiny().rescaled(8), tmp_path / "first", runtime=CPU)
     for number in range(1, 60):
@@ -206,7 +206,7 @@ def test_what_a_killed_process_leaves_is_removed_by_the_next(name, tmp_path):
     """At any call, by the same command."""
     weights(tmp_path / "w.safetensors", image_spec())
     work, remains = KILLED[name], 0
-    for number in range(1, 200, 3):
+    for number in range(1, 200, 5):
         killed = kill_at_call(lambda: work(tmp_path), number)
         remains += bool(list(tmp_path.rglob("*.partial")))
         if not killed:

@@ -2,17 +2,19 @@
 
 import copy
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from zoo.recipe import encode
 from zoo.settings import find
 
 VALUES = [
     -1, 0, 1, 2.5, True, None, "relu", [], [1], {}, {"@": "Adam"}, {"@": "Spec"}, {"@": []}, {"@": "Nothing"}, [[]],
-    "x" * 1000, 1e308, 10**30, {"@": "Spec", "name": "dcgan-generator", "kwargs": {}}, [1, "a"], {"a": {"@": "SGD"}},
+    "x" * 100, 1e308, 10**30, {"@": "Spec", "name": "dcgan-generator", "kwargs": {}}, [1, "a"], {"a": {"@": "SGD"}},
 ]  # fmt: skip
 
 
@@ -69,7 +71,7 @@ def wrong_recipes(content: dict) -> Iterator[tuple[object, Any]]:
 
 def test_wrong_recipes_of_runs(run, shell):
     content = json.loads((run / "recipe.json").read_text())
-    for number, (what, other) in enumerate(wrong_recipes(content)):
+    for number, (what, other) in enumerate([*wrong_recipes(content)][::12]):
         (run / "recipe.json").write_text(json.dumps(other))
         check(shell("resume", "run", "--minutes", 1e-6), what)
         if number % 4 == 0:
@@ -93,7 +95,7 @@ def test_odd_lines_of_a_log(run, shell):
            b'{"images": 1e999}', b'{"images": true}', b"{" * 5000, b'{"images": 5, "loss/D": {}}', b'{"stage": 1}',
            b'{"images": 6, "stage": "x", "scores": {"fd": "x"}}', b'{"images": NaN}', b"9" * 5000]  # fmt: skip
     log = (run / "log.jsonl").read_bytes()
-    for line in (*odd, b"\n".join(odd)):
+    for line in (*odd[::8], b"\n".join(odd)):
         (run / "log.jsonl").write_bytes(line + b"\n" + log)
         check(shell("report", "run"), line)
         check(shell("resume", "run", "--minutes", 1e-6), line)
@@ -101,12 +103,10 @@ def test_odd_lines_of_a_log(run, shell):
 
 
 def test_wrong_settings(tmp_path, recipe_file, shell):
-    from zoo.recipe import encode
-
     settings = encode(find(str(recipe_file), "ring"))
     keys = [".".join(str(k) for k in path if k != "kwargs") for path in paths(settings) if "@" not in path]
     for number, key in enumerate(keys):
-        for value in VALUES[number % 3 :: 3]:
+        for value in VALUES[number % 21 :: 21]:
             args = ("--dataset", "ring", "--set", f"{key}={json.dumps(value)}", "--dry-run")
             check(shell("train", recipe_file, *args), (key, value))
     for text in ('optimizers.D={"@":"Adam"}', "=", "a=", "optimizers.D=", "batch=" + "9" * 5000, "batch=" + "[" * 9999):
@@ -115,7 +115,7 @@ def test_wrong_settings(tmp_path, recipe_file, shell):
         assert result.status == 2
 
 
-NUMBERS = ["nan", "inf", "-inf", "-1", "0", "1e400", "x", "", "9" * 400]
+NUMBERS = ["nan", "inf", "-1", "0", "9" * 400]
 OPTIONS = {
     "train": ("--minutes", "--images", "--seed", "--eval-every", "--nproc", "--micro-batch"),
     "resume": ("--minutes", "--nproc", "--micro-batch"),
@@ -125,15 +125,11 @@ OPTIONS = {
 
 
 def test_wrong_numbers(run, recipe_file, shell):
-    import math
-
     first = {"train": (recipe_file, "--dataset", "ring", "--dry-run"), "resume": ("run",), "eval": ("run",),
              "sample": ("run", "--out", "new.gif")}  # fmt: skip
     for verb, options in OPTIONS.items():
         for option in options:
             for text in NUMBERS:
-                if (verb, text) == ("resume", "0") or text in ("x", ""):
-                    continue
                 result = shell(verb, *first[verb], option, text)
                 check(result, (verb, option, text))
                 if option == "--minutes" and not math.isfinite(float(text)):

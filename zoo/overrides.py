@@ -15,6 +15,8 @@ from typing import Any, Literal
 from zoo.recipe import Pretrained, Recipe, Rounds, Stage, Stream, decode
 from zoo.registry import FrozenDict, Registry, Spec, nearest
 
+MAX_NUMBER = 10**15  # of whole numbers in a recipe
+
 
 def fits(value: object, hint: Any) -> bool:
     """Whether a value has the type of a type hint."""
@@ -63,9 +65,11 @@ def _parts(value: object) -> list[tuple[object, object]]:
 
 
 def _check_finite(value: Any, path: str) -> None:
-    """Raises ValueError for a number, at any depth, that is NaN or infinite."""
+    """Raises ValueError for a number, at any depth, that is NaN, infinite or too large to count with."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{path}={value}: must be a finite number")
+    if isinstance(value, int) and abs(value) > MAX_NUMBER:
+        raise ValueError(f"{path}={str(value)[:50]}: must be at most {MAX_NUMBER:.0e}")
     if isinstance(value, Spec):
         value = value.kwargs
     elif dataclasses.is_dataclass(value):

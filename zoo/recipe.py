@@ -329,9 +329,9 @@ class Recipe(_Data):
 
     def rescaled(self, images: int) -> Recipe:
         """The same recipe with a total budget of ``images``; all stages and schedules are rescaled. Raises ValueError
-        if it is below 1."""
-        if images < 1:
-            raise ValueError(f"images={images}: must be at least 1")
+        if it is below 1, or no number of images."""
+        if not 1 <= images <= MAX_IMAGES:
+            raise ValueError(f"images={str(images)[:50]}: must be from 1 to {MAX_IMAGES:.0e}")
         factor = images / self.images
 
         def stage(s: Stage) -> Stage:
@@ -342,6 +342,8 @@ class Recipe(_Data):
 
         return self.replace(stages=tuple(map(stage, self.stages)))
 
+
+MAX_IMAGES = 10**15
 
 # To and from JSON -------------------------------------------------------------------------------------------------
 

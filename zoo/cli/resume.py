@@ -58,9 +58,13 @@ def command(
     from zoo.engine.run_folder import RunFolder
 
     # An error in RUN is reported first
-    RunFolder(run).runtime(device=device, precision=precision, micro_batch=micro_batch)
+    folder = RunFolder(run)
+    folder.runtime(device=device, precision=precision, micro_batch=micro_batch)
+    for stage in folder.recipe().stages:
+        if stage.batch % nproc:
+            raise ValueError(f"--nproc {str(nproc)[:20]}: batch={stage.batch} must be a multiple of it")
     if not processes.launched():
-        extend(RunFolder(run), images, dataset)
+        extend(folder, images, dataset)
     if nproc > 1 and not processes.launched():
         values = {
             "minutes": minutes,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -87,6 +88,21 @@ class MultiplyAdds(TorchDispatchMode):
         return out
 
 
+@contextlib.contextmanager
+def mistakes() -> Iterator[None]:
+    """Raises ValueError for whatever exception a builder or a network raises inside, with its type and text: on
+    ``meta`` nothing but wrong values in the recipe can cause one."""
+    try:
+        yield
+    except (ValueError, OSError):
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"the recipe's parts cannot be built or do not fit ({type(error).__name__}: {text})"
+        ) from error
+
+
 USUAL_ROUND = 1_000_003  # a round outside of bursts and warm-up
 
 
@@ -97,8 +113,9 @@ def dry_run(recipe: Recipe, facts: Facts, micro_batch: int | None = None) -> lis
     ``images_a_round``, ``multiply_adds_a_round`` (of the convolutions and matrix products, forward and backward),
     ``rounds``. Raises ValueError if the recipe's parts do not fit each other or the data.
     """
-    networks = build_networks(recipe, device="meta")
-    return [_dry_run_stage(recipe, stage, networks, facts, micro_batch) for stage in recipe.stages]
+    with mistakes():
+        networks = build_networks(recipe, device="meta")
+        return [_dry_run_stage(recipe, stage, networks, facts, micro_batch) for stage in recipe.stages]
 
 
 def _dry_run_stage(
@@ -162,8 +179,9 @@ def describe(recipe: Recipe, facts: Facts | None = None, micro_batch: int | None
     Nothing is downloaded or trained."""
     if facts is None:
         facts = facts_of(recipe.dataset)
-    recipe = resolve(recipe, facts)
-    networks = build_networks(recipe, device="meta")
+    with mistakes():
+        recipe = resolve(recipe, facts)
+        networks = build_networks(recipe, device="meta")
     sizes = pretrained_parameters(networks)
     pretrained = {
         n: {"name": p.network.name, "kwargs": encode(p.network.kwargs), "source": p.source, "parameters": sizes[n]}

@@ -27,7 +27,7 @@ from zoo import parallel
 from zoo.data import Facts
 from zoo.data import facts as facts_of
 from zoo.engine import checkpoint
-from zoo.engine.dry_run import dry_run
+from zoo.engine.dry_run import dry_run, mistakes
 from zoo.engine.export import card, export, finished_model, model_of, uses
 from zoo.engine.extend import recipe_of
 from zoo.engine.finetune import load_init
@@ -90,7 +90,8 @@ def train(
         check_new(out)
     source = recipe.dataset if dataset is None else dataset
     facts = facts_of(source)
-    recipe = resolve(recipe, facts)
+    with mistakes():
+        recipe = resolve(recipe, facts)
     dry_run(recipe, facts, runtime.micro_batch)
     if runtime.eval_every:
         from zoo.metrics.evaluate import check_watch
