@@ -144,12 +144,12 @@ def train(
     from zoo.engine.train import train as run
     from zoo.reports.board import listen
 
-    shown, close = shown_progress(progress, minutes)
+    listening, close = listener(progress, minutes)
     name = dataset if isinstance(dataset, str) else None
     choice = choose(model, dataset, variant)
     recipe = choice.recipe
-    if choice.note and shown is not None:
-        shown("note", text=choice.note)
+    if choice.note and listening is not None:
+        listening("note", text=choice.note)
     for key, value in (settings or {}).items():
         recipe = overrides.override(recipe, key, value if isinstance(value, str) else json.dumps(encode(value)))
     with close:
@@ -169,7 +169,7 @@ def train(
             minutes=minutes,
             init=init,
             dataset=dataset if name is None else None,
-            progress=listen(shown, log),
+            progress=listen(listening, log),
         )
 
 
@@ -188,9 +188,14 @@ def resume(
     """Continue a run that was stopped, from its last checkpoint, and return its folder. The result is that of a run
     without a stop.
 
-    ``minutes``, ``log``, ``progress``: as for :func:`train`. ``images``: another budget, past the first one too: the
-    last stage goes on, schedules keep their last values. ``dataset``: the Dataset or tensor that the run was trained on,
-    if it has no name; or the same images at another place, ``folder:PATH``. ``device``, ``precision``, ``micro_batch``: by default those of the run's start.
+    Args:
+        run: its folder.
+        images: another budget, past the first one too: the last stage goes on, schedules keep their last values.
+        minutes, log, progress: as for :func:`train`.
+        dataset: the Dataset or tensor that the run was trained on, if it has no name; or the same images at another
+            place, ``folder:PATH``.
+        device, precision, micro_batch: by default those of the run's start.
+
     Raises ValueError if ``run`` is not the folder of a run.
     """
     from zoo.engine.extend import extend
@@ -200,20 +205,20 @@ def resume(
 
     extend(RunFolder(run), images, dataset if isinstance(dataset, str) else None)
     runtime = RunFolder(run).runtime(device=device, precision=precision, micro_batch=micro_batch)
-    shown, close = shown_progress(progress, minutes)
+    listening, close = listener(progress, minutes)
     with close:
-        return continue_run(run, runtime=runtime, minutes=minutes, dataset=dataset, progress=listen(shown, log))
+        return continue_run(run, runtime=runtime, minutes=minutes, dataset=dataset, progress=listen(listening, log))
 
 
-def shown_progress(
+def listener(
     progress: Callable[..., None] | bool | None, minutes: float | None
 ) -> tuple[Callable[..., None] | None, contextlib.AbstractContextManager[object]]:
     """The function to call with events, and a context that ends it."""
-    from zoo.cli.progress import Progress
+    from zoo.reports.progress import Progress
 
     if progress is True:
-        shown = Progress(minutes=minutes)
-        return shown, contextlib.closing(shown)
+        listening = Progress(minutes=minutes)
+        return listening, contextlib.closing(listening)
     return progress or None, contextlib.nullcontext()
 
 

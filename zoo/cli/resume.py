@@ -7,7 +7,7 @@ import click
 from zoo import settings
 from zoo.cli import processes
 from zoo.cli.output import check_device, log_option
-from zoo.cli.progress import Progress
+from zoo.reports.progress import Progress
 
 
 @click.command("resume", short_help="Continue a run that was stopped or killed.")

@@ -14,8 +14,8 @@ import click
 from zoo import overrides
 from zoo.cli import processes
 from zoo.cli.output import amount, device_option, log_option, print_json, times
-from zoo.cli.progress import LONG, Progress
 from zoo.files import Json, check_new
+from zoo.reports.progress import LONG, Progress
 from zoo.reports.values import duration
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ class File:
             return self.path.read_bytes()
         try:
             return open_archive(self.path, _time(self.path)).read(self.member)
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:  # damaged, encrypted, unknown method
+        except (zipfile.BadZipFile, RuntimeError) as error:  # damaged, encrypted, unknown method
             raise OSError(str(error)) from error
 
     def open(self) -> Path | io.BytesIO:
