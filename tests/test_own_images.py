@@ -285,7 +285,7 @@ def test_range_mistakes(tmp_path):
             facts(f"folder:{tmp_path}?range={text}")
 
 
-def test_what_is_left_out_is_reported(tmp_path):
+def test_a_warning_counts_what_is_left_out(tmp_path):
     put(tmp_path / "1.png", 9)
     put(tmp_path / "2.avif", 200)
     (tmp_path / "raw.cr2").write_bytes(b"x")

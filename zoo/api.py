@@ -193,11 +193,16 @@ def resume(
     """Continue a run that was stopped, from its last checkpoint, and return its folder. The result is that of a run
     without a stop.
 
-    ``minutes``, ``log``, ``progress``: as for :func:`train`. ``images``: another budget, past the first one too: the
-    last stage goes on, schedules keep their last values. ``dataset``: the Dataset or tensor that the run was trained
-    on, if it has no name; or the same images at another place, ``folder:PATH``. ``device``, ``precision``,
-    ``micro_batch``: by default those of the run's start. ``code``: as for :func:`zoo.load`. Raises ValueError if
-    ``run`` is not the folder of a run, or another process trains it.
+    Args:
+        run: its folder.
+        images: another budget, past the first one too: the last stage goes on, schedules keep their last values.
+        minutes, log, progress: as for :func:`train`.
+        dataset: the Dataset or tensor that the run was trained on, if it has no name; or the same images at another
+            place, ``folder:PATH``.
+        device, precision, micro_batch: by default those of the run's start.
+        code: as for :func:`zoo.load`.
+
+    Raises ValueError if ``run`` is not the folder of a run, or another process trains it.
     """
     from zoo.engine.extend import extend
     from zoo.engine.run_folder import RunFolder
@@ -222,7 +227,7 @@ def progress_listener(
     progress: Callable[..., None] | bool | None, minutes: float | None
 ) -> tuple[Callable[..., None] | None, contextlib.AbstractContextManager[object]]:
     """The function to call with events, and a context that ends it."""
-    from zoo.cli.progress import Progress
+    from zoo.reports.progress import Progress
 
     if progress is True:
         listener = Progress(minutes=minutes)

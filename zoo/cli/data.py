@@ -21,8 +21,8 @@ def command() -> None:
 def get(name: str, resolution: int | None, split: str | None, check: bool, as_json: bool) -> None:
     """Download NAME (a registered set, or folder:PATH) and prepare it once for all runs."""
     from zoo import data
-    from zoo.cli.progress import Progress
     from zoo.data.store import read_header
+    from zoo.reports.progress import Progress
 
     if resolution is not None and data.keeps_native_size(name):
         raise ValueError(f"--resolution {resolution}: {name} is kept at native size; leave --resolution out")

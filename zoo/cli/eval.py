@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from zoo.cli.output import choose_device, code_option, device_option, echo, json_option, plain, print_json, print_table
-from zoo.cli.progress import LINES
 from zoo.files import Json
+from zoo.reports.progress import LINES
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -6,7 +6,7 @@ import click
 
 from zoo.cli import processes
 from zoo.cli.output import PRECISIONS, check_device, code_option, log_option, minutes_option
-from zoo.cli.progress import Progress
+from zoo.reports.progress import Progress
 
 
 @click.command("resume", short_help="Continue a run that was stopped or killed.")

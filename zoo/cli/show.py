@@ -37,6 +37,8 @@ def look_up(name: str) -> Json:
         model = settings.load_file(name)
         names = [n for n, e in settings.RECIPES.items() if e["model"] == model]
         return of_recipe(names[0]) if len(names) == 1 else of_model(model)
+    if name.startswith("folder:"):
+        return {"data set": name, **of_dataset(name)}
     if name.startswith("hf:") or Path(name).exists() or name.endswith(".safetensors"):
         return weights(name)
     shipped = hub.index()

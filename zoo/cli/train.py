@@ -14,9 +14,9 @@ import click
 from zoo import overrides
 from zoo.cli import processes
 from zoo.cli.output import PRECISIONS, amount, device_option, echo, log_option, minutes_option, print_json, times
-from zoo.cli.progress import LONG, Progress
 from zoo.files import Json, check_new
 from zoo.own_code import Code
+from zoo.reports.progress import LONG, Progress
 from zoo.reports.values import duration
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ CAPTIONS = ".txt"
 SYSTEM = {"__MACOSX", "Thumbs.db", "desktop.ini"}  # what operating systems leave in folders and archives
 
 
-def natural(text: str) -> list[tuple[bool, int, str]]:
-    """The key of the natural order: 2 before 10, without regard to case."""
+def natural(text: str) -> tuple[list[tuple[bool, int, str]], str]:
+    """The key of the natural order: 2 before 10, without regard to case unless texts are equal otherwise."""
     parts = re.findall(r"\d+|\D+", text)
-    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part.casefold()) for part in parts]
+    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part.casefold()) for part in parts], text
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,8 @@ class ImageSource:
             raise ValueError(f"dataset: '{self.name}' has no data set to be compared with; name one (--dataset)")
         if name not in DATASETS:
             raise ValueError(
-                f"dataset: '{self.name}' was trained on '{name}', which is not registered; name another (--dataset)"
+                f"dataset: '{self.name}' was trained on '{name}', which is not registered; name it, "
+                "such as --dataset folder:PATH"
             )
         return name
 
