@@ -130,9 +130,12 @@ def from_data(data: ImageData, rows: Tensor | None = None) -> Images:
     return Images(len(indices), stream, lambda k: from_data(data, indices[spread(len(indices), k)]))
 
 
-def from_folder(path: str | Path, channels: int, split: str | None = None) -> tuple[Images, list[Path]]:
-    """The images under a folder (of a split, by default of all), sorted by path and cut to their center square, and
-    their files. Raises ValueError for a folder without images, and for an unreadable file when it is read."""
+def from_folder(
+    path: str | Path, channels: int, split: str | None = None, whole: bool = False
+) -> tuple[Images, list[Path]]:
+    """The images under a folder (of a split, by default of all), sorted by path and, unless ``whole``, cut to their
+    center square, and their files. Raises ValueError for a folder without images, and for an unreadable file when it is
+    read."""
     name = str(path).removeprefix("folder:")
     folder = Folder(f"folder:{name}" + ("" if "?" in name else f"?channels={channels}"))
 
@@ -144,7 +147,7 @@ def from_folder(path: str | Path, channels: int, split: str | None = None) -> tu
                 except Exception as error:  # Pillow's decoders raise many kinds
                     message = " ".join(str(error).split())[:80]
                     raise ValueError(f"{file}: not a readable image ({message}); repair or remove it") from None
-                yield torch.from_numpy(to_array(square(image, None)))[None]
+                yield torch.from_numpy(to_array(image if whole else square(image, None)))[None]
 
         return Images(len(files), stream, lambda k: images_of([files[i] for i in spread(len(files), k)]))
 
