@@ -142,6 +142,7 @@ def task(model: str) -> str:
 
 # README's table -------------------------------------------------------------------------------------------------------
 
+UNBROKEN = "\u00a0"  # a space at which a line does not break
 MISSING = {
     "en": "{here} of the timeline's {all} papers. Not implemented yet: {names}.",
     "zh": "时间线上的 {all} 篇论文中已实现 {here} 篇，尚未实现：{names}。",
@@ -203,8 +204,9 @@ def models(language: str = "en") -> str:
         })  # fmt: skip
     every = papers()
     comma = "、 " if language == "zh" else ", "  # the space lets the line break; Chinese has none there
-    names = comma.join(p["paper"] for p in every if not p["here"])
-    sentence = prose(MISSING[language].format(here=len(body), all=len(every), names=names)).replace("、 ", "、")
+    names = comma.join(p["paper"].replace(" ", UNBROKEN) for p in every if not p["here"])
+    sentence = prose(MISSING[language].format(here=len(body), all=len(every), names=names))
+    sentence = sentence.replace("、 ", "、").replace(UNBROKEN, " ")
     reasons = prose(" ".join(f"§ {name}: {reason}." for name, reason in below_bar().items()))
     return "\n\n".join([columns(body), *([reasons] if reasons else []), *([sentence] if names else [])])
 

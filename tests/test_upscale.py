@@ -192,6 +192,22 @@ def test_scores_beside_bicubic(model):
     assert model.grid(4, inputs={"x": target / 255}).size == (4 * 26 + 2, 3 * 26 + 2)
 
 
+def test_scores_of_a_folder_are_those_of_whole_images(model, tmp_path):
+    """As papers on super-resolution score Set14: nothing but the rest of a division by the factor is cut."""
+    for k, (width, height) in enumerate([(40, 31), (27, 50)]):
+        photo(width, height).save(tmp_path / f"{k}.png")
+    bicubic = dict(model.baselines(lambda to: None))["bicubic"]
+    scores = zoo.evaluate(bicubic, ["psnr-y", "ssim-y"], dataset=f"folder:{tmp_path}")["scores"]
+    values = []
+    for width, height in [(40, 31), (27, 50)]:
+        x = torch.tensor(list(photo(width, height).get_flattened_data()), dtype=torch.uint8)
+        x = x.view(height, width, 3).permute(2, 0, 1)[None][..., : height // 3 * 3, : width // 3 * 3]
+        y = (enlarge(shrink(x / 255, FACTOR), FACTOR) * 255 + 0.5).byte()
+        values.append([paired.psnr_y(y, x).item(), paired.ssim_y(y, x).item()])
+    expected = torch.tensor(values).mean(0).tolist()
+    assert [scores["psnr-y"], scores["ssim-y"]] == pytest.approx(expected, abs=1e-3)
+
+
 def test_psnr_of_the_luma():
     """By hand: one gray level of green everywhere is 128.553 / 255 of a level of luma; the border does not count."""
     x = torch.full((1, 3, 16, 16), 100, dtype=torch.uint8)

@@ -131,10 +131,12 @@ def from_data(data: ImageData, rows: Tensor | None = None) -> Images:
     return Images(len(indices), stream, lambda k: from_data(data, indices[spread(len(indices), k)]))
 
 
-def from_folder(path: str | Path, channels: int, split: str | None = None) -> tuple[Images, list[Item]]:
-    """The images of a folder (of a split, by default of all), in their order and as squares, and their files.
-    ``path``: with the options of ``folder:PATH``. Raises ValueError for a folder without images, and for an unreadable
-    file when it is read, if the folder's options do not leave it out."""
+def from_folder(
+    path: str | Path, channels: int, split: str | None = None, whole: bool = False
+) -> tuple[Images, list[Item]]:
+    """The images of a folder (of a split, by default of all), in their order and, unless ``whole``, as squares, and
+    their files. ``path``: with the options of ``folder:PATH``. Raises ValueError for a folder without images, and for
+    an unreadable file when it is read, if the folder's options do not leave it out."""
     name = str(path).removeprefix("folder:")
     options = parse_options(f"folder:{name}", tuple(OPTIONS))[1]
     more = "" if "channels" in options else f"{'&' if options else '?'}channels={channels}"
@@ -147,7 +149,8 @@ def from_folder(path: str | Path, channels: int, split: str | None = None) -> tu
         def stream() -> Iterator[Tensor]:
             for item in items:
                 try:
-                    image = square(folder.image(item), None, folder.fit)
+                    image = folder.image(item)
+                    image = image if whole else square(image, None, folder.fit)
                 except ValueError as error:
                     raise ValueError(f"{item.file}: not a readable image ({error}); repair or remove it, or leave it "
                                      f"out with {folder.name}?skip=corrupt") from None  # fmt: skip

@@ -176,12 +176,12 @@ class ScoreInputs:
         """A split of the data set."""
         return open_data(self.dataset, resolution, split, self.progress)
 
-    def real_images(self, split: str, pad: bool = True) -> Images:
+    def real_images(self, split: str, pad: bool = True, whole: bool = False) -> Images:
         """Real images at the data set's own resolution, those of the source's domain. ``pad``: with the border that
-        training put around them."""
+        training put around them. ``whole``: those of a folder without a cut to their center square."""
         of_domain = bool(self.source.task and self.source.task.directions)
         if isinstance(self.dataset, (str, Path)) and str(self.dataset).startswith("folder:") and not of_domain:
-            images = from_folder(self.dataset, self._channels, split)[0]
+            images = from_folder(self.dataset, self._channels, split, whole)[0]
         else:
             # A data set of images of many sizes is prepared at one: that of the images to be scored.
             size = None if self.facts.resolution else getattr(self.source.model, "resolution", None)

@@ -198,14 +198,14 @@ class UpscaleModel(Model):
 
     def scored_images(self, inputs: ScoreInputs) -> ScoredImages:
         """The real images of the split, reduced and upscaled again."""
-        return inputs.changed(inputs.real_images(inputs.split), lambda x: self.upscale(self._small(x)))
+        return inputs.changed(inputs.real_images(inputs.split, whole=True), lambda x: self.upscale(self._small(x)))
 
     def scored_pairs(self, inputs: ScoreInputs) -> Pairs:
         def whole(x: Tensor) -> Tensor:
             height, width = (side // self.factor * self.factor for side in x.shape[-2:])
             return x[..., :height, :width]
 
-        targets = inputs.real_images(inputs.split).map(whole)
+        targets = inputs.real_images(inputs.split, whole=True).map(whole)
         return Pairs(inputs.images, targets.at_most(inputs.images.count), generated=False)
 
     def baselines(self, inputs: Callable[[str], ScoreInputs]) -> Iterator[tuple[str, Model]]:
