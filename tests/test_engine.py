@@ -736,6 +736,20 @@ def test_schedule_targets():
     assert opened.ema_networks["G"].halflife == pytest.approx(value)
 
 
+def test_half_life_of_zero():
+    """A schedule of the EMA may begin with it: then the average equals the network."""
+    schedule = Schedule("ema.G.halflife", ((0, 0.0), (15, 0.0), (16, 1e9)))
+    opened = session(recipe(schedules=(schedule,), ema={"G": Ema(halflife=5)}))
+    play(opened, 2)
+    after_two = weights(opened.game.G)
+    assert same(after_two, weights(opened.ema_networks["G"].network))
+    play(opened)
+    average = opened.ema_networks["G"].network.state_dict()
+    assert not same(after_two, weights(opened.game.G))
+    for key, value in after_two.items():
+        torch.testing.assert_close(average[key], value)
+
+
 def test_schedule_changes_the_step():
     still = session(recipe(schedules=(Schedule("optimizers.D.lr", ((0, 0.0), (8, 0.0), (9, 0.1)), "steps"),)))
     before = weights(still.game)
