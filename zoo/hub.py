@@ -231,7 +231,7 @@ def repository(name: str) -> tuple[ModuleType, str]:
     """huggingface_hub and the repository that ``hf:OWNER/NAME`` names. Raises ValueError if the name has another form
     or the package is missing."""
     path = name.removeprefix("hf:")
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", path):
+    if not re.fullmatch(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", path):
         raise ValueError(f"'{name}': must be hf:OWNER/NAME")
     try:
         import huggingface_hub
