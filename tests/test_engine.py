@@ -1096,7 +1096,7 @@ class Renamed(Duel):
 
 def test_a_folder_that_exists_is_refused_before_any_work(tmp_path, monkeypatch):
     (tmp_path / "notes.txt").write_text("mine")
-    monkeypatch.setattr(train, "open_splits", lambda *a, **k: pytest.fail("data fetched"))
+    monkeypatch.setattr(train, "check_streams", lambda *a, **k: pytest.fail("data fetched"))
     with pytest.raises(ValueError, match="exists already; name another folder with --out"):
         train.train(recipe(), tmp_path, runtime=CPU)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
