@@ -382,7 +382,8 @@ class Collapsing(Duel):
         nn.init.zeros_(self.G.last.weight)
 
 
-def test_collapse_warning(tmp_path):
+def test_collapse_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "EARLY_IMAGES", 0)
     run = train.train(recipe(Collapsing.spec), tmp_path / "run", runtime=CPU)
     page = checked_page(run)
     assert "Warningscollapse: after 80 images all samples are alike" in page.text
@@ -420,15 +421,18 @@ def test_no_string_becomes_markup(run):
 
     def spoil(value):
         if isinstance(value, dict):
-            return {k: v if k == "@" else spoil(v) for k, v in value.items()} | {HOSTILE: HOSTILE}
+            more = {} if "@" in value else {HOSTILE: HOSTILE}
+            return {k: v if k == "@" else spoil(v) for k, v in value.items()} | more
         return [spoil(v) for v in value] if isinstance(value, list) else HOSTILE if isinstance(value, str) else value
 
     recipe = facts["recipe"]
     recipe["networks"] = {HOSTILE: spoil(recipe["networks"]["G"])}
     recipe["stages"][0] |= {"optimizers": {HOSTILE: spoil(recipe["stages"][0]["optimizers"]["G"])}}
     recipe["stages"][0]["game"] = spoil(recipe["stages"][0]["game"])
-    recipe["stages"][0]["schedules"] = [{"target": HOSTILE, "points": [[0, 1.5]], "shape": HOSTILE}]
-    recipe |= {"model": HOSTILE, "dataset": HOSTILE, "ema": {HOSTILE: {"halflife": 5}}}
+    schedule = {"@": "Schedule", "target": f"game.{HOSTILE}", "points": [[0, 1.5]], "shape": "linear"}
+    recipe["stages"][0]["schedules"] = [schedule]
+    ema = {"@": "Ema", "halflife": 5, "start": 0, "rampup": None}
+    recipe |= {"model": HOSTILE, "dataset": HOSTILE, "ema": {HOSTILE: ema}}
     facts |= {"runtime": spoil(facts["runtime"]), "machines": [spoil(facts["machines"][0])], "zoo": HOSTILE}
     (run / "recipe.json").write_text(json.dumps(facts))
     log = lines(run)
