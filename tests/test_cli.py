@@ -427,7 +427,7 @@ def test_encoders_reconstruct(shell, tmp_path):
     assert np.array_equal(np.asarray(Image.open("o.png")), expected)
     assert shell("sample", path, "-n", 4, "--out", "grid.png").status == 0
     wrong = shell("sample", path, "--input", "one.png", "--to", "b", "--out", "o.png")
-    assert wrong.status == 2 and "makes images from noise" in wrong.err
+    assert wrong.status == 2 and "--to: " in wrong.err and "does not use it" in wrong.err
 
 
 # data, export, publish ------------------------------------------------------------------------------------------------

@@ -40,6 +40,9 @@ NOT_IN_THE_GRID = {  # networks and the reason
     "laplacian-*": "a level's G takes the coarser image: tested with every loss below",
     "cyclegan-*": "translators take images",
     "patch-*": "for translators",
+    "unet": "a translator",
+    "sr*": "for upscaling",
+    "vgg19-*": "a loss network",
     "*-encoder": "neither a G nor a D",
     "*classifier": "neither a G nor a D",
 }

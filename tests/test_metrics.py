@@ -523,7 +523,8 @@ def test_a_timm_backbone(monkeypatch):
     result = zoo.evaluate(smooth_images(12), dataset=smooth_images(12, seed=1), features="timm:test_resnet.r160_in1k")
     assert "fd-timm:test_resnet.r160_in1k" in result["scores"] and "160x160" in result["protocol"]["resize"]
     assert not any(k.startswith("is-") for k in result["scores"])
-    assert result["notes"] == ["timm:test_resnet.r160_in1k predicts no classes: no is"]
+    assert result["notes"][0] == "timm:test_resnet.r160_in1k predicts no classes: no is"
+    assert len(result["notes"]) == 2 and "of 12 images against 12 mean nothing by themselves" in result["notes"][1]
 
     def fail(*args, **how):
         raise RuntimeError("no network")
@@ -924,8 +925,8 @@ def test_the_command(shell, tmp_path, monkeypatch):
         "images": 1000,
     }
     plain = shell(*arguments, "--metrics", "fd,recall").out.splitlines()
-    assert plain[0].split("\t") == ["fd-tiny", f"{result.json['scores']['fd-tiny']:.5g}", "-"] and len(plain) == 3
-    assert "40 images, seed 0; against 30 of folder-real train" in plain[2]
+    assert plain[0].split("\t") == ["fd-tiny", f"{result.json['scores']['fd-tiny']:.5g}", "-"] and len(plain) == 4
+    assert "40 images, seed 0; against 30 of folder-real train" in plain[3]
     folder = shell("eval", real, "--dataset", f"folder:{real}", "--features", "tiny", "--metrics", "fd", "--json")
     assert abs(folder.json["scores"]["fd-tiny"]) < 1e-3
     wrong = shell("eval", path)

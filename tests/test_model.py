@@ -237,7 +237,7 @@ def test_walks(ending, tmp_path, monkeypatch):
         return
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "imageio_ffmpeg", None)
-        with pytest.raises(ValueError, match=r"needs the package imageio-ffmpeg \(pip install 'gan-zoo\[video\]'\)"):
+        with pytest.raises(ValueError, match=r"needs the package imageio-ffmpeg \(pip install \"\.\[video\]\""):
             m.save_walk(path, [1, 2], 3)
     assert not path.exists()
     imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")

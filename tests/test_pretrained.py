@@ -68,7 +68,7 @@ def test_it_moves_with_the_game_and_is_shared_by_copies(pretrained_weights):
 def test_compiled_and_micro_batches(pretrained_weights, monkeypatch):
     """Traced ahead of time, and in slices (its batch norm is in eval mode), the weights after two rounds are equal."""
     compile = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda loss: compile(loss, backend="aot_eager"))
+    monkeypatch.setattr(torch, "compile", lambda loss, **options: compile(loss, backend="aot_eager"))
     runs = [
         session(described_recipe(), described(), runtime=Runtime(device="cpu", layout="contiguous", **options))
         for options in ({}, {"compile": True}, {"micro_batch": 2})

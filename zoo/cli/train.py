@@ -236,7 +236,7 @@ def print_time(recipe: Recipe, rate: float, as_json: bool) -> None:
     if as_json:
         print_json({"images_per_second": rate, "seconds": seconds})
     else:
-        click.echo(f"{rate:,.1f} images/s on this machine: the whole budget takes about {duration(seconds)}")
+        echo(f"{rate:,.1f} images/s on this machine: the whole budget takes about {duration(seconds)}")
 
 
 def check_processes(recipe: Recipe, cost: Json, nproc: int) -> None:
@@ -258,10 +258,10 @@ def print_cost(recipe: Recipe, cost: Json, choice: Choice, as_json: bool, full: 
             print_json(cost)
         return
     if choice.note:
-        click.echo(choice.note)
+        echo(choice.note)
         for size, name in (("larger", choice.larger), ("smaller", choice.smaller)):
             if name:
-                click.echo(f"the next {size} setting: zoo train {name} --dataset {shlex.quote(recipe.dataset)}")
+                echo(f"the next {size} setting: zoo train {name} --dataset {shlex.quote(recipe.dataset)}")
     parameters = ", ".join(f"{name} {count:,}" for name, count in cost["parameters"].items())
     echo(f"{recipe.name}: parameters {parameters}")
     for stage, facts in zip(recipe.stages, cost["stages"], strict=True):

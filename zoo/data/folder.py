@@ -152,17 +152,19 @@ class Folder:
     def _all_wide(self, required: bool) -> bool:
         """Whether all pictures are twice as wide as high, as pairs are stored. Raises ValueError if ``required`` and
         one is not."""
+        wide = 0
         for file in self.contents.images:
             try:
                 width, height = image_size(file)
             except ValueError:
                 continue  # the error comes when the images are read
+            wide += 1
             if width != 2 * height:
                 if required:
                     raise ValueError(f"{self.name}: pairs=yes: pictures must be twice as wide as high, or in two "
                                      f"folders with equal names, got {file.name} of {width}x{height}")  # fmt: skip
                 return False
-        return True
+        return wide > 0
 
     def _all_gray(self) -> bool:
         """Whether no image has colors, from the headers."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import warnings
 from typing import IO, TYPE_CHECKING, Any
 
@@ -51,14 +52,26 @@ class DataWarning(UserWarning):
     """Something about a data set that is probably not as its owner expects."""
 
 
-def read(source: str | os.PathLike[str] | bytes, channels: int, range: Range | None = None) -> Image.Image:
-    """An image file, or its bytes, as :func:`to_pil` makes it. Raises ValueError in a few words if it is not an image
-    that can be read."""
+def read(
+    source: str | os.PathLike[str] | bytes, channels: int, range: Range | None = None, transparent: bool = False
+) -> Image.Image:
+    """An image file, or its bytes, as :func:`to_pil` makes it; with ``transparent`` a transparent one as RGBA. Raises
+    ValueError in a few words if it is not an image that can be read."""
+    from PIL import ImageOps
+
     try:
         with open_picture(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            if transparent and is_transparent(image):
+                return ImageOps.exif_transpose(image).convert("RGBA")
             return to_pil(image, channels, range)
     except Exception as error:  # Pillow's decoders raise many kinds
-        raise ValueError(" ".join(str(error).split())[:300] or type(error).__name__) from error
+        text = re.sub(r" ?<[^<>]*BytesIO object at \w+>", "", " ".join(str(error).split()))
+        raise ValueError(text[:300] or type(error).__name__) from error
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Whether an image has an opacity for each pixel."""
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
 
 
 def to_pil(image: Image.Image | np.ndarray, channels: int, range: Range | None = None) -> Image.Image:
@@ -92,7 +105,7 @@ def to_pil(image: Image.Image | np.ndarray, channels: int, range: Range | None =
                              f"white: give the range, folder:PATH?range={least},{most}")  # fmt: skip
         low, high = range or (0.0, 65_535.0)
         image = Image.fromarray(((values - low) * (255 / (high - low))).clip(0, 255).round().astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if is_transparent(image):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("L" if channels == 1 else "RGB")

@@ -114,7 +114,14 @@ class Request:
         assert self.weights is not None
         write_files(self.path, draw, seeds, {"weights": sha256(self.weights), **facts}, self.bar, self.scale)
 
-    def remake(self, make: Callable[[Image], Tensor], fixed: int | None, channels: int = 3, multiple: int = 4) -> None:
+    def remake(
+        self,
+        make: Callable[[Image], Tensor],
+        fixed: int | None,
+        channels: int = 3,
+        multiple: int = 4,
+        transparent: bool = False,
+    ) -> None:
         """Of the image --input an image, or of a folder of images (in folders inside it too) a folder of PNGs of the
         same names, and a line with the counts.
 
@@ -122,8 +129,9 @@ class Request:
             make: from an image to an image.
             fixed: the side that the network takes, None if it takes all sides that are a multiple of ``multiple``.
             channels: of the images that it takes.
+            transparent: it takes transparent images, as RGBA.
         """
-        inputs = Inputs(self.source or "")
+        inputs = Inputs(self.source or "", transparent)
         out = self.path
         if inputs.folder and not self.folder:
             raise ValueError(f"--out {out}: must be a folder (DIR/), as --input is one")
@@ -144,11 +152,12 @@ class Inputs:
     """The images that --input names: a file, a folder or a zip archive, with the options ``skip=corrupt`` and
     ``range=LOW,HIGH`` of ``folder:PATH``. They are read as a data set's images are.
 
-    ``folder``: whether it is more than a file. ``left_out``: what is not read, in words. Raises ValueError if there are
-    no images.
+    ``transparent``: transparent images stay so. ``folder``: whether it is more than a file. ``left_out``: what is not
+    read, in words. Raises ValueError if there are no images.
     """
 
-    def __init__(self, source: str):
+    def __init__(self, source: str, transparent: bool = False):
+        self.transparent = transparent
         path, options = parse_options(f"folder:{source.removeprefix('folder:')}", ("skip", "range"))
         root = Path(path).expanduser()
         if not root.exists():
@@ -197,7 +206,7 @@ class Inputs:
     def read(self, file: File, channels: int) -> Image:
         """One image. Raises ValueError if it cannot be read."""
         try:
-            return read(file.read(), 1 if channels == 1 else 3, self.range)
+            return read(file.read(), 1 if channels == 1 else 3, self.range, self.transparent)
         except (OSError, ValueError) as error:
             hint = f", or leave it out with {self.path}?skip=corrupt" if self.folder else ""
             raise ValueError(f"--input {file}: not a readable image ({error}); repair or remove it{hint}") from None

@@ -136,7 +136,8 @@ class TextToImageModel(ImageModel):
             raise ValueError(f"--text: '{request.name}' makes images of a text; give one, such as --text {example}")
         request.only("text", "count", "seed", "interpolate", "truncation", "chunk", "scale")
         self.embed([request.text])  # a mistake is reported before anything is written
-        write_samples(self, dataclasses.replace(request, y=request.text))
+        given = None if request.given is None else request.given - {"text"} | {"y"}
+        write_samples(self, dataclasses.replace(request, y=request.text, text=None, given=given))
 
     # Scores -----------------------------------------------------------------------------------------------------------
 

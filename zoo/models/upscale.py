@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from zoo.data.images import to_array
+from zoo.data.images import is_transparent, to_array
 from zoo.data.views import enlarge, shrink
 from zoo.files import Json
 from zoo.models.arguments import Images, as_batch, check_chunk
@@ -192,7 +192,7 @@ class UpscaleModel(Model):
                                  f"be; choose .png")  # fmt: skip
             return larger
 
-        request.remake(make, None, multiple=1)
+        request.remake(make, None, self.channels, multiple=1, transparent=True)
 
     # Scores -----------------------------------------------------------------------------------------------------------
 
@@ -252,11 +252,6 @@ def with_opacity(images: Images, channels: int) -> Tensor:
     if not any(isinstance(image, Image.Image) and is_transparent(image) for image in several):
         return as_batch(images, channels)
     return torch.cat([as_batch(opaque_and_opacity(image, channels), channels + 1) for image in several])
-
-
-def is_transparent(image: Image.Image) -> bool:
-    """Whether an image has an opacity for each pixel."""
-    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
 
 
 def opaque_and_opacity(image: Any, channels: int) -> Tensor:

@@ -53,10 +53,11 @@ class Board:
     def put_grid(self, path: Path) -> None:
         """A grid of samples; its name is the number of real images."""
         import numpy as np
-        from PIL import Image
+
+        from zoo.data.images import open_picture
 
         images = int(path.stem)
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             self.open(images).add_image("samples", np.asarray(image.convert("RGB")), images, dataformats="HWC")
 
 
