@@ -159,7 +159,9 @@ def test_micro_batches(name, stage, float64):
     assert compare(name, stage, micro_batch=1) <= ROUNDING
 
 
-@pytest.mark.parametrize("name", ["cyclegan-emoji-small", "began-fashion-mnist", "wgan-gp-mnist", "lsgan-ring"])
+@pytest.mark.parametrize(
+    "name", ["cyclegan-emoji-small", "began-fashion-mnist", "wgan-gp-mnist", "lsgan-ring", "r3gan-fashion-mnist"]
+)
 def test_recipes_that_allow_it(name):
     """Not everything is declared to need the whole batch."""
     assert not parts_of(name)
