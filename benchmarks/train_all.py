@@ -93,9 +93,9 @@ class Job:
     def finished(self) -> bool:
         return self.progress() >= self.images
 
-    def command(self, minutes: float | None, device: str) -> list[str]:
+    def command(self, minutes: float, device: str) -> list[str]:
         """Starts the run, or resumes it if its folder exists."""
-        limit = [] if minutes is None else ["--minutes", f"{minutes:g}"]
+        limit = ["--minutes", f"{minutes:g}"]
         if (self.run / RECIPE).exists():
             return ["resume", str(self.run), "--device", device, *limit]
         facts = ["--seed", str(self.seed), "--images", str(self.images), "--device", device, "--out", str(self.run)]
@@ -207,7 +207,6 @@ class Campaign:
     deadline: float
     environment: dict[str, str]
     reserve: float  # seconds before the deadline in which runs write their checkpoints and results are packed
-    minutes: float | None = None
     processes: set[subprocess.Popen] = dataclasses.field(default_factory=set)
 
     def left(self) -> float:
@@ -241,8 +240,7 @@ class Campaign:
             if self.left() <= 0:
                 print(f"{job.label}: {status(job)}, no time is left", flush=True)
                 return 0
-            minutes = min(self.left() / 60, self.minutes or self.left())
-            code = self.call(job.command(minutes, self.device), output)
+            code = self.call(job.command(self.left() / 60, self.device), output)
         if job.finished() and not job.scores.exists() and self.left() > 0:
             self.score(job)
         print(f"{job.label}: {status(job)}, exit status {code}", flush=True)

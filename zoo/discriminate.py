@@ -178,19 +178,17 @@ class Discriminate:
 
     def _pass(self, x: Tensor, given: Given | None, D: str, score: bool = True) -> DiscriminatorOutput:
         """Features and, if asked for, scores and the outputs of heads that change the score's conditions."""
-        network: Any = getattr(self.game, D) if "." not in D else self.game.get_submodule(D)
-        conditions = dict(given or {})
-        if not hasattr(network, "score"):
-            return DiscriminatorOutput(named(network(x, **conditions)), None, {})
-        conditions["x"] = x
-        features, outputs = network.features(x, conditions), {}
-        if not score:
-            return DiscriminatorOutput({}, features, {})
-        for head in self.heads:
-            if head.D == D and head.changes_given:
-                outputs[head.network] = head.read(self.game, features, conditions)
-                conditions.update(head.given(outputs[head.network], conditions))
-        return DiscriminatorOutput(named(network.score(features, conditions)), features, outputs)
+        network = getattr(self.game, D) if "." not in D else self.game.get_submodule(D)
+
+        def read(features: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
+            outputs = {}
+            for head in self.heads:
+                if head.D == D and head.changes_given:
+                    outputs[head.network] = head.read(self.game, features, conditions)
+                    conditions.update(head.given(outputs[head.network], conditions))
+            return outputs
+
+        return call(network, x, given, read, score)
 
     def _read(
         self, output: DiscriminatorOutput, given: Given | None, D: str, heads: Sequence[str]
@@ -239,14 +237,24 @@ def total_score(output: DiscriminatorOutput) -> Tensor:
     return torch.stack([s.float().sum() for s in output.scores.values()]).sum()
 
 
-def call(network: Any, x: Tensor, given: Given | None = None) -> DiscriminatorOutput:
-    """The output of a discriminator outside of a game, without heads."""
+def call(
+    network: Any,
+    x: Tensor,
+    given: Given | None = None,
+    read: Callable[[Tensor, dict[str, Tensor]], dict[str, Tensor]] | None = None,
+    score: bool = True,
+) -> DiscriminatorOutput:
+    """The output of a discriminator. ``read(features, conditions)``: the outputs of heads, which may change the
+    conditions of the score. ``score``: False: only features."""
     conditions = dict(given or {})
     if not hasattr(network, "score"):
         return DiscriminatorOutput(named(network(x, **conditions)), None, {})
     conditions["x"] = x
     features = network.features(x, conditions)
-    return DiscriminatorOutput(named(network.score(features, conditions)), features, {})
+    if not score:
+        return DiscriminatorOutput({}, features, {})
+    outputs = {} if read is None else read(features, conditions)
+    return DiscriminatorOutput(named(network.score(features, conditions)), features, outputs)
 
 
 # Layers' own buffers --------------------------------------------------------------------------------------------------
