@@ -69,8 +69,8 @@ def small(images: tuple[int, int], resolution: int) -> Recipe:
 
 @setting("sunhays80", "small")
 def sunhays80_small() -> Recipe:
-    "Photographs, four times larger: SRGAN-MSE on crops of 64x64, 12,000 updates of SRResNet, 4,000 of SRGAN."
-    return small((12_000 * 16, 4_000 * 16), 64)
+    "Photographs, four times larger: SRGAN-MSE on crops of 64x64, 24,000 updates of SRResNet, 8,000 of SRGAN."
+    return small((24_000 * 16, 8_000 * 16), 64)
 
 
 @setting("cifar10", "small")
