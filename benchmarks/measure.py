@@ -4,7 +4,6 @@
     python benchmarks/measure.py classifiers RUN... --trained-at COMMIT  # classifiers' error, codes, class agreement
     python benchmarks/measure.py encoders WHAT                           # classifiers on an encoder's features
     python benchmarks/measure.py coupled WHAT                            # whether the two images of one noise agree
-    python benchmarks/measure.py pairs WHAT                              # emoji translators on held-out pairs
     python benchmarks/measure.py sampling WHAT                           # with running averages, and batch statistics
     python benchmarks/measure.py spread [RECIPE]                         # what the seed alone changes
     python benchmarks/measure.py copies [DATASET...]                     # what the score near-copies flags
@@ -26,6 +25,7 @@ from typing import Any
 import click
 import quality
 import rows
+import thumbnails
 import torch
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
@@ -36,7 +36,8 @@ from zoo.data import facts as facts_of
 from zoo.data import open_data
 from zoo.engine import checkpoint
 from zoo.engine.dry_run import dry_run, times_played
-from zoo.engine.run_folder import CHECKPOINT, LOG, RECIPE, SAMPLES
+from zoo.engine.extend import recipe_of
+from zoo.engine.run_folder import CHECKPOINT, LOG, RECIPE, SAMPLES, STAGE_WEIGHTS, RunFolder
 from zoo.engine.runtime import Runtime
 from zoo.engine.stage import build_networks, parameters, resolve
 from zoo.engine.train import train
@@ -45,12 +46,15 @@ from zoo.metrics import copies as near_copies
 from zoo.metrics.evaluate import missing_kind
 from zoo.metrics.image_source import find
 from zoo.metrics.images import Images, from_data, from_sampler, quantize, spread
+from zoo.metrics.inputs import ScoreInputs
 from zoo.metrics.metric import DEFAULTS, find_metric
 from zoo.metrics.statistics import compute_statistics
 from zoo.models import Model, build_model
+from zoo.pictures import write_grid
 from zoo.recipe import Data, Recipe, Sampling, decode
 
 Line = dict[str, Any]
+COLUMNS = 8  # of a picture of translations
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -61,7 +65,7 @@ def command() -> None:
 def read_run(run: Path) -> tuple[Recipe, int, Mapping[str, Any]]:
     """A run's recipe, its seed, and all of its recipe.json."""
     about = json.loads((run / RECIPE).read_text())
-    return decode(about["recipe"]), about["seed"], about
+    return recipe_of(RunFolder(run)), about["seed"], about
 
 
 def origin(recipe: Recipe, seed: int, about: Mapping[str, Any], training_commit: str) -> Line:
@@ -123,6 +127,8 @@ def run_line(run: Path, training_commit: str) -> Line:
     budget = settings.find(recipe.name).images
     whole, rest = divmod(recipe.images, budget)
     results = {k: {to: quality.score(what, to) for to in quality.directions(model)} for k, what in models.items()}
+    stages = [run / STAGE_WEIGHTS.format(k) for k in range(1, len(recipe.stages))]
+    after = [{to: quality.score(w, to)["scores"] for to in quality.directions(model)} for w in stages if w.exists()]
     return {
         "recipe": recipe.name,
         "dataset": recipe.dataset,
@@ -137,6 +143,7 @@ def run_line(run: Path, training_commit: str) -> Line:
         "losses_start": {k: round(log[0][k], 4) for k in losses},
         "losses_end": {k: round(log[-1][k], 4) for k in losses if k in log[-1]},
         **{k: {to: r["scores"] for to, r in by.items()} for k, by in results.items()},
+        **({"stage_ends": after} if after else {}),
         "protocol": {to: r["protocol"] for to, r in results["end"].items()},
         **origin(recipe, seed, about, training_commit),
     }
@@ -151,7 +158,7 @@ def runs_command(runs: tuple[Path, ...], training_commit: str) -> None:
     """Training results: a line for each finished run, by recipe and seed, in results/runs.jsonl; of runs with ten times
     the recipe's images in runs-x10.jsonl.
 
-    The log goes to results/logs/, the last grid to docs/images/.
+    The log goes to results/logs/, the last grid to docs/images/: without the real images if these may not be passed on.
     """
     images = rows.ROOT / "docs" / "images"
     images.mkdir(parents=True, exist_ok=True)
@@ -159,8 +166,18 @@ def runs_command(runs: tuple[Path, ...], training_commit: str) -> None:
         row = run_line(run, training_commit)
         rows.write(rows.file_of(row), row, ("recipe", "seed"))
         copy_log(run, row)
-        shutil.copyfile(max((run / SAMPLES).glob("*.png")), images / f"{rows.label(row)}.png")
+        draw_samples(run, images / f"{rows.label(row)}.png")
         show(row, "recipe", "seed", "images", "seconds", "start", "end")
+
+
+def draw_samples(run: Path, path: Path) -> None:
+    """The last grid of a run as a picture of the docs. Of data that everybody has to get himself only translations are
+    shown, and nothing of an upscaler, whose outputs are such images themselves."""
+    model = zoo.load(run)
+    if model.seeded or not ScoreInputs(find(run)).facts.by_hand:
+        shutil.copyfile(max((run / SAMPLES).glob("*.png")), path)
+    elif model.translates:
+        write_grid(path, thumbnails.translations(run, COLUMNS), COLUMNS)
 
 
 # Classifiers, codes and class agreement -------------------------------------------------------------------------------
@@ -392,49 +409,6 @@ def coupled_command(what: str) -> None:
     row = coupled_line(what)
     row |= rows.facts(f"python benchmarks/measure.py coupled {row['recipe']}", 0)
     rows.write("coupled", row, ("recipe",))
-    show(row)
-
-
-# Translators on pairs -------------------------------------------------------------------------------------------------
-
-
-def domains(split: str, resolution: int) -> tuple[Tensor, Tensor]:
-    """The two artists' drawings, float [N, 3, H, W] in [0, 1]; row k of both is the same emoji."""
-    data = open_data("emoji", resolution, split)
-    x, domain = data.arrays["x"].float() / 255, data.arrays["domain"]
-    return x[domain == 0], x[domain == 1]
-
-
-def pairs_line(what: str) -> Line:
-    """Mean absolute difference of translations and the other artist's drawings on the test split, both ways.
-
-    Beside the model two baselines: ``identity`` leaves the drawing as it is; ``mean-color`` shifts each channel by the
-    difference of the two artists' means over the training split.
-    """
-    model = zoo.load(what)
-    if model.seeded or sorted(model.directions) != ["a", "b"]:
-        raise ValueError(f"{what}: must be a translator of two domains, got a model that can {model.verb}")
-    train, test = domains("train", model.resolution), domains("test", model.resolution)
-    row: Line = {"recipe": model.card["name"], "tensors": find(what).weights.get("tensors"), "pairs": len(test[0])}
-    for to, (source, target) in {"b": (0, 1), "a": (1, 0)}.items():
-        shift = (train[target].mean((0, 2, 3)) - train[source].mean((0, 2, 3)))[:, None, None]
-        translations = {
-            "model": model.translate(test[source], to),
-            "identity": test[source],
-            "mean-color": (test[source] + shift).clamp(0, 1),
-        }
-        row[f"to_{to}"] = {k: round(float((v - test[target]).abs().mean()), 5) for k, v in translations.items()}
-    return row
-
-
-@command.command("pairs")
-@click.argument("what")
-def pairs_command(what: str) -> None:
-    """Emoji translators on held-out pairs, beside two trivial translators: results/pairs.jsonl."""
-    with torch.no_grad():
-        row = pairs_line(what)
-    row |= rows.facts(f"python benchmarks/measure.py pairs {row['recipe']}", 0)
-    rows.write("pairs", row, ("recipe",))
     show(row)
 
 

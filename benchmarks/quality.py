@@ -17,7 +17,8 @@ three standard errors; a translator, which has no seed: a thousandth of the scor
 least two of them. The distances of the baselines that weights must beat are computed again too.
 
 Weights of a data set that a clean machine cannot fetch are scored against the committed features of its images, if
-there is a file of them; near-copies and the baselines need the images and are not computed then.
+there is a file of them; near-copies and the baselines need the images and are not computed then. A model that is given
+images (a translator, an upscaler) is not scored again without them, which is printed.
 """
 
 from __future__ import annotations
@@ -41,10 +42,12 @@ from zoo import hub
 from zoo.data import open_data
 from zoo.files import tensor_hash
 from zoo.metrics import baselines, references
+from zoo.metrics.evaluate import missing_input
 from zoo.metrics.image_source import find
 from zoo.metrics.inputs import FEATURE_INPUTS, ScoreInputs
 from zoo.metrics.metric import find_metric
 from zoo.models import Bench, Model
+from zoo.registry import METRICS
 
 COUNT, SETS = 10_000, 8
 ROTATION = 6  # files that are scored again at a commit
@@ -72,7 +75,9 @@ def bench_of(what: Any) -> Bench:
 def score(what: Any, to: str = "", seed: int = 0, **options: Any) -> Line:
     """A line's scores, and the protocol that they depend on. ``options``: other arguments of :func:`zoo.evaluate`."""
     model = zoo.load(what) if isinstance(what, str) else what
-    arguments: dict[str, Any] = {"metrics": bench_of(model).metrics, "to": to or None}
+    inputs = ScoreInputs(find(what), to=to or None, **{k: v for k, v in options.items() if k in ("dataset", "split")})
+    metrics = [m for m in bench_of(model).metrics if not missing_input(inputs, find_metric(m))]
+    arguments: dict[str, Any] = {"metrics": metrics, "to": to or None}
     if getattr(model, "seeded", True):
         arguments |= {"n": COUNT, "seed": seed}
     result = zoo.evaluate(what, **{**arguments, **options})
@@ -86,9 +91,15 @@ def score(what: Any, to: str = "", seed: int = 0, **options: Any) -> Line:
     }
 
 
+def find_score(scores: dict[str, float], metric: str) -> str:
+    """The name of a metric's score, which may end in a feature network's; "" if there is none."""
+    names = [metric, *(name for name in scores if name.startswith(f"{metric}-") and name not in METRICS)]
+    return next((name for name in names if name in scores), "")
+
+
 def main_score(row: Line, bench: Bench) -> str:
     """The name of the score that decides."""
-    return next(k for k in row["scores"] if k == bench.main or k.startswith(f"{bench.main}-"))
+    return find_score(row["scores"], bench.main)
 
 
 def with_weight_noise(name: str, scale: float) -> Model:
@@ -119,7 +130,7 @@ def noise_of(row: Line, others: list[dict[str, float]], errors: dict[str, float]
 
 def feature_metrics(bench: Bench) -> tuple[str, ...]:
     """The metrics that need no images of the data set, only their features."""
-    return tuple(m for m in bench.metrics if FEATURE_INPUTS & {*find_metric(m).needs})
+    return tuple(m for m in bench.metrics if {*find_metric(m).needs} <= FEATURE_INPUTS)
 
 
 def lines_of(name: str) -> Iterable[Line]:
@@ -188,8 +199,8 @@ def bars(dataset: str) -> Iterable[Line]:
     """The distances that a data set's shipped weights must beat, computed again; the main scores of a task without
     distances."""
     benches = [model.bench for model in shipped_for(dataset)]
-    names = {name for bench in benches for name in bench.bars}
-    metrics = {"fd" if "fd" in bench.metrics else bench.main for bench in benches}
+    names = {name for bench in benches for group in bench.bars.values() for name in group}
+    metrics = {metric for bench in benches for metric in bench.bars}
     return baselines_of(dataset, sorted(names), metrics=tuple(sorted(metrics)))
 
 
@@ -197,8 +208,9 @@ def bars(dataset: str) -> Iterable[Line]:
 
 
 def reference_path(protocol: Line) -> Path:
-    """The file with the features of the images that a line's scores were computed against."""
-    name = f"{protocol['dataset']}-{protocol['features']}-{protocol['reference']['content']}.safetensors"
+    """The file with the features of the images that a line's scores were computed against, if there is one."""
+    content = protocol.get("reference", {}).get("content", "none")
+    name = f"{protocol['dataset']}-{protocol['features']}-{content}.safetensors"
     return rows.RESULTS / "references" / name
 
 
@@ -250,23 +262,20 @@ def shipping_errors(row: Line, lines: list[Line], bench: Bench) -> list[str]:
 def bar_errors(row: Line, lines: list[Line], bench: Bench) -> list[str]:
     """Why weights do not reach the bar of their task, a line each.
 
-    They must be better than the baselines that ``bench`` names, in the distance and in the main score; recall and
-    near-copies must keep its limits.
+    They must be better than the baselines that ``bench`` names for a score; recall and near-copies must keep its
+    limits.
     """
     label, scores, errors = label_of(row), row["scores"], []
-    distance = next((k for k in scores if k.startswith("fd-")), "")  # "" if the task has none
     beside = {r["what"]: r["scores"] for r in lines if (r["to"], r["dataset"]) == (row["to"], row["dataset"])}
-    main = main_score(row, bench)
-    sign = 1 if find_metric(bench.main).better == "lower" else -1
-    for name in bench.bars:
-        if name not in beside:
-            return [f"{label}: '{name}' has no line on {row['dataset']}; run benchmarks/quality.py --baselines"]
-        if distance and scores[distance] >= rows.distance(beside[name]):
-            limit = rows.distance(beside[name])
-            errors.append(f"{label}: distance must be below {limit} of '{name}', got {scores[distance]}")
-        if main != distance and sign * (scores[main] - beside[name][main]) >= 0:
-            side = "below" if sign > 0 else "above"
-            errors.append(f"{label}: {main} must be {side} {beside[name][main]} of '{name}', got {scores[main]}")
+    for metric, names in bench.bars.items():
+        score_name = find_score(scores, metric)
+        for name in names if score_name else ():
+            if score_name not in beside.get(name, {}):
+                return [f"{label}: '{name}' has no line on {row['dataset']}; run benchmarks/quality.py --baselines"]
+            lower, limit = find_metric(metric).better == "lower", beside[name][score_name]
+            if not (scores[score_name] < limit if lower else scores[score_name] > limit):
+                side = "below" if lower else "above"
+                errors.append(f"{label}: {score_name} must be {side} {limit} of '{name}', got {scores[score_name]}")
     if bench.min_recall is not None:
         recall = next(v for k, v in scores.items() if k.startswith("recall-"))
         if recall < bench.min_recall:
@@ -301,7 +310,7 @@ def baseline_changes(now: Line, lines: list[Line]) -> list[str]:
     for row in lines:
         if row["kind"] == "baseline" and (row["to"], row["dataset"]) == (now["to"], now["dataset"]):
             keys = ["features_hash", *(["reference"] if row["protocol"]["split"] == now["protocol"]["split"] else [])]
-            different = [k for k in keys if row["protocol"][k] != now["protocol"][k]]
+            different = [k for k in keys if row["protocol"].get(k) != now["protocol"].get(k)]
             errors += [f"{row['what']} on {row['dataset']}: has another {k}; run --baselines" for k in different]
     return errors
 
@@ -314,11 +323,10 @@ def bar_changes(names: Sequence[str], lines: list[Line]) -> list[str]:
     for dataset in sorted({dataset_of(n) for n in names}):
         for now in bars(dataset):
             for key, new in now["scores"].items():
-                old = committed.get((dataset, now["what"], now["to"]), {}).get(key)
+                old = committed.get((now["dataset"], now["what"], now["to"]), {}).get(key)
                 if old is None or not abs(new - old) <= 0.01 * abs(new):
-                    what = "distance" if key.startswith("fd-") else key
                     errors.append(
-                        f"{label_of(now)} on {dataset}: {what} must be {old} as in the committed line, got {new}"
+                        f"{label_of(now)} on {now['dataset']}: {key} must be {old} as in the committed line, got {new}"
                     )
     return errors
 
@@ -355,10 +363,25 @@ def tensor_changes(names: Sequence[str], lines: list[Line]) -> list[str]:
     return errors
 
 
+def missing_images(name: str) -> str:
+    """Why a model that is given images cannot be scored here; "" if it can, or needs none."""
+    inputs = ScoreInputs(find(name))
+    if zoo.load(name).seeded or not inputs.facts.by_hand:
+        return ""
+    try:
+        inputs.open(inputs.split)
+    except OSError as error:
+        return str(error)
+    return ""
+
+
 def score_changes(name: str, lines: list[Line]) -> list[str]:
     """Score a shipped file again: what is wrong, a line each."""
     committed = {r["to"]: r for r in lines if (r["kind"], r["what"]) == ("weights", name)}
     errors, bench = [], bench_of(name)
+    if message := missing_images(name):
+        print(f"{name}: not scored again: {message}")
+        return [e for line in committed.values() for e in shipping_errors(line, lines, bench)]
     for to in directions(zoo.load(name)):
         row = committed.get(to)
         if row is None:
@@ -387,8 +410,13 @@ def check(names: Sequence[str], every: bool = False) -> list[str]:
     again = names or (shipped if every else in_turn(shipped))
     for name in again:
         errors += score_changes(name, lines)
-    with_images = [r["what"] for r in of_weights if not reference_path(r["protocol"]).is_file()]
-    errors += bar_changes([name for name in again if name in with_images], lines)
+    with_images = [
+        name
+        for name in again
+        if not missing_images(name)
+        and not any(reference_path(r["protocol"]).is_file() for r in of_weights if r["what"] == name)
+    ]
+    errors += bar_changes(with_images, lines)
     print(f"{time.monotonic() - start_time:.0f} s in all; scored again: {', '.join(again)}")
     return list(dict.fromkeys(errors))
 

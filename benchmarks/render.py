@@ -24,13 +24,15 @@ import click
 import device_speed
 import modes
 import rows
+from quality import find_score
 
+import zoo
 from zoo import hub, settings
 from zoo.data import facts as facts_of
 from zoo.engine.stage import build_game, build_networks, resolve, shipped
 from zoo.metrics.baselines import Mixture
 from zoo.metrics.inputs import INPUTS
-from zoo.registry import DATASETS, TASKS
+from zoo.registry import DATASETS, METRICS, TASKS
 
 NOTICE = rows.ROOT / "NOTICE"
 README, CHINESE, DOCS = rows.ROOT / "README.md", rows.ROOT / "README.zh-CN.md", rows.ROOT / "docs"
@@ -221,9 +223,8 @@ def model_of(run: Line) -> str:
 
 def short(scores: Mapping[str, float]) -> dict[str, float]:
     """Scores without the name of the feature network: {"fd-cifar10": 1.0} -> {"fd": 1.0}."""
-    return {
-        next((m for m in ("fd", "kid", "is") if k.startswith(m + "-")), k.split("-")[0]): v for k, v in scores.items()
-    }
+    metrics = sorted(METRICS.names(), key=len, reverse=True)
+    return {next((m for m in metrics if f"{k}-".startswith(f"{m}-")), k): v for k, v in scores.items()}
 
 
 def score_lines() -> list[Line]:
@@ -242,12 +243,13 @@ def score_lines() -> list[Line]:
             line = {
                 "what": run["recipe"],
                 "to": to,
-                "dataset": run["dataset"],
+                "dataset": run["protocol"][to]["dataset"],
                 "run": run,
                 "kind": "run",
                 "short": run["images"] < run["budget"],
-                "start": short(run["start"][to])["fd"],
-                "others": {rows.label(r): short(r["end"][to])["fd"] for r in others},
+                "start": rows.distance(run["start"][to]),
+                "others": {rows.label(r): rows.distance(r["end"][to]) for r in others},
+                "stages": [stage[to] for stage in run.get("stage_ends", ())],
                 "scores": scores,
             }
             if row := shipped.get((run["recipe"], to)):
@@ -269,14 +271,16 @@ def title(r: Line) -> str:
     return f"[{r['what']}](models/{model_of(r['run'])}.md) ({', '.join(files)}){note}"
 
 
+SPENT = ("10¹² multiply-adds", "images", "minutes", "scored in, s")
+
+
 def spent(r: Line) -> Cells:
     """What a run cost: cells that baselines leave empty."""
     run = r.get("run")
-    keys = ("10¹² multiply-adds", "images", "minutes", "scored in, s")
     if not run:
-        return dict.fromkeys(keys, "")
+        return dict.fromkeys(SPENT, "")
     cells = (number(run["multiply_adds"] / 1e12, 1), count(run["images"]), rows.minutes(run), number(r.get("cost"), 0))
-    return dict(zip(keys, cells, strict=True))
+    return dict(zip(SPENT, cells, strict=True))
 
 
 def generators(lines: Sequence[Line]) -> str:
@@ -292,7 +296,7 @@ def generators(lines: Sequence[Line]) -> str:
             "end": f"{s['fd']:.2f}{noise}",
             "other seeds": ", ".join(log_link(name, "../", number(fd)) for name, fd in r.get("others", {}).items()),
             **{k: number(s[k]) for k in ("precision", "recall", "coverage")},
-            "near-copies": percent(s.get("near")),
+            "near-copies": percent(s.get("near-copies")),
             "parameters": sizes,
             "G steps": count(run["g_steps"]) if run else "",
             **spent(r),
@@ -301,7 +305,7 @@ def generators(lines: Sequence[Line]) -> str:
 
 
 def translators(lines: Sequence[Line]) -> str:
-    """One data set's translators by direction, and their differences on held-out pairs."""
+    """One data set's translators by direction."""
     body = []
     for r in sorted(lines, key=lambda r: (r["to"], short(r["scores"])["fd"])):
         s = short(r["scores"])
@@ -310,18 +314,30 @@ def translators(lines: Sequence[Line]) -> str:
             "to": r["to"],
             "fd: start": number(r.get("start"), 1),
             "end": f"{s['fd']:.2f}",
-            **{k: number(s[k]) for k in ("precision", "recall")},
-            "PSNR, dB": number(s["psnr"]),
-            "SSIM": number(s["ssim"], 3),
+            "recall": number(s["recall"]),
+            "input retrieval": number(s.get("input-retrieval"), 3),
+            "L1": number(s.get("l1"), 4),
+            "PSNR, dB": number(s.get("psnr")),
+            "SSIM": number(s.get("ssim"), 3),
             **spent(r),
         })  # fmt: skip
-    text = columns(body)
-    for r in rows.read("pairs"):
-        text += f"\n\n{r['recipe']}, mean absolute difference on {r['pairs']} held-out pairs:\n\n"
-        ways = ("model", "identity", "mean-color")
-        pairs = [["to " + k[3:], *(f"{r[k][way]:.4f}" for way in ways)] for k in ("to_b", "to_a")]
-        text += table(["", "model", "identity", "mean color"], pairs)
-    return text
+    return columns(body)
+
+
+def upscalers(lines: Sequence[Line]) -> str:
+    """One data set's upscalers, the best PSNR first; of a run in stages also as they ended."""
+    body = []
+    for r in lines:
+        for number_of_stage, scores in enumerate(r.get("stages", ()), 1):
+            body.append(({"": f"{r['what']}, as stage {number_of_stage} ended"}, scores, {}))
+        body.append(({"": title(r)}, r["scores"], spent(r)))
+    body.sort(key=lambda cells: -cells[1]["psnr-y"])
+    kinds = {"PSNR of Y, dB": ("psnr-y", 2), "SSIM of Y": ("ssim-y", 4), "patch-fd": ("patch-fd", 2)}
+    return columns([
+        {**name, **{k: number(short(s)[key], digits) for k, (key, digits) in kinds.items()}, **dict.fromkeys(SPENT, ""),
+         **cost}
+        for name, s, cost in body
+    ])  # fmt: skip
 
 
 def quality() -> str:
@@ -329,9 +345,10 @@ def quality() -> str:
     lines, parts = score_lines(), []
     for dataset in sorted({r["dataset"] for r in lines}):
         mine = [r for r in lines if r["dataset"] == dataset]
-        network = next(k for r in mine for k in r["scores"] if k.startswith("fd-")).removeprefix("fd-")
-        make = translators if "psnr" in mine[0]["scores"] else generators
-        counts = sorted({r["protocol"]["generated"] for r in rows.read("quality") if r["dataset"] == dataset})
+        network = next(k for r in mine for k in r["scores"] if k.startswith(("fd-", "patch-fd-"))).rpartition("fd-")[2]
+        kinds = {"psnr-y": upscalers, "input-retrieval": translators, "fd": generators}
+        make = next(make for key, make in kinds.items() if key in short(mine[0]["scores"]))
+        counts = sorted({count_of(r["protocol"]) for r in rows.read("quality") if r["dataset"] == dataset})
         parts.append(f"**{dataset}** (feature network `{network}`, {counts[-1]:,} images)\n\n{make(mine)}")
     for r in rows.read("spread"):
         seeds = ", ".join(f"{v:.2f}" for v in r["fd"].values())
@@ -345,12 +362,18 @@ def quality() -> str:
     return "\n\n".join([*parts, provenance([*rows.read("quality"), *rows.read("runs")], again)]) if parts else NOTHING
 
 
+def count_of(protocol: Line) -> int:
+    """How many images were scored."""
+    count: int = protocol.get("generated", protocol.get("pairs"))
+    return count
+
+
 def weight_noise() -> str:
     """What noise in the weights does to the score."""
     lines = [r for r in rows.read("quality") if r["kind"] == "weights"]
     body = []
     for r in lines:
-        score = "psnr" if r["to"] else next(k for k in r["scores"] if k.startswith("fd-"))
+        score = find_score(r["scores"], zoo.load(r["what"]).bench.main)
         body.append({
             "weights": f"{r['what']} {r['to']}".strip(),
             "score": score,
@@ -926,11 +949,10 @@ def picture() -> None:
     """Images by the shipped weights, those in color first. Samples have the seeds 0, 1, 2, ...: no selection."""
     from PIL import Image, ImageDraw, ImageFont
 
-    import zoo
-
-    loaded = {name: zoo.load(name) for name in zoo.list_weights()}
+    every = {name: zoo.load(name) for name in zoo.list_weights()}
+    loaded = {name: model for name, model in every.items() if model.seeded or model.translates}
     names = sorted(loaded, key=lambda name: (-loaded[name].channels, not loaded[name].seeded, name))
-    panels = [panel(loaded[name]) for name in names]
+    panels = [panel(name, loaded[name]) for name in names]
     across = min(ACROSS, len(panels))
     width, height = max(p.width for p in panels), max(p.height for p in panels) + CAPTION
     size = (across * (width + GAP) - GAP, -(-len(panels) // across) * (height + GAP) - GAP)
@@ -945,18 +967,14 @@ def picture() -> None:
     print(PICTURE.relative_to(rows.ROOT), canvas.size)
 
 
-def panel(model: Any) -> Any:
-    """One model's images, magnified. Translators show held-out emoji above their translations."""
-    from measure import domains
+def panel(name: str, model: Any) -> Any:
+    """One model's images, magnified. Translators show held-out images above their translations."""
     from PIL import Image
+    from thumbnails import translations
 
     from zoo.pictures import tile
 
-    if model.seeded:
-        images = model.outputs(ROWS * COLUMNS)
-    else:
-        a, b = (x[:: len(x) // COLUMNS][:COLUMNS] for x in domains("test", model.resolution))
-        images, _ = model.preview({"a": model.from_unit(a), "b": model.from_unit(b)})
+    images = model.outputs(ROWS * COLUMNS) if model.seeded else translations(name, COLUMNS)
     grid = (tile(images, COLUMNS) * 255 + 0.5).byte().permute(1, 2, 0).numpy()
     image = Image.fromarray(grid)
     return image.resize((image.width * SCALE, image.height * SCALE), Image.Resampling.NEAREST)

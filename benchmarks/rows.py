@@ -146,5 +146,5 @@ def write(name: str, row: Mapping[str, Any], keys: Sequence[str], folder: Path |
 
 
 def distance(scores: Mapping[str, float]) -> float:
-    """The Frechet distance among scores, by whichever feature network."""
-    return next(v for k, v in scores.items() if k.startswith("fd-"))
+    """The Frechet distance among scores, by whichever feature network: of images or of patches."""
+    return next(v for k, v in scores.items() if k.startswith(("fd-", "patch-fd-")))

@@ -21,7 +21,9 @@ from PIL import Image
 from torch import Tensor
 
 import zoo
+from zoo.metrics.image_source import find
 from zoo.metrics.images import spread
+from zoo.metrics.inputs import ScoreInputs
 from zoo.models import Model
 from zoo.pictures import tile
 
@@ -43,6 +45,18 @@ def draw(model: Model) -> Tensor:
     if max(images.shape[-2:]) > SIDE:
         images = torch.nn.functional.interpolate(images, (SIDE, SIDE), mode="area")
     return tile(images, COLUMNS) * 255
+
+
+def translations(what: str | Path, columns: int) -> Tensor:
+    """Of a translator for each direction a row of held-out images and a row of their translations, the latter alone if
+    the images may not be passed on: [N, C, H, W] in [0, 1]."""
+    images = []
+    for to in zoo.load(what).direction_names:
+        inputs = ScoreInputs(find(what), to=to)
+        model = inputs.source.model
+        x = torch.cat([*model.input_images(inputs).at_most(columns).stream()]).float() / 255
+        images += [*([] if inputs.facts.by_hand else [x]), model.translate(x, to).cpu()]
+    return torch.cat(images)
 
 
 def check(names: Sequence[str]) -> list[str]:

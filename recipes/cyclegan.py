@@ -102,9 +102,9 @@ def facades() -> Recipe:
 
 @setting("facades", "small")
 def facades_small() -> Recipe:
-    "Labels of facades as photographs and back at 64x64: 80 epochs."
+    "Labels of facades as photographs and back at 64x64: 60 epochs."
     return recipe(
-        80 * 400,
+        60 * 400,
         1,
         64,
         Spec("cyclegan-generator", width=16, blocks=3),

@@ -54,8 +54,8 @@ def facades() -> Recipe:
 
 @setting("facades", "small")
 def facades_small() -> Recipe:
-    "Labels of facades as photographs at 128x128: 300 epochs."
-    return recipe(300 * 400, 128, 143, 16, 2, a=0, domains=("labels", "photo"))
+    "Labels of facades as photographs at 128x128: 200 epochs."
+    return recipe(200 * 400, 128, 143, 16, 2, a=0, domains=("labels", "photo"))
 
 
 @setting("emoji", "small")

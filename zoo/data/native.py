@@ -74,6 +74,12 @@ class NativeData(ImageData):
         """As in ImageData: center squares, resized to the set's resolution."""
         return self._rows(self.facts.keys, indices, [lambda image: square(image, self.resolution)] * len(indices))
 
+    def whole(self, index: int) -> torch.Tensor:
+        key = self.facts.images[0]
+        field = self.facts.fields[key]
+        assert isinstance(field, Image)
+        return self._image(key, index, field.channels, lambda image: image)
+
     def read(self, indices: torch.Tensor, start: int, loader: Loader) -> dict[str, Any]:
         """The rows at positions ``start``, ``start + 1``, ... of a loader's order, cropped at random."""
         side, load = loader.resolution, self.resolution if loader.crop else None

@@ -325,6 +325,8 @@ def facades() -> ImageSet:
         license="CC BY-SA, as the CMP Facade Database states",
         about="Domain 0 are labels as colors, 1 photographs; rows 2k and 2k + 1 are one facade.",
         paired=True,
+        features="efficientnet-lite0",
+        by_hand=True,
     )
     fetch = partial(fetch_manual, "facades", origin=FACADES)
     return ImageSet(facts, (Source("pix2pix", fetch, _facades_rows),))
@@ -338,6 +340,9 @@ def _photographs(folder: Path, split: str) -> Rows:
     return Rows(({"x": file.read_bytes()} for file in files), len(files))
 
 
+SELF_EXAMPLES = "{} from github.com/jbhuang0604/SelfExSR"
+
+
 @DATASETS.register("sunhays80")
 def sunhays80() -> ImageSet:
     facts = Facts(
@@ -347,9 +352,38 @@ def sunhays80() -> ImageSet:
         splits={"train": 80},
         license="not stated; photographs from Flickr, for research",
         about="For super-resolution, about 1024x768 each; crops are taken at native size.",
+        features="cifar10",
+        scored_on="set14",
+        by_hand=True,
     )
-    fetch = partial(fetch_manual, "sunhays80", origin="Sun-Hays 80 from github.com/jbhuang0604/SelfExSR")
+    fetch = partial(fetch_manual, "sunhays80", origin=SELF_EXAMPLES.format("Sun-Hays 80"))
     return ImageSet(facts, (Source("SelfExSR", fetch, _photographs),), large=True)
+
+
+def _for_upscaling(name: str, title: str, count: int) -> ImageSet:
+    """A set of test images for super-resolution, of many sizes."""
+    facts = Facts(
+        name=name,
+        title=title,
+        fields={"x": Image(3, None)},
+        splits={"test": count},
+        license="not stated; for research",
+        about="Test images for super-resolution, of many sizes.",
+        features="cifar10",
+        by_hand=True,
+    )
+    fetch = partial(fetch_manual, name, origin=SELF_EXAMPLES.format(name.capitalize()))
+    return ImageSet(facts, (Source("SelfExSR", fetch, _photographs),), large=True)
+
+
+@DATASETS.register("set5")
+def set5() -> ImageSet:
+    return _for_upscaling("set5", "Set5 (Bevilacqua et al. 2012)", 5)
+
+
+@DATASETS.register("set14")
+def set14() -> ImageSet:
+    return _for_upscaling("set14", "Set14 (Zeyde, Elad, Protter 2012)", 14)
 
 
 # Sets without a mirror. Those that have to be requested from their owners are read from ``$ZOO_RAW/NAME``.

@@ -118,6 +118,13 @@ class ImageData:
             rows[key] = [captions[i] for i in indices.tolist()]
         return rows
 
+    def whole(self, index: int) -> torch.Tensor:
+        """The image of one row, uint8 [C, H, W], without a cut to a square if it is stored at native size."""
+        import torch
+
+        image: torch.Tensor = self.rows(torch.tensor([index]))[self.facts.images[0]][0]
+        return image
+
     def read(self, indices: torch.Tensor, start: int, loader: Loader) -> dict[str, Any]:
         """The rows at positions ``start``, ``start + 1``, ... of a loader's order, which are ``indices``."""
         return self.rows(indices)

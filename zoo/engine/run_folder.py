@@ -24,6 +24,7 @@ from zoo.registry import nearest
 from zoo.version import __version__
 
 RECIPE, LOG, WEIGHTS, SAMPLES = "recipe.json", "log.jsonl", "weights.safetensors", "samples"
+STAGE_WEIGHTS = "weights-stage-{}.safetensors"  # as a stage ends that is not the last one, from 1
 
 # Of recipe.json: field, types, in words
 FIELDS: tuple[tuple[str, Any, str], ...] = (
@@ -89,8 +90,8 @@ def remove_empty(folders: Sequence[Path]) -> None:
 
 
 class RunFolder:
-    """The folder of a run: recipe.json, log.jsonl, samples/*.png, checkpoint.safetensors, weights.safetensors; and
-    ``.lock`` while a process trains it."""
+    """The folder of a run: recipe.json, log.jsonl, samples/*.png, checkpoint.safetensors, weights.safetensors, those of
+    the earlier stages as they ended, weights-stage-1.safetensors, ...; and ``.lock`` while a process trains it."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -104,6 +105,11 @@ class RunFolder:
         shutil.rmtree(self.path / SAMPLES, ignore_errors=True)
         for name in (RECIPE, LOG, WEIGHTS):
             (self.path / name).unlink(missing_ok=True)
+
+    def copy_stage_weights(self, index: int) -> None:
+        """Copy the weights as they are now, at the end of stage ``index`` (from 0), atomically."""
+        with beside(self.path / STAGE_WEIGHTS.format(index + 1)) as partial:
+            shutil.copyfile(self.path / WEIGHTS, partial)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file of the folder, atomically."""

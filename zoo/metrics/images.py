@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from zoo.data.folder import OPTIONS, Folder, open_folder, parse_options
@@ -20,6 +21,7 @@ from zoo.data.layout import Item
 from zoo.data.store import ImageData
 
 CHUNK = 100  # images in one pass of a feature network, whatever pieces they come in
+PATCH = 32  # pixels of a side of a patch
 READ = 1000  # images read from a data set at once
 
 
@@ -119,16 +121,19 @@ def from_sampler(
     return Images(n, stream, lambda k: from_sampler(model, k, seed, y and y[:k], chunk, to))
 
 
-def from_data(data: ImageData, rows: Tensor | None = None) -> Images:
+def from_data(data: ImageData, rows: Tensor | None = None, whole: bool = False) -> Images:
     """The images of a data set, or those of some ``rows`` (int64). Labels are not read if they are arrays of their
-    own."""
+    own. ``whole``: photographs at native size, without a cut to their center square."""
     indices = torch.arange(len(data)) if rows is None else rows
 
     def stream() -> Iterator[Tensor]:
+        if whole:
+            yield from (data.whole(index)[None] for index in indices.tolist())
+            return
         for part in indices.split(READ):
             yield data.arrays["x"].index_select(0, part) if data.stored else data.rows(part)["x"]
 
-    return Images(len(indices), stream, lambda k: from_data(data, indices[spread(len(indices), k)]))
+    return Images(len(indices), stream, lambda k: from_data(data, indices[spread(len(indices), k)], whole))
 
 
 def from_folder(
@@ -178,3 +183,24 @@ def pad_to(side: int) -> Callable[[Tensor], Tensor]:
         return torch.nn.functional.pad(x, (before, after, before, after))
 
     return pad
+
+
+def count_patches(images: Images) -> int:
+    """How many patches :func:`cut_patches` makes of images."""
+    return sum(len(x) * (x.shape[2] // PATCH) * (x.shape[3] // PATCH) for x in images.stream())
+
+
+def cut_patches(images: Images, count: int) -> Images:
+    """The images of any size cut into ``count`` squares of ``PATCH`` pixels, uint8 [n, C, PATCH, PATCH], side by side
+    from the upper left corner; what remains at the right and below is left out."""
+
+    def stream() -> Iterator[Tensor]:
+        for x in images.stream():
+            height, width = (side // PATCH * PATCH for side in x.shape[-2:])
+            if height and width:
+                yield rearrange(x[..., :height, :width], "n c (h p) (w q) -> (n h w) c p q", p=PATCH, q=PATCH)
+
+    def fewer(count: int) -> Images:
+        raise ValueError("patches: all of them are compared")
+
+    return Images(count, stream, fewer)

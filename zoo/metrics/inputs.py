@@ -19,7 +19,17 @@ from zoo.metrics import features as extractors
 from zoo.metrics import label_scores, references
 from zoo.metrics.features import FeatureExtractor
 from zoo.metrics.image_source import ImageSource, rows_with
-from zoo.metrics.images import Images, from_data, from_folder, from_sampler, pad_to, quantize
+from zoo.metrics.images import (
+    PATCH,
+    Images,
+    count_patches,
+    cut_patches,
+    from_data,
+    from_folder,
+    from_sampler,
+    pad_to,
+    quantize,
+)
 from zoo.metrics.statistics import FeatureStatistics, Progress, compute_statistics, reference_statistics
 from zoo.models import Pairs
 from zoo.recipe import Stream
@@ -74,6 +84,9 @@ class ScoreInputs:
         self.source, self.n, self.seed, self.progress = source, n, seed, progress
         self.dataset = source.dataset if dataset is None else dataset
         self.facts = facts_of(self.dataset)
+        if dataset is None and self.facts.scored_on:
+            self.dataset = self.facts.scored_on
+            self.facts = facts_of(self.dataset)
         if self.facts.resolution == 0:
             raise ValueError(f"dataset={self.facts.name}: must have images, got points")
         if source.task is not None:
@@ -112,7 +125,7 @@ class ScoreInputs:
     def network(self) -> FeatureExtractor:
         """The feature network: the one that was named, or the data set's."""
         name, inception, device = self._network
-        name = name or extractors.default(self.facts.name)
+        name = name or extractors.default(self.facts.name, self.facts.features)
         device = self.source.device if self.source.model is not None else device
         return extractors.find(name, device=device, inception=inception)
 
@@ -125,6 +138,24 @@ class ScoreInputs:
     @functools.cached_property
     def generated(self) -> FeatureStatistics:
         return compute_statistics(self.network, self.images, self.progress, "generated images")
+
+    @functools.cached_property
+    def inputs(self) -> FeatureStatistics:
+        assert self.source.task is not None  # see INPUTS
+        images = self.source.task.input_images(self)
+        return compute_statistics(self.network, images.at_most(self.images.count), self.progress, "input images")
+
+    @functools.cached_property
+    def patches(self) -> tuple[FeatureStatistics, FeatureStatistics]:
+        """Of the patches of the outputs of pairs, and of their targets."""
+        assert self.pairs is not None  # see missing_pairs
+        count = count_patches(self.pairs.targets)
+        self.settings["patches"] = {"images": count, "side": PATCH}
+        outputs, targets = (
+            compute_statistics(self.network, cut_patches(images, count), self.progress, what)
+            for images, what in ((self.pairs.outputs, "patches of outputs"), (self.pairs.targets, "patches of targets"))
+        )
+        return outputs, targets
 
     @functools.cached_property
     def reference(self) -> FeatureStatistics:
@@ -178,7 +209,7 @@ class ScoreInputs:
 
     def real_images(self, split: str, pad: bool = True, whole: bool = False) -> Images:
         """Real images at the data set's own resolution, those of the source's domain. ``pad``: with the border that
-        training put around them. ``whole``: those of a folder without a cut to their center square."""
+        training put around them. ``whole``: photographs without a cut to their center square."""
         of_domain = bool(self.source.task and self.source.task.directions)
         if isinstance(self.dataset, (str, Path)) and str(self.dataset).startswith("folder:") and not of_domain:
             images = from_folder(self.dataset, self._channels, split, whole)[0]
@@ -189,7 +220,7 @@ class ScoreInputs:
             rows = None if self.source.task is None else self.source.task.scored_rows(self, split)
             if rows is None and self.stream and self.stream.where:
                 rows = rows_with(data, self.stream.where)
-            images = from_data(data, rows)
+            images = from_data(data, rows, whole)
         stage = self.source.stage
         if pad and stage and stage.data.pad:
             images = images.map(pad_to(stage.resolution))
@@ -313,11 +344,13 @@ def images_of_same_names(first: str, second: Any, channels: int, split: str) -> 
 
 
 _generates = ("a source of images", lambda source: source.generates)
+_translates = ("a translator", lambda source: source.task is not None and source.task.translates)
 _recognizes = ("a model that reads categorical codes off images", lambda source: source.recognizes)
 
 INPUTS = {
     "generated": Input("FeatureStatistics of the generated images", *_generates),
     "reference": Input("FeatureStatistics of the reference images", *_generates),
+    "inputs": Input("FeatureStatistics of the images that a translator was given, in the same order", *_translates),
     "images": Input("Images: the generated images", *_generates),
     "train": Input("Images: the training images"),
     "holdout": Input("Images: real images that are not among them", missing=ScoreInputs.missing_holdout),
@@ -336,6 +369,10 @@ INPUTS = {
     "seeds": Input("range: seeds of samples whose codes are to be recognized"),
     "outputs": Input("uint8 [n, C, H, W]: generated images of pairs", missing=ScoreInputs.missing_pairs),
     "targets": Input("uint8 [n, C, H, W]: what each of them should be", missing=ScoreInputs.missing_pairs),
+    "patches": Input(
+        f"FeatureStatistics of all patches of {PATCH}x{PATCH} pixels of the outputs of pairs, and of the targets",
+        missing=ScoreInputs.missing_pairs,
+    ),
 }
 
 
@@ -345,5 +382,5 @@ def value_of(inputs: ScoreInputs, need: str) -> Any:
     return getattr(inputs, need) if compute is None else compute(inputs)
 
 
-FEATURE_INPUTS = {"generated", "reference"}  # a score that needs one is named after the feature network
+FEATURE_INPUTS = {"generated", "reference", "inputs", "patches"}  # of scores that are named after the feature network
 PAIR_INPUTS = {"outputs", "targets"}  # a metric that needs them is called with a chunk of pairs at a time

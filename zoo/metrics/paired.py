@@ -29,6 +29,11 @@ def psnr(outputs: Tensor, targets: Tensor) -> Tensor:
     return (10 * (255**2 / error).log10()).clamp(max=MAX_PSNR)
 
 
+def l1(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The mean absolute difference, in [0, 1]."""
+    return (outputs.double() - targets.double()).abs().flatten(1).mean(1) / 255
+
+
 def psnr_y(outputs: Tensor, targets: Tensor) -> Tensor:
     """PSNR of the luma."""
     return psnr(luma(outputs), luma(targets))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from zoo.metrics import label_scores, manifold, paired
 from zoo.metrics.copies import near_copies
@@ -141,6 +143,41 @@ def coverage(generated: FeatureStatistics, reference: FeatureStatistics) -> floa
     return compute_once(generated, reference, density_coverage)[1]
 
 
+@metric("patch-fd", needs=("patches",), better="lower")
+def patch_frechet_distance(patches: tuple[FeatureStatistics, FeatureStatistics]) -> float:
+    """The Frechet distance of patches of images that are larger than the feature network's, of outputs and of what they
+    should be: whether their details look alike, wherever they are."""
+    return frechet_distance(*patches)
+
+
+RETRIEVED_FROM = 50  # images among which the own input is to be found
+
+
+def missing_inputs(inputs: ScoreInputs) -> str:
+    """Why no input can be searched for among others; "" if it can."""
+    count = inputs.images.count
+    return f"{count} images, at least {RETRIEVED_FROM} are needed" if count < RETRIEVED_FROM else ""
+
+
+@metric("input-retrieval", needs=("generated", "inputs"), better="higher", default=always, missing=missing_inputs)
+def input_retrieval(generated: FeatureStatistics, inputs: FeatureStatistics) -> tuple[float, float]:
+    """Of a translator, how often the input of an image is the nearest one among 50 held-out inputs: whether the content
+    is kept. In [0, 1]; 1/50 by chance. The angle between features decides, after the mean of each side is subtracted,
+    and with it what distinguishes the two domains. Images are taken in their order, fifty at a time; the last group is
+    filled up with the first images. Raises ValueError for fewer than 50 images."""
+    if len(generated.features) < RETRIEVED_FROM:
+        count = len(generated.features)
+        raise ValueError(f"metrics=input-retrieval: must have at least {RETRIEVED_FROM} images, got {count}")
+    own, others = (normalize(s.features.double() - s.features.double().mean(0)) for s in (generated, inputs))
+    hits = []
+    for first in range(0, len(own), RETRIEVED_FROM):
+        rows = torch.arange(first, first + RETRIEVED_FROM) % len(own)
+        nearest = (own[rows] @ others[rows].T).argmax(1)
+        hits.append((nearest == torch.arange(RETRIEVED_FROM))[: len(own) - first])
+    share = torch.cat(hits).double()
+    return share.mean().item(), share.std().item() / len(share) ** 0.5
+
+
 # Scores of pixels -----------------------------------------------------------------------------------------------------
 
 
@@ -205,6 +242,12 @@ def has_partners(inputs: ScoreInputs) -> bool:
 def agreement(outputs: Tensor, targets: Tensor) -> Tensor:
     """The share of pixels that agree, black or white (CoGAN, arXiv 1606.07536, section 4). In [0, 1]."""
     return paired.agreement(outputs, targets)
+
+
+@metric("l1", needs=PAIRS, better="lower", default=has_targets)
+def l1(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The mean absolute difference of pixels in [0, 1], the distance of pix2pix (arXiv 1611.07004, equation 3)."""
+    return paired.l1(outputs, targets)
 
 
 @metric("psnr", needs=PAIRS, better="higher", default=has_targets)

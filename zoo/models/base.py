@@ -14,7 +14,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
@@ -99,7 +99,8 @@ class Bench:
     Args:
         metrics: names from ``zoo.registry.METRICS``.
         main: the metric that decides whether weights are better.
-        bars: names of baselines that shipped weights must beat.
+        bars: of a metric the names of the baselines that shipped weights must beat in it, if the data have what the
+            metric needs.
         min_recall: at least so much recall, None if recall does not count.
         max_copies: at most such a share of near-copies, None if they do not count.
         max_noise: the noise of the main score is at most such a share of it, None if it does not count.
@@ -107,7 +108,7 @@ class Bench:
 
     metrics: tuple[str, ...] = ("fd", "kid", "is", "precision", "recall", "density", "coverage", "near-copies")
     main: str = "fd"
-    bars: tuple[str, ...] = ()
+    bars: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     min_recall: float | None = None
     max_copies: float | None = None
     max_noise: float | None = None
@@ -125,6 +126,7 @@ class Model(nn.Module):
         keys: what its spec must have beside ``kind``, ``networks``, ``range``, ``resolution``, ``channels``.
         generates: whether its outputs are images that can be scored.
         seeded: whether they come from seeds.
+        translates: whether its outputs show what is on the images that it is given, in another domain.
         test_rule: why it is scored on the split ``test`` whatever its size, in words; "" if it is not.
         watched: the metrics of ``zoo train --eval-every``.
         bench: how ``zoo bench quality`` scores it.
@@ -135,9 +137,10 @@ class Model(nn.Module):
     keys: ClassVar[tuple[str, ...]] = ()
     generates: ClassVar[bool] = True
     seeded: ClassVar[bool] = False
+    translates: ClassVar[bool] = False
     test_rule: ClassVar[str] = ""
     watched: ClassVar[tuple[str, ...]] = ("fd", "kid")
-    bench: ClassVar[Bench] = Bench()
+    bench: Bench = Bench()
     class_count = 0  # classes that can be requested
     recognizes = False  # whether it reads categorical codes off images
 
@@ -270,6 +273,10 @@ class Model(nn.Module):
     def scored_rows(self, inputs: ScoreInputs, split: str) -> Tensor | None:
         """Which rows of a split the images are compared with, int64; None: those of the stream of their domain."""
         return None
+
+    def input_images(self, inputs: ScoreInputs) -> ScoredImages:
+        """The images that the scored images were made from, in the same order. A task with ``translates`` has it."""
+        raise ValueError(f"a model that can {self.verb} was given no images")
 
     def scored_pairs(self, inputs: ScoreInputs) -> Pairs | None:
         """Images and what they should be; None if nothing says it."""

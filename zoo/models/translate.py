@@ -13,6 +13,7 @@ from the image's seed.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +43,17 @@ class TranslateModel(Model):
     verb = "translate"
     words = "translation"
     keys = ("to",)
+    translates = True
     test_rule = "held-out pairs"
-    bench = Bench(("fd", "precision", "recall", "psnr", "ssim"), main="psnr", bars=("identity", "mean color"))
+    bench = Bench(
+        ("fd", "precision", "recall", "input-retrieval", "l1", "psnr", "ssim"),
+        main="fd",
+        bars={
+            "fd": ("identity", "mean color"),
+            "input-retrieval": ("nearest training image",),
+            "l1": ("identity", "mean color"),
+        },
+    )
 
     def __init__(self, spec: Mapping[str, Any], networks: Mapping[str, nn.Module] | None, card: Json | None):
         super().__init__(spec, networks, card)
@@ -53,6 +63,9 @@ class TranslateModel(Model):
                 raise ValueError(f"model spec: to.{domain}: must name a network, got {entry.get('network')!r}")
         self.to_network: dict[str, str] = {d: e["network"] for d, e in entries.items()}
         self.conditions: dict[str, Domain] = {d: e["domain"] for d, e in entries.items() if "domain" in e}
+        if spec.get("paired"):  # its targets say what it has to keep
+            bars = {"input-retrieval": (), "l1": ("identity", "mean color", "nearest training image")}
+            self.bench = dataclasses.replace(self.bench, bars={**self.bench.bars, **bars})
         self.where = {d: e["where"] for d, e in entries.items() if "where" in e}
         self.domains = dict(spec.get("domains", {}))
 
@@ -218,10 +231,13 @@ class TranslateModel(Model):
         targets = inputs.rows(split, ends[to])
         return sources, targets, len(ends) == 2 and inputs.facts.paired and len(sources) == len(targets)
 
-    def scored_images(self, inputs: ScoreInputs) -> ScoredImages:
+    def input_images(self, inputs: ScoreInputs) -> ScoredImages:
         sources, _, _ = self._domain_rows(inputs, inputs.split)
+        return inputs.real(inputs.split, sources)
+
+    def scored_images(self, inputs: ScoreInputs) -> ScoredImages:
         to = self.direction(inputs.to)
-        return inputs.changed(inputs.real(inputs.split, sources), lambda x: self.translate(x, to))
+        return inputs.changed(self.input_images(inputs), lambda x: self.translate(x, to))
 
     def scored_rows(self, inputs: ScoreInputs, split: str) -> Tensor:
         return self._domain_rows(inputs, split)[1]
@@ -233,23 +249,25 @@ class TranslateModel(Model):
         return Pairs(inputs.images, inputs.real(inputs.split, targets).at_most(inputs.images.count), generated=False)
 
     def baselines(self, inputs: Callable[[str], ScoreInputs]) -> Iterator[tuple[str, Model]]:
-        """One leaves images as they are, one shifts their mean color, one returns training images of the other domain,
-        whatever its input is."""
-        makers: dict[str, Callable[[Tensor, Tensor], nn.Module]] = {
-            "identity": lambda source, target: Shift(0 * color(source, target)),
-            "mean color": lambda source, target: Shift(color(source, target)),
-            "training images copied": lambda source, target: PickImage(2 * target - 1),
+        """One leaves images as they are, one shifts their mean color, one returns the training image of the other
+        domain that is nearest to its input (of paired data: the partner of the nearest input), one returns any."""
+        makers: dict[str, Callable[[Tensor, Tensor, bool], nn.Module]] = {
+            "identity": lambda source, target, paired: Shift(0 * color(source, target)),
+            "mean color": lambda source, target, paired: Shift(color(source, target)),
+            "nearest training image": lambda source, target, paired: NearestImage(source if paired else target, target),
+            "training images copied": lambda source, target, paired: PickImage(2 * target - 1),
         }
         images = {to: self._domain_images(inputs(to)) for to in self.directions}
         for label, make in makers.items():
-            networks = {f"to_{to}": make(source, target) for to, (source, target) in images.items()}
+            networks = {f"to_{to}": make(*several) for to, several in images.items()}
             spec = {**self.spec, "range": [-1, 1], "to": {to: f"to_{to}" for to in images}}
             yield label, build_model({**spec, "networks": {name: {} for name in networks}}, networks, self.card)
 
-    def _domain_images(self, inputs: ScoreInputs) -> tuple[Tensor, Tensor]:
-        """All images that a direction translates, and all of its domain: float [N, C, H, W] in [0, 1]."""
-        sources, targets, _ = self._domain_rows(inputs, inputs.split)
-        return inputs.tensor(sources), inputs.tensor(targets)
+    def _domain_images(self, inputs: ScoreInputs) -> tuple[Tensor, Tensor, bool]:
+        """All images that a direction translates, and all of its domain: float [N, C, H, W] in [0, 1]; whether they are
+        pairs."""
+        sources, targets, paired = self._domain_rows(inputs, inputs.split)
+        return inputs.tensor(sources), inputs.tensor(targets), paired
 
 
 # Trivial translators --------------------------------------------------------------------------------------------------
@@ -269,6 +287,19 @@ class PickImage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.images[(x.flatten(1).double().sum(1) * 1e6).long() % len(self.images)]
+
+
+class NearestImage(nn.Module):
+    """A translator that finds the image of ``keys`` that is nearest to its input by the sum of squares, and returns the
+    one of ``images`` at its place: both [N, C, H, W] in [0, 1]."""
+
+    def __init__(self, keys: Tensor, images: Tensor):
+        super().__init__()
+        self.keys = nn.Parameter(2 * keys - 1, requires_grad=False)
+        self.images = nn.Parameter(2 * images - 1, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.images[torch.cdist(x.flatten(1), self.keys.flatten(1)).argmin(1)]
 
 
 class Shift(nn.Module):

@@ -45,7 +45,7 @@ class UpscaleModel(Model):
     keys = ("factor",)
     test_rule = "held-out images"
     watched = ("psnr",)
-    bench = Bench(("psnr-y", "ssim-y", "psnr", "ssim"), main="psnr-y", bars=("bicubic",))
+    bench = Bench(("psnr-y", "ssim-y", "psnr", "ssim", "patch-fd"), main="psnr-y", bars={"psnr-y": ("bicubic",)})
 
     def __init__(self, spec: Mapping[str, Any], networks: Mapping[str, nn.Module] | None, card: Json | None):
         super().__init__(spec, networks, card)
