@@ -365,8 +365,9 @@ def tensor_changes(names: Sequence[str], lines: list[Line]) -> list[str]:
 
 def missing_images(name: str) -> str:
     """Why a model that is given images cannot be scored here; "" if it can, or needs none."""
-    inputs = ScoreInputs(find(name))
-    if zoo.load(name).seeded or not inputs.facts.by_hand:
+    model = zoo.load(name)
+    inputs = ScoreInputs(find(name), to=directions(model)[0] or None)
+    if model.seeded or not inputs.facts.by_hand:
         return ""
     try:
         inputs.open(inputs.split)
