@@ -19,6 +19,7 @@ import itertools
 import json
 import math
 import os
+import re
 import statistics
 import tempfile
 import threading
@@ -100,26 +101,33 @@ PLAN: list[tuple[Case, str]] = [
     *itertools.product(MORE, MODES),
 ]
 
-# Multiply-adds a second at the peak, in 1e12, of dense products: half of the floating-point operations in the vendor's
-# data sheets. A card that is not here has no share.
+# Multiply-adds a second at the peak, in 1e12, of dense products with sums in float32: half of the floating-point
+# operations that NVIDIA gives, a quarter of those "with sparsity". NVIDIA's figures are on the product pages
+# www.nvidia.com/en-us/data-center/h100 (also h200, a100, l40s, l4, a10) and in the white papers on the architectures
+# Hopper, GA102 and Ada; compared with glennklockwood.com/garden/processors/h100 (H100, H200), hmc-tech.com/gpu (A100,
+# L40S, L4, RTX 3090 Ti) and waredb.com (RTX 4090). A name is a pattern of the whole name that torch gives, without
+# "NVIDIA": the share of any other card is not known, such as a laptop's, or a part of a card (MIG).
+HOPPER_SXM = {"fp32": 33.5, "tf32": 247.3, "bf16": 494.7}
+HOPPER_NVL = {"fp32": 30.0, "tf32": 208.8, "bf16": 417.8}
 PEAKS: dict[str, dict[str, float]] = {
-    "H200": {"fp32": 33.5, "tf32": 247, "bf16": 495},
-    "H100 PCIe": {"fp32": 25.5, "tf32": 189, "bf16": 378},
-    "H100": {"fp32": 33.5, "tf32": 247, "bf16": 495},
-    "A100": {"fp32": 9.75, "tf32": 78, "bf16": 156},
+    "H200": HOPPER_SXM,
+    "H200 NVL": HOPPER_NVL,
+    "H100 80GB HBM3": HOPPER_SXM,
+    "H100 NVL": HOPPER_NVL,
+    "H100 PCIe": {"fp32": 25.6, "tf32": 189, "bf16": 378},
+    r"A100-(SXM4|PCIE)-\d+GB|A100 80GB PCIe": {"fp32": 9.75, "tf32": 78, "bf16": 156},
     "L40S": {"fp32": 45.8, "tf32": 91.5, "bf16": 181},
-    "L4": {"fp32": 15.1, "tf32": 30, "bf16": 60.5},
-    "A10": {"fp32": 15.6, "tf32": 31.2, "bf16": 62.5},
-    "RTX 4090": {"fp32": 41.3, "tf32": 41.3, "bf16": 82.6},
-    "RTX 3090": {"fp32": 17.8, "tf32": 17.8, "bf16": 35.6},
+    "L4": {"fp32": 15.15, "tf32": 30, "bf16": 60.5},
+    "A10": {"fp32": 15.6, "tf32": 31.25, "bf16": 62.5},
+    "GeForce RTX 4090": {"fp32": 41.3, "tf32": 41.3, "bf16": 82.6},
+    "GeForce RTX 3090": {"fp32": 17.8, "tf32": 17.8, "bf16": 35.6},
 }
 
 
 def peak(card: str, mode: str) -> float | None:
     """Multiply-adds a second of a card at its peak, by its name; None if the table does not have it."""
-    precision = MODES[mode].get("precision", "fp32")
-    names = sorted((name for name in PEAKS if f"{name} " in f"{card} "), key=len)  # "H100 PCIe" before "H100"
-    return PEAKS[names[-1]][precision] * 1e12 if names else None
+    precision, name = MODES[mode].get("precision", "fp32"), card.removeprefix("NVIDIA ")
+    return next((peaks[precision] * 1e12 for pattern, peaks in PEAKS.items() if re.fullmatch(pattern, name)), None)
 
 
 def data_of(recipe: Recipe) -> Any:
@@ -323,16 +331,18 @@ class Deadline:
     """Ends the process at a time, whatever it does: a compilation cannot be interrupted otherwise. Lines are written as
     they are measured, so that the same command continues."""
 
-    def __init__(self, minutes: float, say: Callable[[str], None]):
-        self.end, self.longest = time.monotonic() + 60 * minutes, 0.0
+    def __init__(self, minutes: float, at_end: Callable[[], None]):
+        self.end, self.at_end = time.monotonic() + 60 * minutes, at_end
         self.timer = threading.Timer(60 * minutes, self.stop)
         self.timer.daemon = True
         self.timer.start()
-        self.say = say
 
     def stop(self) -> None:
-        self.say("stopped by the deadline; the same command continues")
-        os._exit(0)
+        try:
+            print("stopped by the deadline; the same command continues", flush=True)
+            self.at_end()
+        finally:
+            os._exit(0)
 
     def leaves(self, seconds: float) -> bool:
         """Whether as much time is left."""
@@ -340,17 +350,19 @@ class Deadline:
 
 
 def run(device: str, minutes: float, budget: float, folder: Path, only: Sequence[str] = ()) -> int:
-    """Measure the plan, as far as time allows and lines are missing; the exit status. ``only``: recipes."""
-    deadline = Deadline(minutes, lambda text: print(text, flush=True))
+    """Measure the plan, as far as time allows and lines are missing, then judge the goals; the exit status. ``only``:
+    recipes."""
     if budget < 1 and device == "cpu":
         compile_quickly()
     card = "cpu" if device == "cpu" else torch.cuda.get_device_name(Runtime(device=device).prepare_device())
     facts = rows.facts(f"python benchmarks/speed.py --device {device}", 0)
-    done = {
-        (r["recipe"], r["batch"], r["mode"])
-        for r in rows.read(FILE, folder)
-        if (r["device"], r["budget"], r["commit"]) == (card, budget, facts["commit"]) and "error" not in r
-    }
+
+    def lines() -> list[Line]:  # of this card, budget and code
+        now = (card, budget, facts["commit"])
+        return [r for r in rows.read(FILE, folder) if (r["device"], r["budget"], r["commit"]) == now]
+
+    deadline = Deadline(minutes, lambda: print(judgement(lines()), flush=True))
+    done = {(r["recipe"], r["batch"], r["mode"]) for r in lines() if "error" not in r}
     longest, failed = dict.fromkeys(MODES, 0.0), 0
     for case, mode in PLAN:
         key = (case.recipe, case.resolved(budget).stages[0].batch, mode)
@@ -375,6 +387,7 @@ def run(device: str, minutes: float, budget: float, folder: Path, only: Sequence
         rows.write(FILE, {**line, "seconds": round(time.monotonic() - start_time, 1), **facts}, KEYS, folder)
         clear(device)
     deadline.timer.cancel()
+    print(judgement(lines()), flush=True)
     return int(bool(failed))
 
 
@@ -420,24 +433,39 @@ GOALS = [
 
 
 def check(lines: Sequence[Line]) -> list[tuple[str, str, str]]:
-    """For each goal its text, "met", "not met" or "not measured", and the values. Lines of trials do not count."""
-    whole = [r for r in lines if r["budget"] == 1 and r["device"] != "cpu" and "error" not in r]
+    """For each goal its text, "reached", "not reached" or "not measured", and the figures. Lines of trials do not
+    count; a card that the table of peaks does not have, or a measurement that failed, is named in place of a figure."""
+    whole = [r for r in lines if r["budget"] == 1 and r["device"] != "cpu"]
     results = []
     for device in dict.fromkeys(r["device"] for r in whole) or [""]:
         by = {(r["recipe"], r["batch"], r["mode"]): r for r in whole if r["device"] == device}
         for goal in GOALS:
-            values = {}
+            values, others = {}, {}
             for case, mode in goal.cases:
                 key = (case.recipe, case.resolved(1).stages[0].batch, mode)
-                if key in by and by[key][goal.key] is not None:
-                    values[f"{case.recipe} {key[1]} {mode}"] = by[key][goal.key]
+                name, line = f"{case.recipe} {key[1]} {mode}", by.get(key, {})
+                if line.get(goal.key) is not None:
+                    values[name] = line[goal.key]
+                elif line:
+                    others[name] = "failed" if "error" in line else "not known"
             good = [goal.holds(v) for v in values.values()]
+            all_measured = len(good) == len(goal.cases)
             if goal.any_of:
-                state = "met" if any(good) else "not met" if len(good) == len(goal.cases) else "not measured"
+                state = "reached" if any(good) else "not reached" if all_measured else "not measured"
             else:
-                state = "not met" if not all(good) else "met" if len(good) == len(goal.cases) else "not measured"
-            details = {k: v for k, v in values.items() if not goal.holds(v)} or values
-            detail = "; ".join(f"{k}: {v}" for k, v in details.items())
+                state = "not reached" if not all(good) else "reached" if all_measured else "not measured"
+            figures = {k: v for k, v in values.items() if not goal.holds(v)} or values
+            detail = "; ".join(f"{k}: {figure(v)}" for k, v in (figures | others).items())
             counted = f"{len(values)} of {len(goal.cases)} lines" + (f" ({device})" if device else "")
             results.append((goal.text, state, f"{counted}: {detail}" if detail else counted))
     return results
+
+
+def figure(value: Any) -> str:
+    """A figure, or the names of calls."""
+    return ", ".join(value) or "none" if isinstance(value, list) else str(value)
+
+
+def judgement(lines: Sequence[Line]) -> str:
+    """The goals, a line each: reached or not, and the figures."""
+    return "\n".join(f"{state.upper()}: {text}; {detail}" for text, state, detail in check(lines))

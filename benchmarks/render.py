@@ -674,9 +674,12 @@ def device_table() -> str:
 
 
 def device_cell(line: Line, key: str) -> str:
+    """A figure, or why there is none; the share of peak of a card whose peak is not known."""
+    if "error" in line:
+        return "failed"
     if line.get(key) is None:
-        return "not measured"
-    return ", ".join(line[key]) or "none" if key == "waits" else str(line[key])
+        return "not known" if line and key == "share" else "not measured"
+    return device_speed.figure(line[key])
 
 
 def longer_runs() -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from zoo import settings
-from zoo.files import beside
+from zoo.files import beside, folder_lock
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -138,11 +138,12 @@ def write(name: str, row: Mapping[str, Any], keys: Sequence[str], folder: Path |
     """Put a line into ``NAME.jsonl`` in ``folder``, by default of the results, in place of the one that agrees with it
     in ``keys``; sorted by them. A kill leaves the old file or the new one."""
     folder = folder or RESULTS
-    others = [r for r in read(name, folder) if any(r[k] != row[k] for k in keys)]
-    rows = sorted([*others, row], key=lambda r: [str(r[k]) for k in keys])
     folder.mkdir(parents=True, exist_ok=True)
-    with beside(folder / f"{name}.jsonl") as partial:
-        partial.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    with folder_lock(folder):  # another script may write its own line
+        others = [r for r in read(name, folder) if any(r[k] != row[k] for k in keys)]
+        rows = sorted([*others, row], key=lambda r: [str(r[k]) for k in keys])
+        with beside(folder / f"{name}.jsonl") as partial:
+            partial.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
 
 
 def distance(scores: Mapping[str, float]) -> float:

@@ -350,10 +350,9 @@ def command(
     if checking:
         errors = check(rows.read("speed"))
         print("\n".join(errors) or "speed: the committed results hold")
-        goals = device_speed.check(rows.read(device_speed.FILE, out))
-        for text, state, detail in goals:
-            print(f"{state}: {text}; {detail}")
-        return int(bool(errors) or any(state == "not met" for _, state, _ in goals))
+        lines = rows.read(device_speed.FILE, out)
+        print(device_speed.judgement(lines))
+        return int(bool(errors) or any(state == "not reached" for _, state, _ in device_speed.check(lines)))
     if alone:
         print(peak_memory(alone, model))
         return 0
