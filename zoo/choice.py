@@ -80,7 +80,10 @@ def choose(model: str, dataset: Any = None, variant: str = "") -> Choice:
         count = sum(facts.splits.values())
         kind = {1: "gray", 3: "color"}.get(facts.channels, f"{facts.channels}-channel")
         images = f"{count:,} {kind} images" if count else f"{kind} images"
-        text += f" ({best}, chosen by the data: {images} of {side or 'many'} pixels)"
+        sides = str(side or "many")
+        if side and facts.resolution is None and several_sizes(dataset):
+            sides = f"many sizes, the median of their shorter sides {side}"
+        text += f" ({best}, chosen by the data: {images} of {sides} pixels)"
     return Choice(with_data(recipe, name), text, *around(best, entries, facts))
 
 
@@ -141,6 +144,11 @@ def side_of(dataset: Any, facts: Facts) -> int | None:
         sides = open_folder(dataset).sides()
         return sides[len(sides) // 2] if sides else None
     return facts.resolution
+
+
+def several_sizes(dataset: Any) -> bool:
+    """Whether the images of a folder differ in their shorter side."""
+    return isinstance(dataset, str) and dataset.startswith("folder:") and len(set(open_folder(dataset).sides())) > 1
 
 
 def work(name: str) -> float:

@@ -96,7 +96,7 @@ def train(
     if runtime.eval_every:
         from zoo.metrics.evaluate import check_watch
 
-        check_watch(facts.name)
+        check_watch(facts)
     if init is not None:
         load_init(build_networks(recipe, seed), init)
         init = str(Path(init).resolve() if Path(init).exists() else init)

@@ -112,7 +112,7 @@ class ScoreInputs:
     def network(self) -> FeatureExtractor:
         """The feature network: the one that was named, or the data set's."""
         name, inception, device = self._network
-        name = name or extractors.default(self.facts.name)
+        name = name or extractors.default(self.facts.name, self.facts.channels)
         device = self.source.device if self.source.model is not None else device
         return extractors.find(name, device=device, inception=inception)
 
