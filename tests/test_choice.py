@@ -56,7 +56,9 @@ def test_the_name_of_a_folder(photos, monkeypatch, tmp_path):
 def test_many_sizes(photos, tmp_path):
     photos(count=3, size=(64, 64))
     Image.new("RGB", (100, 40)).save(tmp_path / "photos" / "wide.png")
-    assert "4 color images of many sizes, the median of their shorter sides 64 pixels" in choose("dcgan", photos(0)).note
+    assert (
+        "4 color images of many sizes, the median of their shorter sides 64 pixels" in choose("dcgan", photos(0)).note
+    )
 
 
 def test_many_images_are_worth_a_full_setting():

@@ -466,7 +466,8 @@ def test_the_default_feature_network_is_the_data_sets():
     assert features.default("fashion-mnist") == features.default("fashion-mnist-10k") == "fashion-mnist"
     for dataset in ("mnist", "fashion", "ring"):
         with pytest.raises(
-            ValueError, match=f"no feature network for the data set '{dataset}', so name one: --features inception is usual"
+            ValueError,
+            match=f"no feature network for the data set '{dataset}', so name one: --features inception is usual",
         ):
             features.default(dataset)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image as PilImage
 
+import zoo
 from zoo.data import facts, open_data
 from zoo.data.fields import Attributes, Image, Label, Text
 from zoo.data.files import natural
@@ -537,3 +538,58 @@ def test_items_as_hugging_face_has_them():
     assert rows["x"][:, 0, 0, 0].tolist() == [0, 1, 2] and rows["caption"] == ["no. 0", "no. 1", "no. 2"]
     subset = torch.utils.data.Subset(Items([0, 1, 2], targets=[0, 1, 2], classes=("a", "b", "c")), [2, 0])
     assert open_data(subset).labels("y").tolist() == [2, 0] and facts(subset).classes == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(("fit", "corner", "middle"), [("crop", 90, 90), ("pad", 0, 90), ("stretch", 10, 90)])
+@pytest.mark.parametrize("form", ["tensor", "floats", "list", "arrays", "paths", "pairs"])
+def test_fit_of_images_in_python(tmp_path, form, fit, corner, middle):
+    """The same as of a folder, for a tensor and for lists of PIL images, arrays [H, W, C], paths and (image, label)."""
+    image = PilImage.new("RGB", (24, 8), (10,) * 3)
+    image.paste((90,) * 3, (8, 0, 16, 8))
+    image.save(tmp_path / "1.png")
+    x = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)  # [C, H, W]
+    images = {
+        "tensor": x[None],
+        "floats": x[None] / 255,
+        "list": [image],
+        "arrays": [np.asarray(image)],
+        "paths": [tmp_path / "1.png"],
+        "pairs": [(x, 0)],
+    }[form]
+    data = open_data(zoo.data.Images(images, fit=fit), 24)
+    row = data.rows(torch.arange(1))["x"][0, 0]
+    assert row.shape == (24, 24) and row[0, 0] == corner and row[12, 12] == middle
+    assert {"crop": "center square", "pad": "padded", "stretch": "stretched"}[fit] in data.facts.about
+    assert torch.equal(row, open_data(f"folder:{tmp_path}?fit={fit}", 24).arrays["x"][0, 0])
+
+
+def test_mistakes_of_images_in_python(tmp_path):
+    with pytest.raises(ValueError, match="fit='cut': must be one of crop, pad, stretch"):
+        zoo.data.Images([], fit="cut")
+    with pytest.raises(ValueError, match=r"none\.png': No such file"):
+        facts([str(tmp_path / "none.png")])
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(ValueError, match=r"text\.png': cannot identify image file"):
+        facts([tmp_path / "text.png"])
+
+
+def test_a_list_is_gray_if_all_are():
+    gray, color = PilImage.new("L", (8, 8), 7), PilImage.new("RGB", (8, 8), (7, 7, 7))
+    assert facts([gray, gray]).channels == 1
+    mixed = open_data([gray, color, np.full((8, 8), 7, np.uint8)])
+    assert mixed.facts.channels == 3 and mixed.rows(torch.arange(3))["x"].unique().tolist() == [7]
+
+
+@pytest.mark.parametrize("form", ["dicts", "tuples"])
+def test_pairs_in_python(form):
+    """Two images an item are rows of two domains, which a recipe of pairs reads as those of a folder."""
+    x = torch.arange(6, dtype=torch.uint8).mul(10)[:, None, None, None].expand(-1, 3, 8, 8)
+    items = [{"a": a, "b": 255 - a} if form == "dicts" else (a, 255 - a) for a in x]
+    data = open_data(items)
+    assert data.facts.paired and data.facts.keys == ("x", "domain") and len(data) == 12
+    assert data.facts.fields["domain"].names == ("a", "b") and data.labels("domain").tolist() == [0, 1] * 6
+    rows = data.rows(torch.arange(12))["x"].float().mean((1, 2, 3))
+    assert (rows[::2] + rows[1::2]).tolist() == [255] * 6 and rows[::2].tolist() == [0, 10, 20, 30, 40, 50]
+    assert zoo.create("pix2pix", items, "small").domains == {"a": "a", "b": "b"}
+    with pytest.raises(ValueError, match="the recipe needs pairs, but 'list' has none"):
+        zoo.create("pix2pix", [{"x": a, "domain": i % 2} for i, a in enumerate(x)])

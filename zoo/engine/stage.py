@@ -135,11 +135,10 @@ def build_game(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) ->
 
 def check_pairs(stage: Stage, facts: Facts) -> None:
     """Raises ValueError if streams of different rows of one data set are aligned, and that data set has no pairs."""
-    streams = stage.data.streams
-    for name, stream in streams.items():
+    for stream in stage.data.streams.values():
         if stream.aligned is None:
             continue
-        leader = streams[stream.aligned]
+        leader = stage.data.streams[stream.aligned]
         own = facts_of_stream(stream, facts)
         same_rows = (stream.where, stream.part) == (leader.where, leader.part)
         if not own.paired and not same_rows and data_of_stream(stream) == data_of_stream(leader):
