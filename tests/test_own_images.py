@@ -354,6 +354,15 @@ def test_gray_folders_have_one_channel(tmp_path):
     assert facts(f"folder:{tmp_path}").channels == 3
 
 
+def test_a_folder_without_its_word(tmp_path, monkeypatch):
+    put(tmp_path / "photos" / "1.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="unknown data set 'photos'; the folder of your own images is folder:photos"):
+        facts("photos")
+    with pytest.raises(ValueError, match="unknown data set 'foto'; your own images are folder:PATH"):
+        facts("foto")
+
+
 def test_classes_in_natural_order(tmp_path):
     for name in ("10", "2", "0", "1"):
         put(tmp_path / name / "x.png", int(name))
@@ -424,6 +433,46 @@ def test_one_reader_for_all(tmp_path, name):
     if name == "turned.jpg":
         plain = np.asarray(PilImage.open(path)).transpose(2, 0, 1)
         assert np.array_equal(trained.numpy(), np.rot90(plain, -1, (1, 2)))
+
+
+@pytest.mark.parametrize("fit", ["", "?fit=pad", "?fit=stretch"])
+def test_an_input_of_another_shape_is_fitted_as_in_training(tmp_path, fit):
+    picture = np.random.default_rng(0).integers(0, 256, (6, 10, 3), np.uint8)
+    path = put(tmp_path / "in" / "1.png")
+    PilImage.fromarray(picture).save(path)
+    lines = []
+    request = Request("model", f"{tmp_path}/out/", source=f"{path.parent}{fit}", tell=lines.append)
+    request.remake(lambda image: as_batch(image, 3)[0], 4, half=0)
+    out = np.asarray(PilImage.open(tmp_path / "out" / "1.png")).transpose(2, 0, 1)
+    assert np.array_equal(out, open_data(f"folder:{path.parent}{fit}", 4).arrays["x"][0].numpy())
+    how = {"": "cut to its center square and ", "?fit=pad": "padded to a square and ", "?fit=stretch": ""}[fit]
+    assert lines[0].startswith(f"{path}: 10x6 {how}resized to 4x4")
+    with pytest.raises(ValueError, match="fit must be crop or pad or stretch, got cut"):
+        Request("model", f"{tmp_path}/out2/", source=f"{path.parent}?fit=cut").remake(lambda image: image, 4)
+
+
+def test_an_input_of_two_halves(tmp_path):
+    """Of a model of pairs: the half that it translates, as it was trained on."""
+    for i in range(2):
+        image = PilImage.new("RGB", (16, 8), (10 + i,) * 3)
+        image.paste((90 + i,) * 3, (8, 0, 16, 8))
+        (tmp_path / "in").mkdir(exist_ok=True)
+        image.save(tmp_path / "in" / f"{i}.png")
+
+    def translate(half, options="", out="out"):
+        lines = []
+        request = Request("model", f"{tmp_path / out}/", source=f"{tmp_path}/in{options}", tell=lines.append)
+        request.remake(lambda image: as_batch(image, 3)[0], 8, half=half)
+        pictures = [np.asarray(PilImage.open(tmp_path / out / f"{i}.png")) for i in range(2)]
+        return [np.unique(picture).tolist() for picture in pictures], lines
+
+    levels, lines = translate(0)
+    assert levels == [[10], [11]] and "the left half of each picture, since all are twice as wide as high" in lines[0]
+    assert translate(1, out="right")[0] == [[90], [91]]
+    whole = translate(0, "?pairs=no", "whole")
+    assert whole[0] == translate(None, out="none")[0] == [[10, 90], [11, 91]] and "half" not in str(whole[1])
+    put(tmp_path / "in" / "2.png")
+    assert translate(0, out="mixed")[0] == [[10, 90], [11, 91]]  # these are no pairs
 
 
 def test_options_are_the_same_for_eval(tmp_path):

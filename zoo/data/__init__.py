@@ -37,6 +37,8 @@ def _find(name: str) -> ImageSet | ToySet:
     """The registered set called ``name``. Raises ValueError with the nearest names, and the other ways to name a set,
     if there is none."""
     if name not in DATASETS:
+        if Path(name).expanduser().exists():
+            raise ValueError(f"unknown data set '{name}'; the folder of your own images is folder:{name}")
         raise ValueError(
             f"unknown data set '{name}'{nearest(name, DATASETS.names()) or ';'} "
             f"your own images are folder:PATH, shards are shards:PATTERN (zoo list datasets)"
