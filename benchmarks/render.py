@@ -710,8 +710,10 @@ def settings_table(recipe_names: Mapping[str, dict]) -> str:
         cost = describe(settings.find(name))
         sizes = ", ".join(f"{n} {count(p)}" for n, p in cost["parameters"].items())
         rounds = " + ".join(count(s["rounds"]) for s in cost["stages"])
-        body.append([f"`{name}`", entry["about"], sizes, count(cost["images"]), rounds])
-    return table(["recipe", "what it is", "parameters", "images", "rounds"], body)
+        build: Any = entry["build"]
+        code = f"zoo.recipes.{entry['model'].replace('-', '_')}.{build.__name__}()"
+        body.append([f"`{name}`", entry["about"], sizes, count(cost["images"]), rounds, f"`{code}`"])
+    return table(["recipe", "what it is", "parameters", "images", "rounds", "in Python"], body)
 
 
 def commands(model: str, recipe_names: Mapping[str, dict]) -> list[str]:
@@ -788,8 +790,9 @@ copies, `zoo data remove NAME` deletes them.
 
 `--dataset folder:PATH` (a folder or a `.zip`, images of any size and mode), `--dataset shards:PATTERN` (WebDataset tar
 files, streamed, for sets larger than one machine; their order cannot be resumed exactly), and in Python any map-style
-torch Dataset or image tensor: `zoo.train(model, dataset=images)`. If a model has no setting of its own for the data,
-their channels, size and number choose one; the first lines of `zoo train` say which, and the next larger and smaller.
+torch Dataset, list of images or image tensor: `zoo.train(model, dataset=images)`. If a model has no setting of its own
+for the data, their channels, size and number choose one; the first lines of `zoo train` say which, and the next larger
+and smaller.
 
 | in the folder | is read as |
 |---|---|
@@ -818,7 +821,8 @@ in a warning and in `zoo show`. Options follow a question mark, `"folder:photos?
 | `labels=no`, `attributes=A,B` | no tables and captions; only these attributes |
 | `size=native` | see below |
 
-`zoo eval` and `--input` read images in the same way.
+`zoo eval` and `--input` read images in the same way (`--input "photos?fit=pad"`); of pictures of two halves a model of
+pairs translates the half that it was trained to.
 
 ### Photographs of many sizes
 
@@ -853,9 +857,11 @@ Each field has a type, which a data set declares (`zoo show celeba` lists them) 
 | `Text(captions)` | a string, or several, of which each batch has one | a list of N strings |
 | `Vector(n)` | n real numbers: a point, an embedding | float32 [N, n] |
 
-A torch Dataset may return an image, a pair (image, label), or a dict of fields. Numbers are never rounded: 0.9 is a
-Vector, and an error if the field is declared as a Label. If a row has several images they are cropped and mirrored
-together.
+A torch Dataset (or a list) has images, (image, label), dicts of fields, or pairs, as (image, image) or
+`{{"a": image, "b": image}}`, which it must not change at random. An image is PIL, a path, or a tensor or array
+uint8 or in [0, 1]; `zoo.data.Images(dataset, fit="pad")` says what becomes of images that are no squares, as `?fit=pad`
+does for a folder. Numbers are never rounded: 0.9 is a Vector, and an error if the field is declared as a Label. If a row has
+several images they are cropped and mirrored together.
 
 ```python
 class Faces(torch.utils.data.Dataset):

@@ -90,6 +90,8 @@ def test_training_in_python_shows_the_progress_of_the_command_line(tmp_path, cap
     events = []
     train(tmp_path / "own", progress=lambda event, **facts: events.append(event))
     assert events[0] == "note" and events[-1] == "done" and capsys.readouterr().out == ""
+    train(tmp_path / "stopped", minutes=1e-9)  # the command line has no tensor
+    assert f"continue: zoo.resume('{tmp_path}/stopped', dataset=...)\n" in capsys.readouterr().out
 
 
 def test_a_bar_in_a_notebook(monkeypatch, capsys):
@@ -130,3 +132,22 @@ def test_tensorboard_is_missing(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=r'needs the package tensorboard \(pip install ".\[board\]"'):
         train(tmp_path / "run", log="tensorboard")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_kernel_of_a_notebook(tmp_path):
+    """The bar is one line, written again, and what is printed beside it stays."""
+    nbformat, nbclient = (pytest.importorskip(name) for name in ("nbformat", "nbclient"))
+    pytest.importorskip("ipykernel")
+    code = (
+        "import torch, zoo\n"
+        f"run = zoo.train('dcgan', torch.rand(16, 3, 32, 32), out={str(tmp_path / 'run')!r}, images=100_000, "
+        f"minutes=0.1, settings={SMALL!r}, device='cpu')"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    text = "".join(output.text for output in notebook.cells[0].outputs)
+    assert "\r" in text and "█" in text
+    for line in text.split("\n"):
+        visible = line.rpartition("\r")[2]
+        assert "█" not in visible, line  # no bar is left behind
+    assert "training on cpu: 100,000 images of tensor\n" in text and "(stopped by: minutes)" in text

@@ -6,6 +6,7 @@ from PIL import Image
 
 import zoo
 from zoo.choice import choose
+from zoo.engine.run_folder import default_folders
 
 
 @pytest.fixture
@@ -35,6 +36,29 @@ def test_gray_photos(photos):
     chosen = choose("dcgan", photos(size=(30, 30), mode="L"))
     assert "6 gray images of 30 pixels" in chosen.note and "-mnist" in chosen.note
     assert (chosen.larger, chosen.smaller) == ("", "dcgan-mnist-small")  # dcgan-mnist needs classes
+
+
+def test_the_name_of_a_folder(photos, monkeypatch, tmp_path):
+    """A run is named after the user's folder."""
+    for dataset, name in {
+        photos(): "folder-photos",
+        "folder:My Photos/?fit=pad": "folder-my-photos",
+        r"folder:C:\\Faces.zip": "folder-faces",
+        "folder:/": "folder",
+        "shards:a/{0..3}.tar": "shards",
+        "mnist": "mnist",
+    }.items():
+        recipe = choose("dcgan", photos()).recipe.replace(dataset=dataset)
+        assert recipe.name == f"dcgan-{name}-small"
+        assert next(default_folders(recipe.name, 0)).name == f"dcgan-{name}-small-seed0"
+
+
+def test_many_sizes(photos, tmp_path):
+    photos(count=3, size=(64, 64))
+    Image.new("RGB", (100, 40)).save(tmp_path / "photos" / "wide.png")
+    assert (
+        "4 color images of many sizes, the median of their shorter sides 64 pixels" in choose("dcgan", photos(0)).note
+    )
 
 
 def test_many_images_are_worth_a_full_setting():

@@ -13,7 +13,7 @@ import pytest
 
 from zoo import settings
 from zoo.recipe import Adam, Recipe, Stage
-from zoo.registry import AUGMENTATIONS, HEADS, LOSSES, PENALTIES, Spec
+from zoo.registry import AUGMENTATIONS, HEADS, LOSSES, METRICS, NETWORKS, PENALTIES, Spec
 from zoo.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -217,15 +217,54 @@ def test_the_python_page_runs_and_names_everything(tmp_path, monkeypatch):
     import zoo
 
     monkeypatch.chdir(tmp_path)
-    page = ROOT / "docs" / "python.md"
-    names: dict = {}
-    for block in python_blocks(page):
-        exec(compile(block, str(page), "exec"), names)
+    names, code = run_page(ROOT / "docs" / "python.md")
     assert names["images"].shape == (16, 1, 32, 32) and names["page"].is_file()
     assert names["trained"].card["images"] == 192
     assert names["loss_D"].isfinite() and names["loss_G"].isfinite()
-    code = "\n".join(python_blocks(page))
     assert not [name for name in zoo.__all__ if name != "__version__" and f"zoo.{name}" not in code]
+
+
+def run_page(page: Path) -> tuple[dict, str]:
+    """The names and the text of a page's examples, which run in their order."""
+    names: dict = {}
+    for block in python_blocks(page):
+        exec(compile(block, str(page), "exec"), names)
+    return names, "\n".join(python_blocks(page))
+
+
+def test_the_page_of_parts_runs_and_names_each(tmp_path, monkeypatch):
+    """An example of every public loss, penalty, network, score and layer, with the name that recipes have for it."""
+    import zoo
+
+    monkeypatch.chdir(tmp_path)
+    names, code = run_page(ROOT / "docs" / "parts.md")
+    assert names["losses"] and all(loss.d(names["real"], names["fake"]).isfinite() for loss in names["losses"])
+    missing = []
+    for module, registry in ((zoo.losses, LOSSES), (zoo.penalties, PENALTIES)):
+        own = {registry[name].__name__: name for name in registry if registry[name].__module__ == module.__name__}
+        assert own.keys() <= {*module.__all__}, module
+        missing += [name for name in module.__all__ if f"{module.__name__}.{name}" not in code]
+        missing += [name for name in own.values() if f"# {name}" not in code]
+    own = [name for name in NETWORKS if NETWORKS[name].__module__.startswith("zoo.networks.")]
+    classes = {name: f"{NETWORKS[name].__module__}.{NETWORKS[name].__name__}(" for name in own}
+    missing += [name for name, text in classes.items() if text.replace("zoo.networks", "N") not in code]
+    missing += [name for name in own if f"# {name}\n" not in code and f"# {name}:" not in code]
+    layers = [k for k, v in vars(zoo.networks.layers).items() if getattr(v, "__module__", "") == "zoo.networks.layers"]
+    missing += [k for k in layers if k[0].isupper() and k != "Spectral" and f"L.{k}(" not in code]
+    missing += [name for name in METRICS if not re.search(rf"(?<![\w-]){name}(?![\w-])", code)]
+    assert not missing
+
+
+def test_every_recipe_has_its_line_of_python():
+    """On its model's page; it builds the recipe of that name."""
+    import zoo
+
+    lines: dict[str, str] = {}
+    for page in (ROOT / "docs" / "models").glob("*.md"):
+        lines.update(re.findall(r"^\| `([\w-]+)` \|.* `(zoo\.recipes\.\w+\.\w+\(\))` \|$", read(page), re.MULTILINE))
+    assert {name: eval(code, {"zoo": zoo}).name for name, code in lines.items()} == {n: n for n in zoo.list_recipes()}
+    function = zoo.recipes.dcgan.cifar10_small
+    assert function.__name__ == "cifar10_small" and function.__doc__  # what help() shows
 
 
 def test_public_names_complete():

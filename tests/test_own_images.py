@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image as PilImage
 
+import zoo
 from zoo.data import facts, open_data
 from zoo.data.fields import Attributes, Image, Label, Text
 from zoo.data.files import natural
@@ -353,6 +354,15 @@ def test_gray_folders_have_one_channel(tmp_path):
     assert facts(f"folder:{tmp_path}").channels == 3
 
 
+def test_a_folder_without_its_word(tmp_path, monkeypatch):
+    put(tmp_path / "photos" / "1.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="unknown data set 'photos'; the folder of your own images is folder:photos"):
+        facts("photos")
+    with pytest.raises(ValueError, match="unknown data set 'foto'; your own images are folder:PATH"):
+        facts("foto")
+
+
 def test_classes_in_natural_order(tmp_path):
     for name in ("10", "2", "0", "1"):
         put(tmp_path / name / "x.png", int(name))
@@ -423,6 +433,46 @@ def test_one_reader_for_all(tmp_path, name):
     if name == "turned.jpg":
         plain = np.asarray(PilImage.open(path)).transpose(2, 0, 1)
         assert np.array_equal(trained.numpy(), np.rot90(plain, -1, (1, 2)))
+
+
+@pytest.mark.parametrize("fit", ["", "?fit=pad", "?fit=stretch"])
+def test_an_input_of_another_shape_is_fitted_as_in_training(tmp_path, fit):
+    picture = np.random.default_rng(0).integers(0, 256, (6, 10, 3), np.uint8)
+    path = put(tmp_path / "in" / "1.png")
+    PilImage.fromarray(picture).save(path)
+    lines = []
+    request = Request("model", f"{tmp_path}/out/", source=f"{path.parent}{fit}", tell=lines.append)
+    request.remake(lambda image: as_batch(image, 3)[0], 4, half=0)
+    out = np.asarray(PilImage.open(tmp_path / "out" / "1.png")).transpose(2, 0, 1)
+    assert np.array_equal(out, open_data(f"folder:{path.parent}{fit}", 4).arrays["x"][0].numpy())
+    how = {"": "cut to its center square and ", "?fit=pad": "padded to a square and ", "?fit=stretch": ""}[fit]
+    assert lines[0].startswith(f"{path}: 10x6 {how}resized to 4x4")
+    with pytest.raises(ValueError, match="fit must be crop or pad or stretch, got cut"):
+        Request("model", f"{tmp_path}/out2/", source=f"{path.parent}?fit=cut").remake(lambda image: image, 4)
+
+
+def test_an_input_of_two_halves(tmp_path):
+    """Of a model of pairs: the half that it translates, as it was trained on."""
+    for i in range(2):
+        image = PilImage.new("RGB", (16, 8), (10 + i,) * 3)
+        image.paste((90 + i,) * 3, (8, 0, 16, 8))
+        (tmp_path / "in").mkdir(exist_ok=True)
+        image.save(tmp_path / "in" / f"{i}.png")
+
+    def translate(half, options="", out="out"):
+        lines = []
+        request = Request("model", f"{tmp_path / out}/", source=f"{tmp_path}/in{options}", tell=lines.append)
+        request.remake(lambda image: as_batch(image, 3)[0], 8, half=half)
+        pictures = [np.asarray(PilImage.open(tmp_path / out / f"{i}.png")) for i in range(2)]
+        return [np.unique(picture).tolist() for picture in pictures], lines
+
+    levels, lines = translate(0)
+    assert levels == [[10], [11]] and "the left half of each picture, since all are twice as wide as high" in lines[0]
+    assert translate(1, out="right")[0] == [[90], [91]]
+    whole = translate(0, "?pairs=no", "whole")
+    assert whole[0] == translate(None, out="none")[0] == [[10, 90], [11, 91]] and "half" not in str(whole[1])
+    put(tmp_path / "in" / "2.png")
+    assert translate(0, out="mixed")[0] == [[10, 90], [11, 91]]  # these are no pairs
 
 
 def test_options_are_the_same_for_eval(tmp_path):
@@ -537,3 +587,58 @@ def test_items_as_hugging_face_has_them():
     assert rows["x"][:, 0, 0, 0].tolist() == [0, 1, 2] and rows["caption"] == ["no. 0", "no. 1", "no. 2"]
     subset = torch.utils.data.Subset(Items([0, 1, 2], targets=[0, 1, 2], classes=("a", "b", "c")), [2, 0])
     assert open_data(subset).labels("y").tolist() == [2, 0] and facts(subset).classes == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(("fit", "corner", "middle"), [("crop", 90, 90), ("pad", 0, 90), ("stretch", 10, 90)])
+@pytest.mark.parametrize("form", ["tensor", "floats", "list", "arrays", "paths", "pairs"])
+def test_fit_of_images_in_python(tmp_path, form, fit, corner, middle):
+    """The same as of a folder, for a tensor and for lists of PIL images, arrays [H, W, C], paths and (image, label)."""
+    image = PilImage.new("RGB", (24, 8), (10,) * 3)
+    image.paste((90,) * 3, (8, 0, 16, 8))
+    image.save(tmp_path / "1.png")
+    x = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)  # [C, H, W]
+    images = {
+        "tensor": x[None],
+        "floats": x[None] / 255,
+        "list": [image],
+        "arrays": [np.asarray(image)],
+        "paths": [tmp_path / "1.png"],
+        "pairs": [(x, 0)],
+    }[form]
+    data = open_data(zoo.data.Images(images, fit=fit), 24)
+    row = data.rows(torch.arange(1))["x"][0, 0]
+    assert row.shape == (24, 24) and row[0, 0] == corner and row[12, 12] == middle
+    assert {"crop": "center square", "pad": "padded", "stretch": "stretched"}[fit] in data.facts.about
+    assert torch.equal(row, open_data(f"folder:{tmp_path}?fit={fit}", 24).arrays["x"][0, 0])
+
+
+def test_mistakes_of_images_in_python(tmp_path):
+    with pytest.raises(ValueError, match="fit='cut': must be one of crop, pad, stretch"):
+        zoo.data.Images([], fit="cut")
+    with pytest.raises(ValueError, match=r"none\.png': No such file"):
+        facts([str(tmp_path / "none.png")])
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(ValueError, match=r"text\.png': cannot identify image file"):
+        facts([tmp_path / "text.png"])
+
+
+def test_a_list_is_gray_if_all_are():
+    gray, color = PilImage.new("L", (8, 8), 7), PilImage.new("RGB", (8, 8), (7, 7, 7))
+    assert facts([gray, gray]).channels == 1
+    mixed = open_data([gray, color, np.full((8, 8), 7, np.uint8)])
+    assert mixed.facts.channels == 3 and mixed.rows(torch.arange(3))["x"].unique().tolist() == [7]
+
+
+@pytest.mark.parametrize("form", ["dicts", "tuples"])
+def test_pairs_in_python(form):
+    """Two images an item are rows of two domains, which a recipe of pairs reads as those of a folder."""
+    x = torch.arange(6, dtype=torch.uint8).mul(10)[:, None, None, None].expand(-1, 3, 8, 8)
+    items = [{"a": a, "b": 255 - a} if form == "dicts" else (a, 255 - a) for a in x]
+    data = open_data(items)
+    assert data.facts.paired and data.facts.keys == ("x", "domain") and len(data) == 12
+    assert data.facts.fields["domain"].names == ("a", "b") and data.labels("domain").tolist() == [0, 1] * 6
+    rows = data.rows(torch.arange(12))["x"].float().mean((1, 2, 3))
+    assert (rows[::2] + rows[1::2]).tolist() == [255] * 6 and rows[::2].tolist() == [0, 10, 20, 30, 40, 50]
+    assert zoo.create("pix2pix", items, "small").domains == {"a": "a", "b": "b"}
+    with pytest.raises(ValueError, match="the recipe needs pairs, but 'list' has none"):
+        zoo.create("pix2pix", [{"x": a, "domain": i % 2} for i, a in enumerate(x)])

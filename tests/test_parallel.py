@@ -1,5 +1,6 @@
 """Several real processes that communicate with gloo, as torchrun starts them."""
 
+import json
 import os
 import signal
 import socket
@@ -31,10 +32,11 @@ from helpers.recipes import small, stand_in
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from zoo import parallel
+from zoo import hub, parallel
 from zoo.discriminate import keep_running_averages
 from zoo.engine import checkpoint, log, train
-from zoo.engine.run_folder import CHECKPOINT
+from zoo.engine.extend import extend
+from zoo.engine.run_folder import CHECKPOINT, RunFolder
 from zoo.engine.stage import StageRun
 from zoo.game import Batch, Turn
 from zoo.networks.improved_gan import MinibatchFeatures
@@ -467,6 +469,57 @@ def test_resume_in_two_processes(tmp_path):
             load_file(tmp_path / "whole" / f"{r}.safetensors"), load_file(tmp_path / "cut" / f"{r}.safetensors")
         )
     assert log_of(tmp_path / "whole" / "run") == log_of(tmp_path / "cut" / "run")
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_resume_with_another_number_of_processes(before, after, tmp_path):
+    """The images come in the order of one process that was never stopped: none is left out, none comes twice."""
+    x = torch.arange(16, dtype=torch.uint8)[:, None, None, None].expand(16, 3, 8, 8).contiguous()
+    recipe, stop = image_recipe(), 24  # in the second epoch
+    recipe = replace(recipe, stages=(replace(recipe.stages[0], batch=8, images=48),))
+
+    def with_numbers(folder, work):
+        """``work(rank)``; the images that each round draws are appended to a file of its rank."""
+
+        def recorded(rank):
+            original = StageRun.draw
+
+            def draw(self, batch, *arguments):
+                rows = original(self, batch, *arguments)
+                with open(tmp_path / folder / f"numbers-{rank}", "a") as file:
+                    numbers = ((batch["x"][:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
+                    file.write(f"{self.images} {numbers}\n")
+                return rows
+
+            StageRun.draw = draw
+            work(rank)
+
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return recorded
+
+    def joint(folder, count):
+        """The numbers of each round, of all processes."""
+        by_rank = [(tmp_path / folder / f"numbers-{r}").read_text().splitlines() for r in range(count)]
+        rounds: dict[int, list[int]] = {}
+        for lines in zip(*by_rank, strict=True):
+            for line in lines:
+                images, _, numbers = line.partition(" ")
+                rounds.setdefault(int(images), []).extend(json.loads(numbers))
+        return rounds
+
+    run = tmp_path / "cut" / "run"
+    processes(with_numbers("whole", lambda rank: train.train(recipe, tmp_path / "run", runtime=CPU, dataset=x)), 1)
+    first = with_numbers("cut", lambda rank: train.train(recipe.rescaled(stop), run, runtime=CPU, dataset=x))
+    processes(first, before)
+    whole, start = joint("whole", 1), joint("cut", before)
+    for file in (tmp_path / "cut").glob("numbers-*"):
+        file.unlink()
+    extend(RunFolder(run), images=48)
+    processes(with_numbers("cut", lambda rank: train.resume(run, dataset=x)), after)
+    end = joint("cut", after)
+    assert {**start, **end} == whole and [*start, *end] == [*whole] == [0, 8, 16, 24, 32, 40]
+    assert sorted({*end[24], *whole[16]}) == [*range(16)]  # the second epoch
+    assert hub.load(run).card["images"] == 48
 
 
 @game

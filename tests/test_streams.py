@@ -75,11 +75,12 @@ def test_a_game_that_reads_what_no_stream_yields():
 # Aligned streams ------------------------------------------------------------------------------------------------------
 
 
-def pairs(n: int = 24, side: int = 6) -> ImageData:
+def pairs(n: int = 24, side: int = 6, paired: bool = True) -> ImageData:
     """Rows 2k and 2k + 1: image k, and its negative."""
     x = torch.randint(256, (n, 3, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     arrays = {"x": torch.stack([x, 255 - x], 1).flatten(0, 1), "domain": torch.arange(2 * n) % 2}
-    return ImageData(Facts("pairs", "Pairs", 3, side, keys=("x", "domain"), splits={"train": 2 * n}), arrays, "pairs")
+    facts = Facts("pairs", "Pairs", 3, side, keys=("x", "domain"), splits={"train": 2 * n}, paired=paired)
+    return ImageData(facts, arrays, "pairs")
 
 
 def domains(**of_b) -> dict[str, Stream]:
@@ -142,6 +143,11 @@ def test_mistakes_in_aligned_streams():
     fewer = Data(streams=domains(aligned="a", part=(0, 2)))
     with pytest.raises(ValueError, match=r"streams\.b\.aligned='a': must have as many rows as that stream, 24, got 12"):
         session(recipe(TwoDomains.spec, resolution=6, batch=4, data=fewer), pairs())
+    with pytest.raises(ValueError, match="the recipe needs pairs, but 'pairs' has none; pairs are two folders a and b"):
+        session(
+            recipe(TwoDomains.spec, resolution=6, batch=4, data=Data(streams=domains(aligned="a"))), pairs(paired=False)
+        )
+    session(recipe(TwoDomains.spec, resolution=6, batch=4, data=Data(streams=domains())), pairs(paired=False))
     with pytest.raises(ValueError, match=r"ring is read as it streams: its rows can't be aligned"):
         Loader(open_data("ring"), seed=0, order_seed=1)
 

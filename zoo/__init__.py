@@ -14,7 +14,7 @@ if not (Path(__file__).parent / "recipes").exists() and (_root / "setup.cfg").ex
     __path__.append(str(_root))
 
 if TYPE_CHECKING:
-    from zoo import losses, metrics, networks, penalties
+    from zoo import data, losses, metrics, networks, penalties
     from zoo.api import create, list_datasets, list_models, list_recipes, list_weights, report, resume, train
     from zoo.hub import load
     from zoo.metrics.evaluate import evaluate
@@ -36,6 +36,7 @@ _PUBLIC = {
 __all__ = [
     "__version__",
     "create",
+    "data",
     "evaluate",
     "list_datasets",
     "list_models",
@@ -54,7 +55,7 @@ __all__ = [
 
 
 # Parts for a loop of one's own, modules that are imported on first use too.
-_PARTS = ("losses", "metrics", "networks", "penalties", "recipes")
+_PARTS = ("data", "losses", "metrics", "networks", "penalties", "recipes")
 
 
 def __getattr__(name: str) -> Any:

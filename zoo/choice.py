@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from zoo import costs, settings
 from zoo.data import Facts
 from zoo.data import facts as facts_of
 from zoo.data.folder import open_folder
-from zoo.recipe import Recipe, Spec
+from zoo.recipe import Recipe, Spec, Stream
 from zoo.registry import DATASETS
 
 REDUCED = 1e14  # multiply-adds; settings below it train on a CPU in minutes
@@ -80,7 +80,10 @@ def choose(model: str, dataset: Any = None, variant: str = "") -> Choice:
         count = sum(facts.splits.values())
         kind = {1: "gray", 3: "color"}.get(facts.channels, f"{facts.channels}-channel")
         images = f"{count:,} {kind} images" if count else f"{kind} images"
-        text += f" ({best}, chosen by the data: {images} of {side or 'many'} pixels)"
+        sides = str(side or "many")
+        if side and facts.resolution is None and several_sizes(dataset):
+            sides = f"many sizes, the median of their shorter sides {side}"
+        text += f" ({best}, chosen by the data: {images} of {sides} pixels)"
     return Choice(with_data(recipe, name), text, *around(best, entries, facts))
 
 
@@ -89,16 +92,26 @@ def title(dataset: Any) -> str:
 
 
 def with_data(recipe: Recipe, name: str | None) -> Recipe:
-    """The recipe for another data set. Nothing else changes but zero-padding and the names of the rows' domains, which
-    are dropped. ``name``: None for data without a name."""
+    """The recipe for another data set. ``name``: None for data without a name.
+
+    Nothing else changes but zero-padding and the names of the rows' domains, which are dropped, and their order: of two
+    streams, one a domain, the first reads the data's first.
+    """
     stages = []
     for stage in recipe.stages:
         kwargs = dict(stage.game.kwargs)
         if any(stream.where for stream in stage.data.streams.values()):
             kwargs.pop("domains", None)
-        data = dataclasses.replace(stage.data, pad=False)
+        data = dataclasses.replace(stage.data, pad=False, streams=first_domain_first(stage.data.streams))
         stages.append(dataclasses.replace(stage, data=data, game=Spec(stage.game.name, **kwargs)))
     return recipe.replace(dataset=name or recipe.dataset, stages=tuple(stages))
+
+
+def first_domain_first(streams: Mapping[str, Stream]) -> Mapping[str, Stream]:
+    """The streams; two that read ``domain`` 1 and 0 change places."""
+    if [dict(stream.where) for stream in streams.values()] != [{"domain": 1}, {"domain": 0}]:
+        return streams
+    return {name: dataclasses.replace(s, where={"domain": i}) for i, (name, s) in enumerate(streams.items())}
 
 
 def rank(recipe: Recipe, facts: Facts, side: int | None) -> tuple[float, ...]:
@@ -141,6 +154,11 @@ def side_of(dataset: Any, facts: Facts) -> int | None:
         sides = open_folder(dataset).sides()
         return sides[len(sides) // 2] if sides else None
     return facts.resolution
+
+
+def several_sizes(dataset: Any) -> bool:
+    """Whether the images of a folder differ in their shorter side."""
+    return isinstance(dataset, str) and dataset.startswith("folder:") and len(set(open_folder(dataset).sides())) > 1
 
 
 def work(name: str) -> float:

@@ -18,6 +18,11 @@ from torch.nn.functional import relu, softplus
 from zoo import parallel
 from zoo.registry import LOSSES, Spec
 
+__all__ = [
+    "BEGAN", "DIVERGENCES", "Divergence", "Pair", "f_divergence", "hinge", "least_squares", "margin", "minimax",
+    "non_saturating", "relativistic", "wasserstein",
+]  # fmt: skip
+
 
 class Pair(NamedTuple):
     """``d(real, fake)`` is D's loss, ``g(real, fake)`` is G's, of the scores of real and fake images; ``real`` may be

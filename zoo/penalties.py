@@ -24,6 +24,18 @@ from zoo.discriminate import Discriminate, Given, Inputs, call, keep_running_ave
 from zoo.game import Batch
 from zoo.registry import PENALTIES
 
+__all__ = [
+    "DRAGAN",
+    "R1",
+    "R2",
+    "FeatureMatching",
+    "GradientPenalty",
+    "HistoricalAveraging",
+    "Penalty",
+    "PullingAway",
+    "input_gradient",
+]  # fmt: skip
+
 
 class Penalty(nn.Module):
     """The game adds ``weight * penalty(discriminate, real, fake, batch)`` to the loss of ``player``.

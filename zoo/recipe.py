@@ -27,6 +27,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -299,6 +300,14 @@ class Stage(_Data):
     level: int | None = None
 
 
+def short_name(dataset: str) -> str:
+    """The name of a data set inside others: of a folder its kind and its last part, in lower case, without spaces."""
+    kind, colon, path = dataset.partition(":")
+    last = re.split(r"[/\\]", path.partition("?")[0].rstrip("/\\"))[-1].rpartition(".zip")
+    own = re.sub(r"[^a-z0-9]+", "-", (last[0] or last[2]).lower()).strip("-")[:40]
+    return f"{kind}-{own}" if colon and own and kind == "folder" else kind
+
+
 @dataclass(frozen=True)
 class Recipe(_Data):
     """Everything that the paper fixes. ``networks`` persist across the stages; ``ema`` by network; ``pretrained``:
@@ -316,8 +325,8 @@ class Recipe(_Data):
 
     @property
     def name(self) -> str:
-        """``model-dataset[-variant]``."""
-        return "-".join(filter(None, (self.model, self.dataset.partition(":")[0], self.variant)))
+        """``model-dataset[-variant]``; of ``folder:my/Photos`` the data set is ``folder-photos``."""
+        return "-".join(filter(None, (self.model, short_name(self.dataset), self.variant)))
 
     @property
     def images(self) -> int:

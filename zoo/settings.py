@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -37,6 +38,7 @@ def setting(dataset: str, variant: str = "") -> Callable[[Callable[[], Recipe]],
     def add(function: Callable[[], Recipe]) -> Callable[[], Recipe]:
         model = function.__module__.rpartition(".")[2].replace("_", "-")
 
+        @functools.wraps(function)
         def build() -> Recipe:
             return function().replace(model=model, dataset=dataset, variant=variant)
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 @click.option("--dataset", help="The reference: a registered set or folder:PATH.  [default: the training set]")
 @click.option("--split", help="Of the reference.  [default: test if it has 10,000 images, else train]")
 @click.option(
-    "--features", help="A feature network, inception or timm:NAME.  [default: the data set's feature network]"
+    "--features",
+    help="A feature network, inception or timm:NAME.  [default: the data set's; of your own images cifar10, of gray "
+    "ones fashion-mnist]",
 )
 @click.option(
     "-n", "count", type=click.IntRange(min=2), help="Generated images.  [default: 10,000; all images of a folder]"

@@ -4,14 +4,15 @@
     data = open_data("cifar10")             # fetched and prepared once, then memory-mapped
     Loader(data, seed=0).next(64)["x"]      # float32 [64, 3, 32, 32] in [-1, 1]
 
-A data set is a registered name, ``folder:PATH``, ``shards:PATTERN``, any map-style torch Dataset or an image tensor.
+A data set is a registered name, ``folder:PATH``, ``shards:PATTERN``, any map-style torch Dataset, a list of images or
+an image tensor; ``Images(data, fit="pad")`` says what becomes of images that are no squares.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.data.facts import Facts, ImageSet, MapDataset, Rows, Source
 from zoo.data.loader import Loader
@@ -21,12 +22,13 @@ from zoo.registry import DATASETS, nearest
 if TYPE_CHECKING:
     import torch
 
+    from zoo.data.objects import Images
     from zoo.data.toys import ToySet
 
     DataSource = str | os.PathLike[str] | ImageData | MapDataset | torch.Tensor
 
 __all__ = [
-    "Facts", "ImageData", "ImageSet", "Loader", "MapDataset", "Rows", "Source",
+    "Facts", "ImageData", "ImageSet", "Images", "Loader", "MapDataset", "Rows", "Source",
     "facts", "home", "keeps_native_size", "list_files", "open_data", "prepare", "verify",
 ]  # fmt: skip
 
@@ -35,6 +37,8 @@ def _find(name: str) -> ImageSet | ToySet:
     """The registered set called ``name``. Raises ValueError with the nearest names, and the other ways to name a set,
     if there is none."""
     if name not in DATASETS:
+        if Path(name).expanduser().exists():
+            raise ValueError(f"unknown data set '{name}'; the folder of your own images is folder:{name}")
         raise ValueError(
             f"unknown data set '{name}'{nearest(name, DATASETS.names()) or ';'} "
             f"your own images are folder:PATH, shards are shards:PATTERN (zoo list datasets)"
@@ -117,10 +121,10 @@ def open_data(
 
     Args:
         dataset: a registered name, ``folder:PATH``, ``shards:PATTERN``, a map-style torch Dataset of images or (image,
-            label) pairs (PIL, or tensors uint8 or float in [0, 1]), or an image tensor [N, C, H, W] (uint8, or float
-            in [0, 1]).
-        resolution: images are cropped to their center square and resized to this side in pixels; by default the set's
-            own.
+            label) pairs (PIL, paths, or tensors uint8 or float in [0, 1]), an image tensor [N, C, H, W] (uint8, or
+            float in [0, 1]), or :class:`Images` of one of these two.
+        resolution: images are cropped to their center square (or as ``fit`` says) and resized to this side in pixels;
+            by default the set's own.
         split: "train", "test", ...
         progress: as in :func:`prepare`.
 
@@ -146,3 +150,11 @@ def open_data(
     from zoo.data.native import open_prepared
 
     return open_prepared(prepare(name, resolution, split, progress), resolution)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Images":
+        raise AttributeError(f"module 'zoo.data' has no attribute '{name}'")
+    from zoo.data.objects import Images
+
+    return Images

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
+from zoo.data.images import is_gray
 from zoo.registry import nearest
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def infer(value: Any) -> Field:
     if isinstance(value, (list, tuple)) and value and all(isinstance(text, str) for text in value):
         return Text(len(value))
     if isinstance(value, PilImage.Image):
-        return Image(1 if value.mode in ("1", "L", "I;16") else 3)
+        return Image(1 if is_gray(value) else 3)
     array = np.asarray(value)
     if array.dtype.kind not in "iubf":
         raise ValueError(f"a field must be an image, text or numbers, got a {type(value).__name__}")

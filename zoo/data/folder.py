@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.data.facts import Facts, Row, Rows
 from zoo.data.fields import Attributes, Field, Image, Label, Text
 from zoo.data.files import Contents, File, contents, counts, listed
-from zoo.data.images import FITS, SUFFIXES, DataWarning, Range, open_picture, read, square
+from zoo.data.images import FITS, SUFFIXES, DataWarning, Range, fit_sentence, is_gray, open_picture, read, square
 from zoo.data.layout import DOMAINS, Item, Layout, arrange, pair_folders, split_halves
 from zoo.data.store import Progress, lock, write
 from zoo.data.tables import Annotations, annotate
@@ -172,7 +172,7 @@ class Folder:
         for file in self.contents.images:
             try:
                 with open_picture(file.open()) as image:
-                    if image.mode not in ("1", "L", "LA", "La", "I", "F") and not image.mode.startswith("I;16"):
+                    if not is_gray(image):
                         return False
                     grays += 1
             except Exception:  # the error comes when the images are read
@@ -200,13 +200,8 @@ class Folder:
         about = [layout.form] if layout.form else []
         if layout.classes and not layout.paired:
             about.append(f"the folders are classes and domains, {listed([*layout.classes])}")
-        how = {
-            "crop": "cut to their center square (?fit=pad or stretch)",
-            "pad": "padded with black to squares",
-            "stretch": "stretched to squares",
-        }
-        fit = "native size, cropped at random" if self.large else f"images that are no squares are {how[self.fit]}"
-        return [*about, fit]
+        fit = fit_sentence(self.fit, "?fit=pad or stretch")
+        return [*about, "native size, cropped at random" if self.large else fit]
 
     def _notes(self, layout: Layout) -> list[str]:
         """What was left out, in words."""

@@ -69,6 +69,11 @@ def read(
         raise ValueError(text[:300] or type(error).__name__) from error
 
 
+def is_gray(image: Image.Image) -> bool:
+    """Whether an image has no colors, by its mode."""
+    return image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16")
+
+
 def is_transparent(image: Image.Image) -> bool:
     """Whether an image has an opacity for each pixel."""
     return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
@@ -135,6 +140,16 @@ def square(image: Image.Image, resolution: int | None, fit: str = "crop") -> Ima
     if resolution is not None and side != resolution:
         image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
     return image
+
+
+def fit_sentence(fit: str, remedy: str) -> str:
+    """What becomes of images that are no squares, in words. ``remedy``: the option that changes it."""
+    how = {
+        "crop": f"cut to their center square ({remedy})",
+        "pad": "padded with black to squares",
+        "stretch": "stretched to squares",
+    }
+    return f"images that are no squares are {how[fit]}"
 
 
 def to_array(image: Image.Image) -> np.ndarray:

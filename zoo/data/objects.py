@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,28 +11,55 @@ from typing import TYPE_CHECKING, Any
 from zoo.data.facts import Facts, MapDataset
 from zoo.data.fields import Field, Image, Label, Text, infer, pack
 from zoo.data.files import natural
-from zoo.data.images import DataWarning, square, to_array, to_pil
+from zoo.data.images import FITS, DataWarning, fit_sentence, is_gray, open_picture, read, square, to_array, to_pil
+from zoo.data.layout import DOMAINS
 from zoo.data.store import ImageData
 
 if TYPE_CHECKING:
     import torch
 
 
-def from_object(dataset: torch.Tensor | MapDataset, resolution: int | None = None) -> ImageData:
-    """An image tensor [N, C, H, W] or a map-style Dataset as ImageData.
+class Images:
+    """A user's own images, and how those that are no squares become squares::
 
-    Images are uint8, or float in [0, 1]; they are cropped to their center square and resized to ``resolution`` pixels a
-    side, by default their own. Raises ValueError for anything else.
+        zoo.train("dcgan", zoo.data.Images(photos, fit="pad"))
+
+    Args:
+        images: an image tensor [N, C, H, W], or anything with items by index: a map-style Dataset, or a list, of
+            images, paths, pairs (image, label) or dicts of fields.
+        fit: ``crop``, the center square; ``pad``, black borders; ``stretch``, the proportions change.
+
+    Raises ValueError for another ``fit``.
+    """
+
+    def __init__(self, images: torch.Tensor | MapDataset, fit: str = "crop"):
+        if fit not in FITS:
+            raise ValueError(f"fit={fit!r}: must be one of {', '.join(FITS)}")
+        self.images, self.fit = images, fit
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.images[i]
+
+
+def from_object(dataset: torch.Tensor | MapDataset, resolution: int | None = None) -> ImageData:
+    """An image tensor [N, C, H, W], a list of images or paths, or a map-style Dataset as ImageData.
+
+    Images are uint8, or float in [0, 1]; they are made squares (of :class:`Images` by its ``fit``, of others by their
+    center) and resized to ``resolution`` pixels a side, by default their own. Raises ValueError for anything else.
     """
     import torch
 
-    if isinstance(dataset, torch.Tensor):
-        return _from_tensor(dataset, resolution)
-    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
-        return DatasetData(dataset, resolution)
+    images, fit = (dataset.images, dataset.fit) if isinstance(dataset, Images) else (dataset, "crop")
+    if isinstance(images, torch.Tensor):
+        return _from_tensor(images, resolution, fit)
+    if hasattr(images, "__getitem__") and hasattr(images, "__len__"):
+        return DatasetData(images, resolution, fit)
     raise ValueError(
-        "a data set must be a name, folder:PATH, shards:PATTERN, a map-style Dataset or a tensor [N, C, H, W], "
-        f"got a {type(dataset).__name__}"
+        "a data set must be a name, folder:PATH, shards:PATTERN, a map-style Dataset, a list of images or a tensor "
+        f"[N, C, H, W], got a {type(images).__name__}"
     )
 
 
@@ -49,30 +77,65 @@ def to_uint8(images: torch.Tensor) -> torch.Tensor:
     return (images * 255).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _fit(images: torch.Tensor, resolution: int | None) -> torch.Tensor:
-    """uint8 [N, C, H, W] to center squares [N, C, R, R], resized with PIL as in prepared files."""
+def _fit(images: torch.Tensor, resolution: int | None, fit: str) -> torch.Tensor:
+    """uint8 [N, C, H, W] to squares [N, C, R, R], resized with PIL as in prepared files."""
     import torch
 
     height, width = images.shape[-2:]
     side = min(height, width)
-    if height != width:
+    if height != width and fit == "crop":
         top, left = (height - side) // 2, (width - side) // 2
         images = images[..., top : top + side, left : left + side].contiguous()
-    if resolution is None or resolution == side:
+    if images.shape[-2:] == (resolution or side, resolution or side):
         return images
-    resized = torch.empty(len(images), images.shape[1], resolution, resolution, dtype=torch.uint8)
-    for i, image in enumerate(images):
-        pil = to_pil(image.permute(1, 2, 0).cpu().numpy(), len(image))  # from [H, W, C]
-        resized[i] = torch.from_numpy(to_array(square(pil, resolution)))
-    return resized
+    pictures = (to_pil(image.permute(1, 2, 0).cpu().numpy(), len(image)) for image in images)  # from [H, W, C]
+    return torch.stack([torch.from_numpy(to_array(square(picture, resolution, fit))) for picture in pictures])
 
 
-def _from_tensor(images: torch.Tensor, resolution: int | None) -> ImageData:
+def _from_tensor(images: torch.Tensor, resolution: int | None, fit: str) -> ImageData:
     if images.dim() != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
         raise ValueError(f"a tensor of images must be [N, 1 or 3, H, W], got {list(images.shape)}")
-    x = _fit(to_uint8(images.detach().cpu()), resolution).contiguous()
-    facts = Facts("tensor", "A tensor", x.shape[1], x.shape[-1], splits={"train": len(x)}, license="the user's own")
+    x = _fit(to_uint8(images.detach().cpu()), resolution, fit).contiguous()
+    facts = Facts(
+        "tensor",
+        "A tensor",
+        x.shape[1],
+        x.shape[-1],
+        splits={"train": len(x)},
+        license="the user's own",
+        about=f"{fit_sentence(fit, REMEDY)}.",
+    )
     return ImageData(facts, {"x": x}, hashlib.sha256(x.numpy().data).hexdigest())
+
+
+REMEDY = "zoo.data.Images(..., fit='pad') or 'stretch'"
+
+
+class PairRows:
+    """A Dataset of pairs as rows of two domains: row 2k is the first image of pair k, row 2k + 1 the second."""
+
+    def __init__(self, pairs: MapDataset):
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return 2 * len(self.pairs)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return {"x": pair_of(self.pairs[i // 2])[i % 2], "domain": i % 2}
+
+
+def pair_of(item: Any) -> tuple[Any, ...]:
+    """The two images of an item, {"a": image, "b": image} or (image, image); () if it is no pair."""
+    if isinstance(item, Mapping):
+        return (item["a"], item["b"]) if {*item} == {*DOMAINS} else ()
+    return tuple(item) if isinstance(item, (tuple, list)) and len(item) == 2 and _is_image(item[1]) else ()
+
+
+def _is_image(value: Any) -> bool:
+    try:
+        return isinstance(infer(value), Image)
+    except ValueError:
+        return False
 
 
 class DatasetData(ImageData):
@@ -80,25 +143,31 @@ class DatasetData(ImageData):
 
     Items are images, pairs (image, label), or dicts of fields: {"x": image, "attributes": [0, 1, 1], "caption": "..."};
     "image", "label" and "text" are other names of x, y and caption, as Hugging Face's datasets have them. A field's
-    type is that of its value in item 0 (:func:`zoo.data.fields.infer`); labels are those of :class:`Labels`.
+    type is that of its value in item 0 (:func:`zoo.data.fields.infer`); labels are those of :class:`Labels`. An image
+    is PIL, a path, or a tensor or array [C, H, W], [H, W, C] or [H, W]. Items {"a": image, "b": image} and (image,
+    image) are pairs, which must not be changed at random, since the two are read one after the other.
 
     ``hash``: of its length and 64 items spread over it, since reading all may take hours.
     """
 
-    def __init__(self, dataset: MapDataset, resolution: int | None):
+    def __init__(self, dataset: MapDataset, resolution: int | None, fit: str = "crop"):
         import torch
 
         name = type(dataset).__name__
         if len(dataset) == 0:
             raise ValueError(f"the {name} is empty")
-        self.dataset = dataset
+        paired = bool(pair_of(dataset[0]))
+        self.dataset = dataset = PairRows(dataset) if paired else dataset
+        self.fit = fit
         self._labels: dict[str, torch.Tensor] = {}
-        first = fields_of(dataset[0])
+        if paired:
+            self._labels["domain"] = torch.arange(len(dataset)) % 2
+        chosen = torch.linspace(0, len(dataset) - 1, 64).long().unique().tolist()
+        sample = [fields_of(dataset[i]) for i in chosen]
+        first = sample[0]
         if "x" not in first:
             raise ValueError(f"an item of the {name} must have an image 'x', got {', '.join(first)}")
-        x = _image(first["x"], None, resolution)
-        self.side = x.shape[-1]
-        fields: dict[str, Field] = {"x": Image(x.shape[0], self.side)}
+        fields: dict[str, Field] = {"x": Image(max(channels_of(item["x"]) for item in sample))}
         self.y: Labels | None = None
         if "y" in first:
             self.y = Labels(name, label_values(dataset), class_names_of(dataset))
@@ -106,10 +175,12 @@ class DatasetData(ImageData):
             if key == "y" and self.y is not None and self.y.field is not None:
                 fields[key] = self.y.field
             elif key != "x":
-                fields[key] = infer(value)
+                fields[key] = Label(DOMAINS) if paired and key == "domain" else infer(value)
             if isinstance(fields[key], Image) and key != "x":
-                fields[key] = Image(_image(value, None, self.side).shape[0], self.side)
-        about = ["images that are no squares are cut to their center square", *(self.y.notes if self.y else [])]
+                fields[key] = Image(max(channels_of(item[key]) for item in sample))
+        self.side = _image(first["x"], None, resolution, fit).shape[-1]
+        fields = {key: Image(f.channels, self.side) if isinstance(f, Image) else f for key, f in fields.items()}
+        about = [fit_sentence(fit, REMEDY), *(self.y.notes if self.y else [])]
         y = fields.get("y")
         self.facts = Facts(
             name,
@@ -120,29 +191,29 @@ class DatasetData(ImageData):
             splits={"train": len(dataset)},
             license="the user's own",
             about=". ".join(about) + ".",
+            paired=paired,
         )
         for note in self.y.notes if self.y else []:
             warnings.warn(f"{name}: {note}", DataWarning, stacklevel=2)
         content = hashlib.sha256(str(len(dataset)).encode())
-        sample = self._read(torch.linspace(0, len(dataset) - 1, 64).long().unique().tolist())
-        for value in sample.values():
-            content.update(repr(value).encode() if isinstance(value, list) else value.numpy().tobytes())
+        for values in self._rows(sample).values():
+            content.update(repr(values).encode() if isinstance(values, list) else values.numpy().tobytes())
         super().__init__(self.facts, {}, content.hexdigest())
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def _read(self, indices: Iterable[int]) -> dict[str, Any]:
+    def _rows(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The fields of some items, each in one tensor, texts in a list."""
         import torch
 
-        items = [fields_of(self.dataset[i]) for i in indices]
         rows: dict[str, Any] = {}
         for key, field in self.facts.fields.items():
             values = [item[key] for item in items]
             if key == "y" and self.y is not None and self.y.field is not None:
                 values = self.y.numbers(values)
             if isinstance(field, Image):
-                rows[key] = torch.stack([_image(value, field.channels, self.side) for value in values])
+                rows[key] = torch.stack([_image(value, field.channels, self.side, self.fit) for value in values])
             elif isinstance(field, Text):
                 rows[key] = values
             else:
@@ -151,7 +222,7 @@ class DatasetData(ImageData):
 
     def rows(self, indices: torch.Tensor) -> dict[str, Any]:
         """As in ImageData."""
-        return self._read(indices.tolist())
+        return self._rows([fields_of(self.dataset[i]) for i in indices.tolist()])
 
     def labels(self, key: str) -> torch.Tensor:
         """All values of one label or attribute: for "y" the Dataset's ``targets`` or column if it has one; otherwise
@@ -291,17 +362,48 @@ def fields_of(item: Any) -> Mapping[str, Any]:
     return {"x": item}
 
 
-def _image(image: object, channels: int | None, resolution: int | None) -> torch.Tensor:
-    """An image of a Dataset (PIL, or tensor or array uint8 or in [0, 1], [H, W] or [C, H, W]) as uint8 [C, R, R].
-    ``channels``: of a PIL image; None takes its own."""
+def channels_of(image: Any) -> int:
+    """1 if an image of a Dataset is gray, otherwise 3. Raises ValueError if it is no image."""
+    from PIL import Image as PilImage
+
+    if isinstance(image, (str, os.PathLike)):
+        try:
+            with open_picture(image) as picture:
+                return 1 if is_gray(picture) else 3
+        except (OSError, ValueError) as error:
+            raise ValueError(f"'{os.fspath(image)}': {getattr(error, 'strerror', None) or error}") from None
+    if isinstance(image, PilImage.Image):
+        return 1 if is_gray(image) else 3
+    return len(_channels_first(image))
+
+
+def _channels_first(image: Any) -> torch.Tensor:
+    """A tensor or array [H, W], [C, H, W] or [H, W, C] as [C, H, W]. Raises ValueError for another shape."""
+    import numpy as np
+    import torch
+
+    x = torch.as_tensor(image if isinstance(image, torch.Tensor) else np.array(image))  # a copy: some are read-only
+    x = x[None] if x.dim() == 2 else x
+    if x.dim() == 3 and x.shape[0] not in (1, 3) and x.shape[2] in (1, 3):
+        x = x.permute(2, 0, 1)  # [C, H, W]
+    if x.dim() != 3 or x.shape[0] not in (1, 3):
+        raise ValueError(f"an image of a Dataset must be [1 or 3, H, W] or [H, W, 1 or 3], got {list(x.shape)}")
+    return x
+
+
+def _image(image: object, channels: int | None, resolution: int | None, fit: str) -> torch.Tensor:
+    """An image of a Dataset (a path, PIL, or tensor or array uint8 or in [0, 1], [H, W], [C, H, W] or [H, W, C]) as
+    uint8 [C, R, R]. ``channels``: of the result; None takes its own."""
     import torch
     from PIL import Image as PilImage
 
+    own = channels_of(image)
+    channels = channels or own
+    if isinstance(image, (str, os.PathLike)):
+        image = read(image, channels)
     if isinstance(image, PilImage.Image):
-        channels = channels or (1 if image.mode in ("1", "L", "I;16") else 3)
-        return torch.from_numpy(to_array(square(to_pil(image, channels), resolution)))
-    x = torch.as_tensor(image)
-    x = x[None] if x.dim() == 2 else x
-    if x.dim() != 3 or x.shape[0] not in (1, 3):
-        raise ValueError(f"an image of a Dataset must be [1 or 3, H, W], got {list(x.shape)}")
-    return _fit(to_uint8(x)[None], resolution)[0]
+        return torch.from_numpy(to_array(square(to_pil(image, channels), resolution, fit)))
+    x = to_uint8(_channels_first(image))
+    if own != channels:
+        x = torch.from_numpy(to_array(to_pil(x.permute(1, 2, 0).cpu().numpy(), channels)))
+    return _fit(x[None], resolution, fit)[0]

@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import json
 import os
+import shlex
 import shutil
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,6 +81,11 @@ def new_run(out: str | Path | None, recipe: Recipe, runtime: Runtime, seed: int,
             if not (path / CHECKPOINT).exists():
                 run.clear()
             raise
+
+
+def resume_command(path: Path, from_object: bool) -> str:
+    """What continues a run: a command, or a line of Python if its data set was given as an object."""
+    return f"zoo.resume({str(path)!r}, dataset=...)" if from_object else f"zoo resume {shlex.quote(str(path))}"
 
 
 def remove_empty(folders: Sequence[Path]) -> None:

@@ -118,6 +118,7 @@ def build_game(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) ->
                     f"choose another data set (zoo list datasets)"
                 )
         check_derived(stream, own)
+    check_pairs(stage, facts)
     # A game that stores images needs their shape.
     defaults = {"channels": facts.channels, "resolution": stage.resolution}
     game = GAMES.build(stage.game, networks, defaults=defaults)
@@ -130,6 +131,21 @@ def build_game(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) ->
             f"choose another data set (zoo list datasets)"
         )
     return game
+
+
+def check_pairs(stage: Stage, facts: Facts) -> None:
+    """Raises ValueError if streams of different rows of one data set are aligned, and that data set has no pairs."""
+    for stream in stage.data.streams.values():
+        if stream.aligned is None:
+            continue
+        leader = stage.data.streams[stream.aligned]
+        own = facts_of_stream(stream, facts)
+        same_rows = (stream.where, stream.part) == (leader.where, leader.part)
+        if not own.paired and not same_rows and data_of_stream(stream) == data_of_stream(leader):
+            raise ValueError(
+                f"the recipe needs pairs, but '{own.name}' has none; pairs are two folders a and b with equal file "
+                "names (of other names with ?pairs=yes), or pictures of two halves. Another model may need none"
+            )
 
 
 def set_level(stage: Stage, networks: Mapping[str, nn.Module]) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import shlex
 import signal
 import threading
 import time
@@ -32,7 +31,7 @@ from zoo.engine.export import card, export, finished_model, model_of, uses
 from zoo.engine.extend import recipe_of
 from zoo.engine.finetune import load_init
 from zoo.engine.log import Clock, Log
-from zoo.engine.run_folder import CHECKPOINT, RECIPE, SAMPLES, WEIGHTS, RunFolder, new_run
+from zoo.engine.run_folder import CHECKPOINT, RECIPE, SAMPLES, WEIGHTS, RunFolder, new_run, resume_command
 from zoo.engine.runtime import Runtime, machine_of
 from zoo.engine.stage import (
     Progress,
@@ -96,7 +95,7 @@ def train(
     if runtime.eval_every:
         from zoo.metrics.evaluate import check_watch
 
-        check_watch(facts.name)
+        check_watch(facts)
     if init is not None:
         load_init(build_networks(recipe, seed), init)
         init = str(Path(init).resolve() if Path(init).exists() else init)
@@ -320,7 +319,7 @@ def training_loop(
         images=run.total_images,
         seconds=time.monotonic() - start_time,
         stopped_by=stop.reason or "budget",
-        resume=f"zoo resume {shlex.quote(str(folder.path))}" if stop.reason else None,
+        resume=resume_command(folder.path, folder.facts()["dataset_object"]) if stop.reason else None,
         use=uses(shipped(run.game, recipe, run.stage, facts), folder.path),
     )
     parallel.stop()

@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.data import Facts
 from zoo.metrics import copies, features, image_source, scores
 from zoo.metrics.image_source import ImageSource
 from zoo.metrics.inputs import FEATURE_INPUTS, INPUTS, ScoreInputs, value_of
 from zoo.metrics.metric import DEFAULTS, AnyMetric, find_metric
 from zoo.metrics.statistics import Progress
 from zoo.models import Model
-from zoo.registry import METRICS, nearest
+from zoo.registry import DATASETS, METRICS, nearest
 from zoo.version import __version__
 
 
@@ -53,7 +54,8 @@ def evaluate(
             classifies its error alone.
         dataset: The reference, as for :func:`zoo.train`; by default what the weights were trained on.
         split: Of the data set.
-        features: A feature network, ``inception`` or ``timm:NAME``; by default the data set's feature network.
+        features: A feature network, ``inception`` or ``timm:NAME``; by default the data set's feature network, of
+            your own images that of cifar10, or of fashion-mnist if they are gray.
         n: Generated images; 10,000 by default, of a folder all.
         seed: Image k has the seed ``seed + k``.
         to: A translator's direction, or a domain of a coupled model (by default the first).
@@ -86,7 +88,7 @@ def evaluate(
     names, notes = choose(inputs, metrics.split(",") if isinstance(metrics, str) else metrics)
     check_options(inputs, names, features, inception)
     values = compute(inputs, [find_metric(name) for name in names])
-    notes += few_images(inputs, values)
+    notes += borrowed_network(inputs, features) + few_images(inputs, values)
     return {
         "what": source.name,
         "scores": {name: value[0] if isinstance(value, tuple) else value for name, value in values.items()},
@@ -107,6 +109,17 @@ def check_options(
             raise ValueError(f"{key}={value}: {', '.join(names)} need no feature network; leave it out")
     if inputs.seed and inputs.source.model is None:
         raise ValueError(f"seed={inputs.seed}: '{inputs.source.name}' has images that are not generated; leave it out")
+
+
+def borrowed_network(inputs: ScoreInputs, features: str | None) -> list[str]:
+    """A note if the feature network is another data set's and nobody chose it."""
+    name = vars(inputs)["network"].name if "network" in vars(inputs) else ""
+    if features is not None or not name or inputs.facts.name in DATASETS:
+        return []
+    return [
+        f"'{inputs.facts.name}' has no feature network of its own, so that of {name} is used; usual for photographs is "
+        "--features inception"
+    ]
 
 
 FEW_IMAGES = 1_000
@@ -285,9 +298,9 @@ def protocol(inputs: ScoreInputs) -> dict[str, Any]:
 WATCH_COUNT = 2_000  # images: enough to see a trend, and quick
 
 
-def check_watch(name: str) -> None:
-    """Raises ValueError if models of the data set ``name`` cannot be scored during training."""
-    features.default(name)
+def check_watch(facts: Facts) -> None:
+    """Raises ValueError if models of a data set cannot be scored during training."""
+    features.default(facts.name, facts.channels)
 
 
 def watch(model: Model, source: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from zoo.files import beside
 from zoo.metrics import feature_networks
 from zoo.metrics.feature_networks.network import FeatureNetwork
-from zoo.registry import nearest
+from zoo.registry import DATASETS, nearest
 
 EFFICIENTNET = "efficientnet-lite0"
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"  # its SHA-256 starts with the end of its name
@@ -113,15 +113,25 @@ def others() -> str:
     return f"the zoo's own are {own}; those of others: {EFFICIENTNET}, inception, timm:NAME"
 
 
-def default(dataset: str, named: str = "") -> str:
-    """The feature network of a data set: the one that its facts name, else the one of its name, or of the start of its
-    name (fashion-mnist for fashion-mnist-10k). Raises ValueError if there is none."""
+BY_CHANNELS = {1: "fashion-mnist", 3: "cifar10"}  # for images of the user's own
+
+
+def default(dataset: str, channels: int = 0, named: str = "") -> str:
+    """The feature network of a data set: the one that its facts name (``named``), else the one of its name, or of the
+    start of its name (fashion-mnist for fashion-mnist-10k); of the user's own data, the one in ``BY_CHANNELS``. Raises
+    ValueError if there is none."""
+    names = feature_networks.names()
     if named:
         return named
-    for name in sorted(feature_networks.names(), key=len, reverse=True):
+    for name in sorted(names, key=len, reverse=True):
         if dataset == name or dataset.startswith(f"{name}-"):
             return name
-    raise ValueError(f"features: there is no feature network for the data set '{dataset}', so name one; {others()}")
+    if dataset not in DATASETS and BY_CHANNELS.get(channels) in names:
+        return BY_CHANNELS[channels]
+    raise ValueError(
+        f"features: there is no feature network for the data set '{dataset}', so name one: --features inception is "
+        f"usual for photographs; {others()}"
+    )
 
 
 def from_feature_network(feature_network: FeatureNetwork, device: torch.device | str = "cpu") -> FeatureExtractor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from zoo import hub
 from zoo.data import ImageData, open_data
+from zoo.data import facts as facts_of
 from zoo.data.folder import OPTIONS, parse_options
 from zoo.files import tensor_hash
 from zoo.metrics.images import Images, from_data, from_folder, from_sampler
@@ -93,14 +95,18 @@ class ImageSource:
 
     @property
     def dataset(self) -> str:
-        """The registered data set that the weights were trained on. Raises ValueError if their Card has none, or
-        another."""
+        """The data set that the weights were trained on: a registered one, or a folder that is still there. Raises
+        ValueError if their Card has none, or another."""
         from zoo.registry import DATASETS
 
         name = self.card.get("dataset", {}).get("name")
         if name is None:
             raise ValueError(f"dataset: '{self.name}' has no data set to be compared with; name one (--dataset)")
         if name not in DATASETS:
+            own = self.recipe.dataset if self.recipe else ""
+            with contextlib.suppress(ValueError):
+                if own.startswith("folder:") and facts_of(own).name == name:
+                    return own
             raise ValueError(
                 f"dataset: '{self.name}' was trained on '{name}', which is not registered; name it, "
                 "such as --dataset folder:PATH"

@@ -125,7 +125,7 @@ class ScoreInputs:
     def network(self) -> FeatureExtractor:
         """The feature network: the one that was named, or the data set's."""
         name, inception, device = self._network
-        name = name or extractors.default(self.facts.name, self.facts.features)
+        name = name or extractors.default(self.facts.name, self.facts.channels, self.facts.features)
         device = self.source.device if self.source.model is not None else device
         return extractors.find(name, device=device, inception=inception)
 

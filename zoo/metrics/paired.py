@@ -1,4 +1,5 @@
-"""Scores of pairs, images and what they should be: uint8 [n, C, H, W] both, one value for each pair, [n].
+"""Scores of pairs, images and what they should be: both [n, C, H, W], uint8 or float in [0, 1], which is rounded to
+uint8 first; one value for each pair, [n]. All raise ValueError for images of other values, or of two shapes.
 
 Papers on super-resolution score the luma (Y of ITU-R BT.601 as MATLAB's rgb2ycbcr computes it, from 16 to 235) without
 a border of as many pixels as the factor: :func:`luma`.
@@ -17,16 +18,24 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from zoo.data.objects import to_uint8
+
 WINDOW, DEVIATION = 11, 1.5
 LPIPS_FILES = ("vgg16-397923af.pth", "weights-vgg16-lpips.pth")
 BORDER = 4  # pixels that the scores of luma leave out: those of upscaling four times
 MAX_PSNR = 100.0  # decibels, of equal images: JSON has no infinity
 
 
+def levels(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as uint8."""
+    if outputs.shape != targets.shape:
+        raise ValueError(f"pairs must have one shape, got {list(outputs.shape)} and {list(targets.shape)}")
+    return to_uint8(outputs), to_uint8(targets)
+
+
 def psnr(outputs: Tensor, targets: Tensor) -> Tensor:
     """10 log10(255^2 / mean squared difference), at most 100 dB."""
-    error = (outputs.double() - targets.double()).square().flatten(1).mean(1)
-    return (10 * (255**2 / error).log10()).clamp(max=MAX_PSNR)
+    return noise_ratio(*levels(outputs, targets))
 
 
 def l1(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -36,16 +45,27 @@ def l1(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def psnr_y(outputs: Tensor, targets: Tensor) -> Tensor:
     """PSNR of the luma."""
-    return psnr(luma(outputs), luma(targets))
-
-
-def ssim_y(outputs: Tensor, targets: Tensor) -> Tensor:
-    """SSIM of the luma."""
-    return ssim(luma(outputs), luma(targets))
+    return noise_ratio(*map(luma, levels(outputs, targets)))
 
 
 def ssim(outputs: Tensor, targets: Tensor) -> Tensor:
     """The mean of the map of structural similarity. Raises ValueError for images smaller than the window."""
+    return similarity(*levels(outputs, targets))
+
+
+def ssim_y(outputs: Tensor, targets: Tensor) -> Tensor:
+    """SSIM of the luma."""
+    return similarity(*map(luma, levels(outputs, targets)))
+
+
+def noise_ratio(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The peak signal-to-noise ratio of values from 0 to 255."""
+    error = (outputs.double() - targets.double()).square().flatten(1).mean(1)
+    return (10 * (255**2 / error).log10()).clamp(max=MAX_PSNR)
+
+
+def similarity(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The structural similarity of values from 0 to 255."""
     if min(outputs.shape[-2:]) < WINDOW:
         raise ValueError(
             f"metrics=ssim: images must be at least {WINDOW}x{WINDOW}, got {outputs.shape[-1]}x{outputs.shape[-2]}"
@@ -62,8 +82,8 @@ def ssim(outputs: Tensor, targets: Tensor) -> Tensor:
     mx, my = blur(x), blur(y)
     vx, vy, vxy = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    similarity = (2 * mx * my + c1) * (2 * vxy + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
-    return similarity.mean((1, 2, 3)).unflatten(0, outputs.shape[:2]).mean(1)
+    local = (2 * mx * my + c1) * (2 * vxy + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+    return local.mean((1, 2, 3)).unflatten(0, outputs.shape[:2]).mean(1)
 
 
 def luma(images: Tensor, border: int = BORDER) -> Tensor:
@@ -81,6 +101,7 @@ def luma(images: Tensor, border: int = BORDER) -> Tensor:
 
 def agreement(outputs: Tensor, targets: Tensor) -> Tensor:
     """The share of values on the same side of mid-gray."""
+    outputs, targets = levels(outputs, targets)
     return ((outputs > 127) == (targets > 127)).double().flatten(1).mean(1)
 
 
@@ -103,4 +124,5 @@ def lpips(outputs: Tensor, targets: Tensor) -> Tensor:
     """The distance in torch-fidelity's VGG-16. Raises ValueError if its two files are not in torch's hub folder."""
     if message := lpips_missing():
         raise ValueError(f"metrics=lpips: {message}")
+    outputs, targets = levels(outputs, targets)
     return lpips_network()(outputs.expand(-1, 3, -1, -1), targets.expand(-1, 3, -1, -1)).double()

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.data.files import File, contents, counts, listed
-from zoo.data.folder import parse_options, parse_range
-from zoo.data.images import SUFFIXES, read
+from zoo.data.folder import OPTIONS, image_size, parse_options, parse_range
+from zoo.data.images import SUFFIXES, read, square
 from zoo.files import Json, beside, remove_partials, sha256
 from zoo.pictures import VIDEO, save, to_picture, write_grid, write_walk
 
@@ -121,6 +121,7 @@ class Request:
         channels: int = 3,
         multiple: int = 4,
         transparent: bool = False,
+        half: int | None = None,
     ) -> None:
         """Of the image --input an image, or of a folder of images (in folders inside it too) a folder of PNGs of the
         same names, and a line with the counts.
@@ -130,6 +131,8 @@ class Request:
             fixed: the side that the network takes, None if it takes all sides that are a multiple of ``multiple``.
             channels: of the images that it takes.
             transparent: it takes transparent images, as RGBA.
+            half: 0 or 1: of pictures that are all twice as wide as high, as pairs are stored, it takes the left or the
+                right half.
         """
         inputs = Inputs(self.source or "", transparent)
         out = self.path
@@ -139,8 +142,17 @@ class Request:
             raise ValueError(f"--out {out}: must end in one of {', '.join(OUTPUTS)}")
         readable = inputs.readable(channels, out)  # a mistake in any is reported before anything is written
         paths = [out / name if self.folder else out for name in output_names(readable)]
+        if half is not None and not inputs.are_pairs(readable):
+            half = None
+        if half is not None:
+            self.tell(f"--input {self.source}: the {('left', 'right')[half]} half of each picture, since all are twice "
+                      "as wide as high (?pairs=no: the whole)")  # fmt: skip
         for ((file, path),) in self.bar(([pair] for pair in zip(readable, paths, strict=True)), len(readable)):
-            image = make(fit(fixed, inputs.read(file, channels), file, self.tell, multiple))
+            picture = inputs.read(file, channels)
+            width, height = picture.size
+            if half is not None:
+                picture = picture.crop((half * (width // 2), 0, (half + 1) * (width // 2), height))
+            image = make(fit(fixed, picture, file, self.tell, multiple, inputs.fit))
             path.parent.mkdir(parents=True, exist_ok=True)
             save(to_picture(image, self.scale), path)
         if inputs.folder:
@@ -149,8 +161,9 @@ class Request:
 
 
 class Inputs:
-    """The images that --input names: a file, a folder or a zip archive, with the options ``skip=corrupt`` and
-    ``range=LOW,HIGH`` of ``folder:PATH``. They are read as a data set's images are.
+    """The images that --input names: a file, a folder or a zip archive, with the options ``skip=corrupt``,
+    ``range=LOW,HIGH``, ``fit=crop`` (``pad``, ``stretch``) and ``pairs=no`` of ``folder:PATH``. They are read as a data
+    set's images are.
 
     ``transparent``: transparent images stay so. ``folder``: whether it is more than a file. ``left_out``: what is not
     read, in words. Raises ValueError if there are no images.
@@ -158,12 +171,16 @@ class Inputs:
 
     def __init__(self, source: str, transparent: bool = False):
         self.transparent = transparent
-        path, options = parse_options(f"folder:{source.removeprefix('folder:')}", ("skip", "range"))
+        path, options = parse_options(f"folder:{source.removeprefix('folder:')}", ("skip", "range", "fit", "pairs"))
+        for key in options:
+            if OPTIONS[key] and options[key] not in OPTIONS[key]:
+                raise ValueError(f"--input {source}: {key} must be {' or '.join(OPTIONS[key])}, got {options[key]}")
         root = Path(path).expanduser()
         if not root.exists():
             raise ValueError(f"--input {path}: no such file or folder")
         self.path, self.root = path, root
-        self.skip = "skip" in options
+        self.skip, self.fit = "skip" in options, options.get("fit", "crop")
+        self.pairs = options.get("pairs") != "no"
         self.range = parse_range(f"--input {source}", options["range"]) if "range" in options else None
         self.folder = root.is_dir() or root.suffix.lower() == ".zip"
         self.left_out: list[str] = []
@@ -202,6 +219,11 @@ class Inputs:
         if not readable:
             raise ValueError(f"--input {self.path}: none of its {len(self.files)} images can be read")
         return readable
+
+    def are_pairs(self, files: Sequence[File]) -> bool:
+        """Whether all pictures are twice as wide as high, and the user has not said that they are no pairs."""
+        sizes = [image_size(file) for file in files] if self.pairs else []
+        return bool(sizes) and all(width == 2 * height for width, height in sizes)
 
     def read(self, file: File, channels: int) -> Image:
         """One image. Raises ValueError if it cannot be read."""
@@ -269,12 +291,21 @@ def walk_endings() -> tuple[str, ...]:
     return (".gif", *VIDEO)
 
 
-def fit(fixed: int | None, image: Image, path: File, tell: Callable[[str], None], multiple: int = 4) -> Image:
-    """The image at the nearest size that the network takes; a change is told."""
+def fit(
+    fixed: int | None, image: Image, path: File, tell: Callable[[str], None], multiple: int = 4, how: str = "crop"
+) -> Image:
+    """The image as a square of ``fixed`` pixels, as training reads it by ``how`` (:func:`zoo.data.images.square`), or
+    at the nearest size that the network takes; a change is told."""
     from PIL import Image
 
-    width, height = (max(multiple, round(side / multiple) * multiple) for side in image.size)
-    size = (fixed, fixed) if fixed else (width, height)
+    if fixed:
+        if image.size != (fixed, fixed):
+            change = {"crop": "cut to its center square and ", "pad": "padded to a square and ", "stretch": ""}[how]
+            first = change if image.width != image.height else ""
+            other = " (?fit=pad or stretch)" if image.width != image.height and how == "crop" else ""
+            tell(f"{path}: {image.width}x{image.height} {first}resized to {fixed}x{fixed}{other}")
+        return square(image, fixed, how)
+    size = tuple(max(multiple, round(side / multiple) * multiple) for side in image.size)
     if size == image.size:
         return image
     tell(f"{path}: {image.width}x{image.height} resized to {size[0]}x{size[1]}")

@@ -207,7 +207,10 @@ class TranslateModel(Model):
         request.only("source", "to", "chunk", "scale", *seed)
         to, chunk = self.direction(request.to), 16 if request.chunk is None else request.chunk
         request.remake(
-            lambda image: self.translate(image, to, chunk, seed=request.seed)[0], self.side(to), self.channels
+            lambda image: self.translate(image, to, chunk, seed=request.seed)[0],
+            self.side(to),
+            self.channels,
+            half=int(to == "a") if self.spec.get("paired") else None,
         )
 
     # Scores -----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from zoo import recipe as recipes
 from zoo import settings
 from zoo.engine.dry_run import describe
 from zoo.engine.export import uses
-from zoo.engine.run_folder import CHECKPOINT, WEIGHTS
+from zoo.engine.run_folder import CHECKPOINT, WEIGHTS, resume_command
 from zoo.engine.stage import build_networks, parameters
 from zoo.files import Json, sha256
 from zoo.registry import DATASETS
@@ -127,8 +127,8 @@ def commands(run: Run) -> list[tuple[str, str, str]]:
     result = []
     if run.images < run.budget:
         start = "" if (run.path / CHECKPOINT).exists() else " (from the start: there is no checkpoint yet)"
-        from_object = run.facts.get("dataset_object")
-        command = f"zoo.resume({str(run.path)!r}, dataset=...)" if from_object else f"zoo resume {path}"
+        from_object = bool(run.facts.get("dataset_object"))
+        command = resume_command(run.path, from_object)
         note = "The data set was an object: resume the run in Python, with the same object." if from_object else ""
         result.append((f"Continue{start}:", command, note))
     if not isinstance(run.card, str):
