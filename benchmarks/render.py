@@ -840,7 +840,9 @@ class Faces(torch.utils.data.Dataset):
 ## Streams
 
 A stage of a recipe reads one stream or more. A stream may filter rows by labels and by single attributes, have a data
-set of its own, or be aligned with another stream, so that rows come in pairs with the same crop and flip:
+set of its own, or be aligned with another stream, so that rows come in pairs with the same crop and flip. Pairs are
+rows with the same label, the `pair_key` of the data set (of emoji the glyph), so that styles of which one lacks some
+drawings are matched, too; in data without such a label they are rows of equal rank:
 
 ```python
 Data(
@@ -851,9 +853,9 @@ Data(
 )
 Data(
     flip=True,
-    streams={{  # emoji: the same glyph by two artists
-        "twitter": Stream(where={{"domain": 0}}, keys={{"x": "a"}}),
-        "google": Stream(where={{"domain": 1}}, keys={{"x": "b"}}, aligned="twitter"),
+    streams={{  # emoji: the same drawing by two artists
+        "noto": Stream(where={{"domain": 1}}, keys={{"x": "a"}}),
+        "fluent3d": Stream(where={{"domain": 2}}, keys={{"x": "b"}}, aligned="noto"),
     }},
 )
 ```

@@ -58,7 +58,7 @@ def stream(domain: int, key: str, part: tuple[int, int] = (0, 1)) -> Stream:
 def emoji() -> Recipe:
     "The paper's 256x256 setting: 9 blocks, 70x70 patches, 100 epochs and 100 at a falling learning rate."
     return recipe(
-        200 * 3_384,  # epochs of one artist's drawings
+        200 * 3_358,  # epochs of one artist's drawings
         1,
         256,
         Spec("cyclegan-generator", width=64, blocks=9),
@@ -71,7 +71,7 @@ def emoji() -> Recipe:
 
 @setting("emoji", "small")
 def emoji_small() -> Recipe:
-    "Twitter's emoji as Google's and back at 32x32: 16,000 batches of 4."
+    "Twemoji's emoji as Noto's and back at 32x32: 16,000 batches of 4."
     images = 16_000 * 4
     return recipe(
         images,
@@ -81,7 +81,7 @@ def emoji_small() -> Recipe:
         Spec("patch-discriminator", width=16, halvings=2),
         Data(flip=True, streams={"a": stream(0, "a", part=(0, 2)), "b": stream(1, "b", part=(1, 2))}),
         {"G": Ema(halflife=200 * 4), "F": Ema(halflife=200 * 4)},
-        Spec("cyclegan", domains=("twitter", "google")),
+        Spec("cyclegan", domains=("twemoji", "noto")),
     )
 
 

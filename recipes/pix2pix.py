@@ -10,7 +10,7 @@ Differences from the paper:
   at 0) and G learns from D as it is after D's step (the Torch code takes D's activations from before it).
 - The channels of an image are in the order red, green, blue; the Torch code reverses it.
 - facades-small: 128x128, U-Net of a quarter of the width, patches of 34 pixels.
-- emoji-small: 64x64, U-Net of a quarter of the width, patches of 34 pixels; drawings of Google as Twitter's.
+- emoji-small: 64x64, U-Net of a quarter of the width, patches of 34 pixels; Noto's drawings as Twemoji's.
 """
 
 from zoo.recipe import Adam, Data, Recipe, Sampling, Spec, Stage, Stream
@@ -60,5 +60,5 @@ def facades_small() -> Recipe:
 
 @setting("emoji", "small")
 def emoji_small() -> Recipe:
-    "Google's emoji as Twitter's at 64x64: 40 epochs of 3,358 pairs."
-    return recipe(40 * 3_358, 64, None, 16, 2, a=1, domains=("google", "twitter"))
+    "Noto's emoji as Twemoji's at 64x64: 40 epochs of 3,358 pairs."
+    return recipe(40 * 3_358, 64, None, 16, 2, a=1, domains=("noto", "twemoji"))

@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import hashlib
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -31,6 +32,7 @@ from zoo.data import (
     Loader,
     Rows,
     Source,
+    emoji,
     facts,
     native,
     open_data,
@@ -41,6 +43,7 @@ from zoo.data import (
 from zoo.data import sets as image_sets
 from zoo.data.fields import Attributes, Image, Label, Text, Vector
 from zoo.data.images import square, to_array, to_pil
+from zoo.data.loader import paired_rows, rows_with
 from zoo.data.preparation import prepare_set
 from zoo.registry import DATASETS
 
@@ -630,25 +633,79 @@ def test_cifar10_layout(tmp_path):
     assert all(np.array_equal(row["x"], image) for row, image in zip(package_rows, x, strict=True))
 
 
-def test_emoji_rows(tmp_path):
-    glyphs = [f"1f{k:03x}" for k in range(60)]
+def put_emoji(folder, count: int, lacks: int = 0) -> None:
+    """Packages of the three styles: ``count`` drawings, each with one skin tone; fluent3d without the first ``lacks``.
+    Drawing k is filled with the gray level k by twemoji, k + 1 by noto, k + 2 by fluent3d."""
+    names = [f"1f{k:03x}" for k in range(count)]
     pretty = [
         {
             "name": f"FACE {g}", "short_name": g, "image": f"{g}.png", "category": "Smileys & Emotion",
             "skin_variations": {"1F3FB-1F3FF": {"image": f"{g}-1f3fb-1f3ff.png"}},
         }
-        for g in glyphs
+        for g in names
     ]  # fmt: skip
-    (tmp_path / "emoji_pretty.json").write_text(json.dumps(pretty))
-    for style in image_sets.STYLES:
-        (tmp_path / f"img/{style}/64").mkdir(parents=True)
-        for name in [n for g in glyphs for n in (f"{g}.png", f"{g}-1f3fb-1f3ff.png")]:
-            PilImage.new("RGBA", (64, 64), (0, 0, 0, 0)).save(tmp_path / f"img/{style}/64" / name)
-    train, test = (list(image_sets._emoji_rows(tmp_path, s).rows) for s in ("train", "test"))
-    assert len(train) + len(test) == 240 and 0 < len(test) < 72
-    assert {r["caption"].split(",")[0] for r in train} & {r["caption"].split(",")[0] for r in test} == set()
-    assert [r["domain"] for r in train[:4]] == [0, 1, 0, 1] and train[0]["caption"] == train[1]["caption"]
-    assert any(r["caption"].endswith(", light and dark skin tone") for r in train)
+    for domain, style in enumerate(("twemoji", "noto", "fluent3d")):
+        *parts, last = emoji.STYLES[style].files.split("|")[0].replace("\\", "").split("/")
+        place = folder / style / "package" / "/".join(parts)
+        place.mkdir(parents=True)
+        (folder / style / "package" / emoji.TABLE).write_text(json.dumps(pretty))
+        for k, name in enumerate(names):
+            if style != "fluent3d" or k >= lacks:
+                for tone in ("", "-1f3fb-1f3ff"):
+                    picture = PilImage.new("RGBA", (64, 64), (k + domain,) * 3)
+                    picture.save(place / last.replace("[0-9a-f-]+", name + tone), lossless=True)
+
+
+def emoji_data(folder, split: str) -> ImageData:
+    entry = DATASETS.build("emoji")
+    rows = list(entry.sources[0].read(folder, split).rows)
+    arrays = {key: torch.tensor([row[key] for row in rows]) for key in ("y", "domain", "glyph")}
+    x = torch.stack([torch.from_numpy(to_array(row["x"])) for row in rows])
+    texts = {"caption": [(row["caption"],) for row in rows]}
+    return ImageData(entry.facts, {"x": x, **arrays}, "", texts=texts)
+
+
+def test_emoji_rows(tmp_path):
+    put_emoji(tmp_path, 60, lacks=15)
+    train, test = (emoji_data(tmp_path, split) for split in ("train", "test"))
+    assert len(train) + len(test) == 2 * (60 + 60 + 45) and 0 < len(test) < 72
+    assert {c.split(",")[0] for c in train.captions} & {c.split(",")[0] for c in test.captions} == set()
+    assert set(train.arrays["glyph"].tolist()).isdisjoint(test.arrays["glyph"].tolist())
+    assert any(caption.endswith(", light and dark skin tone") for caption in train.captions)
+    for data in (train, test):
+        glyph, domain = data.arrays["glyph"], data.arrays["domain"]
+        assert (glyph.diff() >= 0).all() and ((domain.diff() > 0) | (glyph.diff() > 0)).all()
+        assert torch.equal(data.arrays["x"][:, 0, 0, 0].long(), glyph // 2 + domain)
+        for g in glyph.unique():
+            assert domain[glyph == g].tolist() == ([0, 1] if g < 2 * 15 else [0, 1, 2])
+
+
+@pytest.mark.parametrize(("a", "b"), [(0, 1), (1, 0), (0, 2), (2, 1)])
+def test_pairs_of_emoji(tmp_path, a, b):
+    """Streams that are aligned yield the same drawing in two styles, whichever of them lacks some."""
+    put_emoji(tmp_path, 60, lacks=15)
+    data = emoji_data(tmp_path, "train")
+    sides = [(data, rows_with(data, {"domain": domain})) for domain in (a, b)]
+    rows = paired_rows(sides)
+    common = set.intersection(*({*data.arrays["glyph"][rows].tolist()} for _, rows in sides))
+    assert data.arrays["glyph"][rows[0]].tolist() == data.arrays["glyph"][rows[1]].tolist() == sorted(common)
+    assert [set(data.arrays["domain"][r].tolist()) for r in rows] == [{a}, {b}]
+    if 2 not in (a, b):  # both have all
+        assert all(torch.equal(own, every) for own, (_, every) in zip(rows, sides, strict=True))
+    with pytest.raises(ValueError, match=r"emoji: a side of pairs must have one row of each glyph"):
+        paired_rows([(data, rows_with(data, {"domain": (a, b)})), sides[1]])
+
+
+@pytest.mark.skipif(not (store.home() / "data/emoji-64/test.safetensors").exists(), reason="emoji are not prepared")
+def test_counts_of_emoji():
+    """The drawings of each style, and the pairs of any two: the sizes of the real packages."""
+    for split, every, fluent in (("train", 3_358, 3_003), ("test", 428, 369)):
+        data = open_data("emoji", split=split)
+        rows = [rows_with(data, {"domain": domain}) for domain in range(3)]
+        assert [*map(len, rows)] == [every, every, fluent]
+        for a, b in itertools.combinations(range(3), 2):
+            pairs = paired_rows([(data, rows[a]), (data, rows[b])])
+            assert len(pairs[0]) == len(pairs[1]) == (fluent if b == 2 else every)
 
 
 def test_lsun_reads_the_authors_databases(home, tmp_path, monkeypatch):

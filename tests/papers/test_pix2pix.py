@@ -236,9 +236,10 @@ def test_settings():
     assert not stage.schedules and stage.data.flip and not recipe.ema
     assert recipe.sampling.mode == "dropout" and recipe.sampling.together == 1
     (stage,) = settings.find("pix2pix-emoji-small").stages
-    styles = [image_sets.STYLES[stage.data.streams[k].where["domain"]] for k in ("a", "b")]
-    assert tuple(styles) == stage.game.kwargs["domains"] == ("google", "twitter")
-    assert stage.images == 40 * zoo.data.facts("emoji").splits["train"] // 2
+    names = zoo.data.facts("emoji").fields["domain"].names
+    styles = [names[stage.data.streams[k].where["domain"]] for k in ("a", "b")]
+    assert tuple(styles) == stage.game.kwargs["domains"] == ("noto", "twemoji")
+    assert stage.images == 40 * 3_358
 
 
 def test_preview_shows_the_target():

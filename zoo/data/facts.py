@@ -37,7 +37,9 @@ class Facts:
         splits: the number of images of each split; empty if it is unknown before reading.
         license: of the data.
         about: what else a user should know, in a sentence or two.
-        paired: rows of equal rank in the two domains show the same thing.
+        paired: rows of the domains show the same thing: those with the same ``pair_key``.
+        pair_key: the label that the rows of a pair have in common, each domain once at most; "" if they are those of
+            equal rank.
         fields: the type of each key. Those that are not given follow from the other facts: "x" is an image (or a
             point), "caption" a Text, any other a Label.
     """
@@ -52,6 +54,7 @@ class Facts:
     license: str = "not stated"
     about: str = ""
     paired: bool = False
+    pair_key: str = ""
     fields: Mapping[str, Field] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
