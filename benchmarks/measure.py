@@ -19,7 +19,7 @@ import json
 import shutil
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ import zoo
 from zoo import settings
 from zoo.data import facts as facts_of
 from zoo.data import open_data
+from zoo.data.loader import paired_rows, rows_with
 from zoo.engine import checkpoint
 from zoo.engine.dry_run import dry_run, times_played
 from zoo.engine.run_folder import CHECKPOINT, LOG, RECIPE, SAMPLES
@@ -398,11 +399,12 @@ def coupled_command(what: str) -> None:
 # Translators on pairs -------------------------------------------------------------------------------------------------
 
 
-def domains(split: str, resolution: int) -> tuple[Tensor, Tensor]:
-    """The two artists' drawings, float [N, 3, H, W] in [0, 1]; row k of both is the same emoji."""
+def domains(styles: Sequence[str], split: str, resolution: int) -> list[Tensor]:
+    """The drawings of some styles, float [N, 3, H, W] in [0, 1] each; row k of all is the same emoji."""
     data = open_data("emoji", resolution, split)
-    x, domain = data.arrays["x"].float() / 255, data.arrays["domain"]
-    return x[domain == 0], x[domain == 1]
+    names = data.facts.fields["domain"].names
+    rows_ = paired_rows([(data, rows_with(data, {"domain": names.index(style)})) for style in styles])
+    return [data.arrays["x"][r].float() / 255 for r in rows_]
 
 
 def pairs_line(what: str) -> Line:
@@ -414,7 +416,8 @@ def pairs_line(what: str) -> Line:
     model = zoo.load(what)
     if model.seeded or sorted(model.directions) != ["a", "b"]:
         raise ValueError(f"{what}: must be a translator of two domains, got a model that can {model.verb}")
-    train, test = domains("train", model.resolution), domains("test", model.resolution)
+    styles = [model.domains[key] for key in ("a", "b")]
+    train, test = (domains(styles, split, model.resolution) for split in ("train", "test"))
     row: Line = {"recipe": model.card["name"], "tensors": find(what).weights.get("tensors"), "pairs": len(test[0])}
     for to, (source, target) in {"b": (0, 1), "a": (1, 0)}.items():
         shift = (train[target].mean((0, 2, 3)) - train[source].mean((0, 2, 3)))[:, None, None]

@@ -252,6 +252,7 @@ def score_lines() -> list[Line]:
             }
             if row := shipped.get((run["recipe"], to)):
                 line |= {"kind": "weights", "scores": row["scores"], "noise": row["noise"], "cost": row["seconds"]}
+                line["from"] = row.get("from", "")
             lines.append(line)
     return lines
 
@@ -303,10 +304,11 @@ def generators(lines: Sequence[Line]) -> str:
 def translators(lines: Sequence[Line]) -> str:
     """One data set's translators by direction, and their differences on held-out pairs."""
     body = []
-    for r in sorted(lines, key=lambda r: (r["to"], short(r["scores"])["fd"])):
+    for r in sorted(lines, key=lambda r: (r.get("from", ""), r["to"], short(r["scores"])["fd"])):
         s = short(r["scores"])
         body.append({
             "": title(r),
+            "from": r.get("from", ""),
             "to": r["to"],
             "fd: start": number(r.get("start"), 1),
             "end": f"{s['fd']:.2f}",

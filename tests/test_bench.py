@@ -220,7 +220,9 @@ def test_a_set_that_cannot_be_fetched(quality, tmp_path, monkeypatch, capsys):
 
 def test_each_data_set_has_bars_of_its_own(quality):
     """Trivial translators if shipped weights translate, else the mixture."""
-    assert len(quality.trivial_models("emoji")) == 3 and not quality.trivial_models("fashion-mnist")
+    labels = {"identity", "mean color", "training images copied"}
+    assert {label for label, _ in quality.trivial_models("emoji")} == labels
+    assert not quality.trivial_models("fashion-mnist")
     (bar,) = quality.bars("fashion-mnist")
     assert (bar["what"], bar["to"]) == ("mixture of 100 local Gaussians", "")
 
@@ -266,6 +268,8 @@ def test_shipping_errors(quality):
     translator = {**good, "what": "t", "to": "x", "scores": good["scores"] | {"psnr": 9.0}}
     translator |= {"noise": {"psnr": 0.1}, "weight_noise": {"0.4": 8.95}}
     assert len(quality.shipping_errors(translator, beside, TranslateModel.bench)) == 5
+    other_source = [{**line, "from": "y"} for line in beside]
+    assert "has no line" in quality.shipping_errors(translator, other_source, TranslateModel.bench)[0]
     better = {**translator, "scores": translator["scores"] | {"psnr": 11.0, "fd-d": 0.4}}
     assert quality.shipping_errors(better, beside, TranslateModel.bench) == []
 
