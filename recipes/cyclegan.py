@@ -2,7 +2,7 @@
 Adversarial Networks, 2017, arXiv 1703.10593. Cycle weight 10, no identity term, image pools of 50.
 
 The setting is that of the authors' PyTorch code. The domains are the rows whose label ``domain`` is 0 (a) and 1 (b):
-the artists of emoji, or the two class folders, in alphabetical order, of ``folder:PATH``.
+the first two styles of emoji, or the two class folders, in alphabetical order, of ``folder:PATH``.
 
 Differences from the paper:
 - The identity term is off, as in the paper's main objective; the authors' code adds it at half the cycle's weight.
@@ -12,7 +12,8 @@ Differences from the paper:
   ``--dataset folder:PATH --images N``, with N 200 times the size of the larger class.
 - emoji-small: 32x32, a quarter of the width, 3 residual blocks, patches of 34 pixels, batches of 4; each artist has a
   different half of the emoji, so that no drawing has its pair; samples come from EMA weights of the generators.
-- emoji-fluent3d-small: the networks of emoji-small; each domain has all of its drawings in an order of its own.
+- emoji-fluent3d-small: domains 1 and 2, the networks of emoji-small; each domain has all of its drawings, in an order
+  of its own.
 - facades-small: 64x64, a quarter of the width, 3 residual blocks, patches of 34 pixels; EMA weights, too. The pairs of
   facades are drawn apart: each domain in an order of its own.
 """

@@ -48,7 +48,7 @@ class Style:
     """One artist's drawings.
 
     Args:
-        title: with the artist's name.
+        title: the name of the whole.
         license: of the drawings.
         package: of npm, with its version.
         files: a pattern of the files to unpack.
