@@ -16,7 +16,7 @@ import itertools
 import json
 import lzma
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -34,9 +34,12 @@ from torchvision.transforms.functional import gaussian_blur
 import zoo.data
 from zoo import hub
 from zoo.data import open_data
+from zoo.data.loader import rows_with
+from zoo.data.store import Where
 from zoo.files import beside, tensor_hash
 from zoo.metrics import feature_networks
 from zoo.metrics.feature_networks.network import FeatureNetwork, read, write
+from zoo.metrics.image_source import find
 from zoo.models import Model
 from zoo.registry import NETWORKS, Spec
 
@@ -289,10 +292,15 @@ def distance(real: Tensor, other: Tensor) -> float:
     return round(next(iter(fid_statistics_to_metric(a, b, verbose=False).values())), 4)
 
 
-def load_shuffled(dataset: str, split: str, resolution: int | None = None) -> tuple[Tensor, Tensor]:
-    """At most COUNT images and their classes, in a fixed random order, since some sets are sorted."""
+def load_shuffled(
+    dataset: str, split: str, resolution: int | None = None, wheres: Iterable[Where] = ({},)
+) -> tuple[Tensor, Tensor]:
+    """At most COUNT images and their classes, in a fixed random order, since some sets are sorted. ``wheres``: of the
+    rows with the labels of one of these."""
     data = open_data(dataset, resolution, split)
-    rows_ = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:COUNT]
+    rows_ = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+    wanted = torch.cat([rows_with(data, where) for where in wheres])
+    rows_ = rows_[torch.isin(rows_, wanted)][:COUNT]
     return data.arrays["x"][rows_], data.labels("y")[rows_]
 
 
@@ -319,17 +327,17 @@ SETS = 5  # of samples, by which files are compared
 
 
 def outputs(model: Model, dataset: str, k: int) -> Tensor:
-    """A model's k-th COUNT samples, or the test split translated both ways, float [N, C, H, W] in [0, 1]."""
+    """A model's k-th COUNT samples, or the test split translated all ways, float [N, C, H, W] in [0, 1]."""
     if model.seeded:
         return model.outputs(COUNT, seed=k * COUNT)
     data = open_data(dataset, model.resolution, "test")
-    x, domain = data.arrays["x"].float() / 255, data.labels("domain")
-    return model.outputs(COUNT, inputs={"a": x[domain == 0], "b": x[domain == 1]})
+    domains = {key: rows_with(data, stream.where) for stream in find(model).streams for key in stream.keys.values()}
+    return model.outputs(COUNT, inputs={key: data.arrays["x"][r].float() / 255 for key, r in domains.items()})
 
 
 def weights(pair: list[FeatureNetwork]) -> dict[str, dict]:
     """The shipped weights of a data set by both of its feature networks: name -> file's hash, distances to the training
-    split by each network.
+    split (of a translator: to the domains that it makes) by each network.
 
     A distance for each of SETS sets of samples; for a translator, which has no seed, one.
     """
@@ -339,7 +347,8 @@ def weights(pair: list[FeatureNetwork]) -> dict[str, dict]:
         if model.card["dataset"]["name"] != dataset:
             continue
         resolution = None if pair[0].facts["fit"] == "pad" else model.resolution
-        real = [features(network, load_shuffled(dataset, "train", resolution)[0]) for network in pair]
+        wheres = [{}] if model.seeded else [find(model).stream(key).where for key in model.directions]
+        real = [features(network, load_shuffled(dataset, "train", resolution, wheres)[0]) for network in pair]
         by: list[list[float]] = [[] for _ in pair]
         for k in range(SETS if model.seeded else 1):
             x = outputs(model, dataset, k)

@@ -67,6 +67,18 @@ def directions(model: Model) -> Sequence[str]:
     return model.direction_names or ("",)
 
 
+def source_of(model: Any, to: str) -> str:
+    """The domain that a translator of two translates when it makes images of the domain ``to``; "" of other models."""
+    names = [] if getattr(model, "seeded", True) else list(model.spec.get("domains", {}).values())
+    others = [name for name in names if name != to]
+    return str(others[0]) if len(names) == 2 and len(others) == 1 else ""
+
+
+def direction(row: Line) -> tuple[str, str, str]:
+    """What a line shares with the baselines beside it: the data set, the domain that is translated, and its target."""
+    return row["dataset"], row.get("from", ""), row["to"]
+
+
 def bench_of(what: Any) -> Bench:
     """How weights, a Model or another generator are scored."""
     return getattr(zoo.load(what) if isinstance(what, str) else what, "bench", GENERATOR)
@@ -81,7 +93,9 @@ def score(what: Any, to: str = "", seed: int = 0, **options: Any) -> Line:
     if getattr(model, "seeded", True):
         arguments |= {"n": COUNT, "seed": seed}
     result = zoo.evaluate(what, **{**arguments, **options})
+    source = source_of(model, to)
     return {
+        **({"from": source} if source else {}),
         "to": to,
         "dataset": result["protocol"]["dataset"],
         "scores": round_scores(result["scores"]),
@@ -164,13 +178,12 @@ def shipped_for(dataset: str) -> list[Model]:
 
 
 def trivial_models(dataset: str) -> list[tuple[str, Model]]:
-    """Trivial models of the task of the weights shipped for a data set, if that task has some."""
+    """Trivial models of the tasks of the weights shipped for a data set, if these have some."""
+    several: list[tuple[str, Model]] = []
     for model in shipped_for(dataset):
         source = find(model)
-        trivial = model.baselines(lambda to: ScoreInputs(source, dataset=dataset, split="train", to=to))  # noqa: B023
-        if several := list(trivial):
-            return several
-    return []
+        several += model.baselines(lambda to: ScoreInputs(source, dataset=dataset, split="train", to=to))  # noqa: B023
+    return several
 
 
 def baselines_of(dataset: str, only: Sequence[str] = (), **options: Any) -> Iterable[Line]:
@@ -178,10 +191,12 @@ def baselines_of(dataset: str, only: Sequence[str] = (), **options: Any) -> Iter
 
     ``only``: these of them; ``options``: see ``score``.
     """
-    trivial = trivial_models(dataset)
+    trivial, done = trivial_models(dataset), set()
     for label, model in trivial:
-        if not only or label in only:
-            for to in directions(model):
+        for to in directions(model):
+            key = (label, source_of(model, to), to)  # weights of several recipes may have one direction
+            if key not in done and (not only or label in only):
+                done.add(key)
                 yield {"what": label, "kind": "baseline", **score(model, to, **options)}
     if trivial:
         return
@@ -266,7 +281,7 @@ def bar_errors(row: Line, lines: list[Line], bench: Bench) -> list[str]:
     limits.
     """
     label, scores, errors = label_of(row), row["scores"], []
-    beside = {r["what"]: r["scores"] for r in lines if (r["to"], r["dataset"]) == (row["to"], row["dataset"])}
+    beside = {r["what"]: r["scores"] for r in lines if direction(r) == direction(row)}
     for metric, names in bench.bars.items():
         score_name = find_score(scores, metric)
         for name in names if score_name else ():
@@ -308,7 +323,7 @@ def baseline_changes(now: Line, lines: list[Line]) -> list[str]:
     """Which baselines beside a line have another feature network, or another reference, a line each."""
     errors = []
     for row in lines:
-        if row["kind"] == "baseline" and (row["to"], row["dataset"]) == (now["to"], now["dataset"]):
+        if row["kind"] == "baseline" and direction(row) == direction(now):
             keys = ["features_hash", *(["reference"] if row["protocol"]["split"] == now["protocol"]["split"] else [])]
             different = [k for k in keys if row["protocol"].get(k) != now["protocol"].get(k)]
             errors += [f"{row['what']} on {row['dataset']}: has another {k}; run --baselines" for k in different]
@@ -318,12 +333,12 @@ def baseline_changes(now: Line, lines: list[Line]) -> list[str]:
 def bar_changes(names: Sequence[str], lines: list[Line]) -> list[str]:
     """Which committed distances of the baselines that weights must beat differ by more than one per cent from the
     present ones, a line each."""
-    committed = {(r["dataset"], r["what"], r["to"]): r["scores"] for r in lines if r["kind"] == "baseline"}
+    committed = {(r["what"], *direction(r)): r["scores"] for r in lines if r["kind"] == "baseline"}
     errors = []
     for dataset in sorted({dataset_of(n) for n in names}):
         for now in bars(dataset):
             for key, new in now["scores"].items():
-                old = committed.get((now["dataset"], now["what"], now["to"]), {}).get(key)
+                old = committed.get((now["what"], *direction(now)), {}).get(key)
                 if old is None or not abs(new - old) <= 0.01 * abs(new):
                     errors.append(
                         f"{label_of(now)} on {now['dataset']}: {key} must be {old} as in the committed line, got {new}"
@@ -452,7 +467,7 @@ def command(names: tuple[str, ...], of_baselines: bool, of_references: bool, che
     for name in names or all_names:
         shell = f"python benchmarks/quality.py {'--baselines ' if of_baselines else ''}{name}"
         for row in (baselines_of if of_baselines else lines_of)(name):
-            rows.write("quality", row | rows.facts(shell, 0), ("kind", "dataset", "what", "to"))
+            rows.write("quality", row | rows.facts(shell, 0), ("kind", "dataset", "what", "from", "to"))
             print(f"{row['dataset']}: {row['what']} {row['to']} {json.dumps(row['scores'])}", flush=True)
     return 0
 

@@ -254,6 +254,7 @@ def score_lines() -> list[Line]:
             }
             if row := shipped.get((run["recipe"], to)):
                 line |= {"kind": "weights", "scores": row["scores"], "noise": row["noise"], "cost": row["seconds"]}
+                line["from"] = row.get("from", "")
             lines.append(line)
     return lines
 
@@ -307,10 +308,11 @@ def generators(lines: Sequence[Line]) -> str:
 def translators(lines: Sequence[Line]) -> str:
     """One data set's translators by direction."""
     body = []
-    for r in sorted(lines, key=lambda r: (r["to"], short(r["scores"])["fd"])):
+    for r in sorted(lines, key=lambda r: (r.get("from", ""), r["to"], short(r["scores"])["fd"])):
         s = short(r["scores"])
         body.append({
             "": title(r),
+            "from": r.get("from", ""),
             "to": r["to"],
             "fd: start": number(r.get("start"), 1),
             "end": f"{s['fd']:.2f}",
@@ -860,8 +862,8 @@ Each field has a type, which a data set declares (`zoo show celeba` lists them) 
 A torch Dataset (or a list) has images, (image, label), dicts of fields, or pairs, as (image, image) or
 `{{"a": image, "b": image}}`, which it must not change at random. An image is PIL, a path, or a tensor or array
 uint8 or in [0, 1]; `zoo.data.Images(dataset, fit="pad")` says what becomes of images that are no squares, as `?fit=pad`
-does for a folder. Numbers are never rounded: 0.9 is a Vector, and an error if the field is declared as a Label. If a row has
-several images they are cropped and mirrored together.
+does for a folder. Numbers are never rounded: 0.9 is a Vector, and an error if the field is declared as a Label. If a
+row has several images they are cropped and mirrored together.
 
 ```python
 class Faces(torch.utils.data.Dataset):
@@ -872,7 +874,9 @@ class Faces(torch.utils.data.Dataset):
 ## Streams
 
 A stage of a recipe reads one stream or more. A stream may filter rows by labels and by single attributes, have a data
-set of its own, or be aligned with another stream, so that rows come in pairs with the same crop and flip:
+set of its own, or be aligned with another stream, so that rows come in pairs with the same crop and flip. Pairs are
+rows with the same label, the `pair_key` of the data set (of emoji the glyph), so that styles of which one lacks some
+drawings are matched, too; in data without such a label they are rows of equal rank:
 
 ```python
 Data(
@@ -883,9 +887,9 @@ Data(
 )
 Data(
     flip=True,
-    streams={{  # emoji: the same glyph by two artists
-        "twitter": Stream(where={{"domain": 0}}, keys={{"x": "a"}}),
-        "google": Stream(where={{"domain": 1}}, keys={{"x": "b"}}, aligned="twitter"),
+    streams={{  # emoji: the same drawing by two artists
+        "noto": Stream(where={{"domain": 1}}, keys={{"x": "a"}}),
+        "fluent3d": Stream(where={{"domain": 2}}, keys={{"x": "b"}}, aligned="noto"),
     }},
 )
 ```

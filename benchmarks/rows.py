@@ -136,12 +136,12 @@ def read(name: str, folder: Path | None = None) -> list[dict[str, Any]]:
 
 def write(name: str, row: Mapping[str, Any], keys: Sequence[str], folder: Path | None = None) -> None:
     """Put a line into ``NAME.jsonl`` in ``folder``, by default of the results, in place of the one that agrees with it
-    in ``keys``; sorted by them. A kill leaves the old file or the new one."""
+    in ``keys`` ("" if it has none of that name); sorted by them. A kill leaves the old file or the new one."""
     folder = folder or RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     with folder_lock(folder):  # another script may write its own line
-        others = [r for r in read(name, folder) if any(r[k] != row[k] for k in keys)]
-        rows = sorted([*others, row], key=lambda r: [str(r[k]) for k in keys])
+        others = [r for r in read(name, folder) if any(r.get(k, "") != row.get(k, "") for k in keys)]
+        rows = sorted([*others, row], key=lambda r: [str(r.get(k, "")) for k in keys])
         with beside(folder / f"{name}.jsonl") as partial:
             partial.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
 

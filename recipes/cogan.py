@@ -110,7 +110,7 @@ def drawings(steps: int, resolution: int, G: Spec, D: Spec, ema: dict[str, Ema])
         networks={"G": G, "D": D},
         stages=(
             Stage(
-                game=Spec("cogan", loss=Spec("non-saturating"), prior=Spec("normal"), domains=("twitter", "google")),
+                game=Spec("cogan", loss=Spec("non-saturating"), prior=Spec("normal"), domains=("twemoji", "noto")),
                 optimizers={"G": adam, "D": adam},
                 images=steps * 64,
                 batch=64,
@@ -124,7 +124,7 @@ def drawings(steps: int, resolution: int, G: Spec, D: Spec, ema: dict[str, Ema])
 
 @setting("emoji")
 def emoji() -> Recipe:
-    "Twitter's and Google's emoji at 64x64 with the authors' face networks: 100,000 batches of 64 of each."
+    "Twemoji's and Noto's emoji at 64x64 with the authors' face networks: 100,000 batches of 64 of each."
     G = Spec("cogan-face-generator", widths=(1024, 512, 256, 128, 64))
     D = Spec("cogan-face-discriminator", widths=(32, 64, 128, 256, 512))
     return drawings(100_000, 64, G, D, {})
@@ -132,7 +132,7 @@ def emoji() -> Recipe:
 
 @setting("emoji", "small")
 def emoji_small() -> Recipe:
-    "Twitter's and Google's emoji at 32x32, narrow: 2,500 batches of 64 of each."
+    "Twemoji's and Noto's emoji at 32x32, narrow: 2,500 batches of 64 of each."
     G = Spec("cogan-face-generator", widths=(256, 128, 64, 32))
     D = Spec("cogan-face-discriminator", widths=(16, 32, 64, 128), hidden=256)
     return drawings(2_500, 32, G, D, {"G": Ema(halflife=200 * 64, rampup=0.05)})

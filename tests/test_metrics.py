@@ -21,6 +21,7 @@ from PIL import Image
 import zoo
 from zoo.cli.eval import Bar
 from zoo.data import Facts, ImageData, ImageSet, Rows, Source, open_data
+from zoo.data.loader import rows_with
 from zoo.engine import checkpoint, train
 from zoo.engine.run_folder import CHECKPOINT, WEIGHTS
 from zoo.engine.runtime import Runtime
@@ -378,8 +379,8 @@ def test_rows_with_labels():
         def __len__(self):
             return 6
 
-    assert image_source.rows_with(Labels(), {"y": 1}).tolist() == [1, 4]
-    assert image_source.rows_with(Labels(), {"y": (0, 2)}).tolist() == [0, 2, 3, 5]
+    assert rows_with(Labels(), {"y": 1}).tolist() == [1, 4]
+    assert rows_with(Labels(), {"y": (0, 2)}).tolist() == [0, 2, 3, 5]
 
 
 def test_no_labels_are_read():

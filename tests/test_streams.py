@@ -123,6 +123,22 @@ def test_aligned_streams_yield_pairs():
         assert all(equal) if aligned else not any(equal)
 
 
+def test_aligned_streams_by_a_label():
+    """Rows with the same label are pairs, in any order, and those without a pair are not read."""
+    data = pairs()
+    pair = torch.arange(24).repeat_interleave(2)
+    keep = torch.randperm(48, generator=torch.Generator().manual_seed(1))[:40]
+    arrays = {"x": data.arrays["x"][keep], "domain": data.arrays["domain"][keep], "pair": pair[keep]}
+    facts = Facts("pairs", "", 3, 6, keys=("x", "domain", "pair"), splits={"train": 40}, pair_key="pair")
+    common = {*arrays["pair"][arrays["domain"] == 0].tolist()} & {*arrays["pair"][arrays["domain"] == 1].tolist()}
+    for part in ((0, 1), (1, 2)):
+        streams = {name: dataclasses.replace(s, part=part) for name, s in domains(aligned="a").items()}
+        data = Data(load=6, flip=True, streams=streams)
+        run = session(recipe(TwoDomains.spec, resolution=4, batch=4, data=data), ImageData(facts, arrays, "pairs"))
+        assert run.loaders["a"].count == run.loaders["b"].count == len([*common][part[0] :: part[1]])
+        assert all(torch.allclose(a, -b, atol=1e-6) for a, b in draws(run))
+
+
 def test_aligned_streams_of_any_number_of_processes():
     data = pairs()
     for seed in range(3):
@@ -137,12 +153,14 @@ def test_mistakes_in_aligned_streams():
         ({"aligned": "c"}, r"streams\.b\.aligned='c': must name another stream that is not aligned itself"),
         ({"aligned": "b"}, r"streams\.b\.aligned='b': must name another stream"),
         ({"aligned": "a", "batch": 3}, r"streams\.b\.batch=3: must be that of 'a', None"),
+        ({"aligned": "a", "part": (0, 2)}, r"streams\.b\.part=\(0, 2\): must be that of 'a', \(0, 1\)"),
+        ({"aligned": "a", "balanced": 8}, r"streams\.b\.balanced=8: must be that of 'a', None"),
     ):
         with pytest.raises(ValueError, match=message):
             overrides.check(recipe(TwoDomains.spec, resolution=4, data=Data(streams=domains(**of_b))))
-    fewer = Data(streams=domains(aligned="a", part=(0, 2)))
-    with pytest.raises(ValueError, match=r"streams\.b\.aligned='a': must have as many rows as that stream, 24, got 12"):
-        session(recipe(TwoDomains.spec, resolution=6, batch=4, data=fewer), pairs())
+    more = Data(streams={**domains(), "b": Stream(keys={"x": "b"}, aligned="a")})
+    with pytest.raises(ValueError, match=r"streams\.b\.aligned='a': must have as many rows as that stream, 24, got 48"):
+        session(recipe(TwoDomains.spec, resolution=6, batch=4, data=more), pairs())
     with pytest.raises(ValueError, match="the recipe needs pairs, but 'pairs' has none; pairs are two folders a and b"):
         session(
             recipe(TwoDomains.spec, resolution=6, batch=4, data=Data(streams=domains(aligned="a"))), pairs(paired=False)

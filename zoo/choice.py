@@ -14,6 +14,7 @@ from typing import Any
 from zoo import costs, settings
 from zoo.data import Facts
 from zoo.data import facts as facts_of
+from zoo.data.fields import Label
 from zoo.data.folder import open_folder
 from zoo.recipe import Recipe, Spec, Stream
 from zoo.registry import DATASETS
@@ -39,9 +40,9 @@ class Choice:
 def choose(model: str, dataset: Any = None, variant: str = "") -> Choice:
     """The setting for a data set: the model's own if it has one, otherwise the one that fits the data best.
 
-    These rank the model's settings, the first that differ decide: fields that the setting needs and the data have; as
-    many channels; a reduced setting for fewer than 50,000 images, a full one for more; no larger resolution than the
-    images; the nearest resolution.
+    These rank the model's settings, the first that differ decide: fields, and domains, that the setting needs and the
+    data have; as many channels; a reduced setting for fewer than 50,000 images, a full one for more; no larger
+    resolution than the images; the nearest resolution.
 
     Args:
         model: a model's id, a recipe's name (which is then taken, whatever the data), or the path of a recipe file.
@@ -124,7 +125,7 @@ def rank(recipe: Recipe, facts: Facts, side: int | None) -> tuple[float, ...]:
     distance = math.log2(stage.resolution / side) if side and stage.resolution else 0.0
     return (
         points,
-        sum(key.partition(".")[0] not in facts.keys for key in needs(recipe)),
+        sum(key.partition(".")[0] not in facts.keys for key in needs(recipe)) + missing_values(recipe, facts),
         own.channels != facts.channels,
         reduced if count >= MANY else not reduced,
         distance > 0,
@@ -141,6 +142,18 @@ def needs(recipe: Recipe) -> Iterator[str]:
                 yield from ["y"] * bool(stream.balanced)
     if any(has_classes(spec) for spec in recipe.networks.values()):
         yield "y"
+
+
+def missing_values(recipe: Recipe, facts: Facts) -> int:
+    """How often a recipe reads the rows of a label's value (a third domain) for which the data have no name."""
+    filters = [stream.where for stage in recipe.stages for stream in stage.data.streams.values() if not stream.dataset]
+    count = 0
+    for key, value in (item for where in filters for item in where.items()):
+        label = facts.fields.get(key)
+        values = (value,) if isinstance(value, int) else value
+        if isinstance(label, Label) and label.names:
+            count += sum(v >= len(label.names) for v in values)
+    return count
 
 
 def has_classes(spec: Spec) -> bool:

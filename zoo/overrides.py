@@ -180,8 +180,10 @@ def _check_aligned(streams: Mapping[str, Stream], name: str, where: str) -> None
             f"{where}.aligned='{aligned}': must name another stream that is not aligned itself"
             f"{nearest(aligned, others)}"
         )
-    if stream.batch != streams[aligned].batch:
-        raise ValueError(f"{where}.batch={stream.batch}: must be that of '{aligned}', {streams[aligned].batch}")
+    for key in ("batch", "part", "balanced"):
+        own, other = getattr(stream, key), getattr(streams[aligned], key)
+        if own != other:
+            raise ValueError(f"{where}.{key}={own}: must be that of '{aligned}', {other}")
 
 
 def override(recipe: Recipe, key: str, text: str) -> Recipe:

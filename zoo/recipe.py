@@ -243,8 +243,10 @@ class Stream(_Data):
     ({"x": "a"}). ``where``: only rows with these labels ({"domain": 0}, {"y": (0, 1)}) or attributes
     ({"attributes.Smiling": 1}). ``part=(k, n)``: of those only row k, k+n, k+2n, ... (disjoint, unpaired halves).
     ``balanced``: of those so many in all, equally many of each class ``y``; they depend on the run's seed only, so that
-    all streams and stages with the same number have the same rows. ``aligned``: the name of another stream with as many
-    rows: row k of the one always comes with row k of the other, with the same crop and flip (pairs of two domains).
+    all streams and stages with the same number have the same rows. ``aligned``: the name of another stream:
+    rows that show the same thing always come together, with the same crop and flip (pairs of two domains). They are
+    those with the same label ``pair_key`` of the data set, and rows without a pair are not read; in data without such
+    a label row k of the one comes with row k of the other, and both streams have as many.
     ``view``: turns the images into another domain (:mod:`zoo.data.views`). ``batch``: rows in a batch, if it is not the
     turn's number. ``derived``: more fields, by their names in the batch.
     """

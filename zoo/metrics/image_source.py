@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from zoo import hub
 from zoo.data import ImageData, open_data
@@ -161,11 +160,3 @@ def check_images(source: ImageSource) -> ImageSource:
     if not source.model.resolution:
         raise ValueError(f"'{source.name}' must generate images to be scored, got points")
     return source
-
-
-def rows_with(data: ImageData, where: Mapping[str, int | tuple[int, ...]]) -> Tensor:
-    """The rows with these labels, or with one of several values of a label, int64."""
-    mask = torch.ones(len(data), dtype=torch.bool)
-    for key, value in where.items():
-        mask &= torch.isin(data.labels(key), torch.tensor(value))
-    return mask.nonzero().flatten()

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from zoo.data import facts as facts_of
 from zoo.data import open_data
+from zoo.data.loader import paired_rows, rows_with
 from zoo.data.store import ImageData
 from zoo.data.views import VIEWS
 from zoo.metrics import features as extractors
 from zoo.metrics import label_scores, references
 from zoo.metrics.features import FeatureExtractor
-from zoo.metrics.image_source import ImageSource, rows_with
+from zoo.metrics.image_source import ImageSource
 from zoo.metrics.images import (
     PATCH,
     Images,
@@ -235,6 +236,13 @@ class ScoreInputs:
     def rows(self, split: str, where: Mapping[str, int | tuple[int, ...]]) -> Tensor:
         """The rows of a split with these labels, int64."""
         return rows_with(self.open(split, self.source.model.resolution), where)
+
+    def paired(self, split: str, *sides: Tensor) -> list[Tensor]:
+        """Of rows of each side those that have a pair on every other side, in one order, int64."""
+        if not self.facts.pair_key:
+            return [*sides]
+        data = self.open(split, self.source.model.resolution)
+        return paired_rows([(data, rows) for rows in sides])
 
     def count(self, split: str) -> int:
         """The number of rows of a split."""

@@ -216,8 +216,9 @@ class TranslateModel(Model):
     # Scores -----------------------------------------------------------------------------------------------------------
 
     def _domain_rows(self, inputs: ScoreInputs, split: str) -> tuple[Tensor, Tensor, bool]:
-        """The rows of a split that a direction translates, those of its domain, int64, and whether they are pairs.
-        Raises ValueError if neither the spec nor the Card's streams say which they are."""
+        """The rows of a split that a direction translates, those of its domain, int64, and whether they are pairs, of
+        the split that is scored: then row k of both shows the same thing, and rows without a pair are left out. Raises
+        ValueError if neither the spec nor the Card's streams say which they are."""
         to = self.direction(inputs.to)
         if to in self.where:
             targets = inputs.rows(split, self.where[to])
@@ -232,7 +233,10 @@ class TranslateModel(Model):
             )
         sources = torch.cat([inputs.rows(split, where) for key, where in ends.items() if key != to]).unique()
         targets = inputs.rows(split, ends[to])
-        return sources, targets, len(ends) == 2 and inputs.facts.paired and len(sources) == len(targets)
+        if len(ends) > 2 or not inputs.facts.paired or split != inputs.split:
+            return sources, targets, False
+        sources, targets = inputs.paired(split, sources, targets)
+        return sources, targets, len(sources) == len(targets)
 
     def input_images(self, inputs: ScoreInputs) -> ScoredImages:
         sources, _, _ = self._domain_rows(inputs, inputs.split)
