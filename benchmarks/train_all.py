@@ -48,9 +48,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+import quality
 import rows
 from speed import share_of_budget
 
+import zoo
 from zoo import settings
 from zoo.data import facts as facts_of
 from zoo.data.preparation import damage
@@ -130,11 +132,11 @@ class Job:
         facts = ["--seed", str(self.seed), "--images", str(self.images), "--device", device, "--out", str(self.run)]
         return ["train", self.recipe, *data, *facts, *self.options, *limit]
 
-    def scoring(self, device: str) -> list[str]:
-        """Scores the run; a trial of a few images with fewer generated ones."""
+    def scoring(self, device: str, to: str = "") -> list[str]:
+        """Scores the run, in a direction if it has several; a trial of a few images with fewer generated ones."""
         data = ["--dataset", self.dataset] if self.dataset else []
         count = ["-n", "200"] if self.images < settings.find(self.recipe).images else []
-        return ["eval", str(self.run), "--json", "--device", device, *data, *count]
+        return ["eval", str(self.run), "--json", "--device", device, *data, *count, *(["--to", to] if to else [])]
 
 
 def select(patterns: Sequence[str]) -> list[str]:
@@ -218,9 +220,10 @@ def training_stores(recipe: Recipe) -> list[Store]:
 
 
 def score_stores(recipe: Recipe) -> list[Store]:
-    """What the scores compare with: training images and held-out ones, at the set's own size."""
-    facts = facts_of(recipe.dataset)
-    size = None if facts.resolution else recipe.stages[-1].resolution
+    """What the scores compare with: training images and held-out ones, at the model's size or the set's own, as the
+    task has it; if the one at hand is the other one, ``zoo eval`` says so."""
+    facts, stage = facts_of(recipe.dataset), recipe.stages[-1]
+    size = None if stage.data.pad else stage.resolution
     test_splits = [split for split in ("test", *facts.splits) if split in facts.splits and split != "train"][:1]
     splits = [split for split in ("train", *test_splits) if split in facts.splits]
     return [each for split in splits for each in store(recipe.dataset, size, split)]
@@ -276,7 +279,8 @@ def missing_data(job: Job, home: Path, scores: bool = False) -> list[str]:
         paths = [home / "data" / folder / f"{split}.safetensors" for folder in folders]
         problems = {path: damage(path, full=False) for path in paths if path.exists()}
         if not any(not problem for problem in problems.values()):
-            missing.append(" ".join(filter(None, (f"{folders[0]}/{split}.safetensors", *problems.values()))))
+            details = f" ({'; '.join(problems.values())})" if problems else ""
+            missing.append(f"{folders[0]}/{split}.safetensors{details}")
     return missing
 
 
@@ -347,28 +351,30 @@ class Campaign:
         return int(code != 0 and self.left() > 0)
 
     def score(self, job: Job) -> None:
-        """Write the scores of a finished run, or why there are none."""
+        """Write the scores of a finished run by direction ("" if it has none), or why there are none."""
         missing = missing_data(job, self.home, scores=True) if self.home else []
-        if missing:
-            error = f"the data have no {', '.join(missing)}"
-        elif self.left() <= 0:
-            error = "no time was left"
-        else:
+        results: dict[str, Any] = {"error": f"the data have no {', '.join(missing)}"} if missing else {}
+        for to in () if missing else directions(job):
+            if self.left() <= 0:
+                results = {"error": "no time was left"}
+                break
             partial = job.folder / f"{job.label}.eval"
             partial.unlink(missing_ok=True)
-            code = self.call(job.scoring(self.device), partial)
+            code = self.call(job.scoring(self.device, to), partial)
             text = partial.read_text(encoding="utf-8")
             partial.unlink()
-            begin, error = text.find("{\n"), "no time was left" if self.left() <= 0 else text.strip()[-500:]
-            if not code and begin >= 0:
-                write_json(job.scores, json.loads(text[begin:]))
-                return
-        write_json(job.scores, {"error": error})
+            begin = text.find("{\n")
+            if code or begin < 0:
+                results = {"error": "no time was left" if self.left() <= 0 else text.strip()[-500:]}
+                break
+            results[to] = json.loads(text[begin:])
+        with beside(job.scores) as partial:
+            partial.write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    with beside(path) as partial:
-        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+def directions(job: Job) -> Sequence[str]:
+    """The directions or domains in which a finished run is scored, "" if it has none."""
+    return quality.directions(zoo.load(job.run))
 
 
 def die_with_parent() -> None:

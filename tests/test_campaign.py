@@ -53,12 +53,15 @@ def test_started_resumed_and_left_out(train_all, monkeypatch, tmp_path, capsys):
         return 0
 
     monkeypatch.setattr(train_all.Campaign, "call", call)
+    monkeypatch.setattr(train_all, "directions", lambda job: ["a", "b"] if job.recipe == "gan-mnist" else [""])
     common = ["gan-mnist*", "--out", tmp_path, "--images", 100, "--processes", 2]
     assert train_all.select(["gan-mnist*"]) == ["gan-mnist", "gan-mnist-small"]
-    for verbs in (["train"], ["resume", "eval"], []):
+    for verbs in (["train"] * 2, ["eval"] * 3 + ["resume"] * 2, []):
         calls.clear()
         assert train_all.run(*common) == 0
-        assert sorted(c[0] for c in calls) == sorted(2 * verbs)
+        assert sorted(c[0] for c in calls) == verbs
+        assert sorted(c[-1] for c in calls if "--to" in c) == ["a", "b"] * ("eval" in verbs)
+    assert [*json.loads((tmp_path / "gan-mnist-seed0.json").read_text())] == ["a", "b"]
     assert "2 of 2 runs are finished" in capsys.readouterr().out
     assert train_all.run(*common, "--seed", 1, "--status") == 0
     assert "gan-mnist-seed1: 0 of 100 images" in capsys.readouterr().out
@@ -162,7 +165,10 @@ def test_missing_data(train_all, tmp_path, capsys):
         assert "celeba-64/train.safetensors" in train_all.missing_data(job, home)[0]
         shutil.rmtree(path.parent)
     assert train_all.missing_data(job, home, scores=True) == [
-        "celeba-178/train.safetensors", "celeba-178/test.safetensors",
+        "celeba-64/train.safetensors", "celeba-64/test.safetensors",
+    ]  # fmt: skip
+    assert train_all.score_stores(settings.find("sngan-fashion-mnist")) == [
+        (("fashion-mnist-28",), "train"), (("fashion-mnist-28",), "test"),
     ]  # fmt: skip
     recipe = settings.find("srgan-sunhays80-small")
     assert train_all.training_stores(recipe) == [(("sunhays80-native",), "train")]
