@@ -5,17 +5,21 @@
     python benchmarks/train_all.py '*-fashion-mnist' --out runs/all --status
 
 A list is a file with a recipe a line, most important first: a name or a pattern, then ``seed=``, ``images=`` (a number,
-or x10 for ten times the recipe's), ``precision=`` or ``cuda_graphs=yes``. Everything stops by the deadline; called
-again, also after a kill, the same command resumes the runs that were stopped and leaves out those that are finished.
+or x10 for ten times the recipe's), ``dataset=folder:PATH``, ``precision=`` or ``cuda_graphs=yes``. Everything stops by
+the deadline, by SIGTERM or by Ctrl-C; called again, also after a kill, the same command resumes the runs that were
+stopped and leaves out those that are finished.
 
-In the folder: RECIPE-seedS/ (a run), RECIPE-seedS.txt (its output), RECIPE-seedS.json (its scores once it is finished).
-With ``--max-file-mb`` these also go into ``results.tar.000``, ``.001``, ..., of so many MB: weights, logs, last grids,
-scores, and the checkpoints of the runs that are not finished. A new folder with nothing else is resumed from them;
-``cat results.tar.* | tar x`` unpacks them anywhere.
+In the folder: RECIPE-seedS/ (a run), RECIPE-seedS.txt (its output), RECIPE-seedS.json (its scores once it is finished,
+or why there are none: the next call tries again). With ``--max-file-mb`` these also go into ``results.tar.000``,
+``.001``, ..., of so many MB: weights, logs, last grids, scores, and the checkpoints of the runs that are not finished.
+With ``--max-files`` too there are at most so many; what does not fit is named, checkpoints first. A new folder with
+nothing else is resumed from them; ``cat results.tar.* | tar x`` unpacks them anywhere.
 
-``--data FOLDER`` has prepared files, ``NAME-RESOLUTION/SPLIT.safetensors`` as under ``$ZOO_HOME/data``, also in
-numbered parts (``SPLIT.safetensors.000``, ``.001``, ...). Nothing is downloaded then: a recipe whose images are missing
-is reported and left out. ``measure.py runs`` puts the scores of finished runs into the tables.
+``--data FOLDER`` has prepared files as ``$ZOO_HOME`` or ``$ZOO_HOME/data`` has them, NAME-RESOLUTION/SPLIT.safetensors
+and pretrained/NAME.safetensors, also in numbered parts (.000, .001, ...), and the images of ``dataset=folder:PATH``.
+Nothing is downloaded then: a recipe whose training images are missing is reported and left out; one that has no images
+for its scores is trained, and ``zoo eval`` scores it elsewhere. ``measure.py runs`` puts the scores of finished runs
+into the tables.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ import fnmatch
 import io
 import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -40,17 +45,21 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
+import quality
 import rows
 from speed import share_of_budget
 
+import zoo
 from zoo import settings
 from zoo.data import facts as facts_of
+from zoo.data.preparation import damage
 from zoo.engine import checkpoint
 from zoo.engine.run_folder import CHECKPOINT, LOG, RECIPE, SAMPLES, WEIGHTS
 from zoo.files import beside
-from zoo.recipe import Recipe
+from zoo.recipe import Recipe, decode
 from zoo.registry import DATASETS
 
 PACK = "results.tar"
@@ -60,19 +69,22 @@ PACK = "results.tar"
 
 @dataclass(frozen=True)
 class Job:
-    """One run: ``images`` is its budget in real images, ``options`` are those of ``zoo train`` beside it."""
+    """One run: ``images`` is its budget in real images, ``options`` are those of ``zoo train`` beside it. ``dataset``:
+    a folder of images instead of the recipe's data, ``folder:PATH``."""
 
     recipe: str
     seed: int
     images: int
     folder: Path
     options: tuple[str, ...] = ()
+    dataset: str = ""
 
     @property
     def label(self) -> str:
         times = self.images / settings.find(self.recipe).images
         longer = f"-x{times:.0f}" if times > 1 and times == int(times) else ""
-        return f"{self.recipe}{longer}-seed{self.seed}"
+        data = f"-on-{Path(self.dataset.partition('?')[0].partition(':')[2]).stem}" if self.dataset else ""
+        return f"{self.recipe}{data}{longer}-seed{self.seed}"
 
     @property
     def run(self) -> Path:
@@ -82,24 +94,49 @@ class Job:
     def scores(self) -> Path:
         return self.folder / f"{self.label}.json"
 
+    @property
+    def budget(self) -> int:
+        """``images`` as the stages share them, rounded."""
+        return settings.find(self.recipe).rescaled(self.images).images
+
     def progress(self) -> int:
-        """Real images at the last checkpoint, of all stages; 0 if there is none yet. A run with scores is finished: its
-        checkpoint may be gone."""
+        """Real images at the last checkpoint, of all stages; 0 if there is none yet. A run with a file of scores is
+        finished: its checkpoint may be gone."""
         if self.scores.exists():
-            return self.images
+            return self.budget
         path = self.run / CHECKPOINT
         return checkpoint.load(path)[1]["total_images"] if path.exists() else 0
 
     def finished(self) -> bool:
-        return self.progress() >= self.images
+        return self.progress() >= self.budget
+
+    def no_scores(self) -> str:
+        """Why there are no scores; "" if there are."""
+        if not self.scores.exists():
+            return "not scored yet"
+        return str(json.loads(self.scores.read_text(encoding="utf-8")).get("error", ""))
+
+    def check_budget(self) -> None:
+        """Raises ValueError if its run was started with another budget."""
+        path = self.run / RECIPE
+        images = decode(json.loads(path.read_text(encoding="utf-8"))["recipe"]).images if path.exists() else self.budget
+        if images != self.budget:
+            raise ValueError(f"{self.run}: its budget is {images:,} images, not {self.budget:,}; choose another --out")
 
     def command(self, minutes: float, device: str) -> list[str]:
         """Starts the run, or resumes it if its folder exists."""
         limit = ["--minutes", f"{minutes:g}"]
         if (self.run / RECIPE).exists():
             return ["resume", str(self.run), "--device", device, *limit]
+        data = ["--dataset", self.dataset] if self.dataset else []
         facts = ["--seed", str(self.seed), "--images", str(self.images), "--device", device, "--out", str(self.run)]
-        return ["train", self.recipe, *facts, *self.options, *limit]
+        return ["train", self.recipe, *data, *facts, *self.options, *limit]
+
+    def scoring(self, device: str, to: str = "") -> list[str]:
+        """Scores the run, in a direction if it has several; a trial of a few images with fewer generated ones."""
+        data = ["--dataset", self.dataset] if self.dataset else []
+        count = ["-n", "200"] if self.images < settings.find(self.recipe).images else []
+        return ["eval", str(self.run), "--json", "--device", device, *data, *count, *(["--to", to] if to else [])]
 
 
 def select(patterns: Sequence[str]) -> list[str]:
@@ -136,64 +173,123 @@ def check_pair(pair: str) -> bool:
 
 def job_of(name: str, values: dict[str, str], out: Path) -> Job:
     """A job from the values of its line. Raises ValueError for a wrong key or value."""
-    images, options = settings.find(name).images, []
+    images, options, dataset = settings.find(name).images, [], ""
     for key, value in values.items():
-        if key == "images" and re.fullmatch(r"x?[1-9]\d*", value):
+        if key == "dataset" and value.startswith("folder:"):
+            dataset = value
+        elif key == "images" and re.fullmatch(r"x?[1-9]\d*", value):
             images = images * int(value[1:]) if value[0] == "x" else int(value)
         elif key == "precision" and value in ("fp32", "tf32", "bf16"):
             options += ["--precision", value]
         elif (key, value) == ("cuda_graphs", "yes"):
             options.append("--cuda-graphs")
         elif key != "seed" or not value.isdigit():
-            expected = "seed=N, images=N, images=xN, precision=fp32|tf32|bf16 or cuda_graphs=yes"
+            expected = "seed=N, images=N, images=xN, dataset=folder:PATH, precision=fp32|tf32|bf16 or cuda_graphs=yes"
             raise ValueError(f"must be {expected}, got {key}={value}")
-    return Job(name, int(values.get("seed", 0)), images, out, tuple(options))
+    return Job(name, int(values.get("seed", 0)), images, out, tuple(options), dataset)
 
 
 # Data without a network -----------------------------------------------------------------------------------------------
 
+PORT = "http://127.0.0.1:9"  # no proxy listens there, so that every download fails at once
+OFFLINE = {name: PORT for key in ("http_proxy", "https_proxy", "all_proxy") for name in (key, key.upper())}
+OFFLINE |= {"no_proxy": "", "NO_PROXY": "", "HF_HUB_OFFLINE": "1"}
+AT_HOME = ("pretrained", "references")  # folders of $ZOO_HOME beside data
 
-def stores(recipe: Recipe) -> list[tuple[str, str]]:
-    """The prepared files that training and scores read, as (folder, split): of every stage and stream, and the
-    reference's."""
+Store = tuple[tuple[str, ...], str]  # a prepared file: folders of which one is enough, and the split
+
+
+def store(name: str, size: int | None, split: str) -> list[Store]:
+    """The prepared file of a data set for images of ``size``: of this size, of the set's own, or at native size. None
+    if the set is embedded or generated."""
+    entry, own = DATASETS.build(name), facts_of(name).resolution
+    if not getattr(entry, "sources", ()):
+        return []
+    sizes = ["native"] if entry.large else [str(s) for s in dict.fromkeys((size or own, own)) if s]
+    return [(tuple(f"{name}-{s}" for s in sizes), split)]
+
+
+def training_stores(recipe: Recipe) -> list[Store]:
+    """What every stage and stream reads."""
     result = []
     for stage in recipe.stages:
         size = None if stage.data.pad or not stage.resolution else stage.data.load or stage.resolution
         for stream in stage.data.streams.values():
-            name = stream.dataset or recipe.dataset
-            facts = facts_of(name)
-            if getattr(DATASETS.build(name), "sources", ()):  # others are embedded or generated
-                result.append((f"{name}-{size or facts.resolution}", stream.split))
+            result += store(stream.dataset or recipe.dataset, size, stream.split)
     return list(dict.fromkeys(result))
 
 
+def score_stores(recipe: Recipe) -> list[Store]:
+    """What the scores compare with: training images and held-out ones, at the model's size or the set's own, as the
+    task has it; if the one at hand is the other one, ``zoo eval`` says so."""
+    facts, stage = facts_of(recipe.dataset), recipe.stages[-1]
+    size = None if stage.data.pad else stage.resolution
+    test_splits = [split for split in ("test", *facts.splits) if split in facts.splits and split != "train"][:1]
+    splits = [split for split in ("train", *test_splits) if split in facts.splits]
+    return [each for split in splits for each in store(recipe.dataset, size, split)]
+
+
 def link_data(source: Path, home: Path) -> None:
-    """Put the prepared files of a folder under ``home``/data: links, and files joined from their parts."""
-    for path in sorted(source.glob("*/*.safetensors*")):
-        name, _, part = path.name.partition(".safetensors")
-        name += ".safetensors"
-        target = home / "data" / path.parent.name / name
-        if target.exists() or (part and path != sorted(path.parent.glob(f"{name}.*"))[0]):
+    """Put the prepared files of a folder under ``home``: links, and files joined from their parts. Raises ValueError if
+    a part is missing."""
+    files = [path for folder in (source, source / "data") for path in folder.glob("*/*") if path.is_file()]
+    for path in sorted(files):
+        base = path.parent.name
+        name, number = re.fullmatch(r"(.*?)(?:\.(\d+))?", path.name).groups()  # type: ignore[union-attr]
+        target = home / base / name if base in AT_HOME else home / "data" / base / name
+        if not name.endswith((".safetensors", ".pth")) or (number and int(number)):
+            continue
+        if target.is_symlink() and (number or target.resolve() != path.resolve()):
+            target.unlink()  # of a folder that was elsewhere
+        if target.exists():
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not part:
+        if number is None:
             target.symlink_to(path.resolve())
-            continue
-        with beside(target) as partial, open(partial, "wb") as file:
-            for piece in sorted(path.parent.glob(f"{name}.*"), key=lambda p: int(p.suffix[1:])):
-                with open(piece, "rb") as content:
-                    shutil.copyfileobj(content, file)
+        else:
+            with beside(target) as partial:
+                join(parts_of(path.parent / name), partial)
 
 
-def missing_data(job: Job, home: Path) -> list[str]:
-    """The prepared files that a job needs and that are not under ``home``: of its own size or of the set's."""
-    recipe, missing = settings.find(job.recipe), []
-    for folder, split in stores(recipe):
-        name, _, size = folder.rpartition("-")
-        sizes = {size, str(facts_of(name).resolution)}
-        if not any((home / "data" / f"{name}-{s}" / f"{split}.safetensors").exists() for s in sizes):
-            missing.append(f"{folder}/{split}.safetensors")
+def parts_of(path: Path) -> list[Path]:
+    """The numbered parts of a file, in order. Raises ValueError if one is missing."""
+    parts = [p for p in path.parent.glob(f"{path.name}.*") if p.suffix[1:].isdigit()]
+    parts.sort(key=lambda p: int(p.suffix[1:]))
+    numbers = [int(p.suffix[1:]) for p in parts]
+    if numbers != [*range(len(parts))]:
+        raise ValueError(f"{path}: parts must be numbered 000, 001, ... without a gap, got {[p.name for p in parts]}")
+    return parts
+
+
+def join(parts: Sequence[Path], path: Path) -> None:
+    """Write a file from its parts."""
+    with open(path, "wb") as file:
+        for part in parts:
+            with open(part, "rb") as content:
+                shutil.copyfileobj(content, file)
+
+
+def missing_data(job: Job, home: Path, scores: bool = False) -> list[str]:
+    """The files that a job needs for its training or its ``scores`` and that are not under ``home``, or are damaged."""
+    if job.dataset:
+        path = Path(job.dataset.partition("?")[0].partition(":")[2])
+        return [] if path.exists() else [str(path)]
+    missing, recipe = [], settings.find(job.recipe)
+    for folders, split in score_stores(recipe) if scores else training_stores(recipe):
+        paths = [home / "data" / folder / f"{split}.safetensors" for folder in folders]
+        problems = {path: damage(path, full=False) for path in paths if path.exists()}
+        if not any(not problem for problem in problems.values()):
+            details = f" ({'; '.join(problems.values())})" if problems else ""
+            missing.append(f"{folders[0]}/{split}.safetensors{details}")
     return missing
+
+
+def with_path(job: Job, data: Path | None) -> Job:
+    """The job with the absolute path of its folder of images: in ``data``, or in the current folder."""
+    if not job.dataset:
+        return job
+    path, mark, options = job.dataset.partition(":")[2].partition("?")
+    return dataclasses.replace(job, dataset=f"folder:{((data or Path()) / path).absolute()}{mark}{options}")
 
 
 # Training and scores --------------------------------------------------------------------------------------------------
@@ -201,70 +297,84 @@ def missing_data(job: Job, home: Path) -> list[str]:
 
 @dataclass
 class Campaign:
-    """What all runs share. ``deadline``: a time of time.monotonic. ``processes``: those that run now."""
+    """What all runs share. ``deadline``: a time of time.monotonic. ``home``: the only place of data, if nothing may be
+    downloaded."""
 
     device: str
     deadline: float
     environment: dict[str, str]
     reserve: float  # seconds before the deadline in which runs write their checkpoints and results are packed
-    processes: set[subprocess.Popen] = dataclasses.field(default_factory=set)
+    home: Path | None = None
 
     def left(self) -> float:
         """Seconds until the runs must stop."""
         return self.deadline - self.reserve - time.monotonic()
 
     def call(self, arguments: Sequence[str], output: Path) -> int:
-        """Run ``zoo`` in a process of its own on one thread, its output at the end of a file; the exit status. At the
-        deadline it is asked to stop, a little later it is killed."""
+        """Run ``zoo`` in a process of its own on one thread, its output at the end of a file; the exit status. If it
+        has not stopped by itself some time after the end, it is asked to, and later it is killed."""
         environment = {**os.environ, **self.environment, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         with open(output, "a", encoding="utf-8") as file:
             process = subprocess.Popen(
                 [sys.executable, "-m", "zoo", *arguments],
                 stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=rows.ROOT, preexec_fn=die_with_parent,
             )  # fmt: skip
-            self.processes.add(process)
-            try:
-                for patience, ask in ((max(self.left(), 0), process.terminate), (self.reserve / 2, process.kill)):
-                    try:
-                        return process.wait(patience)
-                    except subprocess.TimeoutExpired:
-                        ask()
-                return process.wait()
-            finally:
-                self.processes.discard(process)
+            request_time = 0.0
+            while True:
+                try:
+                    return process.wait(0.2)
+                except subprocess.TimeoutExpired:
+                    if not request_time and self.left() <= -self.reserve / 4:
+                        process.terminate()
+                        request_time = time.monotonic()
+                    elif request_time and time.monotonic() > request_time + self.reserve / 2:
+                        process.kill()
 
     def train(self, job: Job) -> int:
-        """Train or resume one run, then score it if it is finished; 1 if that failed."""
+        """Train or resume one run, then score it if it is finished; 1 if the training failed."""
+        try:
+            return self.train_and_score(job)
+        except (ValueError, OSError) as error:  # such as a damaged checkpoint: the other runs go on
+            print(f"{job.label}: {error}", flush=True)
+            return 1
+
+    def train_and_score(self, job: Job) -> int:
         output, code = job.folder / f"{job.label}.txt", 0
         if not job.finished():
             if self.left() <= 0:
-                print(f"{job.label}: {status(job)}, no time is left", flush=True)
                 return 0
             code = self.call(job.command(self.left() / 60, self.device), output)
-        if job.finished() and not job.scores.exists() and self.left() > 0:
+        if job.finished() and job.no_scores():
             self.score(job)
         print(f"{job.label}: {status(job)}, exit status {code}", flush=True)
         # A run that was ended at the deadline has not failed: it has a checkpoint, if only of its start.
         return int(code != 0 and self.left() > 0)
 
     def score(self, job: Job) -> None:
-        """Write the scores of a finished run, or why there are none."""
-        partial = job.folder / f"{job.label}.eval"
-        partial.unlink(missing_ok=True)
-        code = self.call(["eval", str(job.run), "--json", "--device", self.device, *count_of(job)], partial)
-        text = partial.read_text(encoding="utf-8")
-        partial.unlink()
-        if code and self.left() <= 0:
-            return  # next time
-        begin = text.find("{\n")
-        content = json.loads(text[begin:]) if not code and begin >= 0 else {"error": text.strip().splitlines()[-1:]}
-        with beside(job.scores) as file:
-            file.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        """Write the scores of a finished run by direction ("" if it has none), or why there are none."""
+        missing = missing_data(job, self.home, scores=True) if self.home else []
+        results: dict[str, Any] = {"error": f"the data have no {', '.join(missing)}"} if missing else {}
+        for to in () if missing else directions(job):
+            if self.left() <= 0:
+                results = {"error": "no time was left"}
+                break
+            partial = job.folder / f"{job.label}.eval"
+            partial.unlink(missing_ok=True)
+            code = self.call(job.scoring(self.device, to), partial)
+            text = partial.read_text(encoding="utf-8")
+            partial.unlink()
+            begin = text.find("{\n")
+            if code or begin < 0:
+                results = {"error": "no time was left" if self.left() <= 0 else text.strip()[-500:]}
+                break
+            results[to] = json.loads(text[begin:])
+        with beside(job.scores) as partial:
+            partial.write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 
-def count_of(job: Job) -> list[str]:
-    """Fewer generated images for the trials of a few images."""
-    return [] if job.images >= settings.find(job.recipe).images else ["-n", "200"]
+def directions(job: Job) -> Sequence[str]:
+    """The directions or domains in which a finished run is scored, "" if it has none."""
+    return quality.directions(zoo.load(job.run))
 
 
 def die_with_parent() -> None:
@@ -274,21 +384,44 @@ def die_with_parent() -> None:
 
 
 def status(job: Job) -> str:
-    """How far a run is: "finished" or "1,024 of 64,000 images"."""
-    images = job.progress()
-    return "finished" if images >= job.images else f"{images:,} of {job.images:,} images"
+    """How far a run is: "finished", "finished, no scores: ..." or "1,024 of 64,000 images"."""
+    images, reason = job.progress(), job.no_scores()
+    if images < job.budget:
+        return f"{images:,} of {job.budget:,} images"
+    return f"finished, no scores: {reason}" if reason else "finished"
+
+
+def summary(jobs: Sequence[Job]) -> str:
+    """How many runs are finished, and begun."""
+    images = [job.progress() for job in jobs]
+    finished = sum(n >= job.budget for n, job in zip(images, jobs, strict=True))
+    return f"{finished} of {len(jobs)} runs are finished, {sum(n > 0 for n in images) - finished} are begun"
 
 
 # Packing --------------------------------------------------------------------------------------------------------------
 
 
 def contents(job: Job) -> list[Path]:
-    """The files of a run that are packed."""
+    """The files of a run that are packed first."""
     grids = sorted((job.run / SAMPLES).glob("*.png"))[-1:]
     files = [job.run / RECIPE, job.run / LOG, job.run / WEIGHTS, *grids, job.scores, job.folder / f"{job.label}.txt"]
-    if not (job.finished() and job.scores.exists()):
-        files.append(job.run / CHECKPOINT)
     return [path for path in files if path.exists()]
+
+
+def checkpoints(job: Job) -> list[Path]:
+    """The checkpoint of a run that is not finished."""
+    path = job.run / CHECKPOINT
+    return [path] if path.exists() and not job.finished() else []
+
+
+def fitting(files: Sequence[Path], limit: float) -> tuple[list[Path], list[Path]]:
+    """Those files of which an archive has at most ``limit`` bytes, and the others. The first ones come first."""
+    inside, others, size = [], [], 2 * tarfile.RECORDSIZE  # the end of the archive
+    for path in files:
+        own = path.stat().st_size + 6 * tarfile.BLOCKSIZE  # with headers, also of a long name, and up to a whole block
+        (inside if size + own <= limit else others).append(path)
+        size += own if size + own <= limit else 0
+    return inside, others
 
 
 class Parts(io.RawIOBase):
@@ -318,34 +451,45 @@ class Parts(io.RawIOBase):
         super().close()
 
 
-def pack(jobs: Sequence[Job], out: Path, max_file_mb: float) -> None:
-    """Write the files of all runs into parts; those of an earlier call go once the new ones are complete."""
+def pack(jobs: Sequence[Job], out: Path, max_file_mb: float, max_files: int | None = None) -> None:
+    """Write the files of all runs into parts; those of an earlier call go once the new ones are complete. A kill while
+    they are replaced leaves parts with a gap, which :func:`unpack` refuses."""
+    limit = int(max_file_mb * 1e6)
+    files = [
+        *itertools.chain.from_iterable(map(contents, jobs)),
+        *itertools.chain.from_iterable(map(checkpoints, jobs)),
+    ]
+    inside, others = fitting(files, math.inf if max_files is None else max_files * limit)
+    for path in others:
+        print(f"{path.relative_to(out)}: {path.stat().st_size / 1e6:.1f} MB do not fit into {PACK}.*", flush=True)
     fresh = out / ".packing"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
     with (
-        contextlib.closing(Parts(fresh / PACK, int(max_file_mb * 1e6))) as stream,
+        contextlib.closing(Parts(fresh / PACK, limit)) as stream,
         tarfile.open(fileobj=stream, mode="w|") as tar,
     ):
-        for path in itertools.chain.from_iterable(map(contents, jobs)):
+        for path in inside:
             tar.add(path, path.relative_to(out))
     for old in out.glob(f"{PACK}.*"):
         old.unlink()
-    for new in sorted(fresh.iterdir()):
+    for new in sorted(fresh.iterdir(), reverse=True):
         os.replace(new, out / new.name)
     fresh.rmdir()
 
 
 def unpack(out: Path) -> None:
-    """Restore the runs of a folder that has only the parts."""
-    parts = sorted(out.glob(f"{PACK}.*"), key=lambda p: int(p.suffix[1:]))
-    if not parts or any(out.glob(f"*/{RECIPE}")):
+    """Restore the runs of a folder that has only the parts. Raises ValueError if they are incomplete."""
+    whole = out / f"{PACK}.whole"  # is there until all of it is unpacked
+    if not whole.exists() and any(out.glob(f"*/{RECIPE}")):
         return
-    whole = out / f"{PACK}.whole"
-    with open(whole, "wb") as file:
-        for part in parts:
-            with open(part, "rb") as content:
-                shutil.copyfileobj(content, file)
+    parts = parts_of(out / PACK)
+    if not parts:
+        return
+    join(parts, whole)
+    if whole.stat().st_size % tarfile.RECORDSIZE:
+        whole.unlink()
+        raise ValueError(f"{out}: the last of the {len(parts)} parts of {PACK} are missing")
     with tarfile.open(whole) as tar:
         tar.extractall(out, filter="data")
     whole.unlink()
@@ -356,22 +500,26 @@ def unpack(out: Path) -> None:
 
 @contextlib.contextmanager
 def stop_on_signals(campaign: Campaign) -> Iterator[None]:
-    """SIGTERM as Ctrl-C: the runs get it too, and write their checkpoints."""
-
-    def stop(number: int, frame: object) -> None:
-        campaign.deadline = 0.0
-        for process in list(campaign.processes):
-            process.terminate()
-        raise KeyboardInterrupt
-
+    """SIGTERM and SIGINT end the time of all runs: they write their checkpoints. A second one ends this process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def stop(number: int, frame: object) -> None:
+        campaign.deadline = 0.0
+        restore()
+
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        restore()
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -388,6 +536,7 @@ def stop_on_signals(campaign: Campaign) -> Iterator[None]:
 )  # fmt: skip
 @click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Prepared files.")
 @click.option("--max-file-mb", type=click.FloatRange(min=0.1), help="Pack the results into files of so many MB.")
+@click.option("--max-files", type=click.IntRange(min=1), help="With --max-file-mb: at most so many files.")
 @click.option("--status", "only_status", is_flag=True, help="Print how far each run is, and train nothing.")
 def command(
     lists: tuple[str, ...],
@@ -400,43 +549,43 @@ def command(
     minutes: float,
     data: Path | None,
     max_file_mb: float | None,
+    max_files: int | None,
     only_status: bool,
 ) -> int:
     """Train every recipe of the lists, or whose name matches RECIPE (wildcards are allowed). Exit status 1 if a run
     failed."""
     deadline = time.monotonic() + 60 * minutes
+    if max_files is not None and max_file_mb is None:
+        raise ValueError("--max-files: give --max-file-mb too")
     out = out.absolute()
-    jobs = list_jobs(lists, out, seeds, images, budget)
+    jobs = [with_path(job, data) for job in list_jobs(lists, out, seeds, images, budget)]
     unpack(out)
     if only_status:
         print("\n".join(f"{job.label}: {status(job)}" for job in jobs))
         return 0
+    for job in jobs:
+        job.check_budget()
     out.mkdir(parents=True, exist_ok=True)
-    environment = {}
-    if data is not None:
-        environment["ZOO_HOME"] = str(out / "home")
-        link_data(data, out / "home")
+    home, environment = out / "home" if data is not None else None, {}
+    if data is not None and home is not None:
+        environment = {"ZOO_HOME": str(home), **OFFLINE}
+        link_data(data, home)
     todo = []
     for job in jobs:
-        missing = missing_data(job, out / "home") if data is not None else []
+        missing = missing_data(job, home) if home is not None and not job.finished() else []
         if missing:
             print(f"{job.label}: left out, {data} has no {', '.join(missing)}", flush=True)
-        elif not (job.finished() and job.scores.exists()):
+        elif not job.finished() or job.no_scores():
             todo.append(job)
-    print(f"{sum(job.finished() for job in jobs)} of {len(jobs)} runs are finished", flush=True)
-    campaign = Campaign(device, deadline, environment, reserve=min(60.0, 0.1 * 60 * minutes))
-    pool = ThreadPoolExecutor(processes)
-    try:
-        with stop_on_signals(campaign):
-            results = list(pool.map(campaign.train, todo))
-    except KeyboardInterrupt:  # the runs get it too, and write their checkpoints
-        campaign.deadline = 0.0
-        pool.shutdown(cancel_futures=True)
-        print("stopped; the same command continues", flush=True)
-        return 130
+    print(summary(jobs), flush=True)
+    campaign = Campaign(device, deadline, environment, min(60.0, 0.1 * 60 * minutes), home)
+    with stop_on_signals(campaign), ThreadPoolExecutor(processes) as pool:
+        results = list(pool.map(campaign.train, todo))
+    stopped = campaign.deadline != deadline
+    print(summary(jobs) + "; stopped, the same command continues" * stopped, flush=True)
     if max_file_mb is not None:
-        pack(jobs, out, max_file_mb)
-    return int(any(results))
+        pack(jobs, out, max_file_mb, max_files)
+    return 130 if stopped else int(any(results))
 
 
 def list_jobs(lists: Sequence[str], out: Path, seeds: Sequence[int], images: int | None, budget: float) -> list[Job]:
