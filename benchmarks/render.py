@@ -348,7 +348,7 @@ def quality() -> str:
     for dataset in sorted({r["dataset"] for r in lines}):
         mine = [r for r in lines if r["dataset"] == dataset]
         network = next(k for r in mine for k in r["scores"] if k.startswith(("fd-", "patch-fd-"))).rpartition("fd-")[2]
-        kinds = {"psnr-y": upscalers, "input-retrieval": translators, "fd": generators}
+        kinds = {"psnr-y": upscalers, "psnr": translators, "input-retrieval": translators, "fd": generators}
         make = next(make for key, make in kinds.items() if key in short(mine[0]["scores"]))
         counts = sorted({count_of(r["protocol"]) for r in rows.read("quality") if r["dataset"] == dataset})
         parts.append(f"**{dataset}** (feature network `{network}`, {counts[-1]:,} images)\n\n{make(mine)}")
