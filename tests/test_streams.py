@@ -129,7 +129,7 @@ def test_aligned_streams_by_a_label():
     pair = torch.arange(24).repeat_interleave(2)
     keep = torch.randperm(48, generator=torch.Generator().manual_seed(1))[:40]
     arrays = {"x": data.arrays["x"][keep], "domain": data.arrays["domain"][keep], "pair": pair[keep]}
-    facts = Facts("pairs", "", 3, 6, keys=("x", "domain", "pair"), splits={"train": 40}, pair_key="pair")
+    facts = Facts("pairs", "", 3, 6, keys=("x", "domain", "pair"), splits={"train": 40}, paired=True, pair_key="pair")
     common = {*arrays["pair"][arrays["domain"] == 0].tolist()} & {*arrays["pair"][arrays["domain"] == 1].tolist()}
     for part in ((0, 1), (1, 2)):
         streams = {name: dataclasses.replace(s, part=part) for name, s in domains(aligned="a").items()}

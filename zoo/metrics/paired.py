@@ -40,7 +40,8 @@ def psnr(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def l1(outputs: Tensor, targets: Tensor) -> Tensor:
     """The mean absolute difference, in [0, 1]."""
-    return (outputs.double() - targets.double()).abs().flatten(1).mean(1) / 255
+    x, y = levels(outputs, targets)
+    return (x.double() - y.double()).abs().flatten(1).mean(1) / 255
 
 
 def psnr_y(outputs: Tensor, targets: Tensor) -> Tensor:
