@@ -46,6 +46,7 @@ def test_the_name_of_a_folder(photos, monkeypatch, tmp_path):
         r"folder:C:\\Faces.zip": "folder-faces",
         "folder:/": "folder",
         "shards:a/{0..3}.tar": "shards",
+        "object:MyPhotos": "myphotos",
         "mnist": "mnist",
     }.items():
         recipe = choose("dcgan", photos()).recipe.replace(dataset=dataset)
@@ -68,7 +69,7 @@ def test_many_images_are_worth_a_full_setting():
 
 def test_fields_of_the_data(photos):
     assert "sngan-cifar10-small" in choose("sngan", photos()).note
-    assert choose("cyclegan", photos(folders=("a", "b"))).recipe.stages[0].resolution == 32
+    assert choose("cyclegan", photos(folders=("a", "b"))).recipe.stages[0].resolution == 64
 
 
 def test_the_model_has_a_setting_for_the_data():
@@ -92,6 +93,14 @@ def test_a_tensor_is_resized_as_a_folder_is(photos):
     recipe = choose("dcgan", images).recipe
     assert recipe.stages[0].resolution == 32 and not recipe.stages[0].data.pad
     assert zoo.create("dcgan", images).sample(2).shape == (2, 3, 32, 32)
+
+
+def test_the_name_of_an_object():
+    """Not that of the data set whose setting is used."""
+    assert choose("dcgan", torch.rand(8, 3, 32, 32)).recipe.name == "dcgan-tensor-small"
+    assert choose("cyclegan", Unnamed(), "small").recipe.name == "cyclegan-unnamed-small"
+    with pytest.raises(ValueError, match=r"got a DataLoader; give its \.dataset"):
+        choose("dcgan", torch.utils.data.DataLoader(Unnamed()))
 
 
 def test_create_with_changes(photos):

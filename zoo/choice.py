@@ -60,7 +60,9 @@ def choose(model: str, dataset: Any = None, variant: str = "") -> Choice:
         entry = settings.RECIPES[model]
         if name == entry["dataset"]:
             return Choice(settings.find(model))
-        return Choice(with_data(entry["build"](), name), f"the setting {model} is used for {title(dataset)}")
+        return Choice(
+            with_data(entry["build"](), name or unnamed(dataset)), f"the setting {model} is used for {title(dataset)}"
+        )
     if not entries or any((e["dataset"], e["variant"]) == (name, variant) for e in entries.values()):
         return Choice(settings.find(model, name, variant))
     if variant:
@@ -84,15 +86,20 @@ def choose(model: str, dataset: Any = None, variant: str = "") -> Choice:
         if side and facts.resolution is None and several_sizes(dataset):
             sides = f"many sizes, the median of their shorter sides {side}"
         text += f" ({best}, chosen by the data: {images} of {sides} pixels)"
-    return Choice(with_data(recipe, name), text, *around(best, entries, facts))
+    return Choice(with_data(recipe, name or unnamed(dataset)), text, *around(best, entries, facts))
 
 
 def title(dataset: Any) -> str:
     return dataset if isinstance(dataset, str) else f"a {type(dataset).__name__}"
 
 
-def with_data(recipe: Recipe, name: str | None) -> Recipe:
-    """The recipe for another data set. ``name``: None for data without a name.
+def unnamed(dataset: Any) -> str:
+    """What a recipe has as its data set if that is an object."""
+    return f"object:{facts_of(dataset).name}"
+
+
+def with_data(recipe: Recipe, name: str) -> Recipe:
+    """The recipe for another data set. ``name``: ``object:KIND`` for data without a name.
 
     Nothing else changes but zero-padding and the names of the rows' domains, which are dropped, and their order: of two
     streams, one a domain, the first reads the data's first.
@@ -104,7 +111,7 @@ def with_data(recipe: Recipe, name: str | None) -> Recipe:
             kwargs.pop("domains", None)
         data = dataclasses.replace(stage.data, pad=False, streams=first_domain_first(stage.data.streams))
         stages.append(dataclasses.replace(stage, data=data, game=Spec(stage.game.name, **kwargs)))
-    return recipe.replace(dataset=name or recipe.dataset, stages=tuple(stages))
+    return recipe.replace(dataset=name, stages=tuple(stages))
 
 
 def first_domain_first(streams: Mapping[str, Stream]) -> Mapping[str, Stream]:
