@@ -38,6 +38,18 @@ def test_gray_photos(photos):
     assert (chosen.larger, chosen.smaller) == ("", "dcgan-mnist-small")  # dcgan-mnist needs classes
 
 
+def test_labels_that_no_network_reads(photos):
+    """LAPGAN without classes trains on images without labels; a game of labels still needs them."""
+    assert zoo.create("lapgan", photos()).sample(2).shape == (2, 3, 32, 32)
+    with pytest.raises(ValueError, match="'folder-photos' has no classes; choose a data set with labels"):
+        zoo.create("triplegan", photos())
+
+
+def test_a_reduced_setting_by_its_name(photos):
+    """SRGAN's are larger than others' and still reduced."""
+    assert choose("srgan", photos()).recipe.variant == "small"
+
+
 def test_the_name_of_a_folder(photos, monkeypatch, tmp_path):
     """A run is named after the user's folder."""
     for dataset, name in {

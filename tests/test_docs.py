@@ -163,18 +163,9 @@ def test_the_recipe_file_with_networks_of_ones_own_trains(tmp_path, monkeypatch,
     Path("photos").mkdir()
     for k in range(4):
         Image.new("RGB", (40, 32), (k, 90 * (k % 3), 255)).save(f"photos/{k}.png")
-    options = [
-        "--images",
-        16,
-        "--set",
-        "batch=4",
-        "--set",
-        "networks.G.width=4",
-        "--set",
-        "resolution=16",
-        "--out",
-        "run",
-    ]
+    options = ["--images", 16, "--out", "run"]
+    for change in ("batch=4", "networks.G.width=4", "resolution=16"):
+        options += ["--set", change]
     NETWORKS.names()
     with mock.patch.dict(NETWORKS._entries):
         result = shell("train", "my_gan.py", "--dataset", "folder:photos", *options)

@@ -86,6 +86,8 @@ def choose(model: str, dataset: Any = None, variant: str = "") -> Choice:
         if side and facts.resolution is None and several_sizes(dataset):
             sides = f"many sizes, the median of their shorter sides {side}"
         text += f" ({best}, chosen by the data: {images} of {sides} pixels)"
+    if "y" not in facts.keys and not any(has_classes(spec) for spec in recipe.networks.values()):
+        recipe = without_labels(recipe)
     return Choice(with_data(recipe, name or unnamed(dataset)), text, *around(best, entries, facts))
 
 
@@ -114,6 +116,19 @@ def with_data(recipe: Recipe, name: str) -> Recipe:
     return recipe.replace(dataset=name, stages=tuple(stages))
 
 
+def without_labels(recipe: Recipe) -> Recipe:
+    """The recipe, whose streams name no labels that no network reads. A game that needs them says so."""
+
+    def unlabeled(stream: Stream) -> Stream:
+        return dataclasses.replace(stream, keys={k: v for k, v in stream.keys.items() if k != "y"})
+
+    stages = []
+    for stage in recipe.stages:
+        streams = {name: unlabeled(stream) for name, stream in stage.data.streams.items()}
+        stages.append(dataclasses.replace(stage, data=dataclasses.replace(stage.data, streams=streams)))
+    return recipe.replace(stages=tuple(stages))
+
+
 def first_domain_first(streams: Mapping[str, Stream]) -> Mapping[str, Stream]:
     """The streams; two that read ``domain`` 1 and 0 change places."""
     if [dict(stream.where) for stream in streams.values()] != [{"domain": 1}, {"domain": 0}]:
@@ -127,7 +142,7 @@ def rank(recipe: Recipe, facts: Facts, side: int | None) -> tuple[float, ...]:
     stage = recipe.stages[-1]
     count = sum(facts.splits.values())
     points = (stage.resolution == 0) != (facts.resolution == 0)
-    reduced = work(recipe.name) <= REDUCED
+    reduced = recipe.variant.split("-")[-1] == "small" or work(recipe.name) <= REDUCED
     distance = math.log2(stage.resolution / side) if side and stage.resolution else 0.0
     return (
         points,

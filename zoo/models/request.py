@@ -305,8 +305,8 @@ def fit(
             other = " (?fit=pad or stretch)" if image.width != image.height and how == "crop" else ""
             tell(f"{path}: {image.width}x{image.height} {first}resized to {fixed}x{fixed}{other}")
         return square(image, fixed, how)
-    size = tuple(max(multiple, round(side / multiple) * multiple) for side in image.size)
-    if size == image.size:
+    width, height = (max(multiple, round(side / multiple) * multiple) for side in image.size)
+    if (width, height) == image.size:
         return image
-    tell(f"{path}: {image.width}x{image.height} resized to {size[0]}x{size[1]}")
-    return image.resize(size, Image.Resampling.LANCZOS)
+    tell(f"{path}: {image.width}x{image.height} resized to {width}x{height}")
+    return image.resize((width, height), Image.Resampling.LANCZOS)
