@@ -859,11 +859,11 @@ Each field has a type, which a data set declares (`zoo show celeba` lists them) 
 | `Text(captions)` | a string, or several, of which each batch has one | a list of N strings |
 | `Vector(n)` | n real numbers: a point, an embedding | float32 [N, n] |
 
-A torch Dataset (or a list) has images, (image, label), dicts of fields, or pairs, as (image, image) or
-`{{"a": image, "b": image}}`, which it must not change at random. An image is PIL, a path, or a tensor or array
-uint8 or in [0, 1]; `zoo.data.Images(dataset, fit="pad")` says what becomes of images that are no squares, as `?fit=pad`
-does for a folder. Numbers are never rounded: 0.9 is a Vector, and an error if the field is declared as a Label. If a
-row has several images they are cropped and mirrored together.
+A torch Dataset (or a list) has images, (image, label), dicts of fields, or pairs, as (image, image) or `{{"a": image,
+"b": image}}`, which it must not change at random. An image is PIL, a path, or a tensor or array uint8 or in [0, 1];
+`zoo.data.Images(dataset, fit="pad")` says what becomes of images that are no squares, as `?fit=pad` does for a
+folder. Numbers are never rounded: 0.9 is a Vector, and an error if the field is declared as a Label. If a row has
+several images they are cropped and mirrored together.
 
 ```python
 class Faces(torch.utils.data.Dataset):

@@ -38,6 +38,18 @@ def test_gray_photos(photos):
     assert (chosen.larger, chosen.smaller) == ("", "dcgan-mnist-small")  # dcgan-mnist needs classes
 
 
+def test_labels_that_no_network_reads(photos):
+    """LAPGAN without classes trains on images without labels; a game of labels still needs them."""
+    assert zoo.create("lapgan", photos()).sample(2).shape == (2, 3, 32, 32)
+    with pytest.raises(ValueError, match="'folder-photos' has no classes; choose a data set with labels"):
+        zoo.create("triplegan", photos())
+
+
+def test_a_reduced_setting_by_its_name(photos):
+    """SRGAN's are larger than others' and still reduced."""
+    assert choose("srgan", photos()).recipe.variant == "small"
+
+
 def test_the_name_of_a_folder(photos, monkeypatch, tmp_path):
     """A run is named after the user's folder."""
     for dataset, name in {
@@ -46,6 +58,7 @@ def test_the_name_of_a_folder(photos, monkeypatch, tmp_path):
         r"folder:C:\\Faces.zip": "folder-faces",
         "folder:/": "folder",
         "shards:a/{0..3}.tar": "shards",
+        "object:MyPhotos": "myphotos",
         "mnist": "mnist",
     }.items():
         recipe = choose("dcgan", photos()).recipe.replace(dataset=dataset)
@@ -68,7 +81,7 @@ def test_many_images_are_worth_a_full_setting():
 
 def test_fields_of_the_data(photos):
     assert "sngan-cifar10-small" in choose("sngan", photos()).note
-    assert choose("cyclegan", photos(folders=("a", "b"))).recipe.stages[0].resolution == 32
+    assert choose("cyclegan", photos(folders=("a", "b"))).recipe.stages[0].resolution == 64
 
 
 def test_the_model_has_a_setting_for_the_data():
@@ -92,6 +105,14 @@ def test_a_tensor_is_resized_as_a_folder_is(photos):
     recipe = choose("dcgan", images).recipe
     assert recipe.stages[0].resolution == 32 and not recipe.stages[0].data.pad
     assert zoo.create("dcgan", images).sample(2).shape == (2, 3, 32, 32)
+
+
+def test_the_name_of_an_object():
+    """Not that of the data set whose setting is used."""
+    assert choose("dcgan", torch.rand(8, 3, 32, 32)).recipe.name == "dcgan-tensor-small"
+    assert choose("cyclegan", Unnamed(), "small").recipe.name == "cyclegan-unnamed-small"
+    with pytest.raises(ValueError, match=r"got a DataLoader; give its \.dataset"):
+        choose("dcgan", torch.utils.data.DataLoader(Unnamed()))
 
 
 def test_create_with_changes(photos):

@@ -153,6 +153,28 @@ def test_the_example_of_a_recipe_trains(tmp_path, monkeypatch):
     assert recipe.name == "my-model-cifar10" and describe(recipe)["stages"][0]["rounds"] == 50_000
 
 
+def test_the_recipe_file_with_networks_of_ones_own_trains(tmp_path, monkeypatch, shell, own_home):
+    """The last example of docs/add-a-model.md, on a folder of photographs, by the commands of the page."""
+    from PIL import Image
+
+    monkeypatch.setattr(settings, "RECIPES", dict(settings.RECIPES))
+    monkeypatch.chdir(tmp_path)
+    Path("my_gan.py").write_text(python_blocks(ROOT / "docs" / "add-a-model.md")[-1])
+    Path("photos").mkdir()
+    for k in range(4):
+        Image.new("RGB", (40, 32), (k, 90 * (k % 3), 255)).save(f"photos/{k}.png")
+    options = ["--images", 16, "--out", "run"]
+    for change in ("batch=4", "networks.G.width=4", "resolution=16"):
+        options += ["--set", change]
+    NETWORKS.names()
+    with mock.patch.dict(NETWORKS._entries):
+        result = shell("train", "my_gan.py", "--dataset", "folder:photos", *options)
+        assert result.status == 0, result.err
+        assert "my-gan-folder-photos: parameters G" in result.out and "16 images of 16 pixels" in result.out
+        assert shell("sample", "run", "-n", 2, "--out", "grid.png").status == 0
+    assert "unknown model 'my_gan'; the recipe file is my_gan.py" in shell("train", "my_gan").err
+
+
 def test_the_examples_of_parts_of_a_game_train(monkeypatch):
     """Those of docs/add-a-loss.md, together in one game, in a dry run."""
     from zoo.engine.dry_run import describe

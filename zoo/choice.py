@@ -61,7 +61,9 @@ def choose(model: str, dataset: Any = None, variant: str = "") -> Choice:
         entry = settings.RECIPES[model]
         if name == entry["dataset"]:
             return Choice(settings.find(model))
-        return Choice(with_data(entry["build"](), name), f"the setting {model} is used for {title(dataset)}")
+        return Choice(
+            with_data(entry["build"](), name or unnamed(dataset)), f"the setting {model} is used for {title(dataset)}"
+        )
     if not entries or any((e["dataset"], e["variant"]) == (name, variant) for e in entries.values()):
         return Choice(settings.find(model, name, variant))
     if variant:
@@ -85,15 +87,22 @@ def choose(model: str, dataset: Any = None, variant: str = "") -> Choice:
         if side and facts.resolution is None and several_sizes(dataset):
             sides = f"many sizes, the median of their shorter sides {side}"
         text += f" ({best}, chosen by the data: {images} of {sides} pixels)"
-    return Choice(with_data(recipe, name), text, *around(best, entries, facts))
+    if "y" not in facts.keys and not any(has_classes(spec) for spec in recipe.networks.values()):
+        recipe = without_labels(recipe)
+    return Choice(with_data(recipe, name or unnamed(dataset)), text, *around(best, entries, facts))
 
 
 def title(dataset: Any) -> str:
     return dataset if isinstance(dataset, str) else f"a {type(dataset).__name__}"
 
 
-def with_data(recipe: Recipe, name: str | None) -> Recipe:
-    """The recipe for another data set. ``name``: None for data without a name.
+def unnamed(dataset: Any) -> str:
+    """What a recipe has as its data set if that is an object."""
+    return f"object:{facts_of(dataset).name}"
+
+
+def with_data(recipe: Recipe, name: str) -> Recipe:
+    """The recipe for another data set. ``name``: ``object:KIND`` for data without a name.
 
     Nothing else changes but zero-padding and the names of the rows' domains, which are dropped, and their order: of two
     streams, one a domain, the first reads the data's first.
@@ -105,7 +114,20 @@ def with_data(recipe: Recipe, name: str | None) -> Recipe:
             kwargs.pop("domains", None)
         data = dataclasses.replace(stage.data, pad=False, streams=first_domain_first(stage.data.streams))
         stages.append(dataclasses.replace(stage, data=data, game=Spec(stage.game.name, **kwargs)))
-    return recipe.replace(dataset=name or recipe.dataset, stages=tuple(stages))
+    return recipe.replace(dataset=name, stages=tuple(stages))
+
+
+def without_labels(recipe: Recipe) -> Recipe:
+    """The recipe, whose streams name no labels that no network reads. A game that needs them says so."""
+
+    def unlabeled(stream: Stream) -> Stream:
+        return dataclasses.replace(stream, keys={k: v for k, v in stream.keys.items() if k != "y"})
+
+    stages = []
+    for stage in recipe.stages:
+        streams = {name: unlabeled(stream) for name, stream in stage.data.streams.items()}
+        stages.append(dataclasses.replace(stage, data=dataclasses.replace(stage.data, streams=streams)))
+    return recipe.replace(stages=tuple(stages))
 
 
 def first_domain_first(streams: Mapping[str, Stream]) -> Mapping[str, Stream]:
@@ -121,7 +143,7 @@ def rank(recipe: Recipe, facts: Facts, side: int | None) -> tuple[float, ...]:
     stage = recipe.stages[-1]
     count = sum(facts.splits.values())
     points = (stage.resolution == 0) != (facts.resolution == 0)
-    reduced = work(recipe.name) <= REDUCED
+    reduced = recipe.variant.split("-")[-1] == "small" or work(recipe.name) <= REDUCED
     distance = math.log2(stage.resolution / side) if side and stage.resolution else 0.0
     return (
         points,

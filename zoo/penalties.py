@@ -33,6 +33,7 @@ __all__ = [
     "HistoricalAveraging",
     "Penalty",
     "PullingAway",
+    "gradient_at",
     "input_gradient",
 ]  # fmt: skip
 

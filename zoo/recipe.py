@@ -303,11 +303,14 @@ class Stage(_Data):
 
 
 def short_name(dataset: str) -> str:
-    """The name of a data set inside others: of a folder its kind and its last part, in lower case, without spaces."""
-    kind, colon, path = dataset.partition(":")
+    """The name of a data set inside others, in lower case, without spaces: of a folder its kind and its last part, of
+    an object what it is."""
+    kind, _, path = dataset.partition(":")
     last = re.split(r"[/\\]", path.partition("?")[0].rstrip("/\\"))[-1].rpartition(".zip")
     own = re.sub(r"[^a-z0-9]+", "-", (last[0] or last[2]).lower()).strip("-")[:40]
-    return f"{kind}-{own}" if colon and own and kind == "folder" else kind
+    if not own or kind not in ("folder", "object"):
+        return kind
+    return f"{kind}-{own}" if kind == "folder" else own
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,8 @@ def find(model: str, dataset: str | None = None, variant: str = "") -> Recipe:
             f"write zoo train {command}"
         )
     if not entries:
+        if Path(f"{model}.py").is_file():
+            raise ValueError(f"unknown model '{model}'; the recipe file is {model}.py")
         options = {e["model"] for e in RECIPES.values()} | (set(RECIPES) if dataset is None and not variant else set())
         raise ValueError(f"unknown model '{model}'{nearest(model, options)} (zoo list models)")
     entries = [e for e in entries if e["variant"] == variant]

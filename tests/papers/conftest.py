@@ -57,7 +57,7 @@ class PlainLoop:
         self.images = torch.randint(256, (count, channels, size, size), dtype=torch.uint8)
         arrays = {"x": self.images, **({"y": torch.arange(count) % classes} if classes else {})}
         names = tuple(map(str, range(classes)))
-        facts = Facts("noise", "Random images", channels, size, classes=names, keys=tuple(arrays))
+        facts = Facts("noise", "Random images", channels, size, classes=names, keys=tuple(arrays), paired=True)
         source = ImageData(facts, arrays, "none")
         recipe = settings.find(name)
         original = recipe.stages[stage]

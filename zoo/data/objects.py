@@ -57,9 +57,10 @@ def from_object(dataset: torch.Tensor | MapDataset, resolution: int | None = Non
         return _from_tensor(images, resolution, fit)
     if hasattr(images, "__getitem__") and hasattr(images, "__len__"):
         return DatasetData(images, resolution, fit)
+    inner = "; give its .dataset" if isinstance(images, torch.utils.data.DataLoader) else ""
     raise ValueError(
         "a data set must be a name, folder:PATH, shards:PATTERN, a map-style Dataset, a list of images or a tensor "
-        f"[N, C, H, W], got a {type(images).__name__}"
+        f"[N, C, H, W], got a {type(images).__name__}{inner}"
     )
 
 
