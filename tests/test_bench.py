@@ -289,7 +289,7 @@ def test_weights_below_the_bar_are_marked(benchmark, quality, monkeypatch):
     assert quality.shipping_errors(low, lines, ImageModel.bench) == []
     (message,) = quality.shipping_errors(row, lines, ImageModel.bench)
     assert message == f"{name}: is marked below the bar ({reason}), but reaches it"
-    table = render.models()
+    table = " ".join(render.models().split())
     assert f"{name}.safetensors)§ | MIT |" in table and f"§ {name}: {reason}." in table
     assert f", below the bar: {reason}" in render.quality()
 

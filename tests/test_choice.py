@@ -44,7 +44,7 @@ def test_many_images_are_worth_a_full_setting():
 
 def test_fields_of_the_data(photos):
     assert "sngan-cifar10-small" in choose("sngan", photos()).note
-    assert choose("cyclegan", photos(folders=("a", "b"))).recipe.stages[0].resolution == 32
+    assert choose("cyclegan", photos(folders=("a", "b"))).recipe.stages[0].resolution == 64
 
 
 def test_the_model_has_a_setting_for_the_data():
