@@ -207,10 +207,10 @@ def models(language: str = "en") -> str:
     every = papers()
     comma = "、 " if language == "zh" else ", "  # the space lets the line break; Chinese has none there
     names = comma.join(p["paper"].replace(" ", UNBROKEN) for p in every if not p["here"])
-    sentence = prose(MISSING[language].format(here=len(body), all=len(every), names=names))
-    sentence = sentence.replace("、 ", "、").replace(UNBROKEN, " ")
-    reasons = prose(" ".join(f"§ {name}: {reason}." for name, reason in below_bar().items()))
-    return "\n\n".join([columns(body), *([reasons] if reasons else []), *([sentence] if names else [])])
+    sentences = [f"§ {name}: {reason}." for name, reason in below_bar().items()]
+    sentences += [MISSING[language].format(here=len(body), all=len(every), names=names)] if names else []
+    text = prose(" ".join(sentences)).replace("、 ", "、").replace(UNBROKEN, " ")
+    return "\n\n".join([columns(body), *([text] if text else [])])
 
 
 # Scores ---------------------------------------------------------------------------------------------------------------
