@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import zoo
 from zoo import settings
-from zoo.data import facts, open_data, sets
+from zoo.data import celeba, facts, open_data
 from zoo.data.facts import Facts
 from zoo.engine.extend import with_budget
 from zoo.recipe import Schedule
@@ -94,8 +94,8 @@ def test_prepared_copies(tmp_path, own_home, shell):
 @pytest.mark.parametrize("archive", [False, True])
 @pytest.mark.parametrize("inner", ["", "celeba"])
 def test_celebas_files_by_hand(tmp_path, own_home, monkeypatch, archive, inner):
-    """Generated pictures of the official names and size, 178 x 218."""
-    entry = sets.celeba()
+    """Generated pictures of the official names and size, 178 x 218: the center 148 x 148 is read."""
+    entry = celeba.celeba()
     splits = {"train": 4, "valid": 2, "test": 2}
     small = Facts(**{**vars(entry.facts), "splits": splits, "fields": dict(entry.facts.fields)})
     entry = dataclasses.replace(entry, facts=small)
@@ -103,13 +103,15 @@ def test_celebas_files_by_hand(tmp_path, own_home, monkeypatch, archive, inner):
     monkeypatch.setattr("zoo.data._find", lambda name: entry)
     root = tmp_path / "raw" / "celeba" / inner
     with pytest.raises(OSError, match=r"put img_align_celeba.zip .*CelebA.html into .*raw/celeba .*it has nothing"):
-        sets._celeba_files(tmp_path)
+        celeba._official(tmp_path)
     (root / "img_align_celeba").mkdir(parents=True)
     names = [f"{k:06}.jpg" for k in (1, 2, 3, 4, 162771, 162772, 182638, 182639)]
     for k, name in enumerate(names):
-        Image.new("RGB", (178, 218), (20 * k,) * 3).save(root / "img_align_celeba" / name)
+        image = Image.new("RGB", (178, 218), "white")
+        image.paste((20 * k,) * 3, (15, 35, 163, 183))
+        image.save(root / "img_align_celeba" / name, quality=95)
     rows = [f"{name} {' '.join(str(1 if (k + i) % 3 == 0 else -1) for i in range(40))}" for k, name in enumerate(names)]
-    (root / "list_attr_celeba.txt").write_text("\n".join([str(len(names)), " ".join(sets.CELEBA), *rows]) + "\n")
+    (root / "list_attr_celeba.txt").write_text("\n".join([str(len(names)), " ".join(celeba.ATTRIBUTES), *rows]) + "\n")
     partition = [f"{name} {part}" for name, part in zip(names, (0, 0, 0, 0, 1, 1, 2, 2), strict=True)]
     (root / "list_eval_partition.txt").write_text("\n".join(partition))
     if archive:
@@ -123,3 +125,34 @@ def test_celebas_files_by_hand(tmp_path, own_home, monkeypatch, archive, inner):
     assert train.arrays["attributes"][1, :4].tolist() == [0, 0, 1, 0] and len(valid) == 2
     assert train.labels("attributes.Young").tolist() == [int((k + 39) % 3 == 0) for k in range(4)]
     assert facts("celeba").splits == splits
+
+
+def test_celebas_finished_crops(tmp_path, own_home, monkeypatch):
+    """A zip of square images and a table, in place of the official files: the same fields; rows whose images are not in
+    the zip are left out."""
+    root = tmp_path / "raw" / "celeba"
+    root.mkdir(parents=True)
+    monkeypatch.setenv("ZOO_RAW", str(tmp_path / "raw"))
+    lines = []
+    with zipfile.ZipFile(root / "crops.zip", "w") as file:
+        for k in range(6):
+            Image.new("RGB", (64, 64), (20 * k,) * 3).save(tmp_path / "image.png")
+            if k != 1:
+                file.write(tmp_path / "image.png", f"{k:06}.png")
+            flags = ",".join(str(int((k + i) % 3 == 0)) for i in range(40))
+            lines.append(f"{k:06}.png,{k},{0 if k < 4 else 2},{flags}")
+    table = root / "attributes.csv"
+    table.write_text("\n".join([",".join(("image", "identity", "partition", *celeba.ATTRIBUTES)), *lines]))
+    train, test = open_data("celeba", 64), open_data("celeba", 64, "test")
+    assert (train.arrays["x"].float().mean((1, 2, 3)) / 20).round().tolist() == [0, 2, 3]
+    assert train.labels("attributes.Young").tolist() == [int((k + 39) % 3 == 0) for k in (0, 2, 3)] and len(test) == 2
+    assert train.facts.fields["attributes"] == celeba.celeba().facts.fields["attributes"]
+    with pytest.raises(OSError, match="has no image of the split valid"):
+        celeba._crops_rows(root, "valid")
+    (root / "other.zip").write_bytes((root / "crops.zip").read_bytes())
+    with pytest.raises(OSError, match="one zip of square images, and attributes.csv .* it has attributes.csv, "):
+        celeba._crops(tmp_path)
+    (root / "other.zip").unlink()
+    table.write_text(table.read_text().replace("Young", "Old"))
+    with pytest.raises(OSError, match=r"attributes.csv: must have a column Young"):
+        celeba._crops_rows(root, "train")

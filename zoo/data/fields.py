@@ -1,6 +1,6 @@
 """Typed fields: what a row of a data set consists of, how it is stored and what it is in a batch. Needs no torch.
 
-    fields={"x": Image(3, 178), "attributes": Attributes(("Smiling", "Young"))}
+    fields={"x": Image(3, 148), "attributes": Attributes(("Smiling", "Young"))}
 
 | field | in a row | stored | in a batch |
 |---|---|---|---|

@@ -127,7 +127,9 @@ def _write_splits(
             continue
         if source.name == "prepared" and not (files / path.name).exists():
             continue
-        incoming = dataclasses.replace(source.read(files, split), count=facts.splits[split])
+        incoming = source.read(files, split)
+        if incoming.exact:
+            incoming = dataclasses.replace(incoming, count=facts.splits[split])
         write(
             path, facts, incoming, resolution=resolution, source=source.name, progress=progress,
             digest=source.digest.get(split), mean=entry.mean if split == "train" else (),

@@ -12,10 +12,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from zoo.data.facts import Facts, ImageSet, MapDataset, Row, Rows, Source
-from zoo.data.fields import Attributes, Image, Label
-from zoo.data.files import File
-from zoo.data.images import open_picture, read
-from zoo.data.sources import debian, fetch_manual, manual_folder, npm, torchvision
+from zoo.data.fields import Image, Label
+from zoo.data.images import open_picture
+from zoo.data.sources import debian, fetch_manual, npm, torchvision
 from zoo.registry import DATASETS
 
 if TYPE_CHECKING:
@@ -338,113 +337,6 @@ def stl10() -> ImageSet:
         return dataset
 
     return ImageSet(facts, (torchvision("stl10", build),), together=False)
-
-
-CELEBA = (
-    "5_o_Clock_Shadow",
-    "Arched_Eyebrows",
-    "Attractive",
-    "Bags_Under_Eyes",
-    "Bald",
-    "Bangs",
-    "Big_Lips",
-    "Big_Nose",
-    "Black_Hair",
-    "Blond_Hair",
-    "Blurry",
-    "Brown_Hair",
-    "Bushy_Eyebrows",
-    "Chubby",
-    "Double_Chin",
-    "Eyeglasses",
-    "Goatee",
-    "Gray_Hair",
-    "Heavy_Makeup",
-    "High_Cheekbones",
-    "Male",
-    "Mouth_Slightly_Open",
-    "Mustache",
-    "Narrow_Eyes",
-    "No_Beard",
-    "Oval_Face",
-    "Pale_Skin",
-    "Pointy_Nose",
-    "Receding_Hairline",
-    "Rosy_Cheeks",
-    "Sideburns",
-    "Smiling",
-    "Straight_Hair",
-    "Wavy_Hair",
-    "Wearing_Earrings",
-    "Wearing_Hat",
-    "Wearing_Lipstick",
-    "Wearing_Necklace",
-    "Wearing_Necktie",
-    "Young",
-)
-
-
-CELEBA_PAGE = "mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
-CELEBA_TABLES = ("list_attr_celeba.txt", "list_eval_partition.txt")
-
-
-def _celeba_files(folder: Path) -> Path:
-    """The folder into which a user has put CelebA's files, in torchvision's layout or without its inner folder. Raises
-    OSError with the names of the files if they are not there."""
-    root = manual_folder("celeba")
-    for place in (root, root / "celeba"):
-        has_images = (place / "img_align_celeba.zip").is_file() or (place / "img_align_celeba").is_dir()
-        if has_images and all((place / name).is_file() for name in CELEBA_TABLES):
-            return place
-    present = ", ".join(sorted(path.name for path in root.glob("*"))) or "nothing"
-    raise OSError(
-        f"put img_align_celeba.zip (or its folder img_align_celeba), {' and '.join(CELEBA_TABLES)} from {CELEBA_PAGE} "
-        f"into {root} ($ZOO_RAW/celeba); it has {present}"
-    )
-
-
-def _celeba_rows(folder: Path, split: str) -> Rows:
-    """The rows of a partition (0 train, 1 valid, 2 test) in the order of the tables."""
-    attributes = (folder / CELEBA_TABLES[0]).read_text().splitlines()
-    if tuple(attributes[1].split()) != CELEBA:
-        raise OSError(f"{CELEBA_TABLES[0]}: its second line must have the 40 names of CelebA's attributes")
-    flags = {(words := line.split())[0]: words[1:] for line in attributes[2:] if line.strip()}
-    partition = str(("train", "valid", "test").index(split))
-    lines = (line.split() for line in (folder / CELEBA_TABLES[1]).read_text().splitlines() if line.strip())
-    names = [name for name, number in lines if number == partition]
-    archive = folder / "img_align_celeba.zip"
-
-    def rows() -> Iterator[Row]:
-        for name in names:
-            file = folder / "img_align_celeba" / name
-            if not file.is_file():
-                file_in = File(name, archive, f"img_align_celeba/{name}")
-                image = read(file_in.read(), 3)
-            else:
-                image = read(file, 3)
-            yield {"x": image, "attributes": [int(flag == "1") for flag in flags[name]]}
-
-    return Rows(rows(), len(names))
-
-
-@DATASETS.register("celeba")
-def celeba() -> ImageSet:
-    facts = Facts(
-        name="celeba",
-        title="CelebA, aligned faces (Liu et al. 2015)",
-        fields={"x": Image(3, 178), "attributes": Attributes(CELEBA)},
-        splits={"train": 162_770, "valid": 19_867, "test": 19_962},
-        license="non-commercial research only",
-        about="40 attributes, 0 or 1. The center 178 x 178 of 178 x 218. Put img_align_celeba.zip (or its folder), "
-        "list_attr_celeba.txt and list_eval_partition.txt into $ZOO_RAW/celeba; fetching it needs gdown.",
-    )
-
-    def build(datasets: ModuleType, root: Path, split: str, download: bool) -> MapDataset:
-        dataset: MapDataset = datasets.CelebA(root, split, target_type="attr", download=download)
-        return dataset
-
-    by_hand = Source("files by hand", _celeba_files, _celeba_rows)
-    return ImageSet(facts, (by_hand, torchvision("celeba", build, label="attributes", manual=False)), together=False)
 
 
 def _lsun_rows(folder: Path, split: str, scene: str) -> Rows:
