@@ -222,11 +222,12 @@ def training_stores(recipe: Recipe) -> list[Store]:
 def score_stores(recipe: Recipe) -> list[Store]:
     """What the scores compare with: training images and held-out ones, at the model's size or the set's own, as the
     task has it; if the one at hand is the other one, ``zoo eval`` says so."""
-    facts, stage = facts_of(recipe.dataset), recipe.stages[-1]
+    dataset, stage = facts_of(recipe.dataset).scored_on or recipe.dataset, recipe.stages[-1]
+    facts = facts_of(dataset)
     size = None if stage.data.pad else stage.resolution
     test_splits = [split for split in ("test", *facts.splits) if split in facts.splits and split != "train"][:1]
     splits = [split for split in ("train", *test_splits) if split in facts.splits]
-    return [each for split in splits for each in store(recipe.dataset, size, split)]
+    return [each for split in splits for each in store(dataset, size, split)]
 
 
 def link_data(source: Path, home: Path) -> None:

@@ -158,7 +158,7 @@ def test_missing_data(train_all, tmp_path, capsys):
     job = train_all.Job("dcgan-celeba", 0, 1, tmp_path)
     assert train_all.run("dcgan-celeba", "--out", out, "--data", tmp_path) == 0
     assert "left out" in (text := capsys.readouterr().out) and "celeba-64/train.safetensors" in text
-    for size in (64, 178):
+    for size in (64, 148):
         path = write_store(home / "data", "celeba", size, "train", 2)
         assert not train_all.missing_data(job, home)
         path.write_bytes(path.read_bytes()[:-100])
@@ -171,6 +171,7 @@ def test_missing_data(train_all, tmp_path, capsys):
         (("fashion-mnist-28",), "train"), (("fashion-mnist-28",), "test"),
     ]  # fmt: skip
     recipe = settings.find("srgan-sunhays80-small")
+    assert train_all.score_stores(recipe) == [(("set14-native",), "test")]
     assert train_all.training_stores(recipe) == [(("sunhays80-native",), "train")]
     assert not train_all.missing_data(train_all.Job("lsgan-ring", 0, 1, tmp_path), home, scores=True)
     (tmp_path / "list.txt").write_text("dcgan-celeba dataset=folder:faces?fit=pad")
