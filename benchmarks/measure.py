@@ -117,7 +117,7 @@ def run_line(run: Path, training_commit: str) -> Line:
     log = [entry for entry in log if any(k.startswith("loss/") for k in entry)]  # the others are warnings
     losses = [k for k in log[0] if k.startswith("loss/")]
     model = zoo.load(run)
-    generators = set(model.spec["to"].values()) if "to" in model.spec else {next(iter(model.spec["networks"]))}
+    generators = set(getattr(model, "to_network", {}).values()) or {next(iter(model.spec["networks"]))}
     resolved = resolve(recipe, facts_of(recipe.dataset))
     networks = build_networks(resolved, device="meta")
     turns = [turn for stage in turns_played(resolved, networks, log[-1]["stage"], log[-1]["round"]) for turn in stage]

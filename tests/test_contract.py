@@ -27,14 +27,14 @@ from zoo.hub import WEIGHTS
 skeletons = pytest.mark.parametrize("name", NAMES)
 pytestmark = pytest.mark.usefixtures("pretrained_weights")
 VERBS = {  # of those that are not "sample"
-    **dict.fromkeys(("combogan", "pix2pix", "stargan", "xgan"), "translate"),
+    **dict.fromkeys(("combogan", "xgan"), "translate"),
     **dict.fromkeys(("stackgan", "stackgan_pp"), "generate"),
     "srgan": "upscale",
 }
 SOME_PLAYERS = {"combogan"}  # a round has a part of its players; its check() tells which
 # Without batch statistics, or with those of all processes
-IN_PROCESSES = ["biggan", "combogan", "pggan", "stargan", "stylegan", "stylegan2", "xgan"]
-IN_SLICES = {"combogan", "stargan", "xgan"}  # named, so that not all are refused
+IN_PROCESSES = ["biggan", "combogan", "pggan", "stylegan", "stylegan2", "xgan"]
+IN_SLICES = {"combogan", "xgan"}  # named, so that not all are refused
 
 
 @skeletons

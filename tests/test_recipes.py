@@ -321,7 +321,8 @@ def show(model, reals) -> torch.Tensor:
         return model.classify(model.to_unit(reals["labeled"]))
     if model.verb == "upscale":
         return model.upscale(model.to_unit(reals["x"])[..., ::2, ::2])
-    return torch.cat([model.translate(model.to_unit(reals["a" if to == "b" else "b"]), to) for to in model.to_network])
+    images = {key: x for key, x in reals.items() if isinstance(x, torch.Tensor) and x.ndim == 4}
+    return model.outputs(4, inputs={key: model.to_unit(x) for key, x in images.items()})
 
 
 # No unused options ----------------------------------------------------------------------------------------------------
@@ -397,7 +398,14 @@ FOR_LATER = {
     "SGD.clip": "an option of Adam in docs/settings.md; the same for every optimizer",
     "RMSProp.clip": "an option of Adam in docs/settings.md; the same for every optimizer",
 }
-FILLED_IN = {"networks", "channels", "resolution", "classes", "dim"}  # by the engine, from the data or the networks
+FILLED_IN = {
+    "networks",
+    "channels",
+    "resolution",
+    "classes",
+    "labels",
+    "dim",
+}  # by the engine, from the data or the networks
 
 
 @pytest.mark.parametrize(
