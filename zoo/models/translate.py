@@ -7,9 +7,10 @@ gets beside the images, ``{"blond": {"network": "G", "domain": 1}}``:
   keep: ``recognizer`` names the network whose ``logits(x)`` say whether they have it.
 - ``parts``: names or numbers of G's parts that make the images, as they are: G(x, 0, 1).
 
-For scores: ``where``, the labels of the real images of that domain, ``{"attributes.Blond_Hair": 1}``, and ``of``, a
-list of those of the domains that it translates; without it all other images. ``source``: the batch's key of the images
-that it translates, for previews.
+``source`` and ``target`` beside it: the batch's keys of the images that it translates and of those of its domain, by
+default any other key, and the domain itself. Or, for scores, ``where``: the labels of the real images of the domain,
+``{"attributes.Blond_Hair": 1}``, and ``of``, a list of those of the domains that it translates; without it all other
+images.
 
 ``domains``: names of the domains. ``paired``: it was trained on pairs, so that previews show what outputs should be.
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from zoo.metrics.inputs import ScoreInputs
 
 Domain = int | list[float | None]
+SCORED = ("where", "of", "source", "target")  # keys of an entry that say which real images a direction is scored on
 
 
 @TASKS.register("translate")
@@ -256,14 +258,16 @@ class TranslateModel(Model):
         if to in self.where:
             return self._labeled_rows(inputs, split, to)
         ends = {key: stream.where for stream in inputs.source.streams for key in stream.keys.values()}
-        if to not in ends or len(ends) < 2:
+        source, target = self.entries[to].get("source"), self.entries[to].get("target", to)
+        if target not in ends or len(ends) < 2:
             streams = ", ".join(ends) or "none"
             raise ValueError(
                 f"'{inputs.source.name}': its Card must have a stream for each of two domains, got {streams}"
             )
-        sources = torch.cat([inputs.rows(split, where) for key, where in ends.items() if key != to]).unique()
-        targets = inputs.rows(split, ends[to])
-        if len(ends) > 2 or not inputs.facts.paired or split != inputs.split:
+        others = [where for key, where in ends.items() if key == source or (source is None and key != target)]
+        sources = torch.cat([inputs.rows(split, where) for where in others]).unique()
+        targets = inputs.rows(split, ends[target])
+        if len(others) > 1 or not inputs.facts.paired or split != inputs.split:
             return sources, targets, False
         sources, targets = inputs.paired(split, sources, targets)
         return sources, targets, len(sources) == len(targets)
@@ -317,7 +321,7 @@ class TranslateModel(Model):
 
     def _scored_as(self, to: str, network: str) -> Json:
         """The entry of a network that is scored as this direction is."""
-        return {"network": network, **{k: v for k, v in self.entries[to].items() if k in ("where", "of", "source")}}
+        return {"network": network, **{k: v for k, v in self.entries[to].items() if k in SCORED}}
 
     def _domain_images(self, inputs: ScoreInputs) -> tuple[Tensor, Tensor, bool]:
         """All images that a direction translates, and all of its domain: float [N, C, H, W] in [0, 1]; whether they are

@@ -21,6 +21,14 @@ class ClassGenerator(nn.Module):
     classes: int
 
 
+class Translators(nn.Module):
+    """An encoder and a decoder for each of several domains. ``encode(x, domain)``: images of a domain -> codes.
+    ``decode(code, domain)``: codes of any domain -> images of this one."""
+
+    encode: Callable[..., Tensor]
+    decode: Callable[..., Tensor]
+
+
 class Pyramid(nn.Module):
     """A network of several levels, coarsest first. ``sizes``: the images' sides. ``noise``: how many numbers of noise
     each level of a generator takes. ``classes``: 0 if it takes none."""
