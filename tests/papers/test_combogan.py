@@ -13,7 +13,7 @@ import zoo
 from zoo import settings
 from zoo.game import Batch
 from zoo.games.combogan import gan
-from zoo.networks.combogan import Half
+from zoo.networks.combogan import Autoencoder
 from zoo.recipe import Data, Stream
 from zoo.registry import GAMES, NETWORKS, Spec
 from zoo.seeds import seed_for
@@ -26,9 +26,9 @@ EPS = 1e-2
 
 def test_parameter_counts():
     with torch.device("meta"):
-        half = Half(3, 64, 9)
-    assert sum(p.numel() for p in half.encoder.parameters()) == 5_099_143
-    assert sum(p.numel() for p in half.decoder.parameters()) == 6_565_770
+        autoencoder = Autoencoder(3, 64, 9)
+    assert sum(p.numel() for p in autoencoder.encoder.parameters()) == 5_099_143
+    assert sum(p.numel() for p in autoencoder.decoder.parameters()) == 6_565_770
     for n in (2, 3, 14):
         assert count(Spec("combogan-generator", domains=n)) == n * (5_099_143 + 6_565_770)
         assert count(Spec("combogan-discriminator", domains=n)) == n * 13_931_410

@@ -38,7 +38,7 @@ class Residual(nn.Module):
         return x + self.branch(x)
 
 
-class Half(nn.Module):
+class Autoencoder(nn.Module):
     """The encoder and the decoder of one domain.
 
     ``encoder``: images [N, channels, H, W] -> codes [N, 4 width, H / 4, W / 4]. ``decoder``: codes -> images in
@@ -67,22 +67,22 @@ class ComboGANGenerator(nn.ModuleList):
 
     def __init__(self, domains: int, channels: int = 3, resolution: int = 256, width: int = 64, blocks: int = 9):
         smallest_side(resolution, 2, "combogan-generator")
-        super().__init__(Half(channels, width, blocks) for _ in range(domains))
+        super().__init__(Autoencoder(channels, width, blocks) for _ in range(domains))
         initialize(self, normal(0.02))
 
-    def half(self, domain: int) -> Half:
+    def autoencoder(self, domain: int) -> Autoencoder:
         """The encoder and the decoder of a domain."""
-        half = self[domain]
-        assert isinstance(half, Half)
-        return half
+        autoencoder = self[domain]
+        assert isinstance(autoencoder, Autoencoder)
+        return autoencoder
 
     def encode(self, x: Tensor, domain: int) -> Tensor:
         """Images x [N, channels, H, W] of a domain -> codes [N, 4 width, H / 4, W / 4]."""
-        return self.half(domain).encoder(x)
+        return self.autoencoder(domain).encoder(x)
 
     def decode(self, code: Tensor, domain: int) -> Tensor:
         """Codes -> images of a domain."""
-        return self.half(domain).decoder(code)
+        return self.autoencoder(domain).decoder(code)
 
     def forward(self, x: Tensor, a: int, b: int) -> Tensor:
         """Images of the domain a -> images of the domain b."""
