@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -335,6 +336,11 @@ def outputs(model: Model, dataset: str, k: int) -> Tensor:
     return model.outputs(COUNT, inputs={key: data.arrays["x"][r].float() / 255 for key, r in domains.items()})
 
 
+def labels_of(model: Model, entry: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The labels of the real images of a domain ``key`` that a translator makes, by its entry in the model spec."""
+    return entry.get("where") or find(model).stream(entry.get("target", key)).where
+
+
 def weights(pair: list[FeatureNetwork]) -> dict[str, dict]:
     """The shipped weights of a data set by both of its feature networks: name -> file's hash, distances to the training
     split (of a translator: to the domains that it makes) by each network.
@@ -347,7 +353,7 @@ def weights(pair: list[FeatureNetwork]) -> dict[str, dict]:
         if model.card["dataset"]["name"] != dataset:
             continue
         resolution = None if pair[0].facts["fit"] == "pad" else model.resolution
-        wheres = [{}] if model.seeded else [find(model).stream(key).where for key in model.directions]
+        wheres = [{}] if model.seeded else [labels_of(model, entry, key) for key, entry in model.entries.items()]
         real = [features(network, load_shuffled(dataset, "train", resolution, wheres)[0]) for network in pair]
         by: list[list[float]] = [[] for _ in pair]
         for k in range(SETS if model.seeded else 1):

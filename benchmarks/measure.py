@@ -4,6 +4,7 @@
     python benchmarks/measure.py classifiers RUN... --trained-at COMMIT  # classifiers' error, codes, class agreement
     python benchmarks/measure.py encoders WHAT                           # classifiers on an encoder's features
     python benchmarks/measure.py coupled WHAT                            # whether the two images of one noise agree
+    python benchmarks/measure.py codes WHAT                              # whether two domains share their codes
     python benchmarks/measure.py sampling WHAT                           # with running averages, and batch statistics
     python benchmarks/measure.py spread [RECIPE]                         # what the seed alone changes
     python benchmarks/measure.py copies [DATASET...]                     # what the score near-copies flags
@@ -34,6 +35,7 @@ import zoo
 from zoo import settings
 from zoo.data import facts as facts_of
 from zoo.data import open_data
+from zoo.data.loader import paired_rows, rows_with
 from zoo.engine import checkpoint
 from zoo.engine.dry_run import dry_run, times_played
 from zoo.engine.extend import recipe_of
@@ -117,7 +119,7 @@ def run_line(run: Path, training_commit: str) -> Line:
     log = [entry for entry in log if any(k.startswith("loss/") for k in entry)]  # the others are warnings
     losses = [k for k in log[0] if k.startswith("loss/")]
     model = zoo.load(run)
-    generators = set(model.spec["to"].values()) if "to" in model.spec else {next(iter(model.spec["networks"]))}
+    generators = set(getattr(model, "to_network", {}).values()) or {next(iter(model.spec["networks"]))}
     resolved = resolve(recipe, facts_of(recipe.dataset))
     networks = build_networks(resolved, device="meta")
     turns = [turn for stage in turns_played(resolved, networks, log[-1]["stage"], log[-1]["round"]) for turn in stage]
@@ -409,6 +411,44 @@ def coupled_command(what: str) -> None:
     row = coupled_line(what)
     row |= rows.facts(f"python benchmarks/measure.py coupled {row['recipe']}", 0)
     rows.write("coupled", row, ("recipe",))
+    show(row)
+
+
+# Codes of two domains -------------------------------------------------------------------------------------------------
+
+
+def nearest_is_pair(first: Tensor, second: Tensor) -> float:
+    """The share of rows of ``first`` whose nearest row of ``second``, by Euclidean distance, is the one at the same
+    place; both [N, ...]."""
+    places = torch.cdist(first.flatten(1).double(), second.flatten(1).double()).argmin(1)
+    return (places == torch.arange(len(first))).double().mean().item()
+
+
+def codes_line(what: str) -> Line:
+    """Of each direction the share of held-out pairs of which the code of one image is nearest to that of the other,
+    among those of all images of the other domain; beside it the same for the pixels. Chance is 1 / pairs."""
+    model, source = zoo.load(what), find(what)
+    names = sorted(model.parts)  # the domains' keys
+    data = open_data(source.dataset, model.resolution, "test")
+    sides = [(data, rows_with(data, source.stream(k).where)) for k in names]
+    x = [data.arrays["x"][rows_of].float() / 255 for rows_of in paired_rows(sides)]
+    codes = [encode(lambda y, k=k: model.G.encode(model.from_unit(y), k), y) for k, y in zip(names, x, strict=True)]
+    titles = [model.domains.get(k, k) for k in names]
+    line: Line = {"recipe": model.card["name"], "images": model.card["images"], "pairs": len(x[0]), "codes": {}}
+    line["pixels"] = {}
+    for i, j in ((0, 1), (1, 0)):
+        for key, values in (("codes", codes), ("pixels", x)):
+            line[key][f"{titles[i]} to {titles[j]}"] = round(nearest_is_pair(values[i], values[j]), 4)
+    return {**line, "chance": round(1 / len(x[0]), 5)}
+
+
+@command.command("codes")
+@click.argument("what")
+def codes_command(what: str) -> None:
+    """Whether the images of a pair, in two domains, have similar codes: results/codes.jsonl."""
+    row = codes_line(what)
+    row |= rows.facts(f"python benchmarks/measure.py codes {row['recipe']}", 0)
+    rows.write("codes", row, ("recipe",))
     show(row)
 
 

@@ -551,10 +551,11 @@ STATISTICS = ("running", "batch")
 
 
 def encoders() -> str:
-    """Classifiers on the features of encoders, and the agreement of coupled generators."""
-    lines, pairs = rows.read("encoders"), rows.read("coupled")
-    parts = [make(group) for make, group in ((encoder_table, lines), (coupled_table, pairs)) if group]
-    return "\n\n".join([*parts, provenance([*lines, *pairs])]) if parts else NOTHING
+    """Classifiers on the features of encoders, the agreement of coupled generators, codes that two domains share."""
+    files = ((encoder_table, "encoders"), (coupled_table, "coupled"), (codes_table, "codes"))
+    groups = [(make, lines) for make, name in files if (lines := rows.read(name))]
+    parts = [make(lines) for make, lines in groups]
+    return "\n\n".join([*parts, provenance([r for _, lines in groups for r in lines])]) if parts else NOTHING
 
 
 def encoder_table(lines: Sequence[Line]) -> str:
@@ -580,6 +581,16 @@ def coupled_table(lines: Sequence[Line]) -> str:
         paper = paper_value(about, "agreement", PAPERS.get(view, view)) if about else ["", ""]
         body.append([f"`{name}`", " and ".join(r["domains"]), cells[name], uncoupled.get(name, ""), *paper])
     head = ["", "domains", "agreement", "of two GANs that share nothing", "the paper's", "its protocol"]
+    return table(head, body)
+
+
+def codes_table(lines: Sequence[Line]) -> str:
+    head = ["", "images", "from", "nearest code is the pair's", "nearest pixels are", "chance", "pairs"]
+    body = []
+    for r in lines:
+        for way, share in r["codes"].items():
+            numbers = [f"{value:.1%}" for value in (share, r["pixels"][way])]
+            body.append([f"`{r['recipe']}`", f"{r['images']:,}", way, *numbers, f"{r['chance']:.2%}", str(r["pairs"])])
     return table(head, body)
 
 

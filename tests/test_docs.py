@@ -102,8 +102,8 @@ def test_both_readmes_hold_the_same_commands_table_and_links():
 
 def test_readme_is_short_and_names_all_models():
     text = read(README)
-    assert len(text.splitlines()) <= 100
     rows = models_table(text)[2:]
+    assert len(text.splitlines()) - len(rows) <= 75
     assert {row.split("](docs/models/")[1].split(".md")[0] for row in rows} == set(settings.models())
 
 

@@ -319,7 +319,7 @@ def test_one_generator_for_several_domains():
         exported = m.program(to)
         assert torch.allclose(exported.network(x), expected, atol=1e-5)
     images, columns = m.preview({"x": x * 2 - 1})
-    assert len(images) == 3 * 2 * 4 and columns == 4
+    assert len(images) == (1 + 3) * 4 and columns == 4, "the images once, then a row of each domain"
     assert len(list(m.probe())) == 3
     assert m.commands(m.spec, "hair")[1] == "zoo sample hair --input image.png --to blond --out translated.png"
     with pytest.raises(ValueError, match="'blonde': no such domain; did you mean blond"):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zoo import settings
 from zoo.data import Facts, ImageData
+from zoo.data.fields import Attributes
 from zoo.engine.runtime import Runtime
 from zoo.engine.stage import StageRun, resolve
 from zoo.recipe import Data, Schedule
@@ -29,6 +30,7 @@ class PlainLoop:
         networks: by network the arguments that make it tiny.
         channels, size: of the images.
         classes: number of classes, 0 for none; the labels cycle through them.
+        attributes: names of attributes, () for none; the first alternates, the k-th changes after every k images.
         batch, resolution, data, game: changes of the stage.
         eps: Adam's. A larger one for networks in which some gradient is only a rounding error (a bias before batch
             norm), of which Adam would make a full step.
@@ -44,6 +46,7 @@ class PlainLoop:
         channels: int = 1,
         size: int = 28,
         classes: int = 0,
+        attributes: tuple[str, ...] = (),
         batch: int | None = None,
         resolution: int | None = None,
         data: Data | None = None,
@@ -56,8 +59,12 @@ class PlainLoop:
         count = 50
         self.images = torch.randint(256, (count, channels, size, size), dtype=torch.uint8)
         arrays = {"x": self.images, **({"y": torch.arange(count) % classes} if classes else {})}
+        fields = {"attributes": Attributes(attributes)} if attributes else {}
+        if attributes:
+            arrays["attributes"] = (torch.arange(count)[:, None] // (1 + torch.arange(len(attributes))) % 2).byte()
         names = tuple(map(str, range(classes)))
-        facts = Facts("noise", "Random images", channels, size, classes=names, keys=tuple(arrays), paired=True)
+        more = {"classes": names, "keys": tuple(arrays), "fields": fields, "paired": True}
+        facts = Facts("noise", "Random images", channels, size, **more)
         source = ImageData(facts, arrays, "none")
         recipe = settings.find(name)
         original = recipe.stages[stage]

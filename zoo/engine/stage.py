@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from zoo import hub, parallel
 from zoo.data import Facts, ImageData, Loader, open_data
 from zoo.data import facts as facts_of
-from zoo.data.fields import Label
+from zoo.data.fields import Attributes, Label
 from zoo.data.loader import paired_rows, rows_with, seed_of_order
 from zoo.engine.derived import check_derived, with_derived
 from zoo.engine.ema import EmaNetworks
@@ -119,8 +119,8 @@ def build_game(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) ->
                 )
         check_derived(stream, own)
     check_pairs(stage, facts)
-    # A game that stores images needs their shape.
-    defaults = {"channels": facts.channels, "resolution": stage.resolution}
+    # A game that stores images needs their shape; one of several domains, the names of the labels.
+    defaults = {"channels": facts.channels, "resolution": stage.resolution, "label_names": label_names(stage, facts)}
     game = GAMES.build(stage.game, networks, defaults=defaults)
     names = {name for s in stage.data.streams.values() for name in yields(s, facts).values()}
     missing = [k for k in game.needs if k not in names]
@@ -131,6 +131,19 @@ def build_game(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) ->
             f"choose another data set (zoo list datasets)"
         )
     return game
+
+
+def label_names(stage: Stage, facts: Facts) -> dict[str, tuple[str, ...]]:
+    """The names of the values of each Label, and of the columns of each Attributes, that the streams yield, by the
+    batch's keys."""
+    names: dict[str, tuple[str, ...]] = {}
+    for stream in stage.data.streams.values():
+        fields = facts_of_stream(stream, facts).fields
+        for key, name in yields(stream, facts).items():
+            field = fields.get(key)
+            if isinstance(field, (Label, Attributes)):
+                names[name] = field.names
+    return names
 
 
 def check_pairs(stage: Stage, facts: Facts) -> None:

@@ -1,10 +1,18 @@
 """Images -> images of another domain: one generator a direction, or one for all of them.
 
-Keys of the spec: ``to``, what makes each domain's images: a network, ``{"b": "G", "a": "F"}``, or one that also takes
-the domain, G(x, domain), ``{"blond": {"network": "G", "domain": 1}}`` with ``domain`` an index or a list of numbers;
-``where`` beside it: the labels of the real images of that domain, ``{"attributes.Blond_Hair": 1}``, for scores.
+Keys of the spec: ``to``, what makes each domain's images: a network, ``{"b": "G", "a": "F"}``, or a network and what it
+gets beside the images, ``{"blond": {"network": "G", "domain": 1}}``:
+
+- ``domain``: an index or a list of numbers, G(x, domain). None in the list stands for an attribute that the images
+  keep: ``recognizer`` names the network whose ``logits(x)`` say whether they have it.
+- ``parts``: names or numbers of G's parts that make the images, as they are: G(x, 0, 1).
+
+``source`` and ``target`` beside it: the batch's keys of the images that it translates and of those of its domain, by
+default any other key, and the domain itself. Or, for scores, ``where``: the labels of the real images of the domain,
+``{"attributes.Blond_Hair": 1}``, and ``of``, a list of those of the domains that it translates; without it all other
+images.
+
 ``domains``: names of the domains. ``paired``: it was trained on pairs, so that previews show what outputs should be.
-``domains``: names of the domains.
 
 A network may have noise inputs, ``noise_shapes`` by name, the shape for one image each: it also gets ``noise``, drawn
 from the image's seed.
@@ -14,6 +22,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -26,19 +35,21 @@ from zoo.models.base import Bench, Model, Pairs, Program, build_model, probe_ima
 from zoo.models.inference import use_batch_statistics
 from zoo.models.latents import noise_inputs
 from zoo.models.request import Request
+from zoo.networks.interfaces import Classifier
 from zoo.registry import TASKS
 
 if TYPE_CHECKING:
     from zoo.metrics.images import Images as ScoredImages
     from zoo.metrics.inputs import ScoreInputs
 
-Domain = int | list[float]
+Domain = int | list[float | None]
+SCORED = ("where", "of", "source", "target")  # keys of an entry that say which real images a direction is scored on
 
 
 @TASKS.register("translate")
 class TranslateModel(Model):
-    """A translator. ``to_network``: from a domain to the name of the network that makes its images. ``conditions``:
-    from a domain to what its network gets beside the images, if it gets something."""
+    """A translator. ``to_network``: from a domain to the name of the network that makes its images. ``conditions``,
+    ``parts``: from a domain to what its network gets beside the images, if it gets something."""
 
     verb = "translate"
     words = "translation"
@@ -61,8 +72,13 @@ class TranslateModel(Model):
         for domain, entry in entries.items():
             if entry.get("network") not in spec["networks"]:
                 raise ValueError(f"model spec: to.{domain}: must name a network, got {entry.get('network')!r}")
+            values = entry.get("domain")
+            if isinstance(values, list) and None in values and entry.get("recognizer") not in spec["networks"]:
+                raise ValueError(f"model spec: to.{domain}.recognizer: must name a network, since its domain has None")
+        self.entries = entries
         self.to_network: dict[str, str] = {d: e["network"] for d, e in entries.items()}
         self.conditions: dict[str, Domain] = {d: e["domain"] for d, e in entries.items() if "domain" in e}
+        self.parts: dict[str, list[int | str]] = {d: e.get("parts", []) for d, e in entries.items()}
         if spec.get("paired"):  # its targets say what it has to keep
             bars = {"input-retrieval": (), "l1": ("identity", "mean color", "nearest training image")}
             self.bench = dataclasses.replace(self.bench, bars={**self.bench.bars, **bars})
@@ -92,9 +108,23 @@ class TranslateModel(Model):
         domain = self.direction(to)
         G = self.network(domain)
         if domain not in self.conditions:
-            return G(x, **noise)
-        condition = torch.tensor(self.conditions[domain], device=x.device)
-        return G(x, condition.expand(len(x), *condition.shape), **noise)  # int64 [N], or float [N, K]
+            return G(x, *self.parts[domain], **noise)
+        return G(x, self.condition(x, domain), **noise)
+
+    def recognizer(self, to: str) -> Classifier | None:
+        """The network that says which attributes images have, if a direction keeps some of theirs."""
+        values = self.conditions.get(to)
+        return getattr(self, self.entries[to]["recognizer"]) if isinstance(values, list) and None in values else None
+
+    def condition(self, x: Tensor, to: str) -> Tensor:
+        """What the network of a direction gets beside x [N, C, H, W]: int64 [N], or float [N, K]."""
+        values, recognizer = self.conditions[to], self.recognizer(to)
+        plain = [math.nan if v is None else v for v in values] if isinstance(values, list) else values
+        condition = torch.tensor(plain, device=x.device)
+        condition = condition.expand(len(x), *condition.shape)
+        if recognizer is None:
+            return condition
+        return torch.where(condition.isnan(), (recognizer.logits(x) > 0).to(condition.dtype), condition)
 
     def forward(self, images: Images, to: str | None = None) -> Tensor:
         """As :meth:`translate`."""
@@ -145,17 +175,22 @@ class TranslateModel(Model):
     # What it shows ----------------------------------------------------------------------------------------------------
 
     def _source(self, to: str, inputs: Mapping[str, Tensor]) -> Tensor:
-        """The images that a direction translates: those of another key than its domain's."""
+        """The images that a direction translates: those of the key ``source`` of its entry, or of another key than its
+        domain's."""
         images = {key: x for key, x in inputs.items() if x.ndim == 4}
-        return next((x for key, x in images.items() if key != to), next(iter(images.values())))
+        others = [x for key, x in images.items() if key != to]
+        return images.get(self.entries[to].get("source", ""), (others or [*images.values()])[0])
 
     def preview(self, reals: Mapping[str, Tensor]) -> tuple[Tensor, int]:
-        """For each direction a row of real images, a row of their translations and, if it was trained on pairs, a row
-        of the real images that these should be."""
-        rows = []
+        """For each direction a row of real images, if they are not those of the direction before, a row of their
+        translations and, if it was trained on pairs, a row of the real images that these should be."""
+        rows, before = list[Tensor](), None
         for to in self.directions:
-            source = self.to_unit(self._source(to, reals))
-            rows += [source, self.translate(source, to).to(source.device)]
+            images = self._source(to, reals)
+            source = self.to_unit(images)
+            rows += [source] if images is not before else []
+            rows.append(self.translate(source, to).to(source.device))
+            before = images
             if self.spec.get("paired") and to in reals:
                 rows.append(self.to_unit(reals[to]))
         return torch.cat(rows), len(rows[0])
@@ -186,7 +221,7 @@ class TranslateModel(Model):
         class Translator(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
-                self.G = model.network(domain)
+                self.G, self.recognizer = model.network(domain), model.recognizer(domain)
 
             def forward(self, *tensors: Tensor) -> Tensor:
                 images, *rest = tensors
@@ -221,21 +256,34 @@ class TranslateModel(Model):
         ValueError if neither the spec nor the Card's streams say which they are."""
         to = self.direction(inputs.to)
         if to in self.where:
-            targets = inputs.rows(split, self.where[to])
-            every = torch.ones(inputs.count(split), dtype=torch.bool)
-            every[targets] = False
-            return every.nonzero().flatten(), targets, False
+            return self._labeled_rows(inputs, split, to)
         ends = {key: stream.where for stream in inputs.source.streams for key in stream.keys.values()}
-        if to not in ends or len(ends) < 2:
+        source, target = self.entries[to].get("source"), self.entries[to].get("target", to)
+        if target not in ends or len(ends) < 2:
             streams = ", ".join(ends) or "none"
             raise ValueError(
                 f"'{inputs.source.name}': its Card must have a stream for each of two domains, got {streams}"
             )
-        sources = torch.cat([inputs.rows(split, where) for key, where in ends.items() if key != to]).unique()
-        targets = inputs.rows(split, ends[to])
-        if len(ends) > 2 or not inputs.facts.paired or split != inputs.split:
+        others = [where for key, where in ends.items() if key == source or (source is None and key != target)]
+        sources = torch.cat([inputs.rows(split, where) for where in others]).unique()
+        targets = inputs.rows(split, ends[target])
+        if len(others) > 1 or not inputs.facts.paired or split != inputs.split:
             return sources, targets, False
         sources, targets = inputs.paired(split, sources, targets)
+        return sources, targets, len(sources) == len(targets)
+
+    def _labeled_rows(self, inputs: ScoreInputs, split: str, to: str) -> tuple[Tensor, Tensor, bool]:
+        """The same if the spec says which rows they are. Of several domains that are translated each has its pairs."""
+        targets, of = inputs.rows(split, self.where[to]), self.entries[to].get("of", ())
+        if not of:
+            every = torch.ones(inputs.count(split), dtype=torch.bool)
+            every[targets] = False
+            return every.nonzero().flatten(), targets, False
+        sides = [(inputs.rows(split, where), targets) for where in of]
+        if not inputs.facts.paired or split != inputs.split:
+            return torch.cat([sources for sources, _ in sides]), targets, False
+        pairs = [inputs.paired(split, *both) for both in sides]
+        sources, targets = (torch.cat(rows) for rows in zip(*pairs, strict=True))
         return sources, targets, len(sources) == len(targets)
 
     def input_images(self, inputs: ScoreInputs) -> ScoredImages:
@@ -247,7 +295,8 @@ class TranslateModel(Model):
         return inputs.changed(self.input_images(inputs), lambda x: self.translate(x, to))
 
     def scored_rows(self, inputs: ScoreInputs, split: str) -> Tensor:
-        return self._domain_rows(inputs, split)[1]
+        rows = self._domain_rows(inputs, split)[1]
+        return rows if len(self.entries[self.direction(inputs.to)].get("of", ())) < 2 else rows.unique()
 
     def scored_pairs(self, inputs: ScoreInputs) -> Pairs | None:
         _, targets, paired = self._domain_rows(inputs, inputs.split)
@@ -267,8 +316,12 @@ class TranslateModel(Model):
         images = {to: self._domain_images(inputs(to)) for to in self.directions}
         for label, make in makers.items():
             networks = {f"to_{to}": make(*several) for to, several in images.items()}
-            spec = {**self.spec, "range": [-1, 1], "to": {to: f"to_{to}" for to in images}}
+            spec = {**self.spec, "range": [-1, 1], "to": {to: self._scored_as(to, f"to_{to}") for to in images}}
             yield label, build_model({**spec, "networks": {name: {} for name in networks}}, networks, self.card)
+
+    def _scored_as(self, to: str, network: str) -> Json:
+        """The entry of a network that is scored as this direction is."""
+        return {"network": network, **{k: v for k, v in self.entries[to].items() if k in SCORED}}
 
     def _domain_images(self, inputs: ScoreInputs) -> tuple[Tensor, Tensor, bool]:
         """All images that a direction translates, and all of its domain: float [N, C, H, W] in [0, 1]; whether they are

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -19,6 +19,22 @@ class ClassGenerator(nn.Module):
     """A generator G(z, y) of images of ``classes``."""
 
     classes: int
+
+
+class Translators(nn.Module):
+    """An encoder and a decoder for each of several domains. ``encode(x, domain)``: images of a domain -> codes.
+    ``decode(code, domain)``: codes of any domain -> images of this one."""
+
+    encode: Callable[..., Tensor]
+    decode: Callable[..., Tensor]
+
+
+class DomainAutoencoders(nn.Module):
+    """Autoencoders of several domains. ``encode_all``: images by domain -> codes by domain. ``decode_all``: codes by
+    domain -> images, ``images[target][source]``."""
+
+    encode_all: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+    decode_all: Callable[[Mapping[str, Tensor]], dict[str, dict[str, Tensor]]]
 
 
 class Pyramid(nn.Module):

@@ -1,0 +1,92 @@
+"""StarGAN. Y. Choi, M. Choi, M. Kim, J.-W. Ha, S. Kim, J. Choo, StarGAN: Unified Generative Adversarial Networks for
+Multi-Domain Image-to-Image Translation, 2017, arXiv 1711.09020. One generator for all domains, WGAN-GP with five steps
+of D for one of G, a domain classifier in D, cycle weight 10.
+
+The setting is that of the authors' code: Adam at 1e-4, batches of 16, 200,000 steps of D. Of CelebA five attributes are
+used: black, blond and brown hair, of which a translation has one, male and young. A translation changes one of them and
+keeps the others, as D recognizes them in the image; so D ships with G.
+
+Differences from the paper:
+- The learning rate falls to 0 in the second half, as in the paper. In the authors' code it only falls by a thousandth.
+- celeba: the data set's own training split; the authors hold out 1,999 random images. The order of the channels in the
+  gradient penalty's lines is from real to fake.
+- Training on CelebA and RaFD at once, with a mask for the labels that a data set does not have, is left out. RaFD has
+  no setting here.
+- celeba-small: 64x64, a quarter of the width, 4 residual blocks in G, 5 convolutions in D.
+- emoji-small: the domains are the three styles of drawings (softmax instead of independent attributes), 32x32, 3/8 of
+  the width, 3 residual blocks in G, 4 convolutions in D.
+- Reduced settings: three steps of D for one of G, since steps are few; samples come from EMA weights of G.
+"""
+
+from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage, Stream
+from zoo.settings import setting
+
+HAIR = ("Black_Hair", "Blond_Hair", "Brown_Hair")
+
+
+def recipe(
+    steps: int,
+    resolution: int,
+    sizes: tuple[int, int, int],
+    domains: int,
+    key: str,
+    game: Spec,
+    ema: dict[str, Ema],
+) -> Recipe:
+    """The training of all settings.
+
+    Args:
+        steps: of D, with 16 images each.
+        resolution: of the images.
+        sizes: the width of both networks, residual blocks of G, convolutions of D.
+        domains, key: how many domains there are, and the data's key of them.
+        game: the game's Spec.
+        ema: by network.
+    """
+    width, blocks, layers = sizes
+    images = steps * 16
+    adam = Adam(lr=1e-4, betas=(0.5, 0.999))
+    return Recipe(
+        networks={
+            "G": Spec("stargan-generator", domains=domains, width=width, blocks=blocks),
+            "D": Spec("stargan-discriminator", domains=domains, width=width, layers=layers),
+        },
+        stages=(
+            Stage(
+                game=game,
+                optimizers={"G": adam, "D": adam},
+                images=images,
+                batch=16,
+                resolution=resolution,
+                data=Data(flip=True, streams={"data": Stream(keys={"x": "x", key: key})}),
+                schedules=(Schedule("optimizers.*.lr", ((images // 2, 1e-4), (images, 0.0))),),
+            ),
+        ),
+        ema=ema,
+    )
+
+
+def faces(n_critic: int) -> Spec:
+    """The game on CelebA's five attributes."""
+    attributes = (*HAIR, "Male", "Young")
+    return Spec("stargan", key="attributes", attributes=attributes, exclusive=HAIR, n_critic=n_critic)
+
+
+@setting("celeba")
+def celeba() -> Recipe:
+    "The paper's five attributes at 128x128: 200,000 steps of D with 16 images each."
+    return recipe(200_000, 128, (64, 6, 6), 5, "attributes", faces(5), {})
+
+
+@setting("celeba", "small")
+def celeba_small() -> Recipe:
+    "Five attributes of faces at 64x64: 12,000 steps of D with 16 images each."
+    return recipe(12_000, 64, (16, 4, 5), 5, "attributes", faces(3), {"G": Ema(halflife=500 * 16)})
+
+
+@setting("emoji", "small")
+def emoji_small() -> Recipe:
+    "Three styles of emoji at 32x32: 30,000 steps of D with 16 images each."
+    return recipe(
+        30_000, 32, (24, 3, 4), 3, "domain", Spec("stargan", key="domain", n_critic=3), {"G": Ema(halflife=500 * 16)}
+    )
