@@ -81,12 +81,12 @@ def direction(row: Line) -> tuple[str, str, str]:
 
 def bench_of(what: Any) -> Bench:
     """How weights, a Model or another generator are scored."""
-    return getattr(zoo.load(what) if isinstance(what, str) else what, "bench", GENERATOR)
+    return getattr(zoo.load(what) if isinstance(what, (str, Path)) else what, "bench", GENERATOR)
 
 
 def score(what: Any, to: str = "", seed: int = 0, **options: Any) -> Line:
     """A line's scores, and the protocol that they depend on. ``options``: other arguments of :func:`zoo.evaluate`."""
-    model = zoo.load(what) if isinstance(what, str) else what
+    model = zoo.load(what) if isinstance(what, (str, Path)) else what
     inputs = ScoreInputs(find(what), to=to or None, **{k: v for k, v in options.items() if k in ("dataset", "split")})
     metrics = [m for m in bench_of(model).metrics if not missing_input(inputs, find_metric(m))]
     arguments: dict[str, Any] = {"metrics": metrics, "to": to or None}
