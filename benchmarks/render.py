@@ -966,6 +966,7 @@ def pages() -> dict[Path, str]:
 # README's picture -----------------------------------------------------------------------------------------------------
 
 PICTURE, SCALE, ROWS, COLUMNS = GRIDS / "readme.png", 2, 4, 8
+LARGEST = 64  # pixels of a side of an image of the picture
 ACROSS, GAP, CAPTION = 3, 12, 20  # panels side by side; pixels
 
 
@@ -993,15 +994,19 @@ def picture() -> None:
 
 def panel(name: str, model: Any) -> Any:
     """One model's images, magnified. Translators show held-out images above their translations."""
+    import torch
     from PIL import Image
     from thumbnails import translations
 
     from zoo.pictures import tile
 
     images = model.outputs(ROWS * COLUMNS) if model.seeded else translations(name, COLUMNS)
+    if images.shape[-1] > LARGEST:
+        images = torch.nn.functional.interpolate(images, (LARGEST, LARGEST), mode="area")
+    scale = max(1, SCALE * 32 // images.shape[-1])
     grid = (tile(images, COLUMNS) * 255 + 0.5).byte().permute(1, 2, 0).numpy()
     image = Image.fromarray(grid)
-    return image.resize((image.width * SCALE, image.height * SCALE), Image.Resampling.NEAREST)
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
 
 
 # Writing --------------------------------------------------------------------------------------------------------------
