@@ -4,7 +4,8 @@ of D for one of G, a domain classifier in D, cycle weight 10.
 
 The setting is that of the authors' code: Adam at 1e-4, batches of 16, 200,000 steps of D. Of CelebA five attributes are
 used: black, blond and brown hair, of which a translation has one, male and young. A translation changes one of them and
-keeps the others, as D recognizes them in the image; so D ships with G.
+keeps the others, as D recognizes them in the image; so D ships with G. ``translate(images, to="blond_hair")``; other
+domains are ``black_hair``, ``brown_hair``, ``male``, ``not_male``, ``young`` and ``not_young``.
 
 Differences from the paper:
 - The learning rate falls to 0 in the second half, as in the paper. In the authors' code it only falls by a thousandth.

@@ -234,6 +234,9 @@ class Game(nn.Module, abc.ABC):
     memory, which must come out the same in every process (``parallel.mean`` of a loss, ``parallel.gather`` of the
     fakes).
 
+    Arguments that the engine fills in from the data, if a game takes them: ``channels`` and ``resolution`` of the
+    images, and ``label_names``, the names of the values of labels and of the columns of attributes, by key.
+
     ``takes``: names of the networks that it needs; raises ValueError if one is missing. ``needs``: keys that the data
     must have. For :class:`~zoo.discriminate.Discriminate`: ``joined``, whether D gets real and fake images in one pass:
     if no layer mixes the samples of a batch (``"auto"``), ``"always"`` or ``"never"``; ``heads`` on D's features,
@@ -268,7 +271,8 @@ class Game(nn.Module, abc.ABC):
     def ships(self) -> dict[str, Any]:
         """The Model that a run leaves: ``{"kind": "image", "networks": ["G"], "prior": Spec}``, ``{"kind":
         "autoencoder", "networks": ["G", "E"], "prior": Spec}``, or for a translator
-        ``{"kind": "translate", "networks": ["G", "F"], "to": {"b": "G", "a": "F"}}``. Names are children of the game.
+        ``{"kind": "translate", "networks": ["G", "F"], "to": {"b": "G", "a": "F"}}`` (more of ``to`` in
+        :mod:`zoo.models.translate`). Names are children of the game.
         ``"resolution"``, if its images do not have the size of the stage's; ``"pretrained": ["T"]``, if it needs
         pretrained networks to run."""
 

@@ -98,9 +98,12 @@ class StarGAN(Game):
                 raise ValueError(f"game.exclusive: must be some of game.attributes, got {name}")
         self.key, self.names, self.exclusive = key, tuple(attributes or names), tuple(exclusive)
         self.binary = bool(attributes)
-        domains = getattr(self.G, "domains", None)
-        if key in label_names and len(self.names) != domains:
-            raise ValueError(f"networks.G.domains={domains}: must be the number of domains, {len(self.names)}")
+        for network in self.takes if key in label_names else ():
+            domains = getattr(getattr(self, network), "domains", None)
+            if len(self.names) != domains:
+                raise ValueError(
+                    f"networks.{network}.domains={domains}: must be the number of domains, {len(self.names)}"
+                )
         self.classify, self.cycle, self.n_critic = classify, cycle, n_critic
         self.penalty = GradientPenalty(penalty)
         self.head = DomainHead("D.domain", self.binary)

@@ -79,6 +79,7 @@ class StarGANDiscriminator(Discriminator):
     def __init__(self, domains: int, channels: int = 3, resolution: int = 128, width: int = 64, layers: int = 6):
         super().__init__()
         side = smallest_side(resolution, layers, f"stargan-discriminator with {layers} layers")
+        self.domains = domains
         widths = [channels, *(width * 2**i for i in range(layers))]
         parts: list[nn.Module] = []
         for inputs, outputs in itertools.pairwise(widths):
