@@ -33,7 +33,7 @@ VERBS = {  # of those that are not "sample"
 }
 SOME_PLAYERS = {"combogan"}  # a round has a part of its players; its check() tells which
 # Without batch statistics, or with those of all processes
-IN_PROCESSES = ["biggan", "combogan", "pggan", "stargan", "stylegan", "stylegan2", "xgan"]
+IN_PROCESSES = ["combogan", "pggan", "stargan", "stylegan", "stylegan2", "xgan"]
 IN_SLICES = {"combogan", "stargan", "xgan"}  # named, so that not all are refused
 
 
