@@ -381,7 +381,7 @@ def arguments() -> dict[tuple[str, str], set[str]]:
 
 FOR_LATER = {
     "classifier": "the shipped feature networks, which no recipe trains",
-    "class(network)": "S3GAN has two heads, whose networks have other names",
+    "class(network)": "a game of the user's own may have two heads of one kind",
     "codes(network)": "as of the class head",
     "labeled-classes(network)": "as of the class head",
     "Stream.split": "semi-supervised and paired papers read two splits",

@@ -251,7 +251,8 @@ class Stream(_Data):
     ({"x": "a"}). ``where``: only rows with these labels ({"domain": 0}, {"y": (0, 1)}) or attributes
     ({"attributes.Smiling": 1}). ``part=(k, n)``: of those only row k, k+n, k+2n, ... (disjoint, unpaired halves).
     ``balanced``: of those so many in all, equally many of each class ``y``; they depend on the run's seed only, so that
-    all streams and stages with the same number have the same rows. ``aligned``: the name of another stream:
+    all streams and stages with the same number have the same rows. ``labeled``: the share of the rows of each class
+    that keep their label ``y``, chosen by the run's seed; the others have -1. ``aligned``: the name of another stream:
     rows that show the same thing always come together, with the same crop and flip (pairs of two domains). They are
     those with the same label ``pair_key`` of the data set, and rows without a pair are not read; in data without such
     a label row k of the one comes with row k of the other, and both streams have as many.
@@ -265,6 +266,7 @@ class Stream(_Data):
     part: tuple[int, int] = (0, 1)
     view: Literal["edges", "inverse"] | None = None
     balanced: int | None = None
+    labeled: float | None = None
     batch: int | None = None
     dataset: str | None = None
     aligned: str | None = None
