@@ -186,10 +186,10 @@ def test_few_labels():
     """A tenth of each class keeps its label, the same rows for the same seed; images are as they are."""
     data = open_data("fashion-mnist-10k")
     few, y = FewLabels(data, 0.1, 1), data.labels("y")
-    kept = few.labels("y") >= 0
-    assert torch.equal(few.labels("y")[kept], y[kept])
+    known = few.labels("y") >= 0
+    assert torch.equal(few.labels("y")[known], y[known])
     classes = y.bincount().tolist()
-    assert few.labels("y")[kept].bincount().tolist() == [round(0.1 * n) for n in classes]
+    assert few.labels("y")[known].bincount().tolist() == [round(0.1 * n) for n in classes]
     assert torch.equal(FewLabels(data, 0.1, 1).y, few.y) and not torch.equal(FewLabels(data, 0.1, 2).y, few.y)
     rows, original = few.rows(torch.arange(100)), data.rows(torch.arange(100))
     assert torch.equal(rows["x"], original["x"]) and torch.equal(rows["y"], few.y[:100])
