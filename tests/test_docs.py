@@ -102,7 +102,7 @@ def test_both_readmes_hold_the_same_commands_table_and_links():
 
 def test_readme_is_short_and_names_all_models():
     text = read(README)
-    assert len(text.splitlines()) <= 100
+    assert len(text.splitlines()) - len(settings.models()) <= 75  # beside a row for each model
     rows = models_table(text)[2:]
     assert {row.split("](docs/models/")[1].split(".md")[0] for row in rows} == set(settings.models())
 
