@@ -6,6 +6,7 @@
     python benchmarks/measure.py coupled WHAT                            # whether the two images of one noise agree
     python benchmarks/measure.py codes WHAT                              # whether two domains share their codes
     python benchmarks/measure.py sampling WHAT                           # with running averages, and batch statistics
+    python benchmarks/measure.py truncation WHAT                         # quality and variety of truncated noise
     python benchmarks/measure.py spread [RECIPE]                         # what the seed alone changes
     python benchmarks/measure.py copies [DATASET...]                     # what the score near-copies flags
 
@@ -477,6 +478,46 @@ def sampling_command(what: str) -> None:
     row |= rows.facts(f"python benchmarks/measure.py sampling {row['recipe']}", 0)
     rows.write("sampling", row, ("recipe",))
     show(row)
+
+
+# Truncated noise ------------------------------------------------------------------------------------------------------
+
+LIMITS = (None, 2.0, 1.5, 1.0, 0.7, 0.5, 0.3)  # standard deviations; None: no truncation
+
+
+class Truncated:
+    """A model whose noise is truncated, as the scores sample it."""
+
+    def __init__(self, model: Model, limit: float | None):
+        self.model, self.limit = model, limit
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def iter_samples(self, n: int | None = None, **options: Any) -> Iterator[Tensor]:
+        return self.model.iter_samples(n, **{**options, "truncation": self.limit})
+
+
+def truncation_lines(what: str, count: int) -> Iterator[Line]:
+    """The scores of the same weights at each limit."""
+    model, source = zoo.load(what), find(what)
+    for limit in LIMITS:
+        result = zoo.evaluate(Truncated(model, limit), ["fd", "is", "precision", "recall"],
+                              dataset=model.card["dataset"]["name"], n=count)  # fmt: skip
+        protocol = {**result["protocol"], "weights": source.weights}
+        scores = quality.round_scores(result["scores"])
+        yield {"recipe": model.card["name"], "truncation": limit, "scores": scores, "protocol": protocol}
+
+
+@command.command("truncation", context_settings={"show_default": True})
+@click.argument("what")
+@click.option("--images", default=quality.COUNT, help="Images for the scores of each limit.")
+def truncation_command(what: str, images: int) -> None:
+    """The scores of weights at several limits of the noise: results/truncation.jsonl."""
+    for row in truncation_lines(what, images):
+        row |= rows.facts(f"python benchmarks/measure.py truncation {row['recipe']}", 0)
+        rows.write("truncation", row, ("recipe", "truncation"))
+        show(row)
 
 
 # What the seed alone changes ------------------------------------------------------------------------------------------

@@ -536,3 +536,20 @@ def test_shipped_weights_that_are_compared_cost_the_same():
     """The multiply-adds of the runs, not of the recipes."""
     work = {name: training_results()[name]["multiply_adds"] for name in hub.index() if name.endswith("-fashion-mnist")}
     assert len(work) > 2 and max(work.values()) < 1.01 * min(work.values()), work
+
+
+def test_truncated_model_of_the_curve(benchmark):
+    """Each limit is scored with samples of it; the model is otherwise the same."""
+    measure, limits = benchmark("measure"), []
+
+    class Recorder:
+        name = "a model"
+
+        def iter_samples(self, n=None, **options):
+            limits.append((n, options))
+            return iter(())
+
+    model = measure.Truncated(Recorder(), 0.5)
+    assert list(model.iter_samples(3, seed=7)) == [] and model.name == "a model"
+    assert limits == [(3, {"seed": 7, "truncation": 0.5})]
+    assert measure.LIMITS[0] is None and sorted(measure.LIMITS[1:], reverse=True) == [*measure.LIMITS[1:]]

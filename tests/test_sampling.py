@@ -235,7 +235,7 @@ def test_sampling_in_recipe_and_card():
 @pytest.mark.parametrize(
     ("sampling", "message"),
     [
-        ({"mode": "batches", "chunk": 3}, "sampling.mode=batches: must be running, batch or dropout"),
+        ({"mode": "batches", "chunk": 3}, "sampling.mode=batches: must be running, batch, standing or dropout"),
         ({"mode": "batch", "chunk": 0}, "sampling.chunk=0: must be a whole number of at least 1"),
         ({"mode": "batch", "chunk": 1.5}, "sampling.chunk=1.5: must be a whole number"),
         ({"kind": "batch"}, "must have the keys mode and chunk"),

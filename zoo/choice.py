@@ -161,7 +161,7 @@ def needs(recipe: Recipe) -> Iterator[str]:
         for stream in stage.data.streams.values():
             if stream.dataset is None:
                 yield from (*stream.keys, *stream.where)
-                yield from ["y"] * bool(stream.balanced)
+                yield from ["y"] * bool(stream.balanced or stream.labeled)
     if any(has_classes(spec) for spec in recipe.networks.values()):
         yield "y"
 

@@ -285,7 +285,7 @@ class Game(nn.Module, abc.ABC):
             initialize(prior(500, batch.generator, batch.device))
 
     def finish(self, draw: Callable[[], Batch]) -> None:
-        """Before export, without gradient, on a copy, in one process alone: standing statistics and the like.
+        """Before export, without gradient, on a copy, in one process alone: what the shipped weights need.
         ``draw()`` gives a batch with reals."""
 
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -162,6 +163,96 @@ class CodesHead(Head):
 
     def ships(self, game: nn.Module) -> dict[str, Any]:
         return {"networks": ["D", self.network], "recognition": ["D", self.network]}
+
+
+@HEADS.register("rotation")
+class RotationHead(Head):
+    """Lucic et al. 2019 (S3GAN): D's layer ``rotation`` tells by how many quarter turns an image is rotated. D learns
+    it from reals, G's images are to make it easy; both minimize a cross-entropy, in nats in the log.
+
+    The last batch / (4 ``fraction``) images of a batch, at least one, are shown at all four angles. Upright they are
+    part of D's usual pass, the other three get one of their own, which is not scored.
+
+    Args:
+        fraction: the batch is so many times as large as the number of images at all angles.
+        weight_D, weight_G: of the cross-entropy in D's and in G's loss.
+    """
+
+    reads_real = reads_fake = False
+    whole_batch = "the part of the batch that is rotated"
+
+    def __init__(self, fraction: int = 4, weight_D: float = 1.0, weight_G: float = 0.2):
+        super().__init__("D.rotation")
+        self.fraction, self.weight_D, self.weight_G = fraction, weight_D, weight_G
+
+    def check(self, game: Adversarial) -> None:
+        require_layer(game, self.network, "rotation=true")
+        if not game.adversarial_weight:
+            raise ValueError("game.adversarial_weight=0: must be another number for the rotation head, which reads the "
+                             "features of the pass that is scored")  # fmt: skip
+
+    def loss_D(
+        self, real: DiscriminatorOutput, fake: DiscriminatorOutput, batch: Batch, discriminate: Discriminate
+    ) -> Tensor:
+        return self.weight_D * self.entropy("real", real, batch["x"], batch, discriminate)
+
+    def loss_G(self, fake: DiscriminatorOutput, batch: Batch, discriminate: Discriminate) -> Tensor:
+        return self.weight_G * self.entropy("fake", fake, batch["fake"], batch, discriminate)
+
+    def entropy(
+        self, kind: str, upright: DiscriminatorOutput, x: Tensor, batch: Batch, discriminate: Discriminate
+    ) -> Tensor:
+        """The mean cross-entropy over images and angles, a scalar in float32. ``upright``: D's output for x."""
+        n = max(1, len(x) // (4 * self.fraction))
+        rotated = torch.cat([torch.rot90(x[-n:], r, (2, 3)) for r in (1, 2, 3)])  # [3n, C, H, W]
+        others = discriminate(rotated, score=False)
+        assert upright.features is not None and others.features is not None
+        features = torch.cat([upright.features[-n:], others.features])
+        logits = self.read(discriminate.game, features, {}).float()  # [4n, 4]
+        turns = torch.arange(4, device=x.device).repeat_interleave(n)
+        loss = cross_entropy(logits, turns)
+        batch.log(f"{self.network}/{kind}", loss)
+        return loss
+
+
+@HEADS.register("predicted-class")
+class PredictedClassHead(Head):
+    """Lucic et al. 2019 (S2GAN-CO): D's layer ``predictor`` learns the classes of the labeled reals; D's score of a
+    real without a label (-1) takes the most likely class, without gradient. Fakes have their classes.
+
+    ``weight``: of the cross-entropy, the mean over the labeled reals, 0 if there are none. Batch keys: reads ``y``. The
+    log has it, in nats, and its share of wrong classes.
+    """
+
+    changes_given, whole_batch, needs = True, "the mean over the labeled reals", ("y",)
+
+    def __init__(self, weight: float = 1.0):
+        super().__init__("D.predictor")
+        self.weight = weight
+
+    def check(self, game: Adversarial) -> None:
+        require_layer(game, self.network, "predictor=true")
+
+    def given(self, output: Tensor, given: Given) -> Given:
+        return {"y": torch.where(given["y"] < 0, output.argmax(1), given["y"])}
+
+    def loss_D(
+        self, real: DiscriminatorOutput, fake: DiscriminatorOutput, batch: Batch, discriminate: Discriminate
+    ) -> Tensor:
+        logits, y = real.heads[self.network].float(), batch["y"]
+        labeled = (y >= 0).sum().clamp(min=1)
+        loss = cross_entropy(logits, y, ignore_index=-1, reduction="sum") / labeled
+        batch.log(f"{self.network}/real", loss)
+        batch.log(f"{self.network}/error", ((logits.argmax(1) != y) & (y >= 0)).sum() / labeled)
+        return self.weight * loss
+
+
+def require_layer(game: Adversarial, path: str, option: str) -> None:
+    """Raises ValueError unless the game has a submodule ``path``, a layer of D that the ``option`` adds."""
+    network, _, layer = path.partition(".")
+    if not hasattr(game.get_submodule(network), layer):
+        kind = type(game.get_submodule(network)).__name__
+        raise ValueError(f"networks.{network}: must have a layer {layer} for its head ({option}), got {kind}")
 
 
 @HEADS.register("labeled-classes")

@@ -150,6 +150,8 @@ def _check_stage(stage: Stage, where: str) -> None:
             value = getattr(stream, key)
             if value is not None and value < 1:
                 raise ValueError(f"{where}.data.streams.{name}.{key}={value}: must be at least 1")
+        if stream.labeled is not None and not 0 < stream.labeled <= 1:
+            raise ValueError(f"{where}.data.streams.{name}.labeled={stream.labeled}: must be above 0 and at most 1")
         if stream.aligned is not None:
             _check_aligned(data.streams, name, f"{where}.data.streams.{name}")
     for player, optimizer in stage.optimizers.items():

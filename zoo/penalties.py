@@ -12,6 +12,7 @@ Gradients of D with respect to its input use ``torch.func``, which torch.compile
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ __all__ = [
     "FeatureMatching",
     "GradientPenalty",
     "HistoricalAveraging",
+    "Orthogonal",
     "Penalty",
     "PullingAway",
     "gradient_at",
@@ -306,6 +308,45 @@ class HistoricalAveraging(Penalty):
             self.steps.add_(1)
             self.average.add_((theta - self.average) / self.steps)
         return (theta - self.average).float().square().sum()
+
+
+@PENALTIES.register("orthogonal")
+class Orthogonal(Penalty):
+    """Brock et al. 2018, eq. 3 (BigGAN): the sum over G's layers of ||W W^T * (1 - I)||_F^2, the inner products of
+    different rows of W [out, the rest]; the rows' lengths are free. Embeddings are left out.
+
+    The authors' PyTorch code adds half of this gradient to G's.
+    """
+
+    player, needs = "G", ("G",)
+
+    def __init__(self, weight: float = 1e-4):
+        super().__init__(weight)
+
+    def forward(
+        self,
+        discriminate: Network | None,
+        real: Tensor | Inputs | None,
+        fake: Tensor | Inputs | None,
+        batch: Batch | None = None,
+        *,
+        G: nn.Module,
+    ) -> Tensor:
+        layers = [m for m in G.modules() if isinstance(m, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))]
+        assert layers, "a network without layers"
+        kind = layers[0].weight.device.type
+        with contextlib.nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):  # sums in float32
+            return torch.stack([products_of_rows(m.weight.float().flatten(1)) for m in layers]).sum()
+
+
+def products_of_rows(w: Tensor) -> Tensor:
+    """The sum of squares of the inner products of different rows of w [m, n], a scalar."""
+    if len(w) <= w.shape[1]:
+        gram = w @ w.T
+        return (gram - gram.diagonal().diag()).square().sum()
+    # ||w w^T|| = ||w^T w||: the smaller of the two. More rows than columns are far from orthogonal, so that the
+    # difference is not one of rounding errors.
+    return (w.T @ w).square().sum() - w.square().sum(1).square().sum()
 
 
 def flat(network: nn.Module) -> Tensor:

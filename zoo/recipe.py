@@ -207,30 +207,38 @@ class Sampling(_Data):
     """How the networks run when the trained model is used.
 
     ``mode``: ``running``, evaluation mode; ``batch``, batch normalization uses the statistics of the images that are
-    drawn together; ``dropout``, dropout stays active, with a mask from each image's own seed. ``chunk``: the images
-    that are drawn together: 64 by default with ``batch``; with ``dropout``, batch statistics too if it is set; without
-    effect on ``running``. Raises ValueError for another mode or a number below 1.
+    drawn together; ``standing``, evaluation mode with batch statistics that are computed of many images before the
+    weights are scored or shipped; ``dropout``, dropout stays active, with a mask from each image's own seed.
+    ``chunk``: the images that are drawn together: 64 by default with ``batch`` and in each pass of ``standing``; with
+    ``dropout``, batch statistics too if it is set; without effect on ``running``. Raises ValueError for another mode or
+    a number below 1.
     """
 
-    mode: Literal["running", "batch", "dropout"] = "running"
+    mode: Literal["running", "batch", "standing", "dropout"] = "running"
     chunk: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mode not in ("running", "batch", "dropout"):
-            raise ValueError(f"sampling.mode={self.mode}: must be running, batch or dropout")
+        if self.mode not in ("running", "batch", "standing", "dropout"):
+            raise ValueError(f"sampling.mode={self.mode}: must be running, batch, standing or dropout")
         if self.chunk is not None and (not isinstance(self.chunk, int) or self.chunk < 1):
             raise ValueError(f"sampling.chunk={self.chunk}: must be a whole number of at least 1, or None")
 
     @property
     def together(self) -> int | None:
         """How many images share their statistics; None if an image does not depend on others."""
-        return {"running": None, "batch": self.chunk or 64, "dropout": self.chunk}[self.mode]
+        return {"running": None, "standing": None, "batch": self.chunk or 64, "dropout": self.chunk}[self.mode]
+
+    @property
+    def standing(self) -> int:
+        """The images of each pass for standing statistics; 0 if there are none."""
+        return (self.chunk or 64) if self.mode == "standing" else 0
 
     @property
     def words(self) -> str:
         """The mode in words; "" for evaluation mode."""
         parts = ["dropout"] if self.mode == "dropout" else []
+        parts += [f"standing statistics of batches of {self.standing} images"] if self.standing else []
         parts += [f"the batch statistics of {self.together} images"] if self.together else []
         return " and ".join(parts)
 
@@ -243,7 +251,8 @@ class Stream(_Data):
     ({"x": "a"}). ``where``: only rows with these labels ({"domain": 0}, {"y": (0, 1)}) or attributes
     ({"attributes.Smiling": 1}). ``part=(k, n)``: of those only row k, k+n, k+2n, ... (disjoint, unpaired halves).
     ``balanced``: of those so many in all, equally many of each class ``y``; they depend on the run's seed only, so that
-    all streams and stages with the same number have the same rows. ``aligned``: the name of another stream:
+    all streams and stages with the same number have the same rows. ``labeled``: the share of the rows of each class
+    that keep their label ``y``, chosen by the run's seed; the others have -1. ``aligned``: the name of another stream:
     rows that show the same thing always come together, with the same crop and flip (pairs of two domains). They are
     those with the same label ``pair_key`` of the data set, and rows without a pair are not read; in data without such
     a label row k of the one comes with row k of the other, and both streams have as many.
@@ -257,6 +266,7 @@ class Stream(_Data):
     part: tuple[int, int] = (0, 1)
     view: Literal["edges", "inverse"] | None = None
     balanced: int | None = None
+    labeled: float | None = None
     batch: int | None = None
     dataset: str | None = None
     aligned: str | None = None

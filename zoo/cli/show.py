@@ -14,18 +14,53 @@ from zoo.files import Json
 
 @click.command("show", short_help="Describe a model, recipe, weights or data set.")
 @click.argument("name")
+@click.option(
+    "--cost", is_flag=True, help="Of a recipe: parameters, multiply-adds an image and activation memory, by turn."
+)
+@click.option("--batch", type=click.IntRange(min=1), help="With --cost: another batch size than the recipe's.")
 @json_option
-def command(name: str, as_json: bool) -> None:
+def command(name: str, cost: bool, batch: int | None, as_json: bool) -> None:
     """A model, a recipe, a recipe file, weights (a name, a file, a run's folder) or a data set.
 
     A recipe: the paper and our differences from it, networks with their parameters, budget, settings. Weights: their
     Card.
     """
-    facts = look_up(name)
+    if batch is not None and not cost:
+        raise ValueError(f"--batch {batch}: only with --cost")
+    facts = cost_of(name, batch) if cost else look_up(name)
     if as_json:
         print_json(facts)
+    elif cost:
+        echo(_cost_text(facts))
     else:
         echo(_text(facts))
+
+
+def cost_of(name: str, batch: int | None) -> Json:
+    """Parameters of a recipe's networks; of each turn multiply-adds for each image of its batch, and activation memory.
+    Raises ValueError if there is no such recipe."""
+    from zoo import costs, data
+    from zoo.engine.memory import activations
+
+    recipe = settings.find(name)
+    cost, memory = costs.cost(recipe), activations(recipe, data.facts(recipe.dataset), batch)
+    stages = []
+    for stage, turns in zip(cost["stages"], memory, strict=True):
+        each = [round(turn["multiply_adds"] / turn["batch"]) for turn in stage["turns"]]
+        stages.append([{**turn, "multiply_adds_an_image": n} for turn, n in zip(turns, each, strict=True)])
+    return {"recipe": name, "parameters": cost["parameters"], "stages": stages}
+
+
+def _cost_text(facts: Json) -> str:
+    lines = [f"recipe: {facts['recipe']}", "parameters:"]
+    lines += [f"  {name}: {count:,}" for name, count in facts["parameters"].items()]
+    for i, turns in enumerate(facts["stages"]):
+        lines.append(f"stage {i + 1}:")
+        for turn in turns:
+            memory = f"{turn['bytes'] / 2**20:,.1f} MiB of activations at a batch of {turn['batch']:,}"
+            work = amount(turn["multiply_adds_an_image"])
+            lines.append(f"  {' and '.join(turn['players'])}: {work} multiply-adds an image, {memory}")
+    return "\n".join(lines)
 
 
 def look_up(name: str) -> Json:

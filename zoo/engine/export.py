@@ -36,8 +36,8 @@ def uses(spec: Mapping[str, Any], path: str | Path) -> list[str]:
 
 
 def finished_model(game: Game, ema_networks: EmaNetworks, spec: Mapping[str, Any], draw: Callable[[], Batch]) -> Model:
-    """The Model as it is shipped. A game with standing statistics finishes a copy, so that training does not change.
-    One process does it, inside :func:`zoo.parallel.main_process_only`."""
+    """The Model as it is shipped. A game that finishes does so on a copy, and standing statistics are those of a copy,
+    so that training does not change. One process does it, inside :func:`zoo.parallel.main_process_only`."""
     if type(game).finish is not Game.finish:
         game = copy.deepcopy(game)
         for name, ema_network in ema_networks.items():
@@ -45,7 +45,11 @@ def finished_model(game: Game, ema_networks: EmaNetworks, spec: Mapping[str, Any
         with torch.no_grad():
             game.finish(draw)
         ema_networks = EmaNetworks({}, {})
-    return model_of(game, ema_networks, spec)
+    model = model_of(game, ema_networks, spec)
+    if model.sampling.standing:
+        model = copy.deepcopy(model)
+        model.accumulate_statistics()
+    return model
 
 
 def card(recipe: Recipe, facts: Facts, spec: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:

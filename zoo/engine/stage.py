@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from zoo import hub, parallel
 from zoo.data import Facts, ImageData, Loader, open_data
 from zoo.data import facts as facts_of
+from zoo.data.few_labels import FewLabels
 from zoo.data.fields import Attributes, Label
 from zoo.data.loader import paired_rows, rows_with, seed_of_order
 from zoo.engine.derived import check_derived, with_derived
@@ -327,6 +328,8 @@ def open_loader(
     stream = stage.data.streams[name]
     leader = stage.data.streams[stream.aligned or name]
     more = {k: k for k in stream.derived} if derived else {}
+    if stream.labeled is not None:
+        data = FewLabels(data, stream.labeled, seed_for(seed, "labeled"))
     return Loader(
         data,
         seed=seed_of_stage,

@@ -187,6 +187,11 @@ class Model(nn.Module):
         and no gradient. ``seeds``: of the images of the pass, for dropout."""
         return inference(self, self.sampling, seeds)
 
+    def accumulate_statistics(self) -> None:
+        """Replace batch norm's running averages by standing statistics, before the weights are scored or shipped.
+        Raises ValueError if its images do not come from seeds."""
+        raise ValueError(f"sampling.mode=standing: must be a model that samples, got one with the verb {self.verb}")
+
     # Domains ----------------------------------------------------------------------------------------------------------
 
     @property

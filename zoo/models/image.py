@@ -37,12 +37,14 @@ from zoo.models.arguments import (
 )
 from zoo.models.base import Bench, Model, Program, shell_word
 from zoo.models.image_files import draw_places, generator_program, write_samples
-from zoo.models.inference import inference
+from zoo.models.inference import inference, standing_statistics
 from zoo.models.latents import great_circle, noise_inputs, truncated_normal
 from zoo.models.request import Request, walk_endings, write_files
 from zoo.pictures import to_picture, write_walk
 from zoo.priors import Codes, build_prior
 from zoo.registry import TASKS, Spec, nearest
+
+STANDING_PASSES = 16  # as in the PyTorch code of BigGAN
 
 
 @TASKS.register("image")
@@ -193,6 +195,15 @@ class ImageModel(Model):
     def _pass(self, z: Tensor, inputs: Mapping[str, Any], seeds: Sequence[int], truncation: float | None) -> Tensor:
         with self.inference(seeds):
             return self.render(z, truncation, **inputs) if truncation is not None else self.render(z, **inputs)
+
+    def accumulate_statistics(self) -> None:
+        """Those of ``STANDING_PASSES`` passes of the first seeds, without truncation."""
+        size = self.sampling.standing
+        with standing_statistics(self):
+            for start in range(0, STANDING_PASSES * size, size):
+                seeds = range(start, start + size)
+                z, inputs, _ = self._inputs(*self.latents(seeds), seeds, range(size))
+                self.render(z, **inputs)
 
     def _chunk_that_fits(
         self, z: Tensor, y: Tensor | None, seeds: Sequence[int], at: int, chunk: int, truncation: float | None

@@ -1,8 +1,9 @@
 """How networks run when a model is used: evaluation mode, or as the recipe's ``sampling`` says.
 
 ``batch``: batch (and instance) normalization uses the statistics of the pass, and its running averages stay as they
-are. ``dropout``: dropout is active; the mask of an image comes from its own seed, so that it does not depend on the
-rest of the pass.
+are. ``standing``: evaluation mode; the statistics of several passes, averaged, have replaced the running averages
+before the weights were shipped (A. Brock, J. Donahue, K. Simonyan, 2018, arXiv 1809.11096). ``dropout``: dropout is
+active; the mask of an image comes from its own seed, so that it does not depend on the rest of the pass.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from zoo.networks.layers import BatchNorm2d
 from zoo.recipe import Sampling
 from zoo.seeds import seed_for
 
@@ -71,6 +73,30 @@ def use_batch_statistics(model: Module) -> Module:
             m.running_mean = m.running_var = None
             m.track_running_stats = False
     return model
+
+
+@contextlib.contextmanager
+def standing_statistics(model: nn.Module) -> Iterator[None]:
+    """The averages of batch norm begin anew and become the means, of mean and variance, over the passes inside. Nothing
+    else of the model is in training mode. For one process: the statistics of others do not count."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    before = [(m, m.momentum) for m in norms]
+    synchronized = [m for m in norms if isinstance(m, BatchNorm2d) and m.sync]
+    with inference(model):
+        for m in norms:
+            m.reset_running_stats()
+            m.momentum = None  # torch's word for a cumulative average
+            m.train()
+        for layer in synchronized:
+            layer.sync = False
+        try:
+            yield
+        finally:
+            for m, momentum in before:
+                m.momentum = momentum
+                m.eval()
+            for layer in synchronized:
+                layer.sync = True
 
 
 @contextlib.contextmanager

@@ -1,0 +1,58 @@
+"""Activation memory, estimated on ``meta``, and that of a real step."""
+
+import pytest
+import torch
+from helpers.play import session
+from helpers.recipes import small, stand_in
+from torch import nn
+
+from zoo.data import facts as facts_of
+from zoo.engine.memory import SavedForBackward, activations
+
+
+@pytest.mark.parametrize("name", ["biggan-fashion-mnist", "s3gan-cifar10-small", "dcgan-fashion-mnist"])
+def test_the_estimate_is_that_of_a_real_step(name):
+    recipe = small(name)
+    run, measured = session(recipe, stand_in(recipe)), []
+    play_turn = run.learner.play
+
+    def play(turn, batch, round):
+        with SavedForBackward(run.game) as saved:
+            losses = play_turn(turn, batch, round)
+        measured.append((list(turn.players), saved.bytes))
+        return losses
+
+    run.learner.play = play
+    run.play_round()
+    (turns,) = activations(recipe, facts_of(recipe.dataset))
+    for turn in turns:
+        real = [size for players, size in measured if players == turn["players"]]
+        assert real and max(real) == pytest.approx(turn["bytes"], rel=0.05)
+
+
+def test_memory_grows_with_the_batch():
+    """The part of the images is proportional to it."""
+    recipe = small("dcgan-fashion-mnist")
+    sizes = []
+    for batch in (64, 128, 256):
+        (turns,) = activations(recipe, facts_of(recipe.dataset), batch)
+        assert all(turn["batch"] == batch for turn in turns)
+        sizes.append(sum(turn["bytes"] for turn in turns))
+    assert sizes[2] - sizes[1] == pytest.approx(2 * (sizes[1] - sizes[0]), rel=0.01)
+
+
+def test_what_is_counted():
+    """Each storage once, no parameter: the input of a linear layer and the output of tanh."""
+    layer, x = nn.Linear(10, 20), torch.randn(5, 10, requires_grad=True)
+    with SavedForBackward(layer) as saved:
+        torch.tanh(layer(x)).sum()
+    assert saved.bytes == 4 * (5 * 10 + 5 * 20)
+
+
+def test_cost_on_the_command_line(shell):
+    facts = shell("show", "biggan-fashion-mnist", "--cost", "--batch", "8", "--json").json
+    (turns,) = facts["stages"]
+    assert facts["parameters"]["G"] > 1000 and [t["batch"] for t in turns] == [8, 8]
+    assert all(t["bytes"] > 0 and t["multiply_adds_an_image"] > 0 for t in turns)
+    assert "MiB of activations at a batch of 32" in shell("show", "biggan-fashion-mnist", "--cost").out
+    assert "--batch 8: only with --cost" in shell("show", "dcgan", "--batch", "8").err

@@ -1,0 +1,75 @@
+"""Activation memory: the bytes that a step keeps from its forward pass for the backward pass."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.data import Facts
+from zoo.engine.dry_run import meta_batch, mistakes
+from zoo.engine.stage import build_game, build_networks, resolve, streams_of_turn
+from zoo.engine.step import Learner
+from zoo.game import Batch
+from zoo.recipe import Recipe
+
+
+class SavedForBackward(torch.autograd.graph.saved_tensors_hooks):
+    """Inside it, the tensors that autograd keeps for the backward pass are counted: ``bytes``, each storage once,
+    without the ``module``'s own parameters and buffers."""
+
+    def __init__(self, module: nn.Module):
+        own = [*module.parameters(), *module.buffers()]
+        self.ignored = {t.untyped_storage()._cdata for t in own}
+        self.storages: dict[int, torch.UntypedStorage] = {}  # alive, so that no other one gets its number
+        super().__init__(self.pack, lambda tensor: tensor)
+
+    def __enter__(self) -> SavedForBackward:  # type: ignore[override]  # torch's returns nothing
+        super().__enter__()
+        return self
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self.ignored:
+            self.storages[storage._cdata] = storage
+        return tensor
+
+    @property
+    def bytes(self) -> int:
+        return sum(storage.nbytes() for storage in self.storages.values())
+
+
+def activations(recipe: Recipe, facts: Facts, batch: int | None = None) -> list[list[dict[str, Any]]]:
+    """Of each turn of each stage the players, the batch and ``bytes``, the activation memory of one of its steps,
+    computed on ``meta``. ``batch``: another one than the stages'. An accumulated batch has the bytes of a part.
+
+    Raises ValueError if the recipe's parts do not fit each other or the data.
+    """
+    recipe = resolve(recipe, facts)
+    if batch is not None:
+        recipe = recipe.replace(stages=tuple(dataclasses.replace(s, batch=batch) for s in recipe.stages))
+    with mistakes():
+        networks = build_networks(recipe, device="meta")
+        return [_of_stage(recipe, i, networks, facts) for i in range(len(recipe.stages))]
+
+
+def _of_stage(recipe: Recipe, index: int, networks: dict[str, nn.Module], facts: Facts) -> list[dict[str, Any]]:
+    stage = recipe.stages[index]
+    with torch.device("meta"):
+        game = build_game(stage, networks, facts)
+        learner = Learner(game, stage, device="meta")
+    values = Batch(stage.batch, device="meta")
+    values.update(meta_batch(stage, facts, stage.batch, networks=networks))
+    with torch.no_grad():
+        game.prepare(values)
+    values, result = Batch(stage.batch, device="meta"), []
+    for turn in learner.turns:
+        values.size = turn.batch or stage.batch
+        if streams := streams_of_turn(turn, stage, values):
+            values.update(meta_batch(stage, facts, values.size, streams, networks))
+        with SavedForBackward(game) as saved:
+            learner.play(turn, values, 0)
+        result.append({"players": list(turn.players), "batch": values.size, "bytes": saved.bytes // stage.accumulate})
+    return result
