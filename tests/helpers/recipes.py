@@ -73,11 +73,16 @@ def small(name: str, batch: int = 4) -> Recipe:
         }
         data = dataclasses.replace(stage.data, streams=streams)
         game = stage.game.replace(**sizes, **times)
-        return dataclasses.replace(stage, batch=min(stage.batch, batch), data=data, game=game)
+        parts = min(stage.accumulate, 2)
+        return dataclasses.replace(stage, batch=min(stage.batch, batch), data=data, game=game, accumulate=parts)
 
     networks = {n: small_network(spec) for n, spec in recipe.networks.items()}
     pretrained = {n: generated(small_network(p.network)) for n, p in recipe.pretrained.items()}
-    return recipe.replace(networks=networks, stages=tuple(map(reduce, recipe.stages)), pretrained=pretrained)
+    sampling = recipe.sampling
+    if sampling.standing:
+        sampling = dataclasses.replace(sampling, chunk=batch)
+    stages = tuple(map(reduce, recipe.stages))
+    return recipe.replace(networks=networks, stages=stages, pretrained=pretrained, sampling=sampling)
 
 
 def generated(spec: Spec) -> Pretrained:
