@@ -254,7 +254,7 @@ def test_penalties_of_a_plain_network(name):
     """With a plain D and tensors, and with a game's call: the same value."""
     D = mlp()
     penalty = PENALTIES.build(Spec(name), defaults={"networks": {"D": D}})
-    more = {network: D for network in penalty.needs}
+    more = dict.fromkeys(penalty.needs, D)
     values = []
     for first in (D, call(D)):
         torch.manual_seed(3)
