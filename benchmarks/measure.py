@@ -177,7 +177,7 @@ def draw_samples(run: Path, path: Path) -> None:
     """The last grid of a run as a picture of the docs. Of data that everybody has to get himself only translations are
     shown, and nothing of an upscaler, whose outputs are such images themselves."""
     model = zoo.load(run)
-    if model.seeded or not ScoreInputs(find(run)).facts.by_hand:
+    if model.seeded or not ScoreInputs(find(run), to=quality.directions(model)[0] or None).facts.by_hand:
         shutil.copyfile(max((run / SAMPLES).glob("*.png")), path)
     elif model.translates:
         write_grid(path, thumbnails.translations(run, COLUMNS), COLUMNS)
