@@ -151,7 +151,7 @@ def test_micro_batches(name, stage, float64):
     parts = parts_of(name, stage)
     if parts:
         game, played = on_meta(name, stage)
-        played = dataclasses.replace(played, batch=max(played.batch, 4 * played.accumulate))  # there is something to split
+        played = dataclasses.replace(played, batch=max(played.batch, 4 * played.accumulate))
         with pytest.raises(ValueError, match=rf"^--micro-batch 2: {parts[0]} needs the whole batch$"):
             Learner(game, played, device="meta", micro_batch=2)
         return
