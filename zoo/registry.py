@@ -15,6 +15,7 @@ import importlib
 import importlib.metadata
 import inspect
 import pkgutil
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
@@ -78,6 +79,10 @@ def matching(pattern: str, names: Iterable[str]) -> list[str]:
     return sorted(n for n in names if fnmatch.fnmatch(n, pattern))
 
 
+# One lock for all registries: modules of one kind import those of another. The thread that imports may enter again.
+_IMPORTS = threading.RLock()
+
+
 class Registry:
     """Names to builders (functions or classes) of one kind."""
 
@@ -86,7 +91,7 @@ class Registry:
         the name of the entry-point group through which others add entries."""
         self.kind, self.package = kind, package
         self._entries: dict[str, AnyBuilder] = {}
-        self._loaded = False
+        self._loaded = self._loading = False
 
     def register(self, name: str) -> Callable[[Builder], Builder]:
         """Decorator: ``@NETWORKS.register("dcgan-generator")``. Raises ValueError if the name is registered already."""
@@ -104,7 +109,18 @@ class Registry:
     def _load(self) -> None:
         if self._loaded:
             return
-        self._loaded = True
+        with _IMPORTS:
+            # A module that is being imported may look up what is registered so far; other threads wait for all of it.
+            if self._loaded or self._loading:
+                return
+            self._loading = True
+            try:
+                self._import_all()
+                self._loaded = True
+            finally:
+                self._loading = False
+
+    def _import_all(self) -> None:
         package = importlib.import_module(self.package)
         for module in pkgutil.iter_modules(getattr(package, "__path__", ()), self.package + "."):
             importlib.import_module(module.name)
