@@ -74,9 +74,15 @@ def source_of(model: Any, to: str) -> str:
     return str(others[0]) if len(names) == 2 and len(others) == 1 else ""
 
 
-def direction(row: Line) -> tuple[str, str, str]:
-    """What a line shares with the baselines beside it: the data set, the domain that is translated, and its target."""
-    return row["dataset"], row.get("from", ""), row["to"]
+def direction(row: Line) -> tuple[str, str, str, int]:
+    """What a line shares with the baselines beside it: the data set, the domain that is translated, its target, and the
+    resolution of the outputs, which are compared with images of that size."""
+    return row["dataset"], row.get("from", ""), row["to"], row.get("resolution", 0)
+
+
+def resolution_of(model: Any) -> int:
+    """The side of a translator's outputs; 0 of other models, whose scores do not depend on it."""
+    return 0 if getattr(model, "seeded", True) or not model.direction_names else int(model.resolution)
 
 
 def bench_of(what: Any) -> Bench:
@@ -96,6 +102,7 @@ def score(what: Any, to: str = "", seed: int = 0, **options: Any) -> Line:
     source = source_of(model, to)
     return {
         **({"from": source} if source else {}),
+        **({"resolution": side} if (side := resolution_of(model)) else {}),
         "to": to,
         "dataset": result["protocol"]["dataset"],
         "scores": round_scores(result["scores"]),
@@ -194,7 +201,8 @@ def baselines_of(dataset: str, only: Sequence[str] = (), **options: Any) -> Iter
     trivial, done = trivial_models(dataset), set()
     for label, model in trivial:
         for to in directions(model):
-            key = (label, source_of(model, to), to)  # weights of several recipes may have one direction
+            # weights of several recipes may have one direction
+            key = (label, source_of(model, to), to, resolution_of(model))
             if key not in done and (not only or label in only):
                 done.add(key)
                 yield {"what": label, "kind": "baseline", **score(model, to, **options)}
@@ -469,7 +477,7 @@ def command(names: tuple[str, ...], of_baselines: bool, of_references: bool, che
     for name in names or all_names:
         shell = f"python benchmarks/quality.py {'--baselines ' if of_baselines else ''}{name}"
         for row in (baselines_of if of_baselines else lines_of)(name):
-            rows.write("quality", row | rows.facts(shell, 0), ("kind", "dataset", "what", "from", "to"))
+            rows.write("quality", row | rows.facts(shell, 0), ("kind", "dataset", "what", "from", "to", "resolution"))
             print(f"{row['dataset']}: {row['what']} {row['to']} {json.dumps(row['scores'])}", flush=True)
     return 0
 

@@ -254,7 +254,7 @@ def score_lines() -> list[Line]:
             }
             if row := shipped.get((run["recipe"], to)):
                 line |= {"kind": "weights", "scores": row["scores"], "noise": row["noise"], "cost": row["seconds"]}
-                line["from"] = row.get("from", "")
+                line |= {k: row[k] for k in ("from", "resolution") if k in row}
             lines.append(line)
     return lines
 
@@ -305,15 +305,21 @@ def generators(lines: Sequence[Line]) -> str:
     return columns(body)
 
 
+def translation(r: Line) -> tuple[str, str, int]:
+    """What the lines of one comparison have in common: the source, the target, and the side of the outputs."""
+    return r.get("from", ""), r["to"], r.get("resolution", 0)
+
+
 def translators(lines: Sequence[Line]) -> str:
     """One data set's translators by direction."""
     body = []
-    for r in sorted(lines, key=lambda r: (r.get("from", ""), r["to"], short(r["scores"])["fd"])):
+    for r in sorted(lines, key=lambda r: (*translation(r), short(r["scores"])["fd"])):
         s = short(r["scores"])
         body.append({
             "": title(r),
             "from": r.get("from", ""),
             "to": r["to"],
+            "pixels": str(r.get("resolution", "")),
             "fd: start": number(r.get("start"), 1),
             "end": f"{s['fd']:.2f}",
             "recall": number(s["recall"]),

@@ -79,7 +79,7 @@ def small(name: str, batch: int = 4) -> Recipe:
     networks = {n: small_network(spec) for n, spec in recipe.networks.items()}
     pretrained = {n: generated(small_network(p.network)) for n, p in recipe.pretrained.items()}
     sampling = recipe.sampling
-    if sampling.standing > 64:
+    if sampling.standing:
         sampling = dataclasses.replace(sampling, chunk=batch)
     stages = tuple(map(reduce, recipe.stages))
     return recipe.replace(networks=networks, stages=stages, pretrained=pretrained, sampling=sampling)
