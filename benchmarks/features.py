@@ -35,8 +35,9 @@ from torchvision.transforms.functional import gaussian_blur
 import zoo.data
 from zoo import hub
 from zoo.data import open_data
+from zoo.data.fields import Attributes
 from zoo.data.loader import rows_with
-from zoo.data.store import Where
+from zoo.data.store import ImageData, Where
 from zoo.files import beside, tensor_hash
 from zoo.metrics import feature_networks
 from zoo.metrics.feature_networks.network import FeatureNetwork, read, write
@@ -54,7 +55,8 @@ class Training:
     SGD with Nesterov momentum 0.9, the learning rate up to ``lr`` over the first fifth and down to 0 (linear), weight
     decay on matrices, label smoothing, random shifts, flips and cutout.
 
-    ``fit``: how images are fitted to the network. ``heads``: question -> label of the data set. ``border``: the gray
+    ``fit``: how images are fitted to the network. ``heads``: question -> label of the data set, or all its attributes,
+    each with a logit of its own. ``border``: the gray
     level of new pixels after a shift, or None for the mirrored image. ``crop``: the side of the images of the first
     ``crop_epochs``, crops of the whole.
     """
@@ -80,6 +82,8 @@ class Training:
 
 FASHION = Training("fashion-mnist", "pad", epochs=9, crop=28, crop_epochs=6)
 CIFAR10 = Training("cifar10", "resize", widths=(32, 128, 128), epochs=17, shift=4, border=None, crop=28, crop_epochs=12)
+CELEBA = Training("celeba", "resize", {"attributes": "attributes"}, resolution=64, widths=(16, 32, 64, 128),
+                  epochs=12, batch=128, shift=4, border=None, cutout=12, crop=56, crop_epochs=9)  # fmt: skip
 EMOJI = Training("emoji", "resize", {"category": "y", "style": "domain"}, resolution=64, widths=(16, 32, 64, 128),
                  epochs=16, batch=128, shift=4, border=255, cutout=12, crop=56, crop_epochs=11)  # fmt: skip
 TRAININGS = {
@@ -87,8 +91,10 @@ TRAININGS = {
     "cifar10": CIFAR10,
     "mnist": Training("mnist", "pad", widths=(24, 48, 96), epochs=4, flip=False, cutout=0, crop=28, crop_epochs=3),
     "emoji": EMOJI,
+    "celeba": CELEBA,
     "fashion-mnist-b": replace(FASHION, seed=1, widths=(24, 48, 96), epochs=2, crop_epochs=1),
     "cifar10-b": replace(CIFAR10, seed=1, widths=(32, 64, 128), epochs=4, crop_epochs=3),
+    "celeba-b": replace(CELEBA, seed=1, epochs=4, crop_epochs=3),
     "emoji-b": replace(EMOJI, seed=1, epochs=6, crop_epochs=4),
 }
 
@@ -173,12 +179,39 @@ class Run:
             save_file({**tensors, "epochs": torch.tensor(len(lines))}, partial)
 
 
+def open_for(training: Training, split: str = "train") -> ImageData:
+    """A split at the network's resolution, or at the data set's own if the network puts a border around it."""
+    return open_data(training.dataset, training.resolution if training.fit == "resize" else None, split)
+
+
 def images_and_labels(training: Training) -> tuple[Tensor, dict[str, Tensor]]:
     """All training images, uint8 [N, C, R, R] with the network's black border, and the labels of each head."""
-    data = open_data(training.dataset)
+    data = open_for(training)
     border = (training.resolution - data.facts.resolution) // 2
     x = F.pad(data.arrays["x"], (border,) * 4)  # black, as the network pads
-    return x, {head: data.labels(key) for head, key in training.heads.items()}
+    return x, {head: answers(data, key) for head, key in training.heads.items()}
+
+
+def answers(data: ImageData, key: str) -> Tensor:
+    """A label, int64 [N], or attributes, uint8 [N, K]."""
+    return data.arrays[key] if isinstance(data.facts.fields[key], Attributes) else data.labels(key)
+
+
+def counts(labels: Mapping[str, Tensor]) -> dict[str, int]:
+    """How many logits each head has: of classes or of attributes."""
+    return {head: int(y.max()) + 1 if y.dim() == 1 else y.shape[1] for head, y in labels.items()}
+
+
+def loss_of(logits: Tensor, y: Tensor, smoothing: float) -> Tensor:
+    """The cross entropy of classes int64 [n], or the mean binary one of attributes uint8 [n, K]."""
+    if y.dim() == 1:
+        return F.cross_entropy(logits, y, label_smoothing=smoothing)
+    return F.binary_cross_entropy_with_logits(logits, y.float() * (1 - smoothing) + smoothing / 2)
+
+
+def right_answers(logits: Tensor, y: Tensor) -> Tensor:
+    """For each image whether the class is right, or the share of its attributes that are, [n]."""
+    return ((logits > 0) == (y > 0)).double().mean(1) if y.dim() > 1 else (logits.argmax(1) == y).double()
 
 
 def initial(training: Training, x: Tensor, network_spec: Spec) -> tuple[nn.Module, torch.optim.SGD]:
@@ -207,14 +240,14 @@ def train_epoch(network: nn.Module, optimizer: torch.optim.SGD, x: Tensor, label
             group["lr"] = rate(training, (epoch + step / len(order)) / training.epochs)
         logits = network(augment(x[rows_], training, side, generator))
         truth = {head: y[rows_] for head, y in labels.items()}
-        losses = [F.cross_entropy(logits[h], y, label_smoothing=training.smoothing) for h, y in truth.items()]
+        losses = [loss_of(logits[h], y, training.smoothing) for h, y in truth.items()]
         loss = torch.stack(losses).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         total += loss.detach()
         for head, y in truth.items():
-            right[head] += (logits[head].argmax(1) == y).sum()
+            right[head] += right_answers(logits[head].detach(), y).sum()
     return {
         "epoch": epoch + 1,
         "images": count * (epoch + 1),
@@ -229,7 +262,7 @@ def train(name: str, runs: Path, training: Training) -> None:
     """Train the feature network ``name``, write its file and its log, and score the file on the test split."""
     x, labels = images_and_labels(training)
     run = Run(runs / name, name, training)
-    network_spec = spec(training, x.shape[1], {head: int(y.max()) + 1 for head, y in labels.items()})
+    network_spec = spec(training, x.shape[1], counts(labels))
     network, optimizer = initial(training, x, network_spec)
     lines = run.restore(network, optimizer)
     for epoch in range(len(lines), training.epochs):
@@ -240,18 +273,19 @@ def train(name: str, runs: Path, training: Training) -> None:
     network.half().float()  # as in the file
     facts = {
         "dataset": training.dataset,
-        "license": open_data(training.dataset).facts.license,
+        "license": open_for(training).facts.license,
         "fit": training.fit,
+        **attribute_names(training),
         "images": len(x) // training.batch * training.batch * training.epochs,
         "seconds": round(sum(line["seconds"] for line in lines)),
         **run.facts,
     }
-    facts["accuracy"] = accuracy(FeatureNetwork(network, name, facts), training.heads)
+    facts["accuracy"] = accuracy(FeatureNetwork(network, name, facts), training)
     path = feature_networks.SHIPPED / f"{name}.safetensors"
     write(path, network, network_spec, facts)
     file = read(path)
     end = {
-        "accuracy": accuracy(file, training.heads),
+        "accuracy": accuracy(file, training),
         "split": "test",
         "bytes": path.stat().st_size,
         "hash": file.hash,
@@ -261,15 +295,22 @@ def train(name: str, runs: Path, training: Training) -> None:
     print(json.dumps(end))
 
 
-def accuracy(network: FeatureNetwork, heads: Mapping[str, str], count: int | None = None) -> dict[str, float]:
+def attribute_names(training: Training) -> dict[str, list[str]]:
+    """For the file's facts: the attributes that the logits stand for, if there is such a head."""
+    fields = zoo.data.facts(training.dataset).fields
+    names = [fields[key].names for key in training.heads.values() if isinstance(fields[key], Attributes)]
+    return {"attributes": list(names[0])} if names else {}
+
+
+def accuracy(network: FeatureNetwork, training: Training, count: int | None = None) -> dict[str, float]:
     """The accuracy of each head on the (first ``count`` images of the) test split."""
-    data = open_data(network.facts["dataset"], split="test")
+    data = open_for(training, "test")
     x = data.arrays["x"][:count]
     logits = [network.logits(part.float() / 255) for part in x.split(500)]
-    answers = {head: torch.cat([part[head] for part in logits]).argmax(1) for head in heads}
+    joined = {head: torch.cat([part[head] for part in logits]) for head in training.heads}
     return {
-        head: round(float((answers[head] == data.labels(key)[:count]).double().mean()), 4)
-        for head, key in heads.items()
+        head: round(float(right_answers(joined[head], answers(data, key)[:count]).mean()), 4)
+        for head, key in training.heads.items()
     }
 
 
@@ -279,6 +320,7 @@ COUNT = 10_000  # images a set, at most
 BLUR = (0.5, 1.0, 2.0)  # standard deviations in pixels
 NOISE = (0.05, 0.1, 0.2)  # standard deviations, of a range of 1
 DROP = (1, 3, 5)  # classes left out, the last ones first
+GROUPS = {"celeba": ("Male", "Smiling", "Young")}  # attributes whose combinations take the place of classes
 
 
 def features(network: FeatureNetwork, x: Tensor) -> Tensor:
@@ -294,22 +336,29 @@ def distance(real: Tensor, other: Tensor) -> float:
 
 
 def load_shuffled(
-    dataset: str, split: str, resolution: int | None = None, wheres: Iterable[Where] = ({},)
+    training: Training, split: str, resolution: int | None = None, wheres: Iterable[Where] = ({},)
 ) -> tuple[Tensor, Tensor]:
-    """At most COUNT images and their classes, in a fixed random order, since some sets are sorted. ``wheres``: of the
-    rows with the labels of one of these."""
-    data = open_data(dataset, resolution, split)
+    """At most COUNT images and their classes or groups, in a fixed random order, since some sets are sorted.
+    ``wheres``: of the rows with the labels of one of these."""
+    data = open_data(training.dataset, resolution, split) if resolution else open_for(training, split)
     rows_ = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
     wanted = torch.cat([rows_with(data, where) for where in wheres])
     rows_ = rows_[torch.isin(rows_, wanted)][:COUNT]
-    return data.arrays["x"][rows_], data.labels("y")[rows_]
+    return data.arrays["x"][rows_], groups(data)[rows_]
+
+
+def groups(data: ImageData) -> Tensor:
+    """The class of each image, or the number that the attributes of ``GROUPS`` form as bits: int64 [N]."""
+    if data.facts.name not in GROUPS:
+        return data.labels("y")
+    return torch.stack([data.labels(f"attributes.{a}") << k for k, a in enumerate(GROUPS[data.facts.name])]).sum(0)
 
 
 def ladders(network: FeatureNetwork) -> dict:
     """Distances to the training split: of the test split, and of the test split degraded more and more."""
-    dataset = network.facts["dataset"]
-    real = features(network, load_shuffled(dataset, "train")[0])
-    x, y = load_shuffled(dataset, "test")
+    training = TRAININGS[network.name]
+    real = features(network, load_shuffled(training, "train")[0])
+    x, y = load_shuffled(training, "test")
     test, x = features(network, x), x.float() / 255
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     present = y.unique()
@@ -354,7 +403,8 @@ def weights(pair: list[FeatureNetwork]) -> dict[str, dict]:
             continue
         resolution = None if pair[0].facts["fit"] == "pad" else model.resolution
         wheres = [{}] if model.seeded else [labels_of(model, entry, key) for key, entry in model.entries.items()]
-        real = [features(network, load_shuffled(dataset, "train", resolution, wheres)[0]) for network in pair]
+        images = load_shuffled(TRAININGS[pair[0].name], "train", resolution, wheres)[0]
+        real = [features(network, images) for network in pair]
         by: list[list[float]] = [[] for _ in pair]
         for k in range(SETS if model.seeded else 1):
             x = outputs(model, dataset, k)
@@ -380,9 +430,13 @@ def rankings(scores: Mapping[str, dict]) -> dict[str, int]:
 
 
 def guess(name: str) -> dict[str, float]:
-    """The accuracy of always predicting the test split's most frequent class, by head."""
-    data = open_data(TRAININGS[name].dataset, split="test")
-    return {h: round(float(data.labels(k).bincount().max()) / len(data), 4) for h, k in TRAININGS[name].heads.items()}
+    """The accuracy of always predicting the test split's most frequent class (or value of each attribute), by head."""
+    data, shares = open_for(TRAININGS[name], "test"), {}
+    for head, key in TRAININGS[name].heads.items():
+        y = answers(data, key)
+        frequent = y.bincount().max() / len(y) if y.dim() == 1 else (0.5 + (y.double().mean(0) - 0.5).abs()).mean()
+        shares[head] = round(float(frequent), 4)
+    return shares
 
 
 def grows(values: list[float]) -> bool:
@@ -398,7 +452,7 @@ def check_line(name: str) -> dict:
     network = feature_networks.load(name)
     line = ladders(network)
     sane = {key: grows([line["test"], *line[key].values()]) for key in ("blur", "noise")}
-    right = accuracy(network, TRAININGS[name].heads)
+    right = accuracy(network, TRAININGS[name])
     sane["accuracy"] = all(abs(right[head] - expected) < 0.002 for head, expected in network.facts["accuracy"].items())
     sane["dropped"] = grows(list(line["dropped"].values()))
     pair = [network, *(feature_networks.load(n) for n in feature_networks.names() if n == f"{name}-b")]

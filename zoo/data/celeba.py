@@ -162,6 +162,8 @@ def celeba() -> ImageSet:
         fields={"x": Image(3, SIDE), "attributes": Attributes(ATTRIBUTES)},
         splits={"train": 162_770, "valid": 19_867, "test": 19_962},
         license="non-commercial research only",
+        by_hand=True,
+        cropped=True,
         about="40 attributes, 0 or 1. The center 148 x 148 of 178 x 218. Put img_align_celeba.zip (or its folder), "
         "list_attr_celeba.txt and list_eval_partition.txt into $ZOO_RAW/celeba, or a zip of finished crops and "
         "attributes.csv (image, partition, the attributes); fetching it needs gdown.",

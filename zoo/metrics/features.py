@@ -135,20 +135,27 @@ def default(dataset: str, channels: int = 0, named: str = "") -> str:
 
 
 def from_feature_network(feature_network: FeatureNetwork, device: torch.device | str = "cpu") -> FeatureExtractor:
-    """One of our own. Its logits are those of its first head."""
+    """One of our own. Its logits are those of its first head; attributes, which do not exclude each other, are none."""
     head = next(iter(feature_network.network.heads.children()))
+    classifies = not feature_network.facts.get("attributes")
     feature_network.to(device)
     pads, side = feature_network.facts["fit"] == "pad", feature_network.resolution
     color = "gray (Rec. 601)" if feature_network.channels == 1 else "RGB"
     how = f"black border, or bilinear antialiased where larger, to {side}x{side}" if pads else ""
     resize = f"{how or f'bilinear antialiased to {side}x{side}'}, {color}"
 
-    def extract(x: Tensor) -> tuple[Tensor, Tensor]:
+    def extract(x: Tensor) -> tuple[Tensor, Tensor | None]:
         features = feature_network.features(x.float() / 255)
-        return features, head(features)
+        return features, head(features) if classifies else None
 
     return FeatureExtractor(
-        feature_network.name, feature_network.hash, feature_network, extract, resize=resize, pads=pads
+        feature_network.name,
+        feature_network.hash,
+        feature_network,
+        extract,
+        resize=resize,
+        pads=pads,
+        classifies=classifies,
     )
 
 

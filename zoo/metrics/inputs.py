@@ -209,14 +209,15 @@ class ScoreInputs:
         return open_data(self.dataset, resolution, split, self.progress)
 
     def real_images(self, split: str, pad: bool = True, whole: bool = False) -> Images:
-        """Real images at the data set's own resolution, those of the source's domain. ``pad``: with the border that
+        """Real images at the data set's own resolution, those of the source's domain; at the model's if the set has
+        images of many sizes or ``resolution`` is that of a crop. ``pad``: with the border that
         training put around them. ``whole``: photographs without a cut to their center square."""
         of_domain = bool(self.source.task and self.source.task.directions)
         if isinstance(self.dataset, (str, Path)) and str(self.dataset).startswith("folder:") and not of_domain:
             images = from_folder(self.dataset, self._channels, split, whole)[0]
         else:
-            # A data set of images of many sizes is prepared at one: that of the images to be scored.
-            size = None if self.facts.resolution else getattr(self.source.model, "resolution", None)
+            own = self.facts.resolution and not self.facts.cropped
+            size = None if own else getattr(self.source.model, "resolution", None)
             data = self.open(split, size)
             rows = None if self.source.task is None else self.source.task.scored_rows(self, split)
             if rows is None and self.stream and self.stream.where:
