@@ -21,6 +21,8 @@ from PIL import Image
 import zoo
 from zoo.cli.eval import Bar
 from zoo.data import Facts, ImageData, ImageSet, Rows, Source, open_data
+from zoo.data.fields import Attributes
+from zoo.data.fields import Image as ImageField
 from zoo.data.loader import rows_with
 from zoo.engine import checkpoint, train
 from zoo.engine.run_folder import CHECKPOINT, WEIGHTS
@@ -772,6 +774,63 @@ def test_scores_of_one_generator_for_several_domains(pairs_set):
     assert other["scores"]["fd-tiny"] > 1e-4
     with pytest.raises(ValueError, match="there are no pairs"):
         zoo.evaluate(build_model(spec, {"G": Negate()}), ["psnr"], dataset="negatives", features="tiny", to="plain")
+
+
+NAMES = ("Smiling", "Young", "Male")
+
+
+@pytest.fixture
+def faces(places):
+    """A data set of 24 images with three attributes, and a feature network that recognizes them, in some way."""
+    spec = Spec("classifier", channels=3, resolution=16, heads={"attributes": 3}, stem=4, widths=(8, FEATURES))
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        network = NETWORKS.build(spec)
+    write(places / "faces.safetensors", network, spec, {"fit": "resize", "attributes": NAMES})
+    numbers = torch.arange(24)
+    attributes = torch.stack([numbers >> k & 1 for k in range(3)], 1).byte()
+    fields = {"x": ImageField(3, 16), "attributes": Attributes(NAMES)}
+    facts = Facts("faces", "Faces", splits={"train": 24}, fields=fields)
+    return ImageData(facts, {"x": smooth_images(24, 3, 16).mul(255).byte(), "attributes": attributes}, "unused")
+
+
+def test_attributes_of_translations(faces):
+    """By the feature network of the data, not by the model's own; of those that stay against the labels of the inputs.
+    It is the network's opinion of the images that counts, computed here once more."""
+
+    class Paint(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, x, domain):
+            return (x + (domain[:, :, None, None] - 0.5)).clamp(-1, 1) * self.scale
+
+        def logits(self, x):
+            return x.mean((2, 3)) * self.scale
+
+    keep = ["attributes.Young", "attributes.Male"]
+    to = {"smiling": {"network": "G", "domain": [1.0, None, None], "recognizer": "G",
+                      "where": {"attributes.Smiling": 1}, "keep": keep}}  # fmt: skip
+    model = build_model(translate_spec(networks={"G": {}}, to=to, domains={}, resolution=16), {"G": Paint()})
+    metrics = ["attributes-set", "attributes-kept"]
+    result = zoo.evaluate(model, metrics, dataset=faces, features="faces", to="smiling")
+    rows = (faces.arrays["attributes"][:, 0] == 0).nonzero().flatten()
+    outputs = model.translate(faces.arrays["x"][rows].float() / 255, "smiling")
+    logits = feature_networks.load("faces").logits(images.quantize(outputs).float() / 255)["attributes"]
+    recognized, labels = logits > 0, faces.arrays["attributes"][rows] > 0
+    assert 0 < recognized.double().mean() < 1
+    assert result["scores"] == {
+        "attributes-set-faces": pytest.approx(recognized[:, 0].double().mean().item()),
+        "attributes-kept-faces": pytest.approx((recognized == labels)[:, 1:].double().mean().item()),
+    }
+    assert result["errors"]["attributes-kept-faces"] > 0
+    with pytest.raises(ValueError, match="tiny recognizes no attributes"):
+        zoo.evaluate(model, metrics, dataset=faces, features="tiny", to="smiling")
+    with pytest.raises(ValueError, match="faces predicts no classes"):
+        zoo.evaluate(model, ["is"], dataset=faces, features="faces", to="smiling")
+    with pytest.raises(ValueError, match="must recognize Bald, got Smiling, Young, Male"):
+        features.find("faces").recognized(torch.zeros(1, FEATURES), ["Bald"])
 
 
 def test_two_folders_of_the_same_names(tmp_path):

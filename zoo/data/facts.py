@@ -42,7 +42,8 @@ class Facts:
             equal rank.
         features: the feature network of scores, if none is named; by default the zoo's own of that data set.
         scored_on: the data set that models are scored on, if not this one, since it has no held-out images.
-        by_hand: users have to get its files themselves; nothing fetches them.
+        by_hand: users have to get its files themselves; nothing fetches them, or only with a package that is no
+            requirement.
         cropped: the published images are not square, and ``resolution`` is that of our crop; so scores compare with
             real images at the model's resolution, not at this one.
         fields: the type of each key. Those that are not given follow from the other facts: "x" is an image (or a

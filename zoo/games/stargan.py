@@ -174,6 +174,11 @@ class StarGAN(Game):
                     if other == name or {name, other} <= set(self.exclusive):
                         domain[i] = float(value == (other == name))
                 label = name.lower() if value else f"not_{name.lower()}"
-                where = {f"{self.key}.{name}": value}
-                to[label] = {"network": "G", "domain": domain, "recognizer": "D", "where": where}
+                to[label] = {
+                    "network": "G",
+                    "domain": domain,
+                    "recognizer": "D",
+                    "where": {f"{self.key}.{name}": value},
+                    "keep": [f"{self.key}.{n}" for n, v in zip(self.names, domain, strict=True) if v is None],
+                }
         return to

@@ -15,7 +15,7 @@ import hashlib
 import importlib.util
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class FeatureExtractor:
         pads: Whether smaller images get a black border, so that padding them before changes nothing.
         classifies: Whether there are logits.
         labels: Names of scores that are not called after the network.
+        attributes: Those that it recognizes, by name.
+        recognize: features [n, F] -> logits of the attributes [n, K]; with ``attributes``.
     """
 
     def __init__(
@@ -57,9 +59,12 @@ class FeatureExtractor:
         pads: bool = False,
         classifies: bool = True,
         labels: dict[str, str] | None = None,
+        attributes: Sequence[str] = (),
+        recognize: Callable[[Tensor], Tensor] | None = None,
     ):
         self.name, self.hash, self.network, self.extract = name, hash, network, extract
         self.resize, self.pads, self.classifies, self.labels = resize, pads, classifies, labels or {}
+        self.attributes, self.recognize = tuple(attributes), recognize
 
     def label(self, metric: str) -> str:
         """The name of a score with this network: ``fd-cifar10``."""
@@ -68,6 +73,18 @@ class FeatureExtractor:
     @property
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
+
+    @torch.no_grad()
+    def recognized(self, features: Tensor, attributes: Sequence[str]) -> Tensor:
+        """Whether images have attributes, by their features float32 [n, F]: bool [n, K], on the CPU. Raises ValueError
+        for an attribute that the network does not know."""
+        for name in attributes:
+            if name not in self.attributes:
+                raise ValueError(f"features={self.name}: must recognize {name}, got {', '.join(self.attributes)}")
+        assert self.recognize is not None
+        with full_precision():
+            logits = self.recognize(features.to(self.device)).cpu()
+        return logits[:, [self.attributes.index(name) for name in attributes]] > 0
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -137,7 +154,8 @@ def default(dataset: str, channels: int = 0, named: str = "") -> str:
 def from_feature_network(feature_network: FeatureNetwork, device: torch.device | str = "cpu") -> FeatureExtractor:
     """One of our own. Its logits are those of its first head; attributes, which do not exclude each other, are none."""
     head = next(iter(feature_network.network.heads.children()))
-    classifies = not feature_network.facts.get("attributes")
+    attributes = feature_network.facts.get("attributes", ())
+    classifies = not attributes
     feature_network.to(device)
     pads, side = feature_network.facts["fit"] == "pad", feature_network.resolution
     color = "gray (Rec. 601)" if feature_network.channels == 1 else "RGB"
@@ -156,6 +174,8 @@ def from_feature_network(feature_network: FeatureNetwork, device: torch.device |
         resize=resize,
         pads=pads,
         classifies=classifies,
+        attributes=attributes,
+        recognize=None if classifies else head,
     )
 
 

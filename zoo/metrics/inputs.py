@@ -30,9 +30,10 @@ from zoo.metrics.images import (
     from_sampler,
     pad_to,
     quantize,
+    spread,
 )
 from zoo.metrics.statistics import FeatureStatistics, Progress, compute_statistics, reference_statistics
-from zoo.models import Pairs
+from zoo.models import AttributeGoals, Pairs
 from zoo.recipe import Stream
 
 MIN_TEST_IMAGES = 10_000  # of a test split that is large enough to be the reference
@@ -169,6 +170,36 @@ class ScoreInputs:
         statistics, content = reference_statistics(self.network, images, self.progress)
         self.settings["reference"] = {"images": statistics.count, "content": content[:16]}
         return statistics
+
+    # Attributes -------------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def goals(self) -> AttributeGoals | None:
+        """Which attributes the generated images should have; None if nothing says it."""
+        return None if self.source.task is None else self.source.task.scored_attributes(self)
+
+    def _recognized(self, labels: Mapping[str, Tensor | bool]) -> tuple[Tensor, Tensor]:
+        """Whether the feature network recognizes each attribute in the generated images, and whether they should have
+        it: bool [n, K] both. ``labels``: of ``attributes.NAME``, of all images or of each."""
+        features = self.generated.features
+        recognized = self.network.recognized(features, [label.partition(".")[2] for label in labels])
+        target = torch.stack([torch.as_tensor(v).expand(self.images.count) for v in labels.values()], 1)
+        return recognized, target[spread(self.images.count, len(features))]
+
+    @functools.cached_property
+    def changed_attributes(self) -> tuple[Tensor, Tensor]:
+        assert self.goals is not None  # see missing_attributes
+        return self._recognized(self.goals.changed)
+
+    @functools.cached_property
+    def kept_attributes(self) -> tuple[Tensor, Tensor]:
+        assert self.goals is not None  # see missing_attributes
+        return self._recognized(self.goals.kept)
+
+    def missing_attributes(self) -> str:
+        if self.goals is None:
+            return "it needs a translator that changes attributes"
+        return "" if self.network.attributes else f"{self.network.name} recognizes no attributes"
 
     # Images -----------------------------------------------------------------------------------------------------------
 
@@ -360,6 +391,15 @@ INPUTS = {
     "generated": Input("FeatureStatistics of the generated images", *_generates),
     "reference": Input("FeatureStatistics of the reference images", *_generates),
     "inputs": Input("FeatureStatistics of the images that a translator was given, in the same order", *_translates),
+    "changed_attributes": Input(
+        "(bool, bool), [n, K] each: whether the feature network recognizes the attributes that a translator sets, and "
+        "whether the images should have them",
+        missing=ScoreInputs.missing_attributes,
+    ),
+    "kept_attributes": Input(
+        "the same of those that it should not change, which are the labels of its inputs",
+        missing=ScoreInputs.missing_attributes,
+    ),
     "images": Input("Images: the generated images", *_generates),
     "train": Input("Images: the training images"),
     "holdout": Input("Images: real images that are not among them", missing=ScoreInputs.missing_holdout),
@@ -391,5 +431,7 @@ def value_of(inputs: ScoreInputs, need: str) -> Any:
     return getattr(inputs, need) if compute is None else compute(inputs)
 
 
-FEATURE_INPUTS = {"generated", "reference", "inputs", "patches"}  # of scores that are named after the feature network
+FEATURE_INPUTS = {  # of scores that are named after the feature network
+    "generated", "reference", "inputs", "patches", "changed_attributes", "kept_attributes",
+}  # fmt: skip
 PAIR_INPUTS = {"outputs", "targets"}  # a metric that needs them is called with a chunk of pairs at a time

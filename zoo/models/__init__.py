@@ -5,6 +5,6 @@ writes and ``zoo export`` exports, its preview, its probe, its scores. Nothing o
 has. No game is imported. Nothing here changes the global random state.
 """
 
-from zoo.models.base import Bench, Model, Pairs, Program, build_model
+from zoo.models.base import AttributeGoals, Bench, Model, Pairs, Program, build_model
 
-__all__ = ["Bench", "Model", "Pairs", "Program", "build_model"]
+__all__ = ["AttributeGoals", "Bench", "Model", "Pairs", "Program", "build_model"]

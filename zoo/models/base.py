@@ -92,6 +92,14 @@ class Pairs(NamedTuple):
     generated: bool
 
 
+class AttributeGoals(NamedTuple):
+    """What the scored images of a translator of attributes should have. ``changed``: the value of each attribute that
+    it sets; ``kept``: of those that it should keep the labels of its inputs, bool [n]."""
+
+    changed: Mapping[str, bool]
+    kept: Mapping[str, Tensor]
+
+
 @dataclass(frozen=True)
 class Bench:
     """How ``zoo bench quality`` scores a task.
@@ -285,6 +293,10 @@ class Model(nn.Module):
 
     def scored_pairs(self, inputs: ScoreInputs) -> Pairs | None:
         """Images and what they should be; None if nothing says it."""
+        return None
+
+    def scored_attributes(self, inputs: ScoreInputs) -> AttributeGoals | None:
+        """Which attributes the scored images should have; None if nothing says it."""
         return None
 
     def baselines(self, inputs: Callable[[str], ScoreInputs]) -> Iterator[tuple[str, Model]]:

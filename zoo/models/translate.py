@@ -10,7 +10,7 @@ gets beside the images, ``{"blond": {"network": "G", "domain": 1}}``:
 ``source`` and ``target`` beside it: the batch's keys of the images that it translates and of those of its domain, by
 default any other key, and the domain itself. Or, for scores, ``where``: the labels of the real images of the domain,
 ``{"attributes.Blond_Hair": 1}``, and ``of``, a list of those of the domains that it translates; without it all other
-images.
+images; and ``keep``, the names of attributes that a translation does not change, ``["attributes.Male"]``.
 
 ``domains``: names of the domains. ``paired``: it was trained on pairs, so that previews show what outputs should be.
 
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from zoo.files import Json
 from zoo.models.arguments import Images, as_batch, check_chunk, find_domain
-from zoo.models.base import Bench, Model, Pairs, Program, build_model, probe_images, shell_word
+from zoo.models.base import AttributeGoals, Bench, Model, Pairs, Program, build_model, probe_images, shell_word
 from zoo.models.inference import use_batch_statistics
 from zoo.models.latents import noise_inputs
 from zoo.models.request import Request
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from zoo.metrics.inputs import ScoreInputs
 
 Domain = int | list[float | None]
-SCORED = ("where", "of", "source", "target")  # keys of an entry that say which real images a direction is scored on
+SCORED = ("where", "of", "source", "target", "keep")  # keys of an entry that say what a direction is scored on
 
 
 @TASKS.register("translate")
@@ -57,11 +57,13 @@ class TranslateModel(Model):
     translates = True
     test_rule = "held-out pairs"
     bench = Bench(
-        ("fd", "precision", "recall", "input-retrieval", "l1", "psnr", "ssim"),
+        ("fd", "precision", "recall", "input-retrieval", "attributes-set", "attributes-kept", "l1", "psnr", "ssim"),
         main="fd",
         bars={
             "fd": ("identity", "mean color"),
             "input-retrieval": ("nearest training image",),
+            "attributes-set": ("identity",),
+            "attributes-kept": ("nearest training image",),
             "l1": ("identity", "mean color"),
         },
     )
@@ -297,6 +299,16 @@ class TranslateModel(Model):
     def scored_rows(self, inputs: ScoreInputs, split: str) -> Tensor:
         rows = self._domain_rows(inputs, split)[1]
         return rows if len(self.entries[self.direction(inputs.to)].get("of", ())) < 2 else rows.unique()
+
+    def scored_attributes(self, inputs: ScoreInputs) -> AttributeGoals | None:
+        to = self.direction(inputs.to)
+        keep: list[str] = self.entries[to].get("keep", [])
+        if not keep:
+            return None
+        rows = self._domain_rows(inputs, inputs.split)[0][: inputs.images.count]
+        data = inputs.open(inputs.split, self.resolution)
+        changed = {label: bool(value) for label, value in self.where[to].items()}
+        return AttributeGoals(changed, {label: data.labels(label)[rows] > 0 for label in keep})
 
     def scored_pairs(self, inputs: ScoreInputs) -> Pairs | None:
         _, targets, paired = self._domain_rows(inputs, inputs.split)
