@@ -13,7 +13,9 @@ Differences from the paper:
 - Translations to both domains are scored by a discriminator; the paper scores those to cartoons only
   (``networks.D_a`` left out).
 - There is no teacher: the paper's is a network that recognizes faces. ``game.teacher`` is the weight of one.
-- Batch norm, codes of length 1, and Euclidean distances in the loss are our reading of what the paper leaves open.
+- Batch norm, codes of length 1, Euclidean distances in the loss, and equal first weights of both domains' own layers
+  are our reading of what the paper leaves open. Without the last nothing says which drawing of the other style belongs
+  to one.
 - emoji-small: 32x32, autoencoders of half the width, codes of 256, batches of 16; samples come from EMA weights of G.
 - emoji-small-without-semantic and emoji-small-without-domain are emoji-small without one of the terms, for comparison.
 """

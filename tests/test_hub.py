@@ -4,6 +4,8 @@ import hashlib
 import json
 import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -269,6 +271,30 @@ def test_weights_that_are_not_published(weights_folder):
     with pytest.raises(ValueError, match="'dcgan-cifar10-small' are not published") as error:
         zoo.load("dcgan-cifar10-small")
     assert str(error.value).endswith("zoo train dcgan --dataset cifar10 --variant small")
+
+
+def test_the_reduced_setting_stands_in_for_one_that_is_not_published(weights_folder, tmp_path, caplog):
+    hub._warn_of_reduced.cache_clear()
+    publish.publish(weights(tmp_path / "w.safetensors", image_spec()), weights_folder, "dcgan-mnist-small")
+    assert hub.find("dcgan-mnist-small").name == "dcgan-mnist-small.safetensors" and not caplog.messages
+    assert hub.find("dcgan-mnist") == hub.find("dcgan-mnist-small")
+    assert caplog.messages == [
+        "zoo: weights 'dcgan-mnist' are not published; "
+        "these are 'dcgan-mnist-small': 32x32, width 32, 5,000 batches of 64"
+    ]
+    publish.publish(weights(tmp_path / "w.safetensors", image_spec()), weights_folder, "dcgan-mnist")
+    assert hub.find("dcgan-mnist").name == "dcgan-mnist.safetensors" and len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("how", ["python", "shell"])
+def test_a_reduced_setting_is_one_line_on_stderr(how, tmp_path):
+    load = "import zoo; zoo.load('wgan-gp-cifar10')"
+    arguments = (
+        ["-c", load] if how == "python" else ["-m", "zoo", "sample", "wgan-gp-cifar10", "-n", "1", "--out", "x.png"]
+    )
+    result = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("zoo: weights 'wgan-gp-cifar10' are not published; these are 'wgan-gp-cifar10-small': ")
 
 
 def test_index_of_shipped_files():

@@ -10,7 +10,9 @@ of the file (``sha256``) and of its tensors (``tensors``).
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parent / "weights"
 FORMAT = 2  # of weights files; those of format 1 have no checksum
+logger = logging.getLogger(__name__)
 WEIGHTS = "weights.safetensors"  # a run's weights; the file's name in a hub repository too
 
 
@@ -167,11 +170,16 @@ def index(folder: str | Path | None = None) -> dict[str, Json]:
 
 def find(name_or_path: str | Path) -> Path:
     """The weights file that a name, a ``.safetensors`` file, a run folder or ``hf:OWNER/NAME`` means; a shipped file is
-    compared with the index. Raises ValueError if there is none; OSError if the hub does not answer."""
+    compared with the index. If a setting is not shipped and its reduced one is, ``NAME-small``, that one is meant, and
+    a line on stderr says so. Raises ValueError if there is none; OSError if the hub does not answer."""
     name = str(name_or_path)
     if name.startswith("hf:"):
         return _download(name)
     shipped = index()
+    reduced = f"{name}-small"
+    if name not in shipped and reduced in shipped and name in settings.names():
+        _warn_of_reduced(name, reduced)
+        name = reduced
     if name in shipped:
         path = SHIPPED / check_name(shipped[name]["file"], f"weights '{name}': file=")
         if not path.is_file():
@@ -201,6 +209,12 @@ def find(name_or_path: str | Path) -> Path:
     raise ValueError(f"unknown weights '{name}'{nearest(name, [*shipped, *recipes])} (zoo list weights)")
 
 
+@functools.cache  # once a process is enough
+def _warn_of_reduced(name: str, reduced: str) -> None:
+    about = settings.RECIPES[reduced]["about"].rstrip(".")
+    logger.warning("zoo: weights '%s' are not published; these are '%s': %s", name, reduced, about)
+
+
 def load(name_or_path: str | Path, device: str = "cpu", code: str | Path | None = None) -> Model:
     """A trained Model in eval mode, with its Card.
 
@@ -210,7 +224,7 @@ def load(name_or_path: str | Path, device: str = "cpu", code: str | Path | None 
     Raises ValueError if there is none of that name, or the file is truncated, changed or not the zoo's.
     """
     path = find(name_or_path)
-    shipped = str(name_or_path) in index()  # then the whole file was compared with the index
+    shipped = path.parent == SHIPPED  # then the whole file was compared with the index
     import torch
 
     try:

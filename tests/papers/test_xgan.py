@@ -81,9 +81,17 @@ def reals(n=4):
     return batch
 
 
+def differ(G):
+    """G, whose own layers of both domains have other weights, as after a step."""
+    with torch.no_grad():
+        for p in (*G.encoders["b"].parameters(), *G.decoders["b"].parameters()):
+            p.mul_(1.5)
+    return G
+
+
 def test_shared_and_own_layers():
     """Encoders share their last layers and decoders their first; the rest is each domain's own."""
-    G, x = tiny().G.eval(), reals()["a"]
+    G, x = differ(tiny().G).eval(), reals()["a"]
     h = G.encoders["a"](x), G.encoders["b"](x)
     assert not torch.equal(*h)
     for k, own in zip("ab", h, strict=True):
@@ -96,6 +104,15 @@ def test_shared_and_own_layers():
         torch.testing.assert_close(images[k]["a"], G.decoders[k](G.decoder(code[:, :, None, None])))
     assert not torch.equal(images["a"]["a"], images["b"]["a"])
     torch.testing.assert_close(G.encode_all({"a": x, "b": x + 1})["b"], G.encode(x + 1, "b"))
+
+
+def test_domains_start_alike():
+    """At first one image has one code, whichever domain it is taken for, and one translation."""
+    G = build("xgan-autoencoders", width=4, code=8, resolution=32)
+    x = torch.rand(2, 3, 32, 32) * 2 - 1
+    assert torch.equal(G.encode(x, "a"), G.encode(x, "b")) and torch.equal(G(x, "a", "b"), G(x, "b", "a"))
+    a, b = (next(G.encoders[k].parameters()) for k in "ab")
+    assert a is not b and a.data_ptr() != b.data_ptr()
 
 
 # The game -------------------------------------------------------------------------------------------------------------
@@ -278,6 +295,7 @@ def test_settings():
 
 def test_translations():
     model = zoo.create("xgan-emoji-small")
+    differ(model.G)
     assert model.direction_names == ("noto", "twemoji")
     x = torch.rand(2, 3, 32, 32)
     y = model.translate(x, to="noto")

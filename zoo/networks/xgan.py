@@ -5,7 +5,9 @@ Translation for Many-to-Many Mappings, 2017, arXiv 1711.05139, appendix.
 
 The authors published no code. What the paper's table does not say is as in re-implementations: 4x4 kernels, leaky ReLU
 of slope 0.2 in encoders and D, ReLU in decoders, codes of length 1. Ours: batch norm after all convolutions of the
-autoencoders but the first and the last, none in D and in the classifier; PyTorch's own initialization.
+autoencoders but the first and the last, none in D and in the classifier; PyTorch's own initialization. The domains' own
+layers start with equal weights, so that images that look alike have similar codes from the first step on: nothing else
+in the loss says which image of the other domain belongs to one.
 """
 
 from __future__ import annotations
@@ -68,6 +70,8 @@ class XGANAutoencoders(nn.Module):
                 for k in DOMAINS
             }
         )
+        for own in (self.encoders, self.decoders):
+            own["b"].load_state_dict(own["a"].state_dict())
 
     def encode_all(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Images [N, channels, R, R] by domain -> their codes [N, code], of length 1."""
