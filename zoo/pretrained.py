@@ -1,6 +1,6 @@
 """Pretrained networks: frozen, found by name and hash, never saved.
 
-A recipe declares one as :class:`zoo.recipe.Pretrained`: a network and the source of its weights,
+A recipe declares one as :class:`zoo.recipe.Pretrained`: a network and the source of its weights (none if it has none),
 
     NAME                        shipped weights of the zoo (``zoo list weights``), or a file of that name in the folder
     hf:OWNER/NAME[/FILE]        the Hugging Face hub; FILE is a .safetensors file, by default weights.safetensors
@@ -86,6 +86,12 @@ def load(name: str, pretrained: Pretrained, shipped: Path | None = None) -> Froz
     """
     check_pretrained(name, pretrained)
     shapes = {k: v.shape for k, v in _build(name, pretrained, "meta").state_dict().items()}
+    if not pretrained.source:
+        if shapes:
+            raise ValueError(f"pretrained.{name}: source must name the weights of the network, which has {len(shapes)} "
+                             "tensors")  # fmt: skip
+        network = _build(name, pretrained, "cpu")
+        return Frozen(network, hash_of(network))
     problem = ""  # of the last file that the source names
     source = _source(pretrained.source)
     for path, named in _candidates(source, shipped, by_hash=bool(pretrained.hash)):
