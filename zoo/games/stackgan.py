@@ -20,8 +20,10 @@ from zoo.discriminate import Discriminate, keep_running_averages
 from zoo.game import Batch, Game, Turn
 from zoo.networks.interfaces import TextPainters
 from zoo.networks.stackgan import Painting
-from zoo.priors import Prior, build_prior
+from zoo.priors import build_prior
 from zoo.registry import GAMES, Spec
+
+NORMAL = Spec("normal")  # the prior of z
 
 
 @GAMES.register("stackgan")
@@ -45,7 +47,6 @@ class StackGAN(Game):
             gradient.
         noise: G's step has new noise (``"fresh"``), or generates the fakes of D's step again (``"same"``).
         divergence: weight of KL.
-        prior: Spec in PRIORS, of z.
         examples: texts of the model's pictures.
 
     Batch keys: reads ``x``, ``text`` (embeddings) and, by ``mismatched``, ``y``, ``wrong`` and ``wrong_y``, or
@@ -64,7 +65,6 @@ class StackGAN(Game):
         condition: Literal["text", "mean"] = "text",
         noise: Literal["fresh", "same"] = "fresh",
         divergence: float = 2.0,
-        prior: Spec = Spec("normal"),
         examples: Sequence[str] = ("a red bird",),
     ):
         super().__init__(networks)
@@ -77,7 +77,7 @@ class StackGAN(Game):
                 raise ValueError(f"game.{key}='{value}': must be {choices[0]} or {choices[1]}")
         self.level, self.path = level, f"D.{level}"
         self.mismatched, self.condition, self.noise, self.divergence = mismatched, condition, noise, divergence
-        self.prior_spec, self.prior, self.examples = prior, build_prior(prior, self.G), tuple(examples)
+        self.prior, self.examples = build_prior(NORMAL, self.G), tuple(examples)
         own = ("wrong", "y", "wrong_y") if mismatched == "images" else ("other_text",)
         self.needs = ("x", "text", *own)
 
@@ -134,7 +134,7 @@ class StackGAN(Game):
         return {
             "kind": "text-to-image",
             "networks": ["G"],
-            "prior": self.prior_spec,
+            "prior": NORMAL,
             "pretrained": ["T"],
             "text": "T",
             "examples": list(self.examples),

@@ -270,7 +270,6 @@ def widths_of(resolution: int, width: int) -> tuple[list[int], list[int]]:
     return down, [8 * width << i for i in reversed(range(max(0, halvings - 4)))]
 
 
-@NETWORKS.register("stackgan-discriminator")
 class StackGANDiscriminator(Discriminator):
     """Images [N, channels, R, R] and the condition ``text`` -> a score by name, logits [N]: ``conditional``, whether
     the image is real and fits the text; with the condition ``other_text`` also ``mismatched``, the same for this text.
@@ -338,8 +337,8 @@ class StackGANDiscriminator(Discriminator):
 
 @NETWORKS.register("stackgan-discriminators")
 class StackGANDiscriminators(nn.ModuleList):
-    """A discriminator for each stage. ``sizes``: of its images; ``unconditional``: whether that of stage II has a second
-    score. Other arguments as of stackgan-discriminator."""
+    """A discriminator for each stage. ``sizes``: of the images of both; ``unconditional``: whether that of stage II has
+    a second score. Other arguments as of :class:`StackGANDiscriminator`."""
 
     def __init__(
         self,
