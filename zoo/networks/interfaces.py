@@ -66,3 +66,13 @@ class TextPainters(nn.Module):
     noise_shapes: Mapping[str, Sequence[int]]
     paint: Callable[..., Any]
     means: Callable[[Tensor], Tensor]
+
+
+class ScenePainter(nn.Module):
+    """A generator of images of several sizes, perhaps of texts. ``paint(z, text, noise)``: as of
+    :class:`TextPainters`. ``text``: numbers of an embedding, 0 if it takes no texts."""
+
+    latent: int
+    text: int
+    noise_shapes: Mapping[str, Sequence[int]]
+    paint: Callable[..., Any]
