@@ -38,7 +38,8 @@ class StackGANPP(Game):
         L_G = mean softplus(-c(s)) + unconditional mean softplus(-u(s))
 
     and G's loss, the sum over sizes, has ``divergence`` KL more. If ``unconditional`` is 0, w and s count half each.
-    Without texts only the terms of u(x) and u(s) are left, and the colors of an image shall be those of the smaller one.
+    Without texts only the terms of u(x) and u(s) are left, and the colors of an image shall be those of the smaller
+    one.
 
     Args:
         networks: G, D, a list of a network for each size of G's images, and, if G takes texts, T, the text encoder.
