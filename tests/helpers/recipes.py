@@ -120,6 +120,17 @@ def stand_in(recipe: Recipe, stage: int = 0) -> ImageData:
     return ImageData(dataclasses.replace(facts, resolution=side), arrays, "stand-in", texts=captions(facts, count))
 
 
+def stand_in_of_all_stages(recipe: Recipe) -> Any:
+    """The same for a run of all stages: rows, which open at any size, if the stages read images of several sizes."""
+    sides = {stage.data.load or stage.resolution for stage in recipe.stages if not stage.data.pad}
+    data = stand_in(recipe, len(recipe.stages) - 1)
+    if len(sides) < 2:
+        return data
+    texts = {key: list(captions) for key, captions in data.texts.items()}
+    columns = {key: [*values] for key, values in data.arrays.items()} | texts
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
 def numbers(facts: Facts, n: int) -> dict[str, torch.Tensor]:
     """Values for n rows of all labels and attributes."""
     arrays = {}

@@ -383,10 +383,12 @@ class DeviceFeed:
         if indices.device.type == "cpu":
             self.data.check(self.arrays, indices)
         rows: dict[str, Any] = {key: value.index_select(0, indices) for key, value in self.arrays.items()}
-        if self.texts:
-            numbers = self.order_of_texts.indices(start, size).tolist()
-            rows |= {key: [captions[i] for i in numbers] for key, captions in self.texts.items()}
-        return rows
+        return rows | self.captions(start, size) if self.texts else rows
+
+    def captions(self, start: int, size: int) -> dict[str, list[Any]]:
+        """The captions of ``size`` rows and their vectors; nothing is read from the device."""
+        numbers = self.order_of_texts.indices(start, size).tolist()
+        return {key: [captions[i] for i in numbers] for key, captions in self.texts.items()}
 
 
 def to_device(rows: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
