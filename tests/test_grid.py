@@ -49,6 +49,9 @@ NOT_IN_THE_GRID = {  # networks and the reason
     "sr*": "for upscaling",
     "vgg19-*": "a loss network",
     "*-encoder": "neither a G nor a D",
+    "char-cnn-rnn": "a text encoder",
+    "hashed-projection": "a text encoder",
+    "letters": "what a text encoder reads",
     "*classifier": "neither a G nor a D",
 }
 

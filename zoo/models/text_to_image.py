@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 EMBED = 64  # texts in one pass of the text encoder
 MAX_EXAMPLES, MAX_LETTERS = 64, 1000
+RETRIEVAL = ("caption-retrieval", "caption-retrieval-shuffled", "caption-retrieval-real")  # a score and its bounds
 
 
 @TASKS.register("text-to-image")
@@ -39,9 +40,10 @@ class TextToImageModel(ImageModel):
     verb = "generate"
     words = "images of texts"
     keys = ("prior", "text", "examples")
+    reads_captions = True
     test_rule = "held-out captions"
     condition = "text"
-    bench = Bench(("fd", "kid", "precision", "recall"), max_noise=0.25)
+    bench = Bench(("fd", "kid", "precision", "recall", *RETRIEVAL), max_noise=0.25)
 
     def __init__(self, spec: Mapping[str, Any], networks: Mapping[str, nn.Module] | None, card: Json | None):
         super().__init__(spec, networks, card)
@@ -82,10 +84,7 @@ class TextToImageModel(ImageModel):
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """The embeddings of texts, float32 [N, K] on the CPU. Raises ValueError for an empty text."""
-        for text in texts:
-            if not is_text(text):
-                reason = f"must be a text of 1 to {MAX_LETTERS} letters"
-                raise ValueError(f"texts: {reason}, got {str(text)[:80]!r}")
+        check_texts(texts)
         different, encoder = list(dict.fromkeys(texts)), getattr(self, self.spec["text"])
         with torch.no_grad():
             parts = [encoder(different[i : i + EMBED]).float().cpu() for i in range(0, len(different), EMBED)]
@@ -145,6 +144,19 @@ class TextToImageModel(ImageModel):
         """An image of the first caption of each row of the split; image k has the seed ``inputs.seed + k``."""
         captions = inputs.captions(inputs.split)
         return inputs.sampled(None, [captions[k % len(captions)] for k in range(inputs.n or len(captions))])
+
+    def captioned_images(self, inputs: ScoreInputs) -> tuple[ScoredImages, list[str]]:
+        """An image of each caption; image k has the seed ``inputs.seed + k``."""
+        _, captions = inputs.captioned
+        return inputs.sampled(None, captions), captions
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Raises ValueError if one is no text, empty or too long."""
+    for text in texts:
+        if not is_text(text):
+            reason = f"must be a text of 1 to {MAX_LETTERS} letters"
+            raise ValueError(f"texts: {reason}, got {str(text)[:80]!r}")
 
 
 def is_text(value: object) -> bool:

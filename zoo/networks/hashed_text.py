@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import re
 from collections.abc import Sequence
 
@@ -43,10 +44,10 @@ class HashedTextEncoder(nn.Module):
         self.width, self.shortest, self.longest = width, shortest, longest
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        return torch.stack([self.embed(text) for text in texts]) if texts else torch.zeros(0, self.width)
+        return torch.tensor([self._embed(text) for text in texts], device="cpu").view(-1, self.width)
 
-    def embed(self, text: str) -> Tensor:
-        """The vector [width] of one text."""
+    def _embed(self, text: str) -> list[float]:
+        """The vector of one text, ``width`` numbers."""
         words = re.findall(r"\w+", text.lower())
         grams = [
             f"<{word}>"[first : first + n]
@@ -54,19 +55,22 @@ class HashedTextEncoder(nn.Module):
             for n in range(self.shortest, self.longest + 1)
             for first in range(len(word) + 3 - n)
         ]
-        bags = [bag for bag in (self._bag("word", words), self._bag("gram", grams)) if bag.any()]
-        if not bags:
-            return torch.zeros(self.width)
-        total = torch.stack([bag / bag.norm() for bag in bags]).sum(0)
-        return total / total.norm().clamp(min=1e-12) * self.width**0.5
+        bags = [unit(self._bag(kind, items)) for kind, items in (("word", words), ("gram", grams))]
+        return [value * self.width**0.5 for value in unit([sum(values) for values in zip(*bags, strict=True)])]
 
-    def _bag(self, kind: str, items: Sequence[str]) -> Tensor:
-        """The sum of the items' vectors [width]."""
+    def _bag(self, kind: str, items: Sequence[str]) -> list[float]:
+        """The sum of the items' vectors."""
         bag = [0.0] * self.width
         for item in items:
             for place, sign in places(kind, item, self.width):
                 bag[place] += sign
-        return torch.tensor(bag, device="cpu")
+        return bag
+
+
+def unit(values: Sequence[float]) -> list[float]:
+    """The vector at the length 1; 0 if it is 0."""
+    length = math.sqrt(sum(value * value for value in values))
+    return [value / length if length else 0.0 for value in values]
 
 
 @functools.lru_cache(maxsize=1 << 16)
