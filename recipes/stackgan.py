@@ -15,7 +15,8 @@ Differences from the paper:
   199 places further on, unchecked.
 - coco: batches are those of one GPU of the program. A mismatched text is that of a row drawn at random; the program
   takes that of the batch's next row. In stage II stage I's batch norms keep their averages.
-- Embeddings come from a char-CNN-RNN of the zoo's own training; the authors' has the same layers and other weights.
+- cub: embeddings come from a char-CNN-RNN of the zoo's own training; the authors' has other weights. coco: the weights
+  are a file of one's own, char-cnn-rnn-coco.
 - emoji-small: 16x16 and 32x32; G of width 32, D of width 16, codes and noise of 32 numbers, two residual blocks,
   batches of 32, learning rates that do not change; samples come from EMA weights of G. The text encoder is a hashed bag
   of words and n-grams, a mismatched image is another emoji, and images are not mirrored, since names have directions.
@@ -78,7 +79,7 @@ def cub() -> Recipe:
     return Recipe(
         networks={"G": Spec("stackgan-generator"), "D": Spec("stackgan-discriminators")},
         stages=(halved(first, 50 * BIRDS), halved(second, 100 * BIRDS)),
-        pretrained={"T": Pretrained(Spec("char-cnn-rnn"), source="char-cnn-rnn-cub")},
+        pretrained={"T": Pretrained(Spec("char-cnn-rnn"), source="char-cnn-rnn-cub", prefix="T.")},
     )
 
 
@@ -120,10 +121,10 @@ EMOJI_EXAMPLES = (
     "green apple",
     "blue circle",
     "smiling face with sunglasses",
-    "yellow flower",
+    "sunflower",
     "black cat",
     "flag: japan",
-    "clock face three oclock",
+    "slice of pizza",
 )
 
 

@@ -12,8 +12,7 @@ Differences from the paper:
   image, once.
 - Smaller real images are computed from the crop as it comes from the loader, not rounded to whole gray levels.
 - The fakes of a round count once in batch norm's averages, although G's step computes them again.
-- cub: embeddings come from a char-CNN-RNN of the zoo's own training; the authors' has the same layers and other
-  weights.
+- cub: embeddings come from a char-CNN-RNN of the zoo's own training; the authors' has other weights.
 - emoji-small: 16x16 and 32x32, G of width 32, D of width 16, codes and noise of 32 numbers, one residual block, batches
   of 32. The text encoder is a hashed bag of words and n-grams, a mismatched image is another emoji, and images are not
   mirrored, since names have directions.
@@ -80,7 +79,7 @@ def cub() -> Recipe:
         24,
         256,
         Data(load=304, flip=True, streams=streams("y")),
-        {"T": Pretrained(Spec("char-cnn-rnn"), source="char-cnn-rnn-cub")},
+        {"T": Pretrained(Spec("char-cnn-rnn"), source="char-cnn-rnn-cub", prefix="T.")},
     )
 
 
@@ -105,10 +104,10 @@ def emoji_small() -> Recipe:
         "green apple",
         "blue circle",
         "smiling face with sunglasses",
-        "yellow flower",
+        "sunflower",
         "black cat",
         "flag: japan",
-        "clock face three oclock",
+        "slice of pizza",
     )
     batch, shared = 32, {"sizes": (16, 32), "code": 32}
     return recipe(
