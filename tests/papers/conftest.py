@@ -38,7 +38,7 @@ class PlainLoop:
         channels, size: of the images.
         classes: number of classes, 0 for none; the labels cycle through them.
         attributes: names of attributes, () for none; the first alternates, the k-th changes after every k images.
-        captions: each image has a caption; texts are encoded as 8 hashed numbers (the network T).
+        captions: each image has a caption; the recipe's pretrained networks encode it as 8 hashed numbers.
         batch, resolution, data, game: changes of the stage.
         eps: Adam's. A larger one for networks in which some gradient is only a rounding error (a bias before batch
             norm), of which Adam would make a full step.
@@ -90,7 +90,8 @@ class PlainLoop:
         specs = {n: spec.replace(**networks[n]) for n, spec in recipe.networks.items()}
         recipe = recipe.replace(networks=specs, stages=(changed,))
         if captions:
-            recipe = recipe.replace(pretrained={"T": Pretrained(Spec("hashed-text-encoder", width=8))})
+            encoder = Pretrained(Spec("hashed-text-encoder", width=8))
+            recipe = recipe.replace(pretrained=dict.fromkeys(recipe.pretrained, encoder))
         runtime = Runtime(device="cpu", layout="contiguous")
         recipe = resolve(recipe, facts)
         self.run = StageRun(recipe, 0, source, facts, runtime, torch.device("cpu"), 0)

@@ -168,8 +168,8 @@ def _crops_rows(root: Path, split: str) -> Rows:
                 classes[line["image"]] = line["class"]
     unknown = {*classes.values()} - {*FIRST_TEN}
     if not captions or unknown:
-        raise OSError(f"{TABLE}: must name images of {archive.name} and classes {FIRST_TEN[0]}, ... {FIRST_TEN[-1]}, got "
-                      f"{len(captions)} images of {split} and {sorted(unknown)[:1] or 'no other class'}")  # fmt: skip
+        other = f"the class {min(unknown)}" if unknown else f"no image of {split}"
+        raise OSError(f"{TABLE}: must name images of {archive.name}, of {FIRST_TEN[0]} to {FIRST_TEN[-1]}, got {other}")
 
     def rows() -> Iterator[Row]:
         for name, texts in captions.items():
@@ -189,8 +189,8 @@ def cub10() -> ImageSet:
         fields={"x": Image(3, 128), "y": Label(FIRST_TEN), "caption": Text(CAPTIONS)},
         splits={"train": 494, "test": 49},
         license=LICENSE,
-        about="Finished crops, cut as those of cub, with ten captions each. The test split is a tenth of the birds, of the "
-        "same classes. Put a zip of square images and captions.csv (image, class, n, caption) into "
+        about="Finished crops, cut as those of cub, with ten captions each. The test split is a tenth of the birds, of "
+        "the same classes. Put a zip of square images and captions.csv (image, class, n, caption) into "
         "$ZOO_RAW/cub10.",
         features="efficientnet-lite0",
         by_hand=True,

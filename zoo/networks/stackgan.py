@@ -223,8 +223,9 @@ class StackGANGenerator(nn.ModuleList):
         form: Form = "tensorflow",
     ):
         check_form(form)
-        first = StageI(channels, sizes[0], width, latent, text, code, form)
-        super().__init__([first, StageII(channels, *sizes, width, text, code, blocks, form)])
+        small, large = sizes
+        first = StageI(channels, small, width, latent, text, code, form)
+        super().__init__([first, StageII(channels, small, large, width, text, code, blocks, form)])
         self.latent, self.noise_shapes = latent, FrozenDict(code_0=(code,), code_1=(code,))
         self.level = 1
         initialize_form(self, form)
