@@ -173,7 +173,7 @@ class TextToImageModel(ImageModel):
 
     def _write_several(self, request: Request, texts: Sequence[str]) -> None:
         """A grid of texts by seeds, or a walk from text to text."""
-        options = {"truncation": request.truncation, "chunk": request.chunk}
+        options: dict[str, Any] = {"truncation": request.truncation, "chunk": request.chunk}
         if request.interpolate:
             request.only("text", "seed", "truncation", "chunk", "scale", mode="interpolate")
             request.check_out(walk_endings(), "a walk")
