@@ -143,17 +143,17 @@ def test_interval():
 
 def test_images_of_another_size_are_resized():
     data = colored()
-    seen = []
+    shapes = []
 
     class Large(Perfect):
         resolution = 4
 
         def embed_images(self, x):
-            seen.append(x.shape)
+            shapes.append(x.shape)
             return super().embed_images(x)
 
     result = retrieval.retrieve(Large(), from_data(data), [c[0] for c in data.texts["caption"]], from_data(data))
-    assert seen[0] == (100, 3, 4, 4) and set(result.hits) == {"own", "shuffled", "real"}
+    assert shapes[0] == (100, 3, 4, 4) and set(result.hits) == {"own", "shuffled", "real"}
     with pytest.raises(ValueError, match="captions: must be at least 50 with an image each, got 2"):
         retrieval.retrieve(Large(), from_data(data), ["a", "b"], from_data(data))
 

@@ -94,9 +94,9 @@ def _original_rows(root: Path, split: str) -> Rows:
     """The birds of the split's classes, in the order of images.txt. ``y``: the number of the class from 0."""
     images, texts, classes = _images(root), _texts(root), _test_classes(root)
     assert images and texts and classes  # see _fetch_original
-    held_out = {line.strip() for line in classes.read_text(encoding="utf-8").splitlines() if line.strip()}
+    of_test = {line.strip() for line in classes.read_text(encoding="utf-8").splitlines() if line.strip()}
     names, boxes = _table(images / "images.txt"), _table(images / "bounding_boxes.txt")
-    chosen = {k: name for k, name in names.items() if (name.split("/")[0] in held_out) == (split == "test")}
+    chosen = {k: name for k, name in names.items() if (name.split("/")[0] in of_test) == (split == "test")}
 
     def rows() -> Iterator[Row]:
         for number, name in chosen.items():

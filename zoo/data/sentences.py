@@ -24,7 +24,7 @@ FACE = {
     "Rosy_Cheeks": "rosy cheeks",
     "Double_Chin": "a double chin",
 }
-WORN = {
+CLOTHING = {
     "Eyeglasses": "glasses",
     "Wearing_Hat": "a hat",
     "Wearing_Earrings": "earrings",
@@ -50,7 +50,7 @@ def sentences(flags: Mapping[str, int]) -> list[str]:
     hair = " ".join((*words(SHAPES), *words(COLORS)[:1]))
     beard = [] if flags.get("No_Beard", 1) or not flags.get("Male") else ["a beard"]
     has = [*([f"{hair} hair"] if hair and not flags.get("Bald") else []), *words(HAIR), *beard, *words(FACE)]
-    wears, smiles = words(WORN), flags.get("Smiling")
+    wears, smiles = words(CLOTHING), flags.get("Smiling")
     first = f"a{'n' * (age == 'older')} {age} {person}"
     short = f" with {listed(has[:3])}" if has else ""
     wearing = f"wearing {listed(wears)}" if wears else ""

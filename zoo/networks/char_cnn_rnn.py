@@ -102,7 +102,7 @@ class HashedProjection(nn.Module):
         self.layers = nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, dim))
 
     def forward(self, texts: Sequence[str] | Tensor) -> Tensor:
-        weight = self.layers[0].weight
+        weight = next(self.parameters())
         vectors = texts if isinstance(texts, Tensor) else self.hashed(texts).to(weight.device)
         return self.layers(vectors.to(weight.dtype))
 
