@@ -353,7 +353,7 @@ def open_feed(loader: Loader, rows: torch.Tensor, seed: int, workers: int) -> Fe
     if loader.device.type == "cuda":
         limit = torch.cuda.mem_get_info(loader.device)[0] // 4
     arrays = {key: data.stored[key] for key in loader.keys if key not in loader.texts} if data.stored else {}
-    if arrays and sum(value.nbytes for value in arrays.values()) <= limit:
+    if data.stored and sum(value.nbytes for value in arrays.values()) <= limit:
         if loader.device.type != "cpu":
             data.check(arrays)  # all rows are read now; on the CPU they stay in the file
         arrays = {key: value.to(loader.device) for key, value in arrays.items()}
