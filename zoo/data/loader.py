@@ -151,7 +151,7 @@ class Loader:
             if isinstance(field, Vector):
                 captions = self._choose_captions(batch[key], field.mean)
                 means = [row[0] if len(row) == 1 else torch.stack(row).mean(0) for row in captions]
-                batch[key] = torch.stack(means).to(self.device)  # [size, K]
+                batch[key] = torch.stack(means).to(self.device, non_blocking=True)  # [size, K]
             else:
                 batch[key] = [row[0] for row in self._choose_captions(batch[key])]
         self.position += size * self.world

@@ -88,9 +88,8 @@ class StackGAN(Game):
 
     def loss_D(self, batch: Batch) -> Tensor:
         discriminate, given = Discriminate(self, batch), {"text": self.given(batch["text"])}
-        with contextlib.ExitStack() as stack:
-            if self.noise == "same":  # the fakes of one step count once in the running averages
-                stack.enter_context(keep_running_averages(self.G))
+        once = self.noise == "same"  # the fakes of both steps count once in the running averages
+        with keep_running_averages(self.G) if once else contextlib.nullcontext():
             fakes = self.paint(batch).images[0].detach()  # [N, C, R, R]
         others = {"other_text": self.given(batch["other_text"])} if self.mismatched == "texts" else {}
         real = dict(discriminate(batch["x"], {**given, **others}, D=self.path).scores)
