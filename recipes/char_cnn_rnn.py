@@ -1,5 +1,5 @@
-"""Char-CNN-RNN, the text encoder of GAN-CLS, StackGAN and StackGAN++. S. Reed, Z. Akata, B. Schiele, H. Lee, Learning
-Deep Representations of Fine-grained Visual Descriptions, CVPR 2016, arXiv 1605.05395.
+"""Char-CNN-RNN. S. Reed, Z. Akata, B. Schiele, H. Lee, Learning Deep Representations of Fine-grained Visual
+Descriptions, 2016, arXiv 1605.05395: the text encoder of GAN-CLS, StackGAN and StackGAN++.
 
 A text encoder of letters and an image encoder are trained together: an image and its caption should score higher than
 either with those of another class, by a margin of 1. Batches of 40, RMSProp with a learning rate of 7e-4.

