@@ -399,7 +399,7 @@ def weights(pair: list[FeatureNetwork]) -> dict[str, dict]:
     dataset, scores = pair[0].facts["dataset"], {}
     for name in hub.index():
         model = hub.load(name)
-        if model.card["dataset"]["name"] != dataset:
+        if model.card["dataset"]["name"] != dataset or not model.generates:
             continue
         resolution = None if pair[0].facts["fit"] == "pad" else model.resolution
         wheres = [{}] if model.seeded else [labels_of(model, entry, key) for key, entry in model.entries.items()]

@@ -647,6 +647,19 @@ def put_emoji(folder, count: int, lacks: int = 0) -> None:
         }
         for g in names
     ]  # fmt: skip
+    words = folder / "words/package/en/data.json"
+    words.parent.mkdir(parents=True)
+    skins = [{"hexcode": f"{g.upper()}-1F3FB-1F3FF", "label": f"Face {g}: light and dark"} for g in names]
+    labels = [
+        {
+            "hexcode": f"{g.upper()}-FE0F",
+            "label": f"Face {g}",
+            "tags": ["Face", "odd", "even"][: 1 + k % 3],
+            "skins": [s],
+        }
+        for k, (g, s) in enumerate(zip(names, skins, strict=True))
+    ]
+    words.write_text(json.dumps(labels[1:]))
     files = {"twemoji": "img/twitter/64/{}.png", "noto": "img/google/64/{}.png", "fluent3d": "assets/{}.webp"}
     for domain, (style, file) in enumerate(files.items()):
         package = folder / style / "package"
@@ -664,7 +677,7 @@ def emoji_data(folder, split: str, name: str = "emoji") -> ImageData:
     rows = list(entry.sources[0].read(folder, split).rows)
     arrays = {key: torch.tensor([row[key] for row in rows]) for key in ("y", "domain", "glyph")}
     x = torch.stack([torch.from_numpy(to_array(row["x"])) for row in rows])
-    texts = {"caption": [(row["caption"],) for row in rows]}
+    texts = {"caption": [row["caption"] for row in rows]}
     return ImageData(entry.facts, {"x": x, **arrays}, "", texts=texts)
 
 
@@ -673,8 +686,12 @@ def test_emoji_rows(tmp_path):
     train, test = (emoji_data(tmp_path, split) for split in ("train", "test"))
     assert len(train) + len(test) == 2 * (60 + 60 + 45) and 0 < len(test) < 72
     assert {c.split(",")[0] for c in train.captions} & {c.split(",")[0] for c in test.captions} == set()
+    captions = {c[0]: c for data in (train, test) for c in data.texts["caption"]}
+    assert captions["face 1f005"] == ("face 1f005", "face 1f005, odd", "face 1f005, even")
+    assert captions["face 1f004: light and dark"] == ("face 1f004: light and dark", "face 1f004: light and dark, odd")
+    assert captions["face 1f003"] == ("face 1f003",)
+    assert captions["face 1f000: light and dark skin tone"] and captions["face 1f000"]  # without a label: its name
     assert set(train.arrays["glyph"].tolist()).isdisjoint(test.arrays["glyph"].tolist())
-    assert any(caption.endswith(", light and dark skin tone") for caption in train.captions)
     for data in (train, test):
         glyph, domain = data.arrays["glyph"], data.arrays["domain"]
         assert (glyph.diff() >= 0).all() and ((domain.diff() > 0) | (glyph.diff() > 0)).all()

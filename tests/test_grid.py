@@ -43,11 +43,15 @@ NOT_IN_THE_GRID = {  # networks and the reason
     "stargan-*": "translators take images, and D recognizes attributes",
     "combogan-*": "an encoder, a decoder and a D for each of several domains",
     "xgan-*": "autoencoders of two domains",
+    "stackgan-*": "G takes texts; several generators and discriminators",
     "patch-*": "for translators",
     "unet": "a translator",
     "sr*": "for upscaling",
     "vgg19-*": "a loss network",
     "*-encoder": "neither a G nor a D",
+    "char-cnn-rnn": "a text encoder",
+    "hashed-projection": "a text encoder",
+    "letters": "what a text encoder reads",
     "*classifier": "neither a G nor a D",
 }
 

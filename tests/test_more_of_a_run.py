@@ -125,6 +125,8 @@ def test_celebas_files_by_hand(tmp_path, own_home, monkeypatch, archive, inner):
     assert train.arrays["attributes"][1, :4].tolist() == [0, 0, 1, 0] and len(valid) == 2
     assert train.labels("attributes.Young").tolist() == [int((k + 39) % 3 == 0) for k in range(4)]
     assert facts("celeba").splits == splits
+    young = [("young" in text) for text, *_ in train.texts["caption"]]
+    assert young == train.labels("attributes.Young").bool().tolist() and len(train.texts["caption"][0]) == 3
 
 
 def test_celebas_finished_crops(tmp_path, own_home, monkeypatch):

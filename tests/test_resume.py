@@ -17,7 +17,7 @@ import time
 import pytest
 import torch
 from helpers.play import CPU, Every, Killed, kill_at, log_of, recipe, same
-from helpers.recipes import NAMES, small, stand_in
+from helpers.recipes import NAMES, small, stand_in, stand_in_of_all_stages
 from helpers.rounds import ROUNDS, short
 
 from zoo import hub, settings
@@ -59,7 +59,7 @@ def check_resume(name: str, stage: int, runtime: Runtime, tmp_path, monkeypatch)
     """Weights, moments, EMA, buffers and log: one more round is played after the checkpoint and lost."""
     monkeypatch.setattr(train, "Clock", Every)
     recipe = short(small(name))
-    source = stand_in(recipe)
+    source = stand_in_of_all_stages(recipe)
     train.train(recipe, tmp_path / "whole", runtime=runtime, dataset=source)
     with pytest.raises(Killed):
         progress = kill_at(Every.save + 1, stage)

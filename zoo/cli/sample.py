@@ -21,7 +21,7 @@ Chunk = TypeVar("Chunk", bound=Sized)
     type=click.IntRange(min=1),
     default=16,
     show_default=True,
-    help="How many images; with --classes in each row, with --interpolate the number of seeds.",
+    help="How many images; with --classes or several --text in each row, with --interpolate the number of seeds.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Image k has the seed SEED + k.")
 @click.option(
@@ -49,7 +49,13 @@ Chunk = TypeVar("Chunk", bound=Sized)
     help="What the model makes something of: an image or a folder of images that a translator translates, an upscaler "
     "enlarges or a model with an encoder reconstructs.",
 )
-@click.option("--text", help="What the images of a model of texts should show.")
+@click.option(
+    "--text",
+    "texts",
+    multiple=True,
+    help="What the images of a model of texts should show. Several: a grid with a row for each, -n images in each, or "
+    "with --interpolate a walk from text to text.",
+)
 @click.option(
     "--to",
     help="A domain, by its letter or name: the direction of a two-way translator (required), or one of the two of a "
@@ -75,7 +81,7 @@ def command(
     traverse: str | None,
     truncation: float | None,
     source: str | None,
-    text: str | None,
+    texts: tuple[str, ...],
     to: str | None,
     chunk: int | None,
     scale: int,
@@ -103,12 +109,12 @@ def command(
         traverse=traverse,
         truncation=truncation,
         source=source,
-        text=text,
+        text=None if not texts else texts[0] if len(texts) == 1 else [*texts],
         to=to,
         chunk=chunk,
         scale=scale,
         given=given_options(),
-        tell=lambda text: echo(text, err=True),
+        tell=lambda line: echo(line, err=True),
         bar=progress_bar,
     )
     hub.load(name, choose_device(device), code).write(request)
@@ -119,7 +125,8 @@ def given_options() -> frozenset[str]:
     """The parameters that the user gave, at their default values too."""
     context = click.get_current_context()
     source = click.core.ParameterSource.COMMANDLINE
-    return frozenset(name for name in context.params if context.get_parameter_source(name) is source)
+    names = frozenset(name for name in context.params if context.get_parameter_source(name) is source)
+    return names - {"texts"} | {"text"} if "texts" in names else names
 
 
 def parse_classes(y: str | None) -> str | list[str] | None:

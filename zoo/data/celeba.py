@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.data.facts import Facts, ImageSet, MapDataset, Row, Rows, Source
-from zoo.data.fields import Attributes, Image
+from zoo.data.fields import Attributes, Image, Text
 from zoo.data.files import File, open_archive
 from zoo.data.images import read
+from zoo.data.sentences import COUNT, sentences
 from zoo.data.sources import manual_folder, torchvision
 from zoo.registry import DATASETS
 
@@ -74,6 +76,28 @@ def crop(image: pil.Image) -> pil.Image:
     return image.crop((left, top, left + SIDE, top + SIDE))
 
 
+def with_captions(image: Any, attributes: Sequence[int]) -> Row:
+    """The row of an image: its attributes, and sentences made of them."""
+    flags = [int(value) for value in attributes]
+    return {"x": image, "attributes": flags, "caption": sentences(dict(zip(ATTRIBUTES, flags, strict=True)))}
+
+
+def _torchvision() -> Source:
+    """torchvision's files."""
+
+    def build(datasets: ModuleType, root: Path, split: str, download: bool) -> MapDataset:
+        dataset: MapDataset = datasets.CelebA(root, split, target_type="attr", transform=crop, download=download)
+        return dataset
+
+    source = torchvision("celeba", build, label="attributes", manual=False)
+
+    def rows(root: Path, split: str) -> Rows:
+        plain = source.read(root, split)
+        return dataclasses.replace(plain, rows=(with_captions(row["x"], row["attributes"]) for row in plain.rows))
+
+    return dataclasses.replace(source, read=rows)
+
+
 def _present(root: Path) -> str:
     return ", ".join(sorted(path.name for path in root.glob("*"))) or "nothing"
 
@@ -110,7 +134,7 @@ def _official_rows(folder: Path, split: str) -> Rows:
         for name in names:
             file = folder / "img_align_celeba" / name
             image = read(file if file.is_file() else File(name, archive, f"img_align_celeba/{name}").read(), 3)
-            yield {"x": crop(image), "attributes": [int(flag == "1") for flag in flags[name]]}
+            yield with_captions(crop(image), [int(flag == "1") for flag in flags[name]])
 
     return Rows(rows(), len(names))
 
@@ -149,7 +173,7 @@ def _crops_rows(folder: Path, split: str) -> Rows:
             image = read(File(line["image"], archive, line["image"]).read(), 3)
             if image.width != image.height:
                 raise OSError(f"{archive}: {line['image']} must be square, got {image.width}x{image.height}")
-            yield {"x": image, "attributes": [int(line[name] == "1") for name in ATTRIBUTES]}
+            yield with_captions(image, [int(line[name] == "1") for name in ATTRIBUTES])
 
     return Rows(rows(), len(lines), exact=False)  # a zip may have some of the images
 
@@ -159,23 +183,20 @@ def celeba() -> ImageSet:
     facts = Facts(
         name="celeba",
         title="CelebA, aligned faces (Liu et al. 2015)",
-        fields={"x": Image(3, SIDE), "attributes": Attributes(ATTRIBUTES)},
+        fields={"x": Image(3, SIDE), "attributes": Attributes(ATTRIBUTES), "caption": Text(COUNT)},
         splits={"train": 162_770, "valid": 19_867, "test": 19_962},
         license="non-commercial research only",
         by_hand=True,
         cropped=True,
-        about="40 attributes, 0 or 1. The center 148 x 148 of 178 x 218. Put img_align_celeba.zip (or its folder), "
-        "list_attr_celeba.txt and list_eval_partition.txt into $ZOO_RAW/celeba, or a zip of finished crops and "
-        "attributes.csv (image, partition, the attributes); fetching it needs gdown.",
+        about="40 attributes, 0 or 1; captions are templates filled with them. The center 148 x 148 of 178 x 218. Put "
+        "img_align_celeba.zip (or its folder), list_attr_celeba.txt and list_eval_partition.txt into "
+        "$ZOO_RAW/celeba, or a zip of finished crops and attributes.csv (image, partition, the attributes); "
+        "fetching it needs gdown.",
     )
-
-    def build(datasets: ModuleType, root: Path, split: str, download: bool) -> MapDataset:
-        dataset: MapDataset = datasets.CelebA(root, split, target_type="attr", transform=crop, download=download)
-        return dataset
 
     sources = (
         Source("files by hand", _official, _official_rows),
         Source("finished crops", _crops, _crops_rows),
-        torchvision("celeba", build, label="attributes", manual=False),
+        _torchvision(),
     )
     return ImageSet(facts, sources, together=False)

@@ -36,10 +36,11 @@ class Vectors(Sequence["torch.Tensor"]):
         values: of all rows, float32 [M, K], which may be memory-mapped.
         rows: the first vector of each row, and the end, int64 [N + 1]; None if every row has one.
         of: the field that they are computed from.
+        mean: a batch has the mean of so many vectors of a row.
     """
 
-    def __init__(self, values: torch.Tensor, rows: torch.Tensor | None, of: str):
-        self.values, self.starts, self.of = values, rows, of
+    def __init__(self, values: torch.Tensor, rows: torch.Tensor | None, of: str, mean: int = 1):
+        self.values, self.starts, self.of, self.mean = values, rows, of, mean
 
     def __len__(self) -> int:
         return len(self.values) if self.starts is None else len(self.starts) - 1
@@ -63,7 +64,8 @@ class Vectors(Sequence["torch.Tensor"]):
     @property
     def field(self) -> Vector:
         """The type of the field in a batch."""
-        return Vector(self.values.shape[1], of="" if self.starts is None else self.of)
+        several = self.starts is not None
+        return Vector(self.values.shape[1], of=self.of if several else "", mean=self.mean if several else 1)
 
 
 class DerivedData(ImageData):

@@ -1,7 +1,8 @@
 """Emoji: the same drawings by several artists, true pairs across styles.
 
 The number of a drawing, the label ``glyph``, is its place among the code points of all emoji, so that it is the same in
-every style, split and set. A fixed tenth of the drawings, with all their skin tones, is the test split.
+every style, split and set. A fixed tenth of the drawings, with all their skin tones, is the test split. The captions
+are a drawing's label, such as "red heart", alone and with tags ("red heart, love").
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ CATEGORIES = (
 )
 SKIN = {"1F3FB": "light", "1F3FC": "medium-light", "1F3FD": "medium", "1F3FE": "medium-dark", "1F3FF": "dark"}
 TABLE = "emoji_pretty.json"  # names and categories, in the package of the first style
+WORDS = "emojibase-data@17.0.0"  # the package of labels and tags, from Unicode's CLDR
+CAPTIONS = 3  # of a drawing, at most
+TAGS = 4  # in a caption, at most
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,8 @@ def _fetch(folder: Path, styles: Sequence[str]) -> Path:
     """Unpack the package of each style into a folder of its name."""
     if any(STYLES[style].svg for style in styles):
         rasterizer()  # before anything is fetched
+    (folder / "words").mkdir()
+    unpack(npm_pack(WORDS, folder / "words"), folder / "words", "package/en/data.json".__eq__)
     for style in styles:
         pattern = re.compile(f"package/({STYLES[style].files})")
         (folder / style).mkdir()
@@ -183,7 +189,7 @@ class Glyph:
 
     file: str
     y: int
-    caption: str
+    captions: tuple[str, ...]
     split: str
 
     @property
@@ -191,17 +197,36 @@ class Glyph:
         return self.file.removesuffix(".png")
 
 
-def glyphs(table: Path) -> list[Glyph]:
+def captions_of(words: Path) -> dict[str, tuple[str, ...]]:
+    """The captions of each emoji by its code points, from the labels and tags of ``WORDS``."""
+    captions = {}
+    for entry in json.loads(words.read_text(encoding="utf-8")):
+        for drawing in (entry, *entry.get("skins", ())):
+            captions[plain(drawing["hexcode"])] = write_captions(drawing["label"], entry.get("tags", ()))
+    return captions
+
+
+def write_captions(label: str, tags: Sequence[str]) -> tuple[str, ...]:
+    """The label alone, then with the tags that it does not have, every other one in each caption: "red heart", "red
+    heart, emotion", "red heart, love"."""
+    label = label.lower()
+    new = [tag for tag in dict.fromkeys(tag.lower() for tag in tags) if not re.search(rf"\b{re.escape(tag)}\b", label)]
+    parts = [new[first :: CAPTIONS - 1][:TAGS] for first in range(CAPTIONS - 1)]
+    return (label, *(", ".join((label, *part)) for part in parts if part))
+
+
+def glyphs(table: Path, words: Path) -> list[Glyph]:
     """All emoji in the order of their code points. All skin tones of a drawing are in one split, since they are nearly
-    the same picture."""
-    every = []
+    the same picture. One without a label has its name as the caption."""
+    every, captions = [], captions_of(words)
     for entry in json.loads(table.read_text(encoding="utf-8")):
         split = "test" if _holdout(entry["image"]) else "train"
         y, name = CATEGORIES.index(entry["category"].lower()), (entry["name"] or entry["short_name"]).lower()
-        every.append(Glyph(entry["image"], y, name, split))
+        every.append(Glyph(entry["image"], y, captions.get(plain(entry["image"][:-4]), (name,)), split))
         for tones, variation in entry.get("skin_variations", {}).items():
             skin = " and ".join(SKIN[tone] for tone in tones.split("-"))
-            every.append(Glyph(variation["image"], y, f"{name}, {skin} skin tone", split))
+            own = captions.get(plain(variation["image"][:-4]), (f"{name}: {skin} skin tone",))
+            every.append(Glyph(variation["image"], y, own, split))
     return sorted(every)
 
 
@@ -210,7 +235,8 @@ def _rows(folder: Path, split: str, styles: Sequence[str], count: int) -> Rows:
 
     def rows() -> Iterator[Row]:
         drawings = [STYLES[style].drawings(folder / style / "package") for style in styles]
-        for number, glyph in enumerate(glyphs(folder / styles[0] / "package" / TABLE)):
+        words = folder / "words" / "package" / "en" / "data.json"
+        for number, glyph in enumerate(glyphs(folder / styles[0] / "package" / TABLE, words)):
             for domain, style in enumerate(drawings if glyph.split == split else ()):
                 drawing = style.get(plain(glyph.code_points))
                 if drawing is not None:
@@ -218,7 +244,7 @@ def _rows(folder: Path, split: str, styles: Sequence[str], count: int) -> Rows:
                         "x": _draw(drawing),
                         "y": glyph.y,
                         "domain": domain,
-                        "caption": glyph.caption,
+                        "caption": glyph.captions,
                         "glyph": number,
                     }
 
@@ -231,14 +257,21 @@ def _set(name: str, styles: Sequence[str], splits: dict[str, int], digest: dict[
     facts = Facts(
         name=name,
         title=f"Emoji in {len(styles)} styles: {', '.join(STYLES[style].title for style in styles)}",
-        fields={"x": Image(3, SIDE), "y": Label(CATEGORIES), "domain": domains, "caption": Text(), "glyph": Label()},
+        fields={
+            "x": Image(3, SIDE),
+            "y": Label(CATEGORIES),
+            "domain": domains,
+            "caption": Text(CAPTIONS),
+            "glyph": Label(),
+        },
         splits=splits,
         license=", ".join(f"{STYLES[s].title} {STYLES[s].license} (domain {k})" for k, s in enumerate(styles)),
-        about=f"On white. {about}",
+        about=f"On white. Captions are Unicode's labels and tags. {about}",
         paired=True,
         pair_key="glyph",
+        retrieval="char-cnn-rnn-emoji-hashed",
     )
-    packages = ", ".join(STYLES[style].package for style in styles)
+    packages = ", ".join((*(STYLES[style].package for style in styles), WORDS))
     fetch = partial(_fetch, styles=styles)
 
     def read(folder: Path, split: str) -> Rows:

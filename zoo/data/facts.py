@@ -41,6 +41,7 @@ class Facts:
         pair_key: the label that the rows of a pair have in common, each domain once at most; "" if they are those of
             equal rank.
         features: the feature network of scores, if none is named; by default the zoo's own of that data set.
+        retrieval: the weights of the retrieval network of scores, an image and a text encoder; "" if there are none.
         scored_on: the data set that models are scored on, if not this one, since it has no held-out images.
         by_hand: users have to get its files themselves; nothing fetches them, or only with a package that is no
             requirement.
@@ -62,6 +63,7 @@ class Facts:
     paired: bool = False
     pair_key: str = ""
     features: str = ""
+    retrieval: str = ""
     scored_on: str = ""
     by_hand: bool = False
     cropped: bool = False
@@ -117,7 +119,7 @@ class Facts:
     def to_json(self) -> dict[str, Any]:
         """These facts as plain JSON values; of the fields only those that do not follow from the rest."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "fields"}
-        for name in ("features", "scored_on", "by_hand"):
+        for name in ("features", "retrieval", "scored_on", "by_hand"):
             if not plain[name]:
                 del plain[name]
         own = {k: encode(f) for k, f in self.fields.items() if f != self.default_field(k)}

@@ -60,10 +60,11 @@ class Text:
 @dataclass(frozen=True)
 class Vector:
     """``n`` real numbers: a point, an embedding. ``of``: the Text field whose captions have one each; a batch has that
-    of its caption."""
+    of its caption, or the ``mean`` of so many captions, of its own and of others of the row."""
 
     n: int
     of: str = ""
+    mean: int = 1
 
 
 Field = Image | Label | Attributes | Text | Vector

@@ -147,19 +147,29 @@ class Loader:
                 generator = torch.Generator(self.device).manual_seed(seed_for(self.seed, "augment", self.position))
             batch.update(self._augment({key: batch[key] for key in self.images}, generator))
         for key in self.texts:
-            batch[key] = self._choose_captions(batch[key])
-            if isinstance(self.data.facts.fields[key], Vector):
-                batch[key] = torch.stack(batch[key]).to(self.device)  # [size, K]
+            field = self.data.facts.fields[key]
+            if isinstance(field, Vector):
+                captions = self._choose_captions(batch[key], field.mean)
+                means = [row[0] if len(row) == 1 else torch.stack(row).mean(0) for row in captions]
+                batch[key] = torch.stack(means).to(self.device, non_blocking=True)  # [size, K]
+            else:
+                batch[key] = [row[0] for row in self._choose_captions(batch[key])]
         self.position += size * self.world
         return {name: batch[key] for key, name in self.keys.items()}
 
-    def _choose_captions(self, rows: list[Any]) -> list[Any]:
-        """One caption of each row, or the vector of the same caption, chosen for the whole joint batch by (seed,
-        position)."""
-        generator = random.Random(seed_for(self.seed, "caption", self.position))
-        values = [generator.random() for _ in range(len(rows) * self.world)][self.rank * len(rows) :]
-        captions = [(row,) if isinstance(row, str) else row for row in rows]
-        return [row[int(value * len(row))] if len(row) else "" for row, value in zip(captions, values, strict=False)]
+    def _choose_captions(self, rows: list[Any], count: int = 1) -> list[list[Any]]:
+        """``count`` different captions of each row, or all if it has fewer, or the vectors of the same captions, chosen
+        for the whole joint batch by (seed, position). The first one does not depend on ``count``."""
+        values: list[list[float]] = []
+        for k in range(count):
+            generator = random.Random(seed_for(self.seed, "caption", self.position, *([k] if k else [])))
+            values.append([generator.random() for _ in range(len(rows) * self.world)][self.rank * len(rows) :])
+        chosen = []
+        for i, row in enumerate(rows):
+            captions = [row] if isinstance(row, str) else list(row) or [""]
+            picks = min(count, len(captions))
+            chosen.append([captions.pop(int(values[k][i] * len(captions))) for k in range(picks)])
+        return chosen
 
     def _augment(self, images: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
         """uint8 [n, C, H, W] to float32 in ``range``: crop, flip, pad, view, normalize. All images of a row get the
@@ -343,7 +353,7 @@ def open_feed(loader: Loader, rows: torch.Tensor, seed: int, workers: int) -> Fe
     if loader.device.type == "cuda":
         limit = torch.cuda.mem_get_info(loader.device)[0] // 4
     arrays = {key: data.stored[key] for key in loader.keys if key not in loader.texts} if data.stored else {}
-    if arrays and sum(value.nbytes for value in arrays.values()) <= limit:
+    if data.stored and sum(value.nbytes for value in arrays.values()) <= limit:
         if loader.device.type != "cpu":
             data.check(arrays)  # all rows are read now; on the CPU they stay in the file
         arrays = {key: value.to(loader.device) for key, value in arrays.items()}
@@ -373,10 +383,12 @@ class DeviceFeed:
         if indices.device.type == "cpu":
             self.data.check(self.arrays, indices)
         rows: dict[str, Any] = {key: value.index_select(0, indices) for key, value in self.arrays.items()}
-        if self.texts:
-            numbers = self.order_of_texts.indices(start, size).tolist()
-            rows |= {key: [captions[i] for i in numbers] for key, captions in self.texts.items()}
-        return rows
+        return rows | self.captions(start, size) if self.texts else rows
+
+    def captions(self, start: int, size: int) -> dict[str, list[Any]]:
+        """The captions of ``size`` rows and their vectors; nothing is read from the device."""
+        numbers = self.order_of_texts.indices(start, size).tolist()
+        return {key: [captions[i] for i in numbers] for key, captions in self.texts.items()}
 
 
 def to_device(rows: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

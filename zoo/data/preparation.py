@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from zoo.data.facts import Facts, ImageSet, Row, Rows, Source
+from zoo.data.fields import Text
 from zoo.data.store import ImageData, NoSpace, Progress, home, lock, open_file, read_header, verify, write
 
 
@@ -22,16 +23,21 @@ def check_split(facts: Facts, split: str) -> None:
         raise ValueError(f"{facts.name} has no split '{split}'; it has {', '.join(facts.splits)}")
 
 
-def damage(path: Path, full: bool, keys: Collection[str] = ()) -> str:
-    """What is wrong with a prepared file, '' if nothing. ``full`` reads all of it; ``keys``: what it must have."""
+def damage(path: Path, full: bool, expected: Facts | None = None) -> str:
+    """What is wrong with a prepared file, '' if nothing. ``full`` reads all of it; ``expected``: facts whose keys it
+    must have, and as many captions."""
     try:
         facts = read_header(path)[0]
         if full:
             verify(path)
     except OSError as error:
         return str(error)
-    missing = [key for key in keys if key not in facts.keys]
-    return f"{path} has no '{missing[0]}': an earlier version prepared it" if missing else ""
+    for key, field in expected.fields.items() if expected else ():
+        if key not in facts.keys:
+            return f"{path} has no '{key}': an earlier version prepared it"
+        if isinstance(field, Text) and facts.fields[key] != field:
+            return f"{path} has other captions: an earlier version prepared it"
+    return ""
 
 
 def prepare_set(
@@ -54,12 +60,12 @@ def prepare_set(
     elif not resolution:
         raise ValueError(f"{facts.name} has images of many sizes: give a resolution, such as 64 or 128")
     path = target(facts.name, resolution, split)
-    if path.exists() and not damage(path, check, facts.keys):
+    if path.exists() and not damage(path, check, facts):
         return path
     with lock(path.parent):
         messages = []
         if path.exists():
-            problem = damage(path, check, facts.keys)
+            problem = damage(path, check, facts)
             if not problem:
                 return path  # another process was quicker
             path.unlink()
@@ -79,7 +85,7 @@ def _native(entry: ImageSet, resolution: int | None, split: str) -> tuple[Source
     if not native or native == resolution:
         return ()
     path = target(facts.name, native, split)
-    if not path.exists() or damage(path, False, facts.keys):
+    if not path.exists() or damage(path, False, facts):
         return ()
 
     def read(folder: Path, split: str) -> Rows:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zoo import parallel
 from zoo.data import Facts, ImageData
 from zoo.data.derived import DerivedData, check_vectors, derive
+from zoo.data.fields import Text
 from zoo.pretrained import Frozen
 from zoo.recipe import Pretrained, Stream, encode
 from zoo.registry import nearest
@@ -27,6 +28,8 @@ def check_derived(stream: Stream, facts: Facts) -> None:
             raise ValueError(
                 f"derived '{name}' reads '{derived.of}', but '{facts.name}' has {', '.join(facts.keys)}{near}"
             )
+        if derived.mean > 1 and not isinstance(facts.fields[derived.of], Text):
+            raise ValueError(f"derived '{name}': mean={derived.mean} must be of captions, but '{derived.of}' are none")
         if name in facts.keys:
             raise ValueError(f"derived '{name}': '{facts.name}' has a field of this name; choose another")
 
@@ -69,4 +72,5 @@ def with_derived(
                 if works:
                     derive(data, name, derived.of, network, key, **options)
         columns[name] = derive(data, name, derived.of, network, key, **options)
+        columns[name].mean = derived.mean
     return DerivedData(data, columns) if columns else data

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo import hub
 from zoo.data import facts as facts_of
 from zoo.data import open_data
 from zoo.data.loader import paired_rows, rows_with
@@ -32,10 +33,12 @@ from zoo.metrics.images import (
     quantize,
     spread,
 )
+from zoo.metrics.retrieval import OF, Matcher, Retrieval, retrieve
 from zoo.metrics.statistics import FeatureStatistics, Progress, compute_statistics, reference_statistics
 from zoo.models import AttributeGoals, Pairs
 from zoo.recipe import Stream
 
+CAPTION = "caption"  # the field of captions
 MIN_TEST_IMAGES = 10_000  # of a test split that is large enough to be the reference
 
 
@@ -306,6 +309,43 @@ class ScoreInputs:
             raise ValueError(f"dataset={self.facts.name}: must have captions, got {', '.join(self.facts.keys)}")
         return texts
 
+    @functools.cached_property
+    def captioned(self) -> tuple[Images, list[str]]:
+        """Real images of the split at the model's resolution, the first of each first caption, and these captions, in a
+        fixed random order."""
+        data = self.open(self.split, self.source.model.resolution)
+        where = self.source.streams[0].where if self.source.streams else {}
+        rows: dict[str, int] = {}
+        for row in rows_with(data, where).tolist():
+            if captions := data.texts[CAPTION][row]:
+                rows.setdefault(captions[0], row)
+        texts = list(rows)
+        order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0)).tolist()[: self.n]
+        chosen = [texts[k] for k in order]
+        return self.real(self.split, torch.tensor([rows[text] for text in chosen])), chosen
+
+    @functools.cached_property
+    def retrieval(self) -> Retrieval:
+        model = self.source.model
+        name = "" if isinstance(model, Matcher) else self.facts.retrieval
+        matcher = hub.load(name, str(self.source.device)) if name else model
+        assert isinstance(matcher, Matcher) and self.source.task is not None  # see missing_retrieval
+        result = retrieve(matcher, *self.source.task.captioned_images(self), self.captioned[0])
+        self.settings["retrieval"] = {"network": name or "its own", **result.facts()}
+        return result
+
+    def missing_retrieval(self) -> str:
+        if CAPTION not in self.facts.keys:
+            return f"{self.facts.name} has no captions"
+        if not isinstance(self.source.model, Matcher):
+            if self.facts.retrieval not in hub.index():
+                return f"{self.facts.name} has no retrieval network"
+            declared = self.source.model.spec.get("pretrained", {}).values()
+            if self.facts.retrieval in [plain["source"] for plain in declared]:
+                return f"'{self.facts.retrieval}' is the encoder that the model itself uses"
+        count = len(self.captioned[1])
+        return f"{count} captions, at least {OF} are needed" if count < OF else ""
+
     # What a model predicts --------------------------------------------------------------------------------------------
 
     @property
@@ -414,6 +454,12 @@ INPUTS = {
         "int64 [n]: the class that each generated image should show",
         "a class-conditional model",
         lambda source: source.classes > 0,
+    ),
+    "retrieval": Input(
+        "Retrieval: whether the own caption of each image was the best of some",
+        "a model of texts",
+        lambda source: source.task is not None and source.task.reads_captions,
+        missing=ScoreInputs.missing_retrieval,
     ),
     "seeds": Input("range: seeds of samples whose codes are to be recognized"),
     "outputs": Input("uint8 [n, C, H, W]: generated images of pairs", missing=ScoreInputs.missing_pairs),

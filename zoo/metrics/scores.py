@@ -14,6 +14,7 @@ from zoo.metrics.copies import near_copies
 from zoo.metrics.images import Images
 from zoo.metrics.inputs import ScoreInputs
 from zoo.metrics.metric import always, metric
+from zoo.metrics.retrieval import Retrieval
 from zoo.metrics.statistics import SPLITS, FeatureStatistics, Progress
 
 if TYPE_CHECKING:
@@ -243,6 +244,26 @@ def class_accuracy(generated: FeatureStatistics, requested_classes: Tensor) -> t
     In [0, 1]; of real images it is the network's accuracy."""
     predictions = generated.predictions
     return label_scores.class_accuracy(predictions.likeliest if predictions else None, requested_classes)
+
+
+@metric("caption-retrieval", needs=("retrieval",), better="higher", default=always)
+def caption_retrieval(retrieval: Retrieval) -> tuple[float, float]:
+    """How often the own caption of an image is the best of 50 held-out captions: whether the text matters. In [0, 1];
+    1/50 by chance. A retrieval network decides that is not the model's own text encoder (of a network that matches
+    images and texts itself: that network, on real images). See :mod:`zoo.metrics.retrieval`."""
+    return retrieval.share("own")
+
+
+@metric("caption-retrieval-shuffled", needs=("retrieval",), better="lower", default=always)
+def caption_retrieval_shuffled(retrieval: Retrieval) -> tuple[float, float]:
+    """The same for another caption of the fifty instead of the own one: a control, expected at chance."""
+    return retrieval.share("shuffled")
+
+
+@metric("caption-retrieval-real", needs=("retrieval",), better="higher", default=always)
+def caption_retrieval_real(retrieval: Retrieval) -> tuple[float, float]:
+    """The same for the real images of these captions: a bound."""
+    return retrieval.share("real")
 
 
 # Scores of pairs ------------------------------------------------------------------------------------------------------

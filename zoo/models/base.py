@@ -135,6 +135,7 @@ class Model(nn.Module):
         generates: whether its outputs are images that can be scored.
         seeded: whether they come from seeds.
         translates: whether its outputs show what is on the images that it is given, in another domain.
+        reads_captions: whether images and captions can be compared: it has :meth:`captioned_images`.
         test_rule: why it is scored on the split ``test`` whatever its size, in words; "" if it is not.
         watched: the metrics of ``zoo train --eval-every``.
         bench: how ``zoo bench quality`` scores it.
@@ -146,6 +147,7 @@ class Model(nn.Module):
     generates: ClassVar[bool] = True
     seeded: ClassVar[bool] = False
     translates: ClassVar[bool] = False
+    reads_captions: ClassVar[bool] = False
     test_rule: ClassVar[str] = ""
     watched: ClassVar[tuple[str, ...]] = ("fd", "kid")
     bench: Bench = Bench()
@@ -290,6 +292,11 @@ class Model(nn.Module):
     def input_images(self, inputs: ScoreInputs) -> ScoredImages:
         """The images that the scored images were made from, in the same order. A task with ``translates`` has it."""
         raise ValueError(f"a model that can {self.verb} was given no images")
+
+    def captioned_images(self, inputs: ScoreInputs) -> tuple[ScoredImages, list[str]]:
+        """Images, and what each should show: of different captions of held-out rows. A task with ``reads_captions`` has
+        it."""
+        raise ValueError(f"a model that can {self.verb} knows no captions")
 
     def scored_pairs(self, inputs: ScoreInputs) -> Pairs | None:
         """Images and what they should be; None if nothing says it."""

@@ -52,7 +52,7 @@ class Request:
     traverse: str | None = None
     truncation: float | None = None
     source: str | None = None
-    text: str | None = None
+    text: str | list[str] | None = None
     to: str | None = None
     chunk: int | None = None
     scale: int = 1

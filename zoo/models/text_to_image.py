@@ -11,7 +11,7 @@ seed alone.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +21,7 @@ from zoo.files import Json
 from zoo.models.base import Bench, Program, shell_word
 from zoo.models.image import ImageModel
 from zoo.models.image_files import generator_program, write_samples
-from zoo.models.request import Request
+from zoo.models.request import Request, walk_endings
 from zoo.registry import TASKS
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 EMBED = 64  # texts in one pass of the text encoder
 MAX_EXAMPLES, MAX_LETTERS = 64, 1000
+RETRIEVAL = ("caption-retrieval", "caption-retrieval-shuffled", "caption-retrieval-real")  # a score and its bounds
 
 
 @TASKS.register("text-to-image")
@@ -39,9 +40,10 @@ class TextToImageModel(ImageModel):
     verb = "generate"
     words = "images of texts"
     keys = ("prior", "text", "examples")
+    reads_captions = True
     test_rule = "held-out captions"
     condition = "text"
-    bench = Bench(("fd", "kid", "precision", "recall"), max_noise=0.25)
+    bench = Bench(("fd", "kid", "precision", "recall", *RETRIEVAL), max_noise=0.25)
 
     def __init__(self, spec: Mapping[str, Any], networks: Mapping[str, nn.Module] | None, card: Json | None):
         super().__init__(spec, networks, card)
@@ -78,14 +80,41 @@ class TextToImageModel(ImageModel):
             return self.sample(n, seed=seed, y=texts, truncation=truncation, chunk=chunk)
         return self.sample(seeds=seeds, y=texts, truncation=truncation, chunk=chunk)
 
+    def text_grid(
+        self, texts: Sequence[str], seeds: Sequence[int], *, truncation: float | None = None, chunk: int | None = None
+    ) -> tuple[Tensor, int]:
+        """Images [texts * seeds, C, H, W] in [0, 1], a row for each text, in each column the same seed; and the number
+        of columns. Raises ValueError for an empty text."""
+        each = [text for text in texts for _ in seeds]
+        return self.generate(each, seeds=[*seeds] * len(texts), truncation=truncation, chunk=chunk), len(seeds)
+
+    def interpolate_texts(
+        self,
+        texts: Sequence[str],
+        steps: int,
+        *,
+        seed: int = 0,
+        truncation: float | None = None,
+        chunk: int | None = None,
+    ) -> Iterator[Tensor]:
+        """A closed path through the embeddings of ``texts``, ``steps`` images from each to the next, ``chunk`` at a
+        time: float32 [<= chunk, C, H, W] in [0, 1]. All images have the noise of ``seed``. Raises ValueError for fewer
+        than two texts or one step."""
+        if steps < 1:
+            raise ValueError(f"steps={steps}: must be at least 1")
+        if len(texts) < 2:
+            raise ValueError(f"texts={list(texts)}: must be at least two texts")
+        text = self.embed(texts)
+        path = torch.cat([torch.lerp(text, text.roll(-1, 0), i / steps)[:, None] for i in range(steps)], 1).flatten(
+            0, 1
+        )
+        yield from self.iter_samples(seeds=[seed] * len(path), y=path, truncation=truncation, chunk=chunk)
+
     # Embeddings -------------------------------------------------------------------------------------------------------
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """The embeddings of texts, float32 [N, K] on the CPU. Raises ValueError for an empty text."""
-        for text in texts:
-            if not is_text(text):
-                reason = f"must be a text of 1 to {MAX_LETTERS} letters"
-                raise ValueError(f"texts: {reason}, got {str(text)[:80]!r}")
+        check_texts(texts)
         different, encoder = list(dict.fromkeys(texts)), getattr(self, self.spec["text"])
         with torch.no_grad():
             parts = [encoder(different[i : i + EMBED]).float().cpu() for i in range(0, len(different), EMBED)]
@@ -119,7 +148,7 @@ class TextToImageModel(ImageModel):
     def preview(self, reals: Mapping[str, Tensor]) -> tuple[Tensor, int]:
         """A row of eight images for each of the first eight examples, the same seeds in each row."""
         texts = self.examples[:8]
-        return self.generate([text for text in texts for _ in range(8)], seeds=[*range(8)] * len(texts)), 8
+        return self.text_grid(texts, range(8))
 
     @classmethod
     def commands(cls, spec: Mapping[str, Any], name: str) -> list[str]:
@@ -135,9 +164,24 @@ class TextToImageModel(ImageModel):
             example = shell_word(self.examples[0])
             raise ValueError(f"--text: '{request.name}' makes images of a text; give one, such as --text {example}")
         request.only("text", "count", "seed", "interpolate", "truncation", "chunk", "scale")
-        self.embed([request.text])  # a mistake is reported before anything is written
+        self.embed([request.text] if isinstance(request.text, str) else request.text)  # mistakes, before anything else
+        if not isinstance(request.text, str):
+            self._write_several(request, request.text)
+            return
         given = None if request.given is None else request.given - {"text"} | {"y"}
         write_samples(self, dataclasses.replace(request, y=request.text, text=None, given=given))
+
+    def _write_several(self, request: Request, texts: Sequence[str]) -> None:
+        """A grid of texts by seeds, or a walk from text to text."""
+        options: dict[str, Any] = {"truncation": request.truncation, "chunk": request.chunk}
+        if request.interpolate:
+            request.only("text", "seed", "truncation", "chunk", "scale", mode="interpolate")
+            request.check_out(walk_endings(), "a walk")
+            request.write_walk(self.interpolate_texts(texts, request.interpolate, seed=request.seed, **options))
+            return
+        request.check_out((".png",), "a grid of texts")
+        seeds = range(request.seed, request.seed + request.count)
+        request.write_grid(*self.text_grid(texts, seeds, **options))
 
     # Scores -----------------------------------------------------------------------------------------------------------
 
@@ -145,6 +189,19 @@ class TextToImageModel(ImageModel):
         """An image of the first caption of each row of the split; image k has the seed ``inputs.seed + k``."""
         captions = inputs.captions(inputs.split)
         return inputs.sampled(None, [captions[k % len(captions)] for k in range(inputs.n or len(captions))])
+
+    def captioned_images(self, inputs: ScoreInputs) -> tuple[ScoredImages, list[str]]:
+        """An image of each caption; image k has the seed ``inputs.seed + k``."""
+        _, captions = inputs.captioned
+        return inputs.sampled(None, captions), captions
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Raises ValueError if one is no text, empty or too long."""
+    for text in texts:
+        if not is_text(text):
+            reason = f"must be a text of 1 to {MAX_LETTERS} letters"
+            raise ValueError(f"texts: {reason}, got {str(text)[:80]!r}")
 
 
 def is_text(value: object) -> bool:

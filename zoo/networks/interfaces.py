@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -55,3 +55,24 @@ class Growing(Protocol):
     buffer of the network (``fade``), which a schedule writes (``game.G.fade``)."""
 
     def at(self, level: int) -> object: ...
+
+
+class TextPainters(nn.Module):
+    """A generator of images of texts. ``paint(z, text, noise)``: its images, the mean of the text's code and its
+    divergence, a :class:`zoo.networks.stackgan.Painting`. ``means``: embeddings -> means of codes. ``noise_shapes``:
+    the noise of its codes."""
+
+    latent: int
+    noise_shapes: Mapping[str, Sequence[int]]
+    paint: Callable[..., Any]
+    means: Callable[[Tensor], Tensor]
+
+
+class ScenePainter(nn.Module):
+    """A generator of images of several sizes, perhaps of texts. ``paint(z, text, noise)``: as of
+    :class:`TextPainters`. ``text``: numbers of an embedding, 0 if it takes no texts."""
+
+    latent: int
+    text: int
+    noise_shapes: Mapping[str, Sequence[int]]
+    paint: Callable[..., Any]
