@@ -173,6 +173,7 @@ def name_of(entry: Line) -> str:
 def best(lines: Sequence[Line], model: str, first: str) -> Line | None:
     """The line with a model's smallest distance; one on the data set ``first`` if there is one."""
     candidates = [r for r in lines if r["kind"] != "baseline" and model_of(r["run"]) == model]
+    candidates = [r for r in candidates if rows.main_score(r["scores"])[0] == "fd"]
     return min(candidates, key=lambda r: (r["dataset"] != first, rows.distance(r["scores"])), default=None)
 
 
@@ -247,8 +248,8 @@ def score_lines() -> list[Line]:
                 "run": run,
                 "kind": "run",
                 "short": run["images"] < run["budget"],
-                "start": rows.distance(run["start"][to]),
-                "others": {rows.label(r): rows.distance(r["end"][to]) for r in others},
+                "start": rows.main_score(run["start"][to])[1],
+                "others": {rows.label(r): rows.main_score(r["end"][to])[1] for r in others},
                 "stages": [stage[to] for stage in run.get("stage_ends", ())],
                 "scores": scores,
             }
@@ -348,16 +349,52 @@ def upscalers(lines: Sequence[Line]) -> str:
     ])  # fmt: skip
 
 
+def models_of_texts(lines: Sequence[Line]) -> str:
+    """One data set's models of texts, and networks that match images and texts, the best retrieval first."""
+    body = []
+    for r in sorted(lines, key=lambda r: -r["scores"]["caption-retrieval"]):
+        s = short(r["scores"])
+        body.append({
+            "": title(r),
+            "fd: start": number(r.get("start"), 1) if "fd" in s else "",
+            "end": number(s.get("fd")),
+            "recall": number(s.get("recall")),
+            "caption retrieval": number(s["caption-retrieval"], 3),
+            "of shuffled captions": number(s.get("caption-retrieval-shuffled"), 3),
+            "of real images": number(s.get("caption-retrieval-real"), 3),
+            **spent(r),
+        })  # fmt: skip
+    return columns(body)
+
+
+TABLES = {
+    "psnr-y": upscalers,
+    "psnr": translators,
+    "input-retrieval": translators,
+    "caption-retrieval": models_of_texts,
+    "fd": generators,
+}
+
+
+def by_table(lines: Sequence[Line]) -> dict[Callable[[Sequence[Line]], str], list[Line]]:
+    """The lines by the table that shows them: the first of ``TABLES`` whose score they have."""
+    groups: dict[Callable[[Sequence[Line]], str], list[Line]] = {}
+    for r in lines:
+        make = next(make for key, make in TABLES.items() if key in short(r["scores"]))
+        groups.setdefault(make, []).append(r)
+    return groups
+
+
 def quality() -> str:
     """The scores, a table for each data set."""
     lines, parts = score_lines(), []
     for dataset in sorted({r["dataset"] for r in lines}):
         mine = [r for r in lines if r["dataset"] == dataset]
-        network = next(k for r in mine for k in r["scores"] if k.startswith(("fd-", "patch-fd-"))).rpartition("fd-")[2]
-        kinds = {"psnr-y": upscalers, "psnr": translators, "input-retrieval": translators, "fd": generators}
-        make = next(make for key, make in kinds.items() if key in short(mine[0]["scores"]))
+        keys = [k for r in mine for k in r["scores"] if k.startswith(("fd-", "patch-fd-"))]
+        network = f"feature network `{keys[0].rpartition('fd-')[2]}`, " if keys else ""
         counts = sorted({count_of(r["protocol"]) for r in rows.read("quality") if r["dataset"] == dataset})
-        parts.append(f"**{dataset}** (feature network `{network}`, {counts[-1]:,} images)\n\n{make(mine)}")
+        heading = f"**{dataset}** ({network}{counts[-1]:,} images)"
+        parts.append("\n\n".join([heading, *(make(group) for make, group in by_table(mine).items())]))
     for r in rows.read("spread"):
         seeds = ", ".join(f"{v:.2f}" for v in r["fd"].values())
         same = "the same" if r["same_weights"] else "OTHER"
@@ -372,7 +409,7 @@ def quality() -> str:
 
 def count_of(protocol: Line) -> int:
     """How many images were scored."""
-    count: int = protocol.get("generated", protocol.get("pairs"))
+    count: int = protocol.get("generated", protocol.get("pairs", 0)) or protocol["retrieval"]["captions"]
     return count
 
 
@@ -745,8 +782,8 @@ def commands(model: str, recipe_names: Mapping[str, dict]) -> list[str]:
 
 def training_result(row: Line) -> list[str]:
     """A run's line on its model's page, and its last grid."""
-    ends = {to: (rows.distance(row["start"][to]), rows.distance(scores)) for to, scores in row["end"].items()}
-    scores = "; ".join(f"fd{to and f' to {to}'} {start:.1f} → {end:.2f}" for to, (start, end) in ends.items())
+    ends = {to: (*rows.main_score(scores), rows.main_score(row["start"][to])[1]) for to, scores in row["end"].items()}
+    scores = "; ".join(f"{name}{to and f' to {to}'} {start:.1f} → {end:.2f}" for to, (name, end, start) in ends.items())
     note = " (an earlier setting than the one above)" if rows.is_outdated(row) else ""
     seed = f", seed {row['seed']}" if row["seed"] else ""
     facts = f"{count(row['images'])} images, minutes: {rows.minutes(row)}"
@@ -804,6 +841,12 @@ source, needs `pip install gdown`.
 CelebA's own files can be put in place by hand: `img_align_celeba.zip` (or its folder), `list_attr_celeba.txt` and
 `list_eval_partition.txt` in `$ZOO_RAW/celeba` (by default `$ZOO_HOME/raw/celeba`). `zoo data list` lists prepared
 copies, `zoo data remove NAME` deletes them.
+
+Captions: a row of `cub` has ten, of `emoji` one to three (Unicode's label of the drawing, alone and with tags); those
+of `celeba` are templates that are filled with the attributes, not what a person wrote. `cub` reads `CUB_200_2011` as it
+is unpacked, `text_c10` and `testclasses.txt` (Reed et al.'s captions and their classes of the test split) in
+`$ZOO_RAW/cub`, and `cub10` finished crops of the first ten classes, a zip and `captions.csv` with a line a caption (the
+columns `image`, `class`, `n`, `caption`), in `$ZOO_RAW/cub10`.
 
 ## Your own images
 
@@ -928,10 +971,10 @@ Data(streams={{"data": Stream(derived={{"embedding": Derived("T", of="caption")}
 
 The network `T` gets values as a batch has them: a list of N strings, or images in the recipe's range as they are
 stored, without crop, flip and noise. It returns [N, K], and `batch["embedding"]` is float32 [N, K]. Of a Text field
-each caption has its own vector, and the batch the one of the caption that it has. The vectors are computed once for
-all rows and kept in `$ZOO_HOME/derived`, memory-mapped, under a hash of rows, field and network: another network or
-other rows have another file. Of a Dataset object they are computed for each run. Data that are read as they stream
-have none.
+each caption has its own vector, and the batch the one of the caption that it has; with `Derived(..., mean=4)` the mean
+of four of the row's captions, that one among them. The vectors are computed once for all rows and kept in
+`$ZOO_HOME/derived`, memory-mapped, under a hash of rows, field and network: another network or other rows have another
+file. Of a Dataset object they are computed for each run. Data that are read as they stream have none.
 """
 
 

@@ -149,3 +149,11 @@ def write(name: str, row: Mapping[str, Any], keys: Sequence[str], folder: Path |
 def distance(scores: Mapping[str, float]) -> float:
     """The Frechet distance among scores, by whichever feature network: of images or of patches."""
     return next(v for k, v in scores.items() if k.startswith(("fd-", "patch-fd-")))
+
+
+def main_score(scores: Mapping[str, float]) -> tuple[str, float]:
+    """The name and the value of the score that a run is shown by: of the Frechet distance, of a model without images of
+    the first score."""
+    if any(key.startswith(("fd-", "patch-fd-")) for key in scores):
+        return "fd", distance(scores)
+    return next(iter(scores.items()))
