@@ -412,6 +412,7 @@ FOR_LATER = {
     "Stream.dataset": "an example in docs/data.md: two domains may be two data sets",
     "minibatch-discriminator(sync)": "ProGAN and later papers take statistics of the batch across processes",
     "Stream.derived": "an example in docs/data.md; the text embeddings of stackgan",
+    "minilm-text-encoder": "an example in docs/add-a-model.md: texts in whole sentences",
     "Pretrained.hash": "of weights that can be fetched; those of VGG-19 are known by their file's checksum",
     "Stage.level": "an example in docs/add-a-model.md; the stages of pggan",
     "SGD.nan_to_num": "an option of Adam in docs/settings.md; the same for every optimizer",

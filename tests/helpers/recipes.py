@@ -77,7 +77,7 @@ def small(name: str, batch: int = 4) -> Recipe:
         return dataclasses.replace(stage, batch=min(stage.batch, batch), data=data, game=game, accumulate=parts)
 
     networks = {n: small_network(spec) for n, spec in recipe.networks.items()}
-    pretrained = {n: generated(small_network(p.network)) for n, p in recipe.pretrained.items()}
+    pretrained = {n: generated(small_network(p.network)) if p.source else p for n, p in recipe.pretrained.items()}
     sampling = recipe.sampling
     if sampling.standing > 64:
         sampling = dataclasses.replace(sampling, chunk=batch)
