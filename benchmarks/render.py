@@ -367,7 +367,7 @@ def models_of_texts(lines: Sequence[Line]) -> str:
     return columns(body)
 
 
-TABLES = {
+SCORE_TABLES = {
     "psnr-y": upscalers,
     "psnr": translators,
     "input-retrieval": translators,
@@ -377,10 +377,10 @@ TABLES = {
 
 
 def by_table(lines: Sequence[Line]) -> dict[Callable[[Sequence[Line]], str], list[Line]]:
-    """The lines by the table that shows them: the first of ``TABLES`` whose score they have."""
+    """The lines by the table that shows them: the first of ``SCORE_TABLES`` whose score they have."""
     groups: dict[Callable[[Sequence[Line]], str], list[Line]] = {}
     for r in lines:
-        make = next(make for key, make in TABLES.items() if key in short(r["scores"]))
+        make = next(make for key, make in SCORE_TABLES.items() if key in short(r["scores"]))
         groups.setdefault(make, []).append(r)
     return groups
 

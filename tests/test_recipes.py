@@ -411,6 +411,7 @@ FOR_LATER = {
     "xgan(teacher)": "the paper's teacher recognizes faces, of which the zoo has no pairs of domains",
     "Stream.dataset": "an example in docs/data.md: two domains may be two data sets",
     "minibatch-discriminator(sync)": "ProGAN and later papers take statistics of the batch across processes",
+    "minilm-text-encoder": "an example in docs/add-a-model.md: texts in whole sentences",
     "Pretrained.hash": "of weights that can be fetched; those of VGG-19 are known by their file's checksum",
     "SGD.nan_to_num": "an option of Adam in docs/settings.md; the same for every optimizer",
     "RMSProp.nan_to_num": "an option of Adam in docs/settings.md; the same for every optimizer",

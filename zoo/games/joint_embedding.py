@@ -6,7 +6,7 @@ section 3: the symmetric structured joint embedding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -48,22 +48,18 @@ def joint_embedding_loss(
 @GAMES.register("joint-embedding")
 class JointEmbedding(Game):
     """An image encoder E and a text encoder T, on images ``x`` and what T reads of their captions, ``text`` [N, K] (a
-    derived field); with ``label``, pairs of the same label are not mismatched. ``margin``: between scores."""
+    derived field); with ``label``, pairs of the same label are not mismatched."""
 
     takes, needs = ("E", "T"), ("x", "text")
     whole_batch = "the mismatched pairs of the batch"
     E: nn.Module
     T: nn.Module
 
-    def __init__(self, networks: Mapping[str, nn.Module], margin: float = 1.0):
-        super().__init__(networks)
-        self.margin = margin
-
     def turns(self) -> Sequence[Turn]:
         return [Turn(("E", "T"), self.loss)]
 
     def loss(self, batch: Batch) -> Tensor:
-        loss, right = joint_embedding_loss(self.E(batch["x"]), self.T(batch["text"]), batch.get("label"), self.margin)
+        loss, right = joint_embedding_loss(self.E(batch["x"]), self.T(batch["text"]), batch.get("label"))
         batch.log("T/own-text-first", right)
         return loss
 

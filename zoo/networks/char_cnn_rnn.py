@@ -16,7 +16,6 @@ import itertools
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.networks.hashed_text import HashedTextEncoder
@@ -80,7 +79,7 @@ class CharCNNRNN(nn.Module):
     def forward(self, texts: Sequence[str] | Tensor) -> Tensor:
         weight = self.output.weight
         letters = texts if isinstance(texts, Tensor) else self.letters(texts).to(weight.device)
-        known = F.one_hot(letters.long(), 1 + len(ALPHABET))[..., 1:]  # [N, 201, 70]
+        known = letters[..., None] == torch.arange(1, 1 + len(ALPHABET), device=weight.device)  # [N, 201, 70]
         h = self.convolutions(known.mT.to(weight.dtype))  # [N, width, 18]
         return self.output(self.recurrent(h.mT))
 

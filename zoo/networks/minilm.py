@@ -135,8 +135,7 @@ class MiniLM(nn.Module):
         part = self.embeddings
         position = torch.arange(ids.shape[1], device=device)
         x = part["word_embeddings"](ids) + part["position_embeddings"](position)
-        kind = part.get_submodule("token_type_embeddings").get_parameter("weight")[0]
-        x = part["LayerNorm"](x + kind)
+        x = part["LayerNorm"](x + part["token_type_embeddings"](torch.zeros_like(position)))
         for layer in self.encoder.get_submodule("layer").children():
             x = layer(x, mask)
         mean = (x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
