@@ -46,6 +46,7 @@ NOT_IN_THE_GRID = {  # networks and the reason
     "patch-*": "for translators",
     "unet": "a translator",
     "sr*": "for upscaling",
+    "pggan-*": "networks that grow, in a game of their own",
     "vgg19-*": "a loss network",
     "*-encoder": "neither a G nor a D",
     "*classifier": "neither a G nor a D",

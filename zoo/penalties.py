@@ -29,6 +29,7 @@ __all__ = [
     "DRAGAN",
     "R1",
     "R2",
+    "Drift",
     "FeatureMatching",
     "GradientPenalty",
     "HistoricalAveraging",
@@ -126,17 +127,45 @@ def norms(gradient: Tensor) -> Tensor:
 @PENALTIES.register("gradient-penalty")
 class GradientPenalty(Penalty):
     """Gulrajani et al. 2017, eq. 3: E (||grad D(u)|| - 1)^2 at u = x + alpha (fake - x), with one alpha ~ U(0, 1) per
-    sample; two-sided. It needs as many fakes as reals; conditions are those of the reals."""
+    sample; two-sided. It needs as many fakes as reals; conditions are those of the reals.
 
-    def __init__(self, weight: float = 10.0, every: int = 1):
+    ``target``: of the norm, gamma; the penalty is then E (||grad D(u)|| - gamma)^2 / gamma^2 (PGGAN's code). Raises
+    ValueError unless it is above 0.
+    """
+
+    def __init__(self, weight: float = 10.0, every: int = 1, target: float = 1.0):
         super().__init__(weight, every)
+        if not target > 0:
+            raise ValueError(f"target={target}: must be above 0")
+        self.target = target
 
     def forward(
         self, discriminate: Network, real: Tensor | Inputs, fake: Tensor | Inputs, batch: Batch | None = None
     ) -> Tensor:
         (x, given, *_), generated = inputs(real), inputs(fake).x.detach()
         alpha = noise_of(batch, x).rand(*[1] * (x.dim() - 1))  # [N, 1, 1, 1]
-        return (norms(input_gradient(discriminate, x + alpha * (generated - x), given)) - 1.0).square().mean()
+        length = norms(input_gradient(discriminate, x + alpha * (generated - x), given))
+        return (length / self.target - 1.0).square().mean()
+
+
+@PENALTIES.register("drift")
+class Drift(Penalty):
+    """Karras et al. 2017, appendix A.1: E D(x)^2, which keeps the scores of a critic near 0."""
+
+    def __init__(self, weight: float = 0.001):
+        super().__init__(weight)
+
+    def forward(
+        self,
+        discriminate: Network,
+        real: Tensor | Inputs,
+        fake: Tensor | Inputs | None = None,
+        batch: Batch | None = None,
+    ) -> Tensor:
+        x, given, output, _ = inputs(real)
+        if output is None:
+            output = call(discriminate, x, given) if isinstance(discriminate, nn.Module) else discriminate(x, given)
+        return torch.stack([s.float().square().mean() for s in output.scores.values()]).sum()
 
 
 @PENALTIES.register("pulling-away")
