@@ -43,6 +43,7 @@ from zoo.models.base import Bench, Model, Program, shell_word
 from zoo.models.image_files import draw_places, generator_program, write_samples
 from zoo.models.inference import inference, standing_statistics
 from zoo.models.latents import great_circle, noise_inputs, truncated_normal
+from zoo.models.projection import Projection, project
 from zoo.models.request import Request, walk_endings, write_files
 from zoo.pictures import to_picture, write_walk
 from zoo.priors import Codes, build_prior
@@ -318,6 +319,35 @@ class ImageModel(Model):
 
     def outputs(self, n: int, seed: int = 0, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
         return torch.cat(list(self.iter_samples(n, seed=seed, chunk=self.chunk_size(None, 100))))
+
+    def project(
+        self,
+        images: Images,
+        *,
+        y: Classes | None = None,
+        steps: int = 300,
+        samples: int = 1000,
+        starts: int = 4,
+        lr: float = 0.1,
+        seed: int = 0,
+        noise: NoiseSeeds | None = None,
+    ) -> Projection:
+        """The latents whose images are near to some images: z or, of a generator with styles, w; not limited to what
+        the prior draws.
+
+        Args:
+            images: float [N, C, H, W] or [C, H, W] in [0, 1] of the model's size, a PIL image, or a list of them.
+            y: their classes; by default that of the nearest sample.
+            steps: of Adam.
+            samples: random samples, of the seeds from ``seed`` on, of which the nearest are the start.
+            starts: how many of them; the best result counts.
+            lr: Adam's first learning rate.
+            seed: see above.
+            noise: as for :meth:`sample`; by default none.
+
+        Raises ValueError for images of another size, other numbers, or a model whose images depend on each other.
+        """
+        return project(self, images, y=y, steps=steps, samples=samples, starts=starts, lr=lr, seed=seed, noise=noise)
 
     # Codes of InfoGAN's prior -----------------------------------------------------------------------------------------
 
