@@ -32,7 +32,7 @@ VERBS = {  # of those that are not "sample"
     "srgan": "upscale",
 }
 # Without batch statistics, or with those of all processes
-IN_PROCESSES = ["pggan", "stylegan", "stylegan2"]
+IN_PROCESSES = ["pggan-cifar10-small", "stylegan-cifar10-small", "stylegan2-celeba-small"]
 
 
 @skeletons

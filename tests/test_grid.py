@@ -47,6 +47,9 @@ NOT_IN_THE_GRID = {  # networks and the reason
     "patch-*": "for translators",
     "unet": "a translator",
     "sr*": "for upscaling",
+    "pggan-*": "networks that grow, in a game of their own",
+    "stylegan-*": "networks that grow, in a game of their own",
+    "stylegan2-*": "G has styles, in a game of their own",
     "vgg19-*": "a loss network",
     "*-encoder": "neither a G nor a D",
     "char-cnn-rnn": "a text encoder",
@@ -56,8 +59,11 @@ NOT_IN_THE_GRID = {  # networks and the reason
 }
 
 
+STYLES_ONLY = ("path-length",)  # penalties of a G with styles: tests/papers/test_stylegan2.py
+
+
 def own(registry) -> list[str]:
-    return [n for n in registry.names() if registry[n].__module__.startswith("zoo.")]
+    return [n for n in registry.names() if registry[n].__module__.startswith("zoo.") and n not in STYLES_ONLY]
 
 
 def sets() -> dict[Key, str]:

@@ -29,11 +29,13 @@ from zoo.recipe import Adam, Ema, Recipe
 
 
 def one_recipe_of_each_game() -> list[tuple[str, int]]:
-    """Each stage of one recipe of each game; of several stages, with EMA and small, if there is such a one."""
+    """Each stage of one recipe of each game; of images of one size, several stages, with EMA and small, if there is
+    such a one."""
 
-    def preference(name: str) -> tuple[int, bool, bool]:
+    def preference(name: str) -> tuple[bool, int, bool, bool]:
         recipe = settings.find(name)
-        return -len(recipe.stages), not recipe.ema, "small" not in name
+        sizes = {stage.resolution for stage in recipe.stages}
+        return len(sizes) > 1, -len(recipe.stages), not recipe.ema, "small" not in name
 
     names: dict[str, str] = {}
     for name in sorted(NAMES, key=preference):

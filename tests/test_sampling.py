@@ -34,8 +34,9 @@ class Noisy(nn.Module):
         x = self.layer(w).unflatten(1, (1, 8, 8)) + noise["high"]
         return (x + nn.functional.interpolate(noise["low"], scale_factor=2)).tanh()
 
-    def forward(self, z, noise):
-        return self.synthesis(self.mapping(z), noise)
+    def forward(self, z, noise, truncation=None):
+        w = self.mapping(z)
+        return self.synthesis(w if truncation is None else torch.lerp(self.w_mean, w, truncation), noise)
 
 
 @NETWORKS.register("tiny-dropout")

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from zoo import parallel
 from zoo.game import Batch
 from zoo.registry import AUGMENTATIONS
 
@@ -24,9 +25,21 @@ class Augmentation(nn.Module):
 
     ``p``: the probability of each transformation, a buffer, so that a schedule can change it (``game.augment.p``). With
     p = 0 no value changes.
+
+    ``target``: not None if p is adapted: ``record(scores)`` gets D's scores of reals after each step of D, and
+    ``adapt(images)`` comes before the first step of each round.
     """
 
     p: Tensor
+    target: float | None = None
+
+    def record(self, scores: Tensor) -> None:
+        """Count what p is adapted to."""
+        raise AssertionError(f"the p of {type(self).__name__} is not adapted")
+
+    def adapt(self, images: int) -> None:
+        """Adapt p."""
+        raise AssertionError(f"the p of {type(self).__name__} is not adapted")
 
     def __init__(self, p: float):
         super().__init__()
@@ -162,20 +175,41 @@ class ADA(Augmentation):
     - color: brightness, contrast, inversion of brightness, rotation of hues, saturation;
     - cutout: zeros in a square of half the size.
 
-    Each is applied to an image with the probability p times its group's factor. ``p`` is constant here, or a schedule
-    writes it; the paper adapts it to D's overfitting.
+    Each is applied to an image with the probability p times its group's factor. ``p`` is constant, or a schedule writes
+    it, or, with a ``target``, it is adapted to D's overfitting: every four steps of D it rises if the mean sign of D's
+    scores of real images in these steps is above the target, and falls if it is below, but not below 0.
 
     Differences from the paper: the image is resampled once, by cubic convolution (Keys 1981, a = -0.5); the authors
     sample a copy of twice its size, which a wavelet filter computes. The filters of frequency bands and the added noise
     are left out, as in the authors' settings.
 
     Args:
-        p: the probability.
+        p: the probability, at first.
         geometry, color, cutout: factors of the groups, from 0 to 1. Raises ValueError for others.
+        target: of the mean sign; None: p is not adapted. The paper's is 0.6.
+        speed: images in which p changes by 1. Raises ValueError unless it is above 0.
     """
 
-    def __init__(self, p: float = 0.0, geometry: float = 1.0, color: float = 1.0, cutout: float = 1.0):
+    every = 4  # steps of D
+    signs: Tensor
+    steps: Tensor
+
+    def __init__(
+        self,
+        p: float = 0.0,
+        geometry: float = 1.0,
+        color: float = 1.0,
+        cutout: float = 1.0,
+        target: float | None = None,
+        speed: float = 500_000,
+    ):
         super().__init__(p)
+        if not speed > 0:
+            raise ValueError(f"game.augment.speed={speed}: must be above 0 images")
+        self.target, self.speed = target, speed
+        if target is not None:
+            for name in ("signs", "steps"):  # the sum of D's mean signs since p was adapted, and their number
+                self.register_buffer(name, torch.zeros(()))
         for key, value in (("geometry", geometry), ("color", color), ("cutout", cutout)):
             if not 0 <= value <= 1:
                 raise ValueError(f"game.augment.{key}={value}: must be from 0 to 1")
@@ -194,6 +228,20 @@ class ADA(Augmentation):
             result = [cut(x, chance < self.p * self.cutout, a * height, b * width) for x in result]
         return result
 
+    def record(self, scores: Tensor) -> None:
+        """Count the signs of D's scores [N, ...] of real images, after a step of D."""
+        self.signs.add_(parallel.mean(scores.float().sign().mean()))
+        self.steps.add_(1)
+
+    def adapt(self, images: int) -> None:
+        """Change p if four steps have been counted. ``images``: real images of a step, of all processes."""
+        assert self.target is not None
+        due = self.steps >= self.every
+        change = (self.signs / self.steps.clamp(min=1) - self.target).sign() * (images * self.every / self.speed)
+        self.p.copy_(torch.where(due, (self.p + change).clamp(min=0), self.p))
+        for counter in (self.signs, self.steps):
+            counter.copy_(torch.where(due, torch.zeros_like(counter), counter))
+
     def places(self, batch: Batch, x: Tensor) -> tuple[Tensor, Tensor]:
         """The place in x [N, C, H, W] of each pixel of the result: rows and columns [N, H * W], real numbers."""
         p, (height, width) = self.p * self.geometry, x.shape[2:]
@@ -204,7 +252,7 @@ class ADA(Augmentation):
         def if_chosen(chance: Tensor, value: Tensor, probability: Tensor = p) -> Tensor:
             return torch.where(chance < probability, value, torch.zeros_like(value))
 
-        either = 1 - (1 - p).sqrt()  # of each rotation, so that one of them happens with probability p
+        either = 1 - (1 - p).clamp(min=0).sqrt()  # of each rotation, so that one of them happens with probability p
         u = chance[1]
         mirrored = 1 - 2 * if_chosen(flip, (2 * u[0]).floor())
         quarters = rotation(if_chosen(quarter, (4 * u[1]).floor()) * (math.pi / 2)).round()

@@ -94,6 +94,11 @@ class Batch(dict[str, Any]):
         generator, device = self.generator, self.device
         return self.draw(lambda n: torch.rand(n, *shape, generator=generator, device=device))
 
+    def once(self, *shape: int) -> Tensor:
+        """U(0, 1), [size, *shape], the same for all samples of all processes."""
+        generator, device = self.generator, self.device
+        return self.draw(lambda n: torch.rand(1, *shape, generator=generator, device=device).expand(n, *shape))
+
     def randn(self, *shape: int) -> Tensor:
         """N(0, 1), [size, *shape]."""
         generator, device = self.generator, self.device

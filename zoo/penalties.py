@@ -13,6 +13,7 @@ Gradients of D with respect to its input use ``torch.func``, which torch.compile
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -23,16 +24,19 @@ from torch.nn.functional import normalize
 from zoo import parallel
 from zoo.discriminate import Discriminate, Given, Inputs, call, keep_running_averages, total_score
 from zoo.game import Batch
+from zoo.networks.stylegan import cuts
 from zoo.registry import PENALTIES
 
 __all__ = [
     "DRAGAN",
     "R1",
     "R2",
+    "Drift",
     "FeatureMatching",
     "GradientPenalty",
     "HistoricalAveraging",
     "Orthogonal",
+    "PathLength",
     "Penalty",
     "PullingAway",
     "gradient_at",
@@ -126,17 +130,45 @@ def norms(gradient: Tensor) -> Tensor:
 @PENALTIES.register("gradient-penalty")
 class GradientPenalty(Penalty):
     """Gulrajani et al. 2017, eq. 3: E (||grad D(u)|| - 1)^2 at u = x + alpha (fake - x), with one alpha ~ U(0, 1) per
-    sample; two-sided. It needs as many fakes as reals; conditions are those of the reals."""
+    sample; two-sided. It needs as many fakes as reals; conditions are those of the reals.
 
-    def __init__(self, weight: float = 10.0, every: int = 1):
+    ``target``: of the norm, gamma; the penalty is then E (||grad D(u)|| - gamma)^2 / gamma^2 (PGGAN's code). Raises
+    ValueError unless it is above 0.
+    """
+
+    def __init__(self, weight: float = 10.0, every: int = 1, target: float = 1.0):
         super().__init__(weight, every)
+        if not target > 0:
+            raise ValueError(f"target={target}: must be above 0")
+        self.target = target
 
     def forward(
         self, discriminate: Network, real: Tensor | Inputs, fake: Tensor | Inputs, batch: Batch | None = None
     ) -> Tensor:
         (x, given, *_), generated = inputs(real), inputs(fake).x.detach()
         alpha = noise_of(batch, x).rand(*[1] * (x.dim() - 1))  # [N, 1, 1, 1]
-        return (norms(input_gradient(discriminate, x + alpha * (generated - x), given)) - 1.0).square().mean()
+        length = norms(input_gradient(discriminate, x + alpha * (generated - x), given))
+        return (length / self.target - 1.0).square().mean()
+
+
+@PENALTIES.register("drift")
+class Drift(Penalty):
+    """Karras et al. 2017, appendix A.1: E D(x)^2, which keeps the scores of a critic near 0."""
+
+    def __init__(self, weight: float = 0.001):
+        super().__init__(weight)
+
+    def forward(
+        self,
+        discriminate: Network,
+        real: Tensor | Inputs,
+        fake: Tensor | Inputs | None = None,
+        batch: Batch | None = None,
+    ) -> Tensor:
+        x, given, output, _ = inputs(real)
+        if output is None:
+            output = call(discriminate, x, given) if isinstance(discriminate, nn.Module) else discriminate(x, given)
+        return torch.stack([s.float().square().mean() for s in output.scores.values()]).sum()
 
 
 @PENALTIES.register("pulling-away")
@@ -337,6 +369,63 @@ class Orthogonal(Penalty):
         kind = layers[0].weight.device.type
         with contextlib.nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):  # sums in float32
             return torch.stack([products_of_rows(m.weight.float().flatten(1)) for m in layers]).sum()
+
+
+@PENALTIES.register("path-length")
+class PathLength(Penalty):
+    """Karras et al. 2019, section 3.2 (StyleGAN2): E (l - a)^2 with l the length of the gradient of (image . y) with
+    respect to the styles, for y ~ N(0, 1 / (H W)): the root of the mean over the styles of its squared norm. a is the
+    running mean of l, in which this batch already counts. Of a G with styles; its noise and images are its own.
+
+    Args:
+        weight, every: see :class:`Penalty`.
+        batch: samples; None: as many as the game's batch has.
+        decay: of the running mean.
+        mixing: the probability of two styles in the images.
+    """
+
+    player, needs, whole_batch = "G", ("G",), "the mean path length"
+    mean: Tensor
+
+    def __init__(
+        self,
+        weight: float = 2.0,
+        every: int = 4,
+        batch: int | None = None,
+        decay: float = 0.99,
+        mixing: float = 0.9,
+    ):
+        super().__init__(weight, every)
+        self.batch, self.decay, self.mixing = batch, decay, mixing
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(
+        self,
+        discriminate: Network | None,
+        real: Tensor | Inputs | None,
+        fake: Tensor | Inputs | None,
+        batch: Batch | None = None,
+        *,
+        G: Any,
+    ) -> Tensor:
+        batch = Batch(self.batch or 4, device=self.mean.device) if batch is None else batch
+        y = batch.randint(G.classes) if G.classes else None
+        noise = {name: batch.randn(*shape) for name, shape in G.noise_shapes.items()}
+        z, second, cut = batch.randn(G.latent), None, None
+        if self.mixing:
+            second, cut = batch.randn(G.latent), cuts(batch.once(2), G.style_count, self.mixing)
+        styles = G.styles(z, y, second, cut)  # [N, styles, w]
+        direction = batch.randn(*G.image_shape)  # [N, C, H, W]
+
+        def along(ws: Tensor) -> Tensor:
+            images = G.synthesis(ws, noise)
+            return (images * direction / math.sqrt(images.shape[2] * images.shape[3])).sum()
+
+        slopes = torch.func.grad(along)(styles).float()
+        lengths = slopes.square().sum(2).mean(1).sqrt()  # [N]
+        mean = torch.lerp(self.mean, parallel.mean_with_gradient(lengths.mean()).to(self.mean.dtype), 1 - self.decay)
+        self.mean.copy_(mean.detach())
+        return (lengths - mean).float().square().mean()
 
 
 def products_of_rows(w: Tensor) -> Tensor:

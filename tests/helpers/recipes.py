@@ -43,7 +43,12 @@ def small_network(spec: Spec) -> Spec:
     parameters = NETWORKS.parameters(spec.name)
     sizes = {k: spec.kwargs.get(k, parameters[k].default) for k in SIZES if k in parameters}
     inner = {k: small_network(v) for k, v in spec.kwargs.items() if isinstance(v, Spec)}
-    return spec.replace(**inner, **{k: at_most(v, SIZES[k]) for k, v in sizes.items()})
+    return spec.replace(**inner, **{k: at_most(v, limit(k, v)) for k, v in sizes.items()})
+
+
+def limit(key: str, value: Any) -> int:
+    """The largest number of a size; of widths for more than seven resolutions 2, since the images are large."""
+    return 2 if isinstance(value, (tuple, list)) and len(value) > 7 else SIZES[key]
 
 
 def fewer(times: int | Callable[[int], int]) -> Any:
@@ -113,7 +118,7 @@ def stand_in(recipe: Recipe, stage: int = 0) -> ImageData:
     if not resolution:
         return open_data(recipe.dataset)
     side = facts.resolution if data.pad else data.load or resolution
-    count = 24
+    count = 24 if side <= 256 else 8
     x = garments().arrays["x"][:count].float()
     x = torch.nn.functional.interpolate(x, (side, side)).round().byte().expand(-1, facts.channels, -1, -1).contiguous()
     arrays = {"x": x, **numbers(facts, count)}

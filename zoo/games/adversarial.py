@@ -6,6 +6,7 @@ the paper fixes.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from zoo.priors import build_prior
 from zoo.registry import AUGMENTATIONS, GAMES, HEADS, LOSSES, PENALTIES, Spec
 
 Times = int | Callable[[int], int]
+Update = Callable[[Batch], None] | None
 NO_OUTPUT = DiscriminatorOutput({}, None, {})
 
 
@@ -96,8 +98,10 @@ class Adversarial(Game):
         self.classes: int = getattr(self.G, "classes", 0)  # that G takes, 0 for none
         # The noise that G takes beside z, ``G(z, noise={name: ...})``: the shape for one image of each.
         self.noise_shapes: Mapping[str, Sequence[int]] = getattr(self.G, "noise_shapes", {})
+        self.adapts = False
         if augment is not None:
             self.augment = AUGMENTATIONS.build(augment)
+            self.adapts = getattr(self.augment, "target", None) is not None
         self.heads = nn.ModuleList(HEADS.build(h) for h in heads)  # type: ignore[assignment]  # a ModuleList of heads
         for head, spec in zip(self.heads, heads, strict=True):
             if head.network.partition(".")[0] not in networks:
@@ -133,6 +137,13 @@ class Adversarial(Game):
         before = self.clip_weights if self.clip else None
         after = self.update_loss if hasattr(self.pair, "update") else None
         lazy_G, lazy_D = self.lazy_turns()
+        if self.adapts:
+            return self.adaptive(self.turns_of(before, after, lazy_G, lazy_D))
+        return self.turns_of(before, after, lazy_G, lazy_D)
+
+    def turns_of(self, before: Update, after: Update, lazy_G: list[Turn], lazy_D: list[Turn]) -> list[Turn]:
+        """The turns in their order. ``before``: each step of D; ``after``: each of G; ``lazy_G``, ``lazy_D``: those of
+        penalties that are due in some rounds."""
         if self.order == "simultaneous":
             players = (*self.learn_with_D, "G")
             return [Turn(players, self.loss_both, repeat=self.n_critic, before=before, after=after), *lazy_D, *lazy_G]
@@ -210,8 +221,8 @@ class Adversarial(Game):
         return real, fake
 
     def leave_scores(self, batch: Batch, **images: Inputs) -> None:
-        """Leave the scores to the update of a loss with memory."""
-        if hasattr(self.pair, "update"):
+        """Leave the scores to the update of a loss with memory, and of an augmentation that adapts."""
+        if hasattr(self.pair, "update") or (self.adapts and "real" in images):
             batch.update({f"{kind}_score": inputs.score.detach() for kind, inputs in images.items()})
 
     def given(self, batch: Batch, y: str) -> dict[str, Tensor]:
@@ -324,6 +335,27 @@ class Adversarial(Game):
 
     # State ----------------------------------------------------------------------------------------------------------
 
+    def adaptive(self, turns: list[Turn]) -> list[Turn]:
+        """The turns with an augmentation that adapts: before the round's first turn, to D's scores after each of its
+        steps on fresh reals."""
+        augment: Any = self.augment
+
+        def adapt(batch: Batch) -> None:
+            augment.adapt(batch.size * batch.world)
+            batch.log("augment/p", augment.p.clone())
+
+        def record(batch: Batch) -> None:
+            augment.record(batch["real_score"])
+
+        return [
+            dataclasses.replace(
+                turn,
+                before=in_order(adapt, turn.before) if i == 0 else turn.before,
+                after=in_order(turn.after, record) if "D" in turn.players and turn.draw == "fresh" else turn.after,
+            )
+            for i, turn in enumerate(turns)
+        ]
+
     def clip_weights(self, batch: Batch) -> None:
         """Clip every parameter of D, batch norm's gains too, as the authors' code does."""
         assert self.clip is not None
@@ -347,3 +379,14 @@ class Adversarial(Game):
 
     def ships(self) -> dict[str, Any]:
         return add_to_model({"kind": "image", "networks": ["G"], "prior": self.prior_spec}, self.heads, self)
+
+
+def in_order(*updates: Update) -> Update:
+    """One update of several; None is none."""
+    present = [update for update in updates if update is not None]
+
+    def update(batch: Batch) -> None:
+        for each in present:
+            each(batch)
+
+    return update if present else None

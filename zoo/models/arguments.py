@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ SEEDS = 2**32  # torch's CPU generator uses 32 bits of a seed
 Images: TypeAlias = "Tensor | Image | Sequence[Tensor | Image]"
 Classes: TypeAlias = int | str | Sequence[int | str] | Tensor | np.ndarray  # one for all images, or one for each
 CodeValues: TypeAlias = Mapping[str, float | Sequence[float] | Tensor]
+NoiseSeeds: TypeAlias = int | Sequence[int] | Literal["none"]  # of all images, of each, or no noise
+Mix: TypeAlias = tuple[int | Sequence[int], int]  # a seed for all images, or one for each, and a layer
 
 
 def as_batch(images: Images, channels: int) -> Tensor:
@@ -157,3 +159,38 @@ def code_values(codes: CodeValues | None, n: int, sizes: Mapping[str, int]) -> d
             raise ValueError(f"codes.{name}={value}: must be finite numbers")
         expanded[name] = values.expand(n)
     return expanded
+
+
+def seeds_of_images(value: int | Sequence[int], n: int, what: str) -> list[int]:
+    """A seed for each of n images, from one for all or from n. Raises ValueError for others; ``what``: the argument."""
+    seeds = [value] * n if isinstance(value, int) else [*value]
+    if len(seeds) != n:
+        raise ValueError(f"{what}: must be one seed, or one for each of {n} images, got {len(seeds)}")
+    return [check_seed(seed) for seed in seeds]
+
+
+def noise_seeds(noise: NoiseSeeds | None, n: int, shapes: Mapping[str, Any]) -> list[int | None] | None:
+    """The seed of each image's noise inputs, None for no noise; None if they are the images' own. ``shapes``: of the
+    noise inputs. Raises ValueError if there are none, or for another value."""
+    if noise is None:
+        return None
+    if not shapes:
+        raise ValueError(f"noise={noise!r}: must be a model whose generator has noise inputs; leave it out")
+    if noise == "none":
+        return [None] * n
+    if isinstance(noise, str):
+        raise ValueError(f"noise='{noise}': must be a seed, a seed for each image, or 'none'")
+    return [*seeds_of_images(noise, n, "noise")]
+
+
+def mixed_seeds(mix: Mix | None, n: int, styles: int) -> tuple[list[int], int] | None:
+    """The seed of each image's second style and the layer from which on it has it; None without. ``styles``: of an
+    image, 0 for a model without. Raises ValueError for others."""
+    if mix is None:
+        return None
+    seeds, layer = mix
+    if not styles:
+        raise ValueError(f"mix={mix}: must be a model with styles; leave it out")
+    if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer <= styles:
+        raise ValueError(f"mix: the layer must be a whole number from 0 to {styles}, got {layer}")
+    return seeds_of_images(seeds, n, "mix"), layer

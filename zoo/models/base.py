@@ -202,6 +202,20 @@ class Model(nn.Module):
         Raises ValueError if its images do not come from seeds."""
         raise ValueError(f"sampling.mode=standing: must be a model that samples, got one with the verb {self.verb}")
 
+    def at(self, level: int) -> Model:
+        """Set the networks that grow to a level, from 0, without a fade; images then have this level's size. The layer
+        to images of a lower level is as it was when training left it. Raises ValueError if no network grows, or there
+        is no such level. Returns the model."""
+        growing: list[Any] = [n for n in self.networks.values() if isinstance(n, Growing)]
+        if not growing:
+            raise ValueError(f"level={level}: must be a model whose networks grow, got {', '.join(self.networks)}")
+        set_level(self, level)
+        for network in growing:
+            network.fade.fill_(1.0)
+        self.resolution = growing[0].side
+        self.spec |= {"level": level, "resolution": self.resolution}
+        return self
+
     # Domains ----------------------------------------------------------------------------------------------------------
 
     @property

@@ -7,7 +7,7 @@ What a generator may have beside ``forward(z, y=, noise=)``:
 
 - ``noise_shapes``: its noise inputs by name, the shape for one image each. The noise is a part of the prior: it comes
   from the image's seed, and ``forward`` gets it as the dict ``noise``.
-- ``mapping(z, y=) -> w``, ``w_mean`` and ``synthesis(w, noise=)``, for truncation in w.
+- ``forward(z, truncation=)``, for truncation in w; ``forward(z, second=, cut=)``, for the styles of two images in one.
 """
 
 from __future__ import annotations
@@ -28,17 +28,22 @@ from zoo.models.arguments import (
     Classes,
     CodeValues,
     Images,
+    Mix,
+    NoiseSeeds,
     as_batch,
     check_chunk,
     check_seed,
     class_numbers,
     code_values,
+    mixed_seeds,
+    noise_seeds,
     seed_list,
 )
 from zoo.models.base import Bench, Model, Program, shell_word
 from zoo.models.image_files import draw_places, generator_program, write_samples
 from zoo.models.inference import inference, standing_statistics
 from zoo.models.latents import great_circle, noise_inputs, truncated_normal
+from zoo.models.projection import Projection, project
 from zoo.models.request import Request, walk_endings, write_files
 from zoo.pictures import to_picture, write_walk
 from zoo.priors import Codes, build_prior
@@ -116,8 +121,14 @@ class ImageModel(Model):
         numbers = self.conditions(y, n)
         return None if numbers is None else numbers.tolist()
 
-    def noise(self, seeds: Sequence[int]) -> dict[str, Tensor]:
-        """The noise inputs of G by name, float32 [N, ...] of N(0, 1) on the CPU; empty if it has none."""
+    @property
+    def style_count(self) -> int:
+        """The number of styles of an image, 0 if G has none."""
+        return getattr(self.generator, "style_count", 0)
+
+    def noise(self, seeds: Sequence[int | None]) -> dict[str, Tensor]:
+        """The noise inputs of G by name, float32 [N, ...] of N(0, 1) on the CPU, zeros for None; empty if it has
+        none."""
         return noise_inputs(self.generator, seeds)
 
     def _check_truncation(self, truncation: float | None) -> None:
@@ -137,11 +148,7 @@ class ImageModel(Model):
     def render(self, z: Tensor, truncation: float | None = None, **inputs: Any) -> Tensor:
         """The generator's images, in its own range. ``truncation``: in w."""
         G: Any = self.generator
-        if truncation is None:
-            return G(z, **inputs)
-        noise = {k: inputs.pop(k) for k in ("noise",) if k in inputs}
-        w = G.mapping(z, **inputs)
-        return G.synthesis(torch.lerp(G.w_mean.to(w), w, truncation), **noise)
+        return G(z, **inputs) if truncation is None else G(z, truncation=truncation, **inputs)
 
     def chunk_size(self, chunk: int | None, default: int = 16) -> int:
         """The images of one pass: the recipe's number with batch statistics, else ``chunk`` or ``default``. Raises
@@ -161,11 +168,14 @@ class ImageModel(Model):
         *,
         seeds: Sequence[int] | None = None,
         truncation: float | None = None,
+        noise: Sequence[int | None] | None = None,
+        mix: tuple[Tensor, int] | None = None,
     ) -> Iterator[Tensor]:
         """Images of the noise z, ``chunk`` (16) at a time: float32 [<= chunk, C, H, W] in [0, 1] (points: [.., D]).
 
         ``seeds``: of the noise that G takes beside z, and of dropout; by default 0 for all images. ``truncation``: in
-        w.
+        w. ``noise``: other seeds of the noise beside z, None for none. ``mix``: noise like z, whose styles the layers
+        from a number on have.
         """
         chunk = self.chunk_size(chunk)
         seeds = [0] * len(z) if seeds is None else seeds
@@ -175,6 +185,12 @@ class ImageModel(Model):
             rest = [k % count if self.sampling.together else count - 1 for k in range(count, chunk)]
             index = [start + k for k in (*range(count), *rest)]
             part = self._inputs(z, y, [seeds[k] for k in index], index)
+            if noise is not None:
+                beside_z = self.noise([noise[k] for k in index])
+                part[1]["noise"] = {name: value.to(self.device) for name, value in beside_z.items()}
+            if mix is not None:
+                layer = torch.full((len(index),), mix[1], device=self.device)
+                part[1].update(second=mix[0][torch.tensor(index)].to(self.device), cut=layer)
             try:
                 x = self._pass(*part, truncation)
             except torch.OutOfMemoryError:
@@ -224,12 +240,16 @@ class ImageModel(Model):
         y: Classes | None = None,
         truncation: float | None = None,
         codes: CodeValues | None = None,
+        noise: NoiseSeeds | None = None,
+        mix: Mix | None = None,
         chunk: int | None = None,
     ) -> Iterator[Tensor]:
         """As :meth:`sample`, ``chunk`` images at a time on the model's device; memory does not grow with n."""
         seeds = seed_list(n, seed, seeds)
         all_classes = self.conditions(y, len(seeds))
         all_codes = code_values(codes, len(seeds), self.codes)
+        all_noise = noise_seeds(noise, len(seeds), getattr(self.generator, "noise_shapes", {}))
+        all_mixed = mixed_seeds(mix, len(seeds), self.style_count)
         chunk = self.chunk_size(chunk)
         psi = truncation if self.truncates_w else None
         for start in range(0, len(seeds), chunk):
@@ -241,7 +261,11 @@ class ImageModel(Model):
             z, classes = self.latents(part, None if all_classes is None else all_classes[rows], truncation)
             if isinstance(self.prior, Codes) and all_codes:
                 z = self.prior.place(z, {name: values[rows] for name, values in all_codes.items()})
-            (x,) = self.decode(z, classes, chunk, seeds=part, truncation=psi)
+            own_noise = None if all_noise is None else [all_noise[row] for row in rows]
+            second = None
+            if all_mixed is not None:
+                second = self.latents([all_mixed[0][row] for row in rows])[0], all_mixed[1]
+            (x,) = self.decode(z, classes, chunk, seeds=part, truncation=psi, noise=own_noise, mix=second)
             yield x[:count]
 
     def sample(
@@ -253,6 +277,8 @@ class ImageModel(Model):
         y: Classes | None = None,
         truncation: float | None = None,
         codes: CodeValues | None = None,
+        noise: NoiseSeeds | None = None,
+        mix: Mix | None = None,
         chunk: int | None = None,
     ) -> Tensor:
         """n images: float32 [n, C, H, W] in [0, 1] (point sets: [n, D], raw), on the model's device.
@@ -266,15 +292,62 @@ class ImageModel(Model):
                 truncates in w, the factor of w's distance from its mean.
             codes: values of the prior's codes, ``{"c1": 3, "c2": [-1.0, 1.0]}``, one for all images or one for each;
                 the others come from the image's seed.
+            noise: of a model with noise inputs, the seed of their noise, one for all images or one for each, or "none"
+                for no noise; by default it comes from the image's seed.
+            mix: of a model with styles, (seed, layer): from this layer on the style is that of another seed, one for
+                all images or one for each.
             chunk: images in one pass of G, 16 by default; the recipe's number if it samples with batch statistics.
 
         Raises ValueError for an invalid class, seed, code or number.
         """
-        chunks = self.iter_samples(n, seed=seed, seeds=seeds, y=y, truncation=truncation, codes=codes, chunk=chunk)
+        chunks = self.iter_samples(
+            n, seed=seed, seeds=seeds, y=y, truncation=truncation, codes=codes, noise=noise, mix=mix, chunk=chunk
+        )
         return torch.cat(list(chunks))
+
+    def mix_styles(self, rows: Sequence[int], columns: Sequence[int], layer: int, **options: Any) -> tuple[Tensor, int]:
+        """A grid of mixed styles, its images and the number of its columns. Above are the images of the seeds
+        ``columns``, on the left those of ``rows``; the image of a row and a column has the row's styles in the layers
+        before ``layer`` and the column's from it on; the corner is black. ``options``: as for :meth:`sample`. Raises
+        ValueError for a model without styles."""
+        first, left = self.sample(seeds=columns, **options), self.sample(seeds=rows, **options)
+        lines = [torch.cat([torch.zeros_like(first[:1]), first])]
+        for seed, image in zip(rows, left, strict=True):
+            mixed = self.sample(seeds=[seed] * len(columns), mix=(columns, layer), **options)
+            lines.append(torch.cat([image[None], mixed]))
+        return torch.cat(lines), len(columns) + 1
 
     def outputs(self, n: int, seed: int = 0, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
         return torch.cat(list(self.iter_samples(n, seed=seed, chunk=self.chunk_size(None, 100))))
+
+    def project(
+        self,
+        images: Images,
+        *,
+        y: Classes | None = None,
+        steps: int = 300,
+        samples: int = 1000,
+        starts: int = 4,
+        lr: float = 0.1,
+        seed: int = 0,
+        noise: NoiseSeeds | None = None,
+    ) -> Projection:
+        """The latents whose images are near to some images: z or, of a generator with styles, w; not limited to what
+        the prior draws.
+
+        Args:
+            images: float [N, C, H, W] or [C, H, W] in [0, 1] of the model's size, a PIL image, or a list of them.
+            y: their classes; by default that of the nearest sample.
+            steps: of Adam.
+            samples: random samples, of the seeds from ``seed`` on, of which the nearest are the start.
+            starts: how many of them; the best result counts.
+            lr: Adam's first learning rate.
+            seed: see above.
+            noise: as for :meth:`sample`; by default none.
+
+        Raises ValueError for images of another size, other numbers, or a model whose images depend on each other.
+        """
+        return project(self, images, y=y, steps=steps, samples=samples, starts=starts, lr=lr, seed=seed, noise=noise)
 
     # Codes of InfoGAN's prior -----------------------------------------------------------------------------------------
 

@@ -35,9 +35,13 @@ def great_circle(a: Tensor, b: Tensor, t: float) -> Tensor:
     return (math.sin((1 - t) * angle) * a + math.sin(t * angle) * b) / math.sin(angle)
 
 
-def noise_inputs(G: nn.Module, seeds: Sequence[int]) -> dict[str, Tensor]:
+def noise_inputs(G: nn.Module, seeds: Sequence[int | None]) -> dict[str, Tensor]:
     """The noise inputs of a generator by name (its ``noise_shapes``), float32 [N, ...] of N(0, 1) on the CPU, for one
-    image of each seed; empty if it has none."""
+    image of each seed, zeros for None; empty if it has none."""
     shapes = getattr(G, "noise_shapes", {})
-    generators = [torch.Generator().manual_seed(seed_for(s, "noise")) for s in seeds] if shapes else []
-    return {k: torch.stack([torch.randn(shape, generator=g) for g in generators]) for k, shape in shapes.items()}
+    generators = [None if s is None else torch.Generator().manual_seed(seed_for(s, "noise")) for s in seeds]
+
+    def draw(shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+        return torch.zeros(*shape) if generator is None else torch.randn(*shape, generator=generator)
+
+    return {k: torch.stack([draw(shape, g) for g in generators]) for k, shape in shapes.items()}
