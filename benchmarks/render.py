@@ -6,7 +6,6 @@
 
 Tables are between markers in README.md, README.zh-CN.md and docs/*.md; docs/models/*.md, docs/timeline.md,
 docs/data.md and docs/command-line.md are generated as a whole. A new recipe file appears in all of them by itself.
-planned.jsonl lists the papers of the timeline that have no recipe yet.
 """
 
 from __future__ import annotations
@@ -102,17 +101,11 @@ def arxiv(doc: str) -> str:
 
 
 def papers() -> list[Line]:
-    """All papers of the timeline by date.
-
-    ``paper``: the short name; ``here``: whether the model has recipes.
-    """
+    """All papers of the timeline by date. ``paper``: the short name."""
     lines = []
     for model in settings.models():
         doc = next(iter(entries(model).values()))["doc"].strip()
-        lines.append({"model": model, "paper": doc.split(". ")[0], "arxiv": arxiv(doc), "here": True})
-    text = (rows.ROOT / "benchmarks" / "planned.jsonl").read_text(encoding="utf-8")
-    planned = [json.loads(line) for line in text.splitlines()]
-    lines += [{**p, "here": False} for p in planned if p["model"] not in settings.models()]
+        lines.append({"model": model, "paper": doc.split(". ")[0], "arxiv": arxiv(doc)})
     return sorted(lines, key=lambda r: r["arxiv"])
 
 
@@ -144,12 +137,6 @@ def task(model: str) -> str:
 
 # README's table -------------------------------------------------------------------------------------------------------
 
-UNBROKEN = "\u00a0"  # a space at which a line does not break
-MISSING = {
-    "en": "{here} of the timeline's {all} papers. Not implemented yet: {names}.",
-    "zh": "时间线上的 {all} 篇论文中已实现 {here} 篇，尚未实现：{names}。",
-}
-
 
 def below_bar() -> dict[str, str]:
     """The shipped weights whose scores do not reach the bar of their task, with the reason."""
@@ -177,14 +164,13 @@ def best(lines: Sequence[Line], model: str, first: str) -> Line | None:
     return min(candidates, key=lambda r: (r["dataset"] != first, rows.distance(r["scores"])), default=None)
 
 
-def models(language: str = "en") -> str:
-    """One row a model, and which papers of the timeline are missing. The distances are on the data set that most models
-    were trained on, if the model was."""
+def models() -> str:
+    """One row a model. The distances are on the data set that most models were trained on, if the model was."""
     lines, body = score_lines(), []
     common = Counter(r["dataset"] for r in lines if r["kind"] != "baseline").most_common(1)
     bars = {r["dataset"]: rows.distance(r["scores"]) for r in lines if r["what"] == Mixture.name}
     shelf = hub.index()
-    for paper in (p for p in papers() if p["here"]):
+    for paper in papers():
         line = best(lines, paper["model"], common[0][0] if common else "")
         files = [r["what"] for r in lines if r["kind"] == "weights" and model_of(r["run"]) == paper["model"]]
         score = ""
@@ -205,12 +191,7 @@ def models(language: str = "en") -> str:
             "license of their data": ", ".join(licenses),
             "fd": score,
         })  # fmt: skip
-    every = papers()
-    comma = "、 " if language == "zh" else ", "  # the space lets the line break; Chinese has none there
-    names = comma.join(p["paper"].replace(" ", UNBROKEN) for p in every if not p["here"])
-    sentences = [f"§ {name}: {reason}." for name, reason in below_bar().items()]
-    sentences += [MISSING[language].format(here=len(body), all=len(every), names=names)] if names else []
-    text = prose(" ".join(sentences)).replace("、 ", "、").replace(UNBROKEN, " ")
+    text = prose(" ".join(f"§ {name}: {reason}." for name, reason in below_bar().items()))
     return "\n\n".join([columns(body), *([text] if text else [])])
 
 
@@ -813,9 +794,9 @@ def page(model: str, recipe_names: Mapping[str, dict], results: Sequence[Line]) 
 def timeline_page() -> str:
     body = []
     for p in papers():
-        name = f"[{p['model']}](models/{p['model']}.md)" if p["here"] else p["model"]
-        settings = ", ".join(f"`{n}`" for n in entries(p["model"])) if p["here"] else "not implemented yet"
-        body.append([date(p["arxiv"]), name, p["paper"], arxiv_link(p["arxiv"]), settings])
+        names = ", ".join(f"`{n}`" for n in entries(p["model"]))
+        page = f"[{p['model']}](models/{p['model']}.md)"
+        body.append([date(p["arxiv"]), page, p["paper"], arxiv_link(p["arxiv"]), names])
     return f"# The timeline\n\n{table(['date', 'model', 'paper', 'arXiv', 'recipes'], body)}\n"
 
 
@@ -1061,7 +1042,7 @@ def panel(name: str, model: Any) -> Any:
 # Writing --------------------------------------------------------------------------------------------------------------
 
 TABLES: dict[str, dict[Path, Callable[[], str]]] = {  # marker -> its files, each with the function of its text
-    "models": {README: models, CHINESE: lambda: models("zh")},
+    "models": {README: models, CHINESE: models},
     "quality": {DOCS / "results.md": quality},
     "quoted": {DOCS / "results.md": quotes_table},
     "classifiers": {DOCS / "results.md": classifiers},

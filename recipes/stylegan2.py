@@ -61,7 +61,7 @@ def recipe(
     """
     penalties = [Spec("r1", weight=gamma, every=16)]
     if path_length:
-        penalties.insert(0, Spec("path-length", batch=batch // 2, mixing=mixing))
+        penalties.insert(0, Spec("path-length", weight=2.0, every=4, batch=batch // 2, mixing=mixing))
     options: dict[str, Any] = {"augment": augment} if augment else {}
     game = Spec("stylegan", order="G-first", penalties=tuple(penalties), mixing=mixing, **options)
     return Recipe(

@@ -5,6 +5,8 @@ needs, and, if the paper asks for more than what is tested here of all, ``check(
 their rounds. A skeleton goes when its paper lands.
 """
 
+import dataclasses
+
 import pytest
 import torch
 from helpers.play import CPU, Every, Killed, kill_at, log_of, play, same, session, state
@@ -15,7 +17,6 @@ from test_micro_batch import ROUNDING, compare_run, float64  # noqa: F401  # a f
 from test_parallel import in_group, processes
 
 import zoo
-from zoo import settings
 from zoo.data import facts as facts_of
 from zoo.engine import train
 from zoo.engine.dry_run import dry_run
@@ -170,11 +171,21 @@ def test_micro_batches(name, float64):
             assert compare_run(session(recipe, data, stage=index), micro_batch=1) <= ROUNDING
 
 
+def steady(recipe):
+    """With a larger epsilon of Adam: a gradient that is only a rounding error (StyleGAN's first bias) gives no step."""
+    stages = [
+        dataclasses.replace(s, optimizers={n: dataclasses.replace(o, eps=1e-4) for n, o in s.optimizers.items()})
+        for s in recipe.stages
+    ]
+    return recipe.replace(stages=tuple(stages))
+
+
 @pytest.mark.parametrize("name", [*IN_PROCESSES, "stargan-emoji-small", "combogan-emoji-small"])
 def test_two_processes_learn_as_one(name, tmp_path, float64):
     """Weights, the optimizers' state and buffers after two rounds of the first stage are those of one process; also of
     recipes whose labels are exchanged across the batch, or whose rounds choose their streams."""
-    recipe, data = (small(name), stand_in(small(name))) if name in settings.names() else load(name)[:2]
+    recipe = steady(small(name))
+    data = stand_in(recipe)
 
     def states(run):
         play(run, ROUNDS)

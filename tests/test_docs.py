@@ -1,7 +1,6 @@
 """README in both languages, the pages of docs/ and the other files about the project agree with each other."""
 
 import contextlib
-import json
 import re
 import subprocess
 import sys
@@ -105,14 +104,6 @@ def test_readme_is_short_and_names_all_models():
     rows = models_table(text)[2:]
     assert len(text.splitlines()) - len(rows) <= 75
     assert {row.split("](docs/models/")[1].split(".md")[0] for row in rows} == set(settings.models())
-
-
-def test_planned_papers_have_no_recipe_yet():
-    """A line leaves planned.jsonl when its recipe arrives; the pages name those that remain."""
-    planned = [json.loads(line) for line in read(ROOT / "benchmarks" / "planned.jsonl").splitlines()]
-    assert not {p["model"] for p in planned} & set(settings.models())
-    for page in (README, CHINESE, ROOT / "docs" / "timeline.md"):
-        assert all(p["paper"] in read(page) for p in planned), page
 
 
 def test_pythons_lines_in_readme_run(monkeypatch):

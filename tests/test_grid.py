@@ -109,7 +109,8 @@ def cells() -> list[tuple[Key, Spec, Spec | None]]:
     result = []
     for k, key in enumerate(SETS):
         for i, loss in enumerate(losses):
-            some = penalties if key[1:] in ALL_COMBINATIONS else [penalties[(i + k) % len(penalties)]]
+            turn = [penalties[(j + k) % len(penalties)] for j in range(i, len(penalties), len(losses))]
+            some = penalties if key[1:] in ALL_COMBINATIONS else turn
             result += [(key, Spec(loss), penalty and Spec(penalty)) for penalty in some if fits(key, penalty)]
     return result
 

@@ -380,10 +380,10 @@ class PathLength(Penalty):
     Args:
         weight, every: see :class:`Penalty`.
         batch: samples; None: as many as the game's batch has.
-        decay: of the running mean.
         mixing: the probability of two styles in the images.
     """
 
+    decay = 0.99  # of the running mean
     player, needs, whole_batch = "G", ("G",), "the mean path length"
     mean: Tensor
 
@@ -392,11 +392,10 @@ class PathLength(Penalty):
         weight: float = 2.0,
         every: int = 4,
         batch: int | None = None,
-        decay: float = 0.99,
         mixing: float = 0.9,
     ):
         super().__init__(weight, every)
-        self.batch, self.decay, self.mixing = batch, decay, mixing
+        self.batch, self.mixing = batch, mixing
         self.register_buffer("mean", torch.zeros(()))
 
     def forward(

@@ -285,7 +285,9 @@ def test_settings():
         assert adam.lr == pytest.approx(0.002 * k / (k + 1)) and adam.betas == (0.0, 0.99 ** (k / (k + 1)))
         assert adam.nan_to_num == 1e5
     path_length, r1 = stage.game.kwargs["penalties"]
-    assert path_length == Spec("path-length", batch=16, mixing=0.9) and r1 == Spec("r1", weight=10.0, every=16)
+    assert path_length == Spec("path-length", weight=2.0, every=4, batch=16, mixing=0.9) and r1 == Spec(
+        "r1", weight=10.0, every=16
+    )
     assert (PathLength().weight, PathLength().every) == (2, 4)
     recipe = settings.find("stylegan2-cifar10")
     (stage,) = recipe.stages
