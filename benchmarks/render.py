@@ -26,7 +26,7 @@ import rows
 from quality import find_score
 
 import zoo
-from zoo import hub, settings
+from zoo import costs, hub, settings
 from zoo.data import facts as facts_of
 from zoo.engine.stage import build_game, build_networks, resolve, shipped
 from zoo.metrics.baselines import Mixture
@@ -127,8 +127,8 @@ def task(model: str) -> str:
     recipe = settings.find(next(iter(entries(model))))
     facts = facts_of(recipe.dataset)
     recipe = resolve(recipe, facts)
+    networks = build_networks(recipe, device="meta")
     with torch.device("meta"):
-        networks = build_networks(recipe)
         game = build_game(recipe.stages[-1], networks, facts)
     spec = shipped(game, recipe, recipe.stages[-1], facts)
     product = build_model(spec, {n: networks[n] for n in spec["networks"]})
@@ -740,11 +740,9 @@ def longer_runs() -> str:
 
 
 def settings_table(recipe_names: Mapping[str, dict]) -> str:
-    from zoo.engine.dry_run import describe
-
     body = []
     for name, entry in recipe_names.items():
-        cost = describe(settings.find(name))
+        cost = costs.cost(settings.find(name))  # of the table, which a test compares with dry runs
         sizes = ", ".join(f"{n} {count(p)}" for n, p in cost["parameters"].items())
         rounds = " + ".join(count(s["rounds"]) for s in cost["stages"])
         build: Any = entry["build"]

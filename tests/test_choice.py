@@ -26,8 +26,8 @@ def photos(tmp_path, own_home):
 @pytest.mark.parametrize("variant", ["", "small"])
 def test_color_photos(photos, variant):
     chosen = choose("dcgan", photos(), variant)
-    assert chosen.recipe.networks == choose("dcgan-cifar10-small").recipe.networks
-    assert "dcgan-cifar10-small, chosen by the data: 6 color images of 64 pixels" in chosen.note
+    assert chosen.recipe.networks == choose("dcgan-celeba-small").recipe.networks
+    assert "dcgan-celeba-small, chosen by the data: 6 color images of 64 pixels" in chosen.note
     assert not chosen.recipe.stages[0].data.pad
     assert chosen.larger == ("" if variant else "dcgan-celeba")
 
@@ -101,7 +101,7 @@ def test_a_recipe_by_name(photos):
 
 def test_a_tensor_is_resized_as_a_folder_is(photos):
     """A setting that pads its own set's images does not pad those of the user."""
-    images = torch.rand(8, 3, 64, 64)
+    images = torch.rand(8, 3, 40, 40)
     recipe = choose("dcgan", images).recipe
     assert recipe.stages[0].resolution == 32 and not recipe.stages[0].data.pad
     assert zoo.create("dcgan", images).sample(2).shape == (2, 3, 32, 32)
@@ -129,9 +129,9 @@ def test_first_lines(shell, photos):
     result = shell("train", "dcgan", "--dataset", photos(), "--dry-run")
     assert result.status == 0
     lines = result.out.splitlines()
-    assert "its setting for cifar10 is used (dcgan-cifar10-small" in lines[0]
+    assert "its setting for celeba is used (dcgan-celeba-small" in lines[0]
     assert lines[1] == f"the next larger setting: zoo train dcgan-celeba --dataset {photos()}"
-    assert any("images of 32 pixels" in line for line in lines)
+    assert any("images of 64 pixels" in line for line in lines)
 
 
 def test_time(shell, photos, monkeypatch, tmp_path):

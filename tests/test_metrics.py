@@ -813,7 +813,7 @@ def test_attributes_of_translations(faces):
     to = {"smiling": {"network": "G", "domain": [1.0, None, None], "recognizer": "G",
                       "where": {"attributes.Smiling": 1}, "keep": keep}}  # fmt: skip
     model = build_model(translate_spec(networks={"G": {}}, to=to, domains={}, resolution=16), {"G": Paint()})
-    metrics = ["attributes-set", "attributes-kept"]
+    metrics = ["attribute-accuracy", "attribute-preservation"]
     result = zoo.evaluate(model, metrics, dataset=faces, features="faces", to="smiling")
     rows = (faces.arrays["attributes"][:, 0] == 0).nonzero().flatten()
     outputs = model.translate(faces.arrays["x"][rows].float() / 255, "smiling")
@@ -821,10 +821,10 @@ def test_attributes_of_translations(faces):
     recognized, labels = logits > 0, faces.arrays["attributes"][rows] > 0
     assert 0 < recognized.double().mean() < 1
     assert result["scores"] == {
-        "attributes-set-faces": pytest.approx(recognized[:, 0].double().mean().item()),
-        "attributes-kept-faces": pytest.approx((recognized == labels)[:, 1:].double().mean().item()),
+        "attribute-accuracy-faces": pytest.approx(recognized[:, 0].double().mean().item()),
+        "attribute-preservation-faces": pytest.approx((recognized == labels)[:, 1:].double().mean().item()),
     }
-    assert result["errors"]["attributes-kept-faces"] > 0
+    assert result["errors"]["attribute-preservation-faces"] > 0
     with pytest.raises(ValueError, match="tiny recognizes no attributes"):
         zoo.evaluate(model, metrics, dataset=faces, features="tiny", to="smiling")
     with pytest.raises(ValueError, match="faces predicts no classes"):

@@ -138,7 +138,9 @@ def compare_run(run: StageRun, micro_batch: int) -> float:
     """Two rounds of a stage. Returns the largest difference."""
     dtype = torch.get_default_dtype()
     run.game.to(dtype)
-    run.to_layout = lambda value: value.to(dtype) if value.is_floating_point() else value
+    run.to_layout = lambda value: (
+        value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+    )
     comparison = Comparison(run, micro_batch)
     play(run, 2)
     assert comparison.turns >= 2

@@ -359,7 +359,9 @@ def test_a_folder_without_its_word(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="unknown data set 'photos'; the folder of your own images is folder:photos"):
         facts("photos")
-    with pytest.raises(ValueError, match="unknown data set 'foto'; your own images are folder:PATH"):
+    with pytest.raises(
+        ValueError, match="unknown data set 'foto'; did you mean coco[?] your own images are folder:PATH"
+    ):
         facts("foto")
 
 

@@ -437,11 +437,11 @@ def test_the_penalty_is_of_G_in_its_own_turn():
 
 
 def test_standing_statistics():
-    """Those of 16 passes of 64 images of the EMA weights; training does not notice."""
+    """Those of 16 passes of the EMA weights, of 64 images each in the recipe; training does not notice."""
     run = small_run()
     play(run)
     before, spec = weights(run.game), shipped(run.game, run.recipe, run.stage, run.facts)
-    assert spec["sampling"] == {"mode": "standing", "chunk": 64}
+    assert spec["sampling"] == {"mode": "standing", "chunk": 4} and settings.find(run.recipe.name).sampling.chunk == 64
     averages = weights(run.ema_networks["G"].network)
     model = finished_model(run.game, run.ema_networks, spec, run.new_batch)
     assert all(torch.equal(v, before[k]) for k, v in run.game.state_dict().items())

@@ -169,7 +169,7 @@ def test_truncation():
 def test_mixed_styles():
     """The second style from the cut on, alone if it is 0, and not if it is behind the last layer."""
     g, z, second = build(G).eval(), torch.randn(3, 5), torch.randn(3, 5)
-    ws = g.styles(z, second, torch.tensor([2, 0, 6]))
+    ws = g.styles(z, second=second, cut=torch.tensor([2, 0, 6]))
     first, other = g.mapping(z), g.mapping(second)
     assert torch.equal(ws[0, :2], first[0].expand(2, -1)) and torch.equal(ws[0, 2:], other[0].expand(4, -1))
     assert torch.equal(ws[1], other[1].expand(6, -1)) and torch.equal(ws[2], first[2].expand(6, -1))

@@ -195,9 +195,9 @@ class ScoreInputs:
         return self._recognized(self.goals.changed)
 
     @functools.cached_property
-    def kept_attributes(self) -> tuple[Tensor, Tensor]:
+    def other_attributes(self) -> tuple[Tensor, Tensor]:
         assert self.goals is not None  # see missing_attributes
-        return self._recognized(self.goals.kept)
+        return self._recognized(self.goals.others)
 
     def missing_attributes(self) -> str:
         if self.goals is None:
@@ -425,6 +425,10 @@ def images_of_same_names(first: str, second: Any, channels: int, split: str) -> 
 
 _generates = ("a source of images", lambda source: source.generates)
 _translates = ("a translator", lambda source: source.task is not None and source.task.translates)
+_changes_attributes = (
+    "a translator of attributes",
+    lambda source: source.task is not None and source.task.changes_attributes,
+)
 _recognizes = ("a model that reads categorical codes off images", lambda source: source.recognizes)
 
 INPUTS = {
@@ -434,10 +438,12 @@ INPUTS = {
     "changed_attributes": Input(
         "(bool, bool), [n, K] each: whether the feature network recognizes the attributes that a translator sets, and "
         "whether the images should have them",
+        *_changes_attributes,
         missing=ScoreInputs.missing_attributes,
     ),
-    "kept_attributes": Input(
+    "other_attributes": Input(
         "the same of those that it should not change, which are the labels of its inputs",
+        *_changes_attributes,
         missing=ScoreInputs.missing_attributes,
     ),
     "images": Input("Images: the generated images", *_generates),
@@ -478,6 +484,6 @@ def value_of(inputs: ScoreInputs, need: str) -> Any:
 
 
 FEATURE_INPUTS = {  # of scores that are named after the feature network
-    "generated", "reference", "inputs", "patches", "changed_attributes", "kept_attributes",
+    "generated", "reference", "inputs", "patches", "changed_attributes", "other_attributes",
 }  # fmt: skip
 PAIR_INPUTS = {"outputs", "targets"}  # a metric that needs them is called with a chunk of pairs at a time

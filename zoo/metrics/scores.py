@@ -179,18 +179,18 @@ def input_retrieval(generated: FeatureStatistics, inputs: FeatureStatistics) -> 
     return share.mean().item(), share.std().item() / len(share) ** 0.5
 
 
-@metric("attributes-set", needs=("changed_attributes",), better="higher", default=always)
-def attributes_set(changed: tuple[Tensor, Tensor]) -> tuple[float, float]:
+@metric("attribute-accuracy", needs=("changed_attributes",), better="higher", default=always)
+def attribute_accuracy(changed: tuple[Tensor, Tensor]) -> tuple[float, float]:
     """Of a translator of attributes, the share of those it sets that the feature network recognizes in its images; the
     feature network is not the one that the translator was trained with. In [0, 1]."""
     return attribute_agreement(*changed)
 
 
-@metric("attributes-kept", needs=("kept_attributes",), better="higher", default=always)
-def attributes_kept(kept: tuple[Tensor, Tensor]) -> tuple[float, float]:
+@metric("attribute-preservation", needs=("other_attributes",), better="higher", default=always)
+def attribute_preservation(others: tuple[Tensor, Tensor]) -> tuple[float, float]:
     """The same of the attributes that it should not change: the share that the feature network recognizes as the labels
     of the inputs have them. In [0, 1]."""
-    return attribute_agreement(*kept)
+    return attribute_agreement(*others)
 
 
 def attribute_agreement(recognized: Tensor, target: Tensor) -> tuple[float, float]:

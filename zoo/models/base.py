@@ -94,10 +94,10 @@ class Pairs(NamedTuple):
 
 class AttributeGoals(NamedTuple):
     """What the scored images of a translator of attributes should have. ``changed``: the value of each attribute that
-    it sets; ``kept``: of those that it should keep the labels of its inputs, bool [n]."""
+    it sets; ``others``: of those that it should keep the labels of its inputs, bool [n]."""
 
     changed: Mapping[str, bool]
-    kept: Mapping[str, Tensor]
+    others: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -315,6 +315,11 @@ class Model(nn.Module):
     def scored_pairs(self, inputs: ScoreInputs) -> Pairs | None:
         """Images and what they should be; None if nothing says it."""
         return None
+
+    @property
+    def changes_attributes(self) -> bool:
+        """Whether it is a translator whose scored images should have some attributes."""
+        return False
 
     def scored_attributes(self, inputs: ScoreInputs) -> AttributeGoals | None:
         """Which attributes the scored images should have; None if nothing says it."""

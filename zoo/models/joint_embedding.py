@@ -69,7 +69,8 @@ class JointEmbeddingModel(Model):
         return x[(codes @ codes[0]).argsort(descending=True, stable=True).to(x.device)], 8
 
     def probe(self) -> Iterator[Tensor]:
-        yield self.match(probe_images(self), PROBE_TEXTS).softmax(1)
+        scores = self.match(probe_images(self), PROBE_TEXTS)
+        yield from (scores.softmax(1), scores.softmax(0))  # one alone does not show a shift of all texts, or images
 
     def outputs(self, n: int, seed: int = 0, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
         """The embeddings [N, K] of all ``inputs``."""

@@ -57,13 +57,23 @@ class TranslateModel(Model):
     translates = True
     test_rule = "held-out pairs"
     bench = Bench(
-        ("fd", "precision", "recall", "input-retrieval", "attributes-set", "attributes-kept", "l1", "psnr", "ssim"),
+        (
+            "fd",
+            "precision",
+            "recall",
+            "input-retrieval",
+            "attribute-accuracy",
+            "attribute-preservation",
+            "l1",
+            "psnr",
+            "ssim",
+        ),
         main="fd",
         bars={
             "fd": ("identity", "mean color"),
             "input-retrieval": ("nearest training image",),
-            "attributes-set": ("identity",),
-            "attributes-kept": ("nearest training image",),
+            "attribute-accuracy": ("identity",),
+            "attribute-preservation": ("nearest training image",),
             "l1": ("identity", "mean color"),
         },
     )
@@ -299,6 +309,10 @@ class TranslateModel(Model):
     def scored_rows(self, inputs: ScoreInputs, split: str) -> Tensor:
         rows = self._domain_rows(inputs, split)[1]
         return rows if len(self.entries[self.direction(inputs.to)].get("of", ())) < 2 else rows.unique()
+
+    @property
+    def changes_attributes(self) -> bool:
+        return any(entry.get("keep") for entry in self.entries.values())
 
     def scored_attributes(self, inputs: ScoreInputs) -> AttributeGoals | None:
         to = self.direction(inputs.to)
