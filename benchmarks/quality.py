@@ -42,10 +42,10 @@ from zoo import hub
 from zoo.data import open_data
 from zoo.files import tensor_hash
 from zoo.metrics import baselines, references
-from zoo.metrics.evaluate import missing_input
+from zoo.metrics.evaluate import missing_input, missing_kind
 from zoo.metrics.image_source import find
 from zoo.metrics.inputs import FEATURE_INPUTS, ScoreInputs
-from zoo.metrics.metric import find_metric
+from zoo.metrics.metric import AnyMetric, find_metric
 from zoo.models import Bench, Model
 from zoo.registry import METRICS
 
@@ -90,12 +90,18 @@ def bench_of(what: Any) -> Bench:
     return getattr(zoo.load(what) if isinstance(what, (str, Path)) else what, "bench", GENERATOR)
 
 
+def can_compute(inputs: ScoreInputs, metric: AnyMetric) -> bool:
+    """Whether a source is of the kind that a metric is for, and its inputs are at hand."""
+    return not missing_kind(inputs.source, metric) and not missing_input(inputs, metric)
+
+
 def score(what: Any, to: str = "", seed: int = 0, **options: Any) -> Line:
     """A line's scores, and the protocol that they depend on. ``options``: other arguments of :func:`zoo.evaluate`."""
     model = zoo.load(what) if isinstance(what, (str, Path)) else what
     inputs = ScoreInputs(find(what), to=to or None, **{k: v for k, v in options.items() if k in ("dataset", "split")})
-    metrics = [m for m in bench_of(model).metrics if not missing_input(inputs, find_metric(m))]
-    arguments: dict[str, Any] = {"metrics": metrics, "to": to or None}
+    several = options.get("metrics", bench_of(model).metrics)
+    options["metrics"] = [m for m in several if can_compute(inputs, find_metric(m))]
+    arguments: dict[str, Any] = {"to": to or None}
     if getattr(model, "seeded", True):
         arguments |= {"n": COUNT, "seed": seed}
     result = zoo.evaluate(what, **{**arguments, **options})
@@ -233,7 +239,7 @@ def bars(dataset: str) -> Iterable[Line]:
 def reference_path(protocol: Line) -> Path:
     """The file with the features of the images that a line's scores were computed against, if there is one."""
     content = protocol.get("reference", {}).get("content", "none")
-    name = f"{protocol['dataset']}-{protocol['features']}-{content}.safetensors"
+    name = f"{protocol['dataset']}-{protocol.get('features', 'none')}-{content}.safetensors"
     return rows.RESULTS / "references" / name
 
 
@@ -395,7 +401,7 @@ def missing_images(name: str) -> str:
     if model.seeded or not inputs.facts.by_hand:
         return ""
     try:
-        inputs.open(inputs.split)
+        _ = inputs.images  # opens them, and computes nothing yet
     except OSError as error:
         return str(error)
     return ""
