@@ -267,6 +267,16 @@ def test_shipped_weights_that_changed(weights_folder):
         zoo.load("dcgan-test")
 
 
+def test_a_shipped_file_by_its_path_is_compared_with_its_checksum(weights_folder):
+    path = weights_folder / "dcgan-test.safetensors"
+    assert zoo.load(path).card["name"]
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="dcgan-test.safetensors"):
+        zoo.load(path)
+
+
 def test_weights_that_are_not_published(weights_folder):
     with pytest.raises(ValueError, match="'dcgan-cifar10-small' are not published") as error:
         zoo.load("dcgan-cifar10-small")

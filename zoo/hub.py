@@ -176,10 +176,7 @@ def find(name_or_path: str | Path) -> Path:
     if name.startswith("hf:"):
         return _download(name)
     shipped = index()
-    reduced = f"{name}-small"
-    if name not in shipped and reduced in shipped and name in settings.names():
-        _warn_of_reduced(name, reduced)
-        name = reduced
+    name = published_name(name)
     if name in shipped:
         path = SHIPPED / check_name(shipped[name]["file"], f"weights '{name}': file=")
         if not path.is_file():
@@ -209,6 +206,15 @@ def find(name_or_path: str | Path) -> Path:
     raise ValueError(f"unknown weights '{name}'{nearest(name, [*shipped, *recipes])} (zoo list weights)")
 
 
+def published_name(name: str) -> str:
+    """``name``, or that of the reduced setting if only that one is shipped, with a line on stderr."""
+    shipped, reduced = index(), f"{name}-small"
+    if name in shipped or reduced not in shipped or name not in settings.names():
+        return name
+    _warn_of_reduced(name, reduced)
+    return reduced
+
+
 @functools.cache  # once a process is enough
 def _warn_of_reduced(name: str, reduced: str) -> None:
     about = settings.RECIPES[reduced]["about"].rstrip(".")
@@ -224,7 +230,7 @@ def load(name_or_path: str | Path, device: str = "cpu", code: str | Path | None 
     Raises ValueError if there is none of that name, or the file is truncated, changed or not the zoo's.
     """
     path = find(name_or_path)
-    shipped = path.parent == SHIPPED  # then the whole file was compared with the index
+    shipped = published_name(str(name_or_path)) in index()  # then the whole file was compared with the index
     import torch
 
     try:
