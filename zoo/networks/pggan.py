@@ -11,7 +11,7 @@ Difference from the authors' code: nearest upsampling and the convolution after 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -99,6 +99,8 @@ class PGGANDiscriminator(GrowingNetwork, Discriminator):
         group: images that share a standard deviation, at most; None: the whole batch.
     """
 
+    block: Callable[[int, int], nn.Module] = DownBlock
+
     def __init__(
         self,
         channels: int = 3,
@@ -108,7 +110,7 @@ class PGGANDiscriminator(GrowingNetwork, Discriminator):
     ):
         super().__init__(widths, resolution)
         self.from_rgb = nn.ModuleList(Conv2d(channels, w, 1) for w in widths)
-        self.blocks = nn.ModuleList(DownBlock(i, o) for o, i in pairwise(widths))
+        self.blocks = nn.ModuleList(self.block(i, o) for o, i in pairwise(widths))
         self.deviation = MinibatchStandardDeviation(group, sync=True)
         self.conv = Conv2d(widths[0] + 1, widths[0])
         self.linear = Linear(16 * widths[0], widths[0])

@@ -19,12 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo import parallel
-from zoo.networks.discriminator import Discriminator, Given
 from zoo.networks.equalized import Conv2d, GrowingNetwork, Linear, leaky_relu, pixel_norm
-from zoo.networks.layers import InstanceNorm2d, MinibatchStandardDeviation
+from zoo.networks.layers import InstanceNorm2d
+from zoo.networks.pggan import WIDTHS, PGGANDiscriminator
 from zoo.registry import NETWORKS, FrozenDict
-
-WIDTHS = (512, 512, 512, 512, 256, 128, 64, 32, 16)  # from 4x4 to 1024x1024
 
 
 class Blur(nn.Module):
@@ -242,38 +240,17 @@ class DownBlock(nn.Module):
 
 
 @NETWORKS.register("stylegan-discriminator")
-class StyleGANDiscriminator(GrowingNetwork, Discriminator):
-    """Images [N, channels, side, side] -> scores [N], which depend on the batch.
+class StyleGANDiscriminator(PGGANDiscriminator):
+    """PGGAN's with a blur before each downsampling: images [N, channels, side, side] -> scores [N]. Arguments as there;
+    at most ``group`` images share a standard deviation."""
 
-    Raises ValueError unless there is a width for each power of two from 4 to ``resolution``.
-
-    Args:
-        channels, resolution: of the images, at the last level.
-        widths: channels at 4x4, 8x8, ...
-        group: images that share a standard deviation, at most.
-    """
+    block = DownBlock
 
     def __init__(
         self,
         channels: int = 3,
         resolution: int = 1024,
         widths: Sequence[int] = WIDTHS,
-        group: int = 4,
+        group: int | None = 4,
     ):
-        super().__init__(widths, resolution)
-        self.from_rgb = nn.ModuleList(Conv2d(channels, w, 1) for w in widths)
-        self.blocks = nn.ModuleList(DownBlock(i, o) for o, i in pairwise(widths))
-        self.deviation = MinibatchStandardDeviation(group, sync=True)
-        self.conv = Conv2d(widths[0] + 1, widths[0])
-        self.linear = Linear(16 * widths[0], widths[0])
-        self.head = Linear(widths[0], 1, gain=1.0)
-
-    def features(self, x: Tensor, given: Given | None = None) -> Tensor:
-        """x -> [N, widths[0]]."""
-        h = leaky_relu(self.from_rgb[self.level](x))  # [N, width, side, side]
-        for i in range(self.level, 0, -1):
-            h = self.blocks[i - 1](h)
-            if i == self.level:
-                h = self.blend(leaky_relu(self.from_rgb[i - 1](F.avg_pool2d(x, 2))), h)
-        h = leaky_relu(self.conv(self.deviation(h)))
-        return leaky_relu(self.linear(h.flatten(1)))
+        super().__init__(channels, resolution, widths, group)
