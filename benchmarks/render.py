@@ -1,8 +1,7 @@
-"""All that is generated from committed results and from the code: tables, pages, README's picture.
+"""All that is generated as text from committed results and from the code: tables, pages.
 
     python benchmarks/render.py            # write what is out of date
     python benchmarks/render.py --check    # exit status 1 if a committed file is out of date
-    python benchmarks/render.py --picture  # compose docs/images/readme.png from the shipped weights as well
 
 Tables are between markers in README.md, README.zh-CN.md and docs/*.md; docs/models/*.md, docs/timeline.md,
 docs/data.md and docs/command-line.md are generated as a whole. A new recipe file appears in all of them by itself.
@@ -36,6 +35,7 @@ from zoo.registry import DATASETS, METRICS, TASKS
 NOTICE = rows.ROOT / "NOTICE"
 README, CHINESE, DOCS = rows.ROOT / "README.md", rows.ROOT / "README.zh-CN.md", rows.ROOT / "docs"
 MODELS, GRIDS = DOCS / "models", DOCS / "images"
+STRIPS = GRIDS / "gallery"  # by benchmarks/gallery.py
 NOTHING = "No results yet."
 Line = dict[str, Any]
 Cells = Mapping[str, object]  # column -> cell
@@ -157,6 +157,12 @@ def name_of(entry: Line) -> str:
     return (entry.get("dataset") or {}).get("name", "own data")
 
 
+def most_common(lines: Sequence[Line]) -> str:
+    """The data set of most runs; "" if there are none."""
+    counts = Counter(r["dataset"] for r in lines if r["kind"] != "baseline").most_common(1)
+    return counts[0][0] if counts else ""
+
+
 def best(lines: Sequence[Line], model: str, first: str) -> Line | None:
     """The line with a model's smallest distance; one on the data set ``first`` if there is one."""
     candidates = [r for r in lines if r["kind"] != "baseline" and model_of(r["run"]) == model]
@@ -167,11 +173,11 @@ def best(lines: Sequence[Line], model: str, first: str) -> Line | None:
 def models() -> str:
     """One row a model. The distances are on the data set that most models were trained on, if the model was."""
     lines, body = score_lines(), []
-    common = Counter(r["dataset"] for r in lines if r["kind"] != "baseline").most_common(1)
+    common = most_common(lines)
     bars = {r["dataset"]: rows.distance(r["scores"]) for r in lines if r["what"] == Mixture.name}
     shelf = hub.index()
     for paper in papers():
-        line = best(lines, paper["model"], common[0][0] if common else "")
+        line = best(lines, paper["model"], common)
         files = [r["what"] for r in lines if r["kind"] == "weights" and model_of(r["run"]) == paper["model"]]
         score = ""
         if line:
@@ -759,6 +765,11 @@ def commands(model: str, recipe_names: Mapping[str, dict]) -> list[str]:
     return [f"zoo train {model} --dataset {e['dataset']}{variant[not e['variant']].format(e['variant'])}" for e in both]
 
 
+def grid(run: Line) -> Path:
+    """The committed grid of a run, which may be missing."""
+    return GRIDS / f"{rows.label(run)}.png"
+
+
 def training_result(row: Line) -> list[str]:
     """A run's line on its model's page, and its last grid."""
     ends = {to: (*rows.main_score(scores), rows.main_score(row["start"][to])[1]) for to, scores in row["end"].items()}
@@ -767,9 +778,8 @@ def training_result(row: Line) -> list[str]:
     seed = f", seed {row['seed']}" if row["seed"] else ""
     facts = f"{count(row['images'])} images, minutes: {rows.minutes(row)}"
     lines = ["", f"`{row['recipe']}`{seed}: {facts}; {scores}{note}."]
-    grid = f"{rows.label(row)}.png"
-    if (GRIDS / grid).exists():
-        lines += ["", f"![samples of {row['recipe']}](../images/{grid})"]
+    if grid(row).exists():
+        lines += ["", f"![samples of {row['recipe']}](../images/{grid(row).name})"]
     return lines
 
 
@@ -796,6 +806,38 @@ def timeline_page() -> str:
         page = f"[{p['model']}](models/{p['model']}.md)"
         body.append([date(p["arxiv"]), page, p["paper"], arxiv_link(p["arxiv"]), names])
     return f"# The timeline\n\n{table(['date', 'model', 'paper', 'arXiv', 'recipes'], body)}\n"
+
+
+def gallery_runs() -> dict[str, Line]:
+    """By model, in order of papers, the run that shows it in the gallery: the best on the data set of most models, if
+    there is one of it. Those without a grid are left out."""
+    lines = [r for r in score_lines() if r["kind"] != "baseline" and grid(r["run"]).exists()]
+    chosen = {p["model"]: best(lines, p["model"], most_common(lines)) for p in papers()}
+    return {model: line["run"] for model, line in chosen.items() if line}
+
+
+GALLERY_TEXT = """\
+The timeline in pictures: a row a model, in order of years, each from a run whose scores are in [Results](results.md).
+Models of images from noise are shown on {dataset}, if they were trained on it, all at the same small compute: the rows
+compare reduced settings, not what the papers reached. The images are evenly spaced cells of the grid on the model's
+page, none is selected; translators show that grid."""
+
+
+def gallery_page() -> str:
+    """The timeline in pictures."""
+    runs, body, missing = gallery_runs(), [], []
+    for p in papers():
+        link = f"[{p['model']}](models/{p['model']}.md)"
+        if p["model"] not in runs:
+            missing.append(link)
+            continue
+        run = runs[p["model"]]
+        picture = (STRIPS / f"{p['model']}.png").relative_to(DOCS).as_posix()
+        facts = f"{p['paper']}, {date(p['arxiv'])[:4]}. `{run['recipe']}`, {count(run['images'])} images"
+        body.append(f"**{link}**: {facts}\n\n![samples of {run['recipe']}]({picture})")
+    rest = f"Without a picture: {', '.join(missing)}." if missing else ""
+    text = prose(GALLERY_TEXT.format(dataset=most_common(score_lines())))
+    return "\n\n".join(["# Gallery", text, *body, *([prose(rest)] if rest else [])]) + "\n"
 
 
 def data_page() -> str:
@@ -986,55 +1028,10 @@ def pages() -> dict[Path, str]:
     return {
         **texts,
         DOCS / "timeline.md": timeline_page(),
+        DOCS / "gallery.md": gallery_page(),
         DOCS / "data.md": data_page(),
         DOCS / "command-line.md": command_page(),
     }
-
-
-# README's picture -----------------------------------------------------------------------------------------------------
-
-PICTURE, SCALE, ROWS, COLUMNS = GRIDS / "readme.png", 2, 4, 8
-LARGEST = 64  # pixels of a side of an image of the picture
-ACROSS, GAP, CAPTION = 3, 12, 20  # panels side by side; pixels
-
-
-def picture() -> None:
-    """Images by the shipped weights, those in color first. Samples have the seeds 0, 1, 2, ...: no selection."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    every = {name: zoo.load(name) for name in zoo.list_weights()}
-    loaded = {name: model for name, model in every.items() if model.seeded or model.translates}
-    names = sorted(loaded, key=lambda name: (-loaded[name].channels, not loaded[name].seeded, name))
-    panels = [panel(name, loaded[name]) for name in names]
-    across = min(ACROSS, len(panels))
-    width, height = max(p.width for p in panels), max(p.height for p in panels) + CAPTION
-    size = (across * (width + GAP) - GAP, -(-len(panels) // across) * (height + GAP) - GAP)
-    canvas = Image.new("RGB", size, "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(CAPTION - 6)
-    for i, (name, p) in enumerate(zip(names, panels, strict=True)):
-        left, top = i % across * (width + GAP), i // across * (height + GAP)
-        draw.text((left, top), name, fill="black", font=font)
-        canvas.paste(p, (left, top + CAPTION))
-    PICTURE.parent.mkdir(parents=True, exist_ok=True)
-    canvas.save(PICTURE, optimize=True)
-    print(PICTURE.relative_to(rows.ROOT), canvas.size)
-
-
-def panel(name: str, model: Any) -> Any:
-    """One model's images, magnified. Translators show held-out images above their translations."""
-    import torch
-    from PIL import Image
-    from thumbnails import translations
-
-    from zoo.pictures import tile
-
-    images = model.outputs(ROWS * COLUMNS) if model.seeded else translations(name, COLUMNS)
-    if images.shape[-1] > LARGEST:
-        images = torch.nn.functional.interpolate(images, (LARGEST, LARGEST), mode="area")
-    scale = max(1, SCALE * 32 // images.shape[-1])
-    grid = (tile(images, COLUMNS) * 255 + 0.5).byte().permute(1, 2, 0).numpy()
-    image = Image.fromarray(grid)
-    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
 
 
 # Writing --------------------------------------------------------------------------------------------------------------
@@ -1095,8 +1092,7 @@ def texts() -> dict[Path, str]:
 @click.option(
     "--check", "checking", is_flag=True, help="Only list files that are out of date; exit status 1 if any is."
 )
-@click.option("--picture", "with_picture", is_flag=True, help="Compose docs/images/readme.png as well.")
-def command(checking: bool, with_picture: bool) -> int:
+def command(checking: bool) -> int:
     """Write tables and pages from the committed results and the code."""
     rendered = texts()
     gone = [p for p in MODELS.glob("*.md") if p not in rendered]
@@ -1111,8 +1107,6 @@ def command(checking: bool, with_picture: bool) -> int:
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(rendered[path], encoding="utf-8")
-    if with_picture and not checking:
-        picture()
     return int(checking and bool(gone or stale))
 
 
