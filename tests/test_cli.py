@@ -31,6 +31,7 @@ from zoo import hub, settings
 from zoo.cli import VERBS
 from zoo.cli import export as exporting
 from zoo.cli.train import advice
+from zoo.pictures import save, to_picture
 
 # Start-up -------------------------------------------------------------------------------------------------------------
 
@@ -428,6 +429,21 @@ def test_encoders_reconstruct(shell, tmp_path):
     assert shell("sample", path, "-n", 4, "--out", "grid.png").status == 0
     wrong = shell("sample", path, "--input", "one.png", "--to", "b", "--out", "o.png")
     assert wrong.status == 2 and "--to: " in wrong.err and "does not use it" in wrong.err
+
+
+def test_generators_find_their_nearest_images(shell, tmp_path):
+    path = weights(tmp_path / "w.safetensors", image_spec())
+    x = model(image_spec()).sample(2, seed=3)
+    (tmp_path / "in").mkdir()
+    for k in (0, 1):
+        save(to_picture(x[k]), tmp_path / "in" / f"{k}.png")
+    result = shell("sample", path, "--input", "in", "--out", "out/")
+    assert result.status == 0 and "--input in: PSNR of the nearest images of " in result.err, result.err
+    for k in (0, 1):
+        difference = np.asarray(Image.open(f"out/{k}.png"), float) - np.asarray(Image.open(f"in/{k}.png"), float)
+        assert (difference**2).mean() < 255**2 / 10**2.5  # 25 dB
+    several = shell("sample", path, "--input", "in", "--y", "0,1", "--out", "out/")
+    assert several.status == 2 and "--y 0,1: must be one class with --input, got 2" in several.err
 
 
 # data, export, publish ------------------------------------------------------------------------------------------------

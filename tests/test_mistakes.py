@@ -126,7 +126,7 @@ MISTAKES = {
     # translators
     "no input": (("sample", "translate.safetensors", *SAMPLE), "--input", "'translate.safetensors'", "give an image"),
     "input for none": (
-        ("sample", "image.safetensors", "--input", "whole", *SAMPLE), "--input", "whole", "leave --input out",
+        ("sample", "points.safetensors", "--input", "whole", *SAMPLE), "--input", "whole", "leave --input out",
     ),
     "direction": (
         ("sample", "translate.safetensors", "--input", "whole/1.png", "--to", "gogle", *SAMPLE),

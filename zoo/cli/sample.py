@@ -47,7 +47,7 @@ Chunk = TypeVar("Chunk", bound=Sized)
     "--input",
     "source",
     help="What the model makes something of: an image or a folder of images that a translator translates, an upscaler "
-    "enlarges or a model with an encoder reconstructs.",
+    "enlarges, a model with an encoder reconstructs, and of which any other generator finds its nearest image.",
 )
 @click.option(
     "--text",

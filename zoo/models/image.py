@@ -40,7 +40,7 @@ from zoo.models.arguments import (
     seed_list,
 )
 from zoo.models.base import Bench, Model, Program, shell_word
-from zoo.models.image_files import draw_places, generator_program, write_samples
+from zoo.models.image_files import draw_places, generator_program, write_projections, write_samples
 from zoo.models.inference import inference, standing_statistics
 from zoo.models.latents import great_circle, noise_inputs, truncated_normal
 from zoo.models.projection import Projection, project
@@ -478,7 +478,9 @@ class ImageModel(Model):
         return generator_program(self, lambda x: x)
 
     def write(self, request: Request) -> None:
-        for option, value in (("--input", request.source), ("--to", request.to)):
-            if value is not None:
-                raise ValueError(f"{option} {value}: '{request.name}' makes images from noise; leave {option} out")
-        write_samples(self, request)
+        if request.to is not None:
+            raise ValueError(f"--to {request.to}: '{request.name}' makes images from noise; leave --to out")
+        if request.source is None:
+            write_samples(self, request)
+        else:
+            write_projections(self, request)

@@ -14,6 +14,8 @@ from zoo.models.inference import use_batch_statistics
 from zoo.models.request import Request, walk_endings
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from zoo.models.image import ImageModel
 
 
@@ -110,6 +112,25 @@ def write_samples(model: ImageModel, request: Request, extra: Mapping[str, Any] 
         columns = math.ceil(math.sqrt(request.count))
         images = model.sample(request.count, seed=request.seed, y=y, codes=request.codes, **options)
         request.write_grid(images, columns)
+
+
+def write_projections(model: ImageModel, request: Request) -> None:
+    """Of each input image the nearest image of the model, and a line with how near they are."""
+    request.only("source", "y", "seed", "scale")
+    if not model.resolution:
+        raise ValueError(f"--input {request.source}: '{request.name}' makes points from noise; leave --input out")
+    if isinstance(request.y, list):
+        raise ValueError(f"--y {','.join(map(str, request.y))}: must be one class with --input, got {len(request.y)}")
+    distances = []
+
+    def nearest(image: Image) -> Tensor:
+        projection = model.project(image, y=request.y, seed=request.seed)
+        distances.append(projection.psnr.item())
+        return projection.images[0]
+
+    request.remake(nearest, model.resolution, model.channels)
+    mean = f"{sum(distances) / len(distances):.1f} dB"
+    request.tell(f"--input {request.source}: PSNR of the nearest images of '{request.name}': {mean} in the mean")
 
 
 def write_class_grid(model: ImageModel, request: Request, options: Mapping[str, Any]) -> None:
