@@ -120,7 +120,8 @@ class ScoreInputs:
         if rule and "test" in splits:
             return "test", rule
         if splits.get("test", 0) >= MIN_TEST_IMAGES:
-            return "test", f"test, since it holds at least {MIN_TEST_IMAGES:,} images"
+            whose = "the official one" if self.facts.by_hand else "it"  # of which a part may be at hand
+            return "test", f"test, since {whose} holds at least {MIN_TEST_IMAGES:,} images"
         name = "train" if "train" in splits else next(iter(splits))
         return name, f"there is no test split of {MIN_TEST_IMAGES:,} images"
 
