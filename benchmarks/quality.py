@@ -267,7 +267,9 @@ def shipping_errors(row: Line, lines: list[Line], bench: Bench) -> list[str]:
     """Why weights must not be shipped as they are, a line each.
 
     They must reach the bar of their task, or be marked with ``below_bar`` in their Card and the index; not both. The
-    noise of the main score must keep the limit of ``bench``. Weights with noise in them must have worse scores.
+    noise of the main score must keep the limit of ``bench``. Weights with noise in them must have worse scores: with
+    the most noise, or, of weights below the bar, with some of it, for those that are not better than a trivial model
+    may gain by what makes of them one.
     """
     label, scores = label_of(row), row["scores"]
     values = [*scores.values(), *row["noise"].values(), *row["weight_noise"].values()]
@@ -284,7 +286,8 @@ def shipping_errors(row: Line, lines: list[Line], bench: Bench) -> list[str]:
     value, noise = scores[main], row["noise"][main]
     if bench.max_noise is not None and noise > bench.max_noise * value:
         errors.append(f"{label}: the noise of {main} must be at most {bench.max_noise} of it, got {value} ± {noise}")
-    worst = row["weight_noise"][str(WEIGHT_NOISE[-1])]
+    of_noise = row["weight_noise"]
+    worst = max(of_noise.values(), key=lambda v: sign * v) if reason else of_noise[str(WEIGHT_NOISE[-1])]
     if sign * (worst - value) <= noise:
         errors.append(f"{label}: {main} with noise in the weights must be worse than {value} ± {noise}, got {worst}")
     return errors

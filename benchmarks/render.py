@@ -197,7 +197,10 @@ def models() -> str:
             "license of their data": ", ".join(licenses),
             "fd": score,
         })  # fmt: skip
-    text = prose(" ".join(f"§ {name}: {reason}." for name, reason in below_bar().items()))
+    reasons: dict[str, list[str]] = {}
+    for name, reason in below_bar().items():
+        reasons.setdefault(reason, []).append(name)
+    text = prose(" ".join(f"§ {', '.join(names)}: {reason}." for reason, names in reasons.items()))
     return "\n\n".join([columns(body), *([text] if text else [])])
 
 

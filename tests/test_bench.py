@@ -318,6 +318,11 @@ def test_weights_below_the_bar_are_marked(benchmark, quality, monkeypatch):
     shelf = hub.index()
     monkeypatch.setattr(hub, "index", lambda *_: {**shelf, name: {**shelf[name], "below_bar": reason}})
     assert quality.shipping_errors(low, lines, ImageModel.bench) == []
+    value = quality.rows.distance(low["scores"])
+    for factors, count in (((2, 0.9), 0), ((0.95, 0.9), 1)):  # with little and with much noise
+        noisy = {**low, "weight_noise": {k: value * f for k, f in zip(("0.05", "0.4"), factors, strict=True)}}
+        errors = quality.shipping_errors(noisy, lines, ImageModel.bench)
+        assert len(errors) == count and all("with noise in the weights must be worse" in e for e in errors)
     (message,) = quality.shipping_errors(row, lines, ImageModel.bench)
     assert message == f"{name}: is marked below the bar ({reason}), but reaches it"
     table = " ".join(render.models().split())
