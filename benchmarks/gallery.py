@@ -29,11 +29,9 @@ CELLS, WIDTH = 16, 530  # of a strip: images; pixels at most
 
 
 def strip(run: Mapping[str, Any]) -> Image.Image:
-    """Evenly spaced cells of a run's grid in one row; of a translator, whose rows belong together, the whole grid."""
+    """Evenly spaced cells of a run's grid in one row."""
     with Image.open(render.grid(run)) as picture:
         grid = picture.convert("RGB")
-    if any(run["end"]):  # scores by direction
-        return grid
     side = settings.find(run["recipe"]).stages[-1].resolution + BORDER
     across, down = grid.width // side, grid.height // side
     count = min(CELLS, across * down, WIDTH // side)
@@ -45,7 +43,9 @@ def strip(run: Mapping[str, Any]) -> Image.Image:
 
 
 def write_strips(runs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the strip of each model: ``runs``, the run that represents it."""
+    """Write the strip of each model: ``runs``, the run that represents it. Translators, whose rows belong together,
+    have their grids instead."""
+    runs = {model: run for model, run in runs.items() if not render.translates(run)}
     render.STRIPS.mkdir(parents=True, exist_ok=True)
     for model, run in runs.items():
         strip(run).save(render.STRIPS / f"{model}.png", optimize=True)

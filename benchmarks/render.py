@@ -819,6 +819,11 @@ def gallery_runs() -> dict[str, Line]:
     return {model: line["run"] for model, line in chosen.items() if line}
 
 
+def translates(run: Line) -> bool:
+    """Whether a run's scores are by direction."""
+    return any(run["end"])
+
+
 GALLERY_TEXT = """\
 The timeline in pictures: a row a model, in order of years, each from a run whose scores are in [Results](results.md).
 Models of images from noise are shown on {dataset}, if they were trained on it, all at the same small compute: the rows
@@ -835,7 +840,8 @@ def gallery_page() -> str:
             missing.append(link)
             continue
         run = runs[p["model"]]
-        picture = (STRIPS / f"{p['model']}.png").relative_to(DOCS).as_posix()
+        path = grid(run) if translates(run) else STRIPS / f"{p['model']}.png"
+        picture = path.relative_to(DOCS).as_posix()
         facts = f"{p['paper']}, {date(p['arxiv'])[:4]}. `{run['recipe']}`, {count(run['images'])} images"
         body.append(f"**{link}**: {facts}\n\n![samples of {run['recipe']}]({picture})")
     rest = f"Without a picture: {', '.join(missing)}." if missing else ""

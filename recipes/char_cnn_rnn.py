@@ -12,8 +12,8 @@ Differences from the paper:
 - The recurrent layer is that of the weights which StackGAN used: a GRU of 512 on 18 positions, and a linear layer to
   1,024 numbers.
 - emoji: an emoji is a class, in all styles. emoji-hashed is the retrieval network of scores: it is trained in the same
-  way, but its text encoder reads hashed words and n-grams, so that it has nothing in common with an encoder that a GAN
-  was trained with.
+  way, but its text encoder reads hashed words and n-grams, so that it shares nothing with a char-CNN-RNN that a GAN was
+  trained with. The emoji GANs read hashes of the same words: with them it shares what they read, and no weights.
 """
 
 from zoo.recipe import Data, Derived, Pretrained, Recipe, RMSProp, Spec, Stage, Stream
