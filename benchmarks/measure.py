@@ -99,7 +99,9 @@ def show(row: Line, *keys: str) -> None:
 def initial_model(model: Model, recipe: Recipe, seed: int) -> Model:
     """The model with the weights that the run started from."""
     networks = build_networks(resolve(recipe, facts_of(recipe.dataset)), seed)
-    return build_model(model.spec, {n: networks[n] for n in model.spec["networks"]}, model.card).eval()
+    own = {n: networks[n] for n in model.spec["networks"]}
+    pretrained = {n: getattr(model, n) for n in model.spec.get("pretrained", ())}
+    return build_model(model.spec, {**own, **pretrained}, model.card).eval()
 
 
 def turns_played(

@@ -15,7 +15,8 @@ Differences from the paper:
 - cub: embeddings come from a char-CNN-RNN of the zoo's own training; the authors' has other weights.
 - emoji-small: 16x16 and 32x32, G of width 32, D of width 16, codes and noise of 32 numbers, one residual block, batches
   of 32. The text encoder is a hashed bag of words and n-grams, a mismatched image is another emoji, and images are not
-  mirrored, since names have directions.
+  mirrored, since names have directions. DiffAugment shifts D's images and cuts out of them, since D learns the few
+  thousand emoji by heart otherwise.
 """
 
 from zoo.recipe import Adam, Data, Derived, Ema, Pretrained, Recipe, Spec, Stage, Stream
@@ -115,7 +116,7 @@ def emoji_small() -> Recipe:
             "G": Spec("stackgan-pp-generator", width=32, latent=32, text=256, blocks=1, **shared),
             "D": Spec("stackgan-pp-discriminators", width=16, **shared),
         },
-        Spec("stackgan-pp", examples=examples),
+        Spec("stackgan-pp", examples=examples, augment=Spec("diffaugment", policy=("translation", "cutout"))),
         24_000 * batch,
         batch,
         32,

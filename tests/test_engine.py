@@ -668,6 +668,24 @@ def test_stages_and_resolutions(tmp_path, monkeypatch):
         assert same(start[3], end[3]) == (i == 1)  # an idle network keeps its average
 
 
+def test_a_part_that_learns_no_more_has_its_ema_weights(tmp_path, monkeypatch):
+    """Stage II of StackGAN trains on images of the weights that sample stage I. The ``stages()`` above keep G's last
+    weights in the second stage, since G learns again in the third."""
+    source, ends = images(side=16).arrays["x"], []
+
+    def saved(run, *args, save=train.save):
+        save(run, *args)
+        ends.append((run.index, weights(run.game.G), weights(run.ema_networks["G"].network)))
+
+    monkeypatch.setattr(train, "save", saved)
+    recipe = stages()
+    train.train(recipe.replace(stages=recipe.stages[:2]), tmp_path / "run", runtime=CPU, dataset=source)
+    last, average = next((w, a) for i, w, a in reversed(ends) if i == 0)
+    assert not same(last, average)
+    index, finished, same_average = ends[-1]
+    assert index == 1 and same(finished, average) and same(same_average, average)
+
+
 def test_the_weights_of_each_stage(tmp_path, monkeypatch):
     """Also if a kill comes between the last checkpoint of a stage and the copy."""
     source = images(side=16).arrays["x"]

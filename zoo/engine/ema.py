@@ -56,3 +56,13 @@ class EmaNetworks(dict[str, EmaNetwork]):
         for name, ema_network in self.items():
             parts = [p[len(name) + 1 :] for p in players if f"{p}.".startswith(f"{name}.")]
             ema_network.update(game.get_submodule(name), parts, images, total_images)
+
+    @torch.no_grad()
+    def write_finished(self, game: nn.Module, players: Iterable[str]) -> None:
+        """Copy the averages of all parameters that none of ``players`` (paths in the game) has into the game."""
+        paths = tuple(f"{p}." for p in players)
+        for name, ema_network in self.items():
+            averages = dict(ema_network.network.named_parameters())
+            for key, parameter in game.get_submodule(name).named_parameters():
+                if not f"{name}.{key}".startswith(paths):
+                    parameter.copy_(averages[key])

@@ -503,7 +503,8 @@ class StageRun:
     @torch.no_grad()
     def prepare(self, init: str | Path | None = None) -> None:
         """The game's data-dependent initialization, on the same images in every process. It comes before the weights
-        ``init`` to begin from, and the EMA weights begin as the players after both."""
+        ``init`` to begin from, and the EMA weights begin as the players after both. Before a later stage, parts that
+        learn no more get their EMA weights: the stage trains on what samples are computed with."""
         torch.manual_seed(seed_for(self.seed, "prepare", self.index))
         self.noise.manual_seed(seed_for(self.seed, "prepare noise", self.index))
         batch = Batch(self.stage.batch, device=self.device, generator=self.noise)
@@ -519,6 +520,10 @@ class StageRun:
         if self.total_images == 0:
             for name, ema_network in self.ema_networks.items():
                 ema_network.network.load_state_dict(self.game.get_submodule(name).state_dict())
+        else:
+            self.ema_networks.write_finished(
+                self.game, (p for s in self.recipe.stages[self.index :] for p in s.optimizers)
+            )
         self.schedules.write(self.images)  # a layer that is new at this level is faded in from the first image on
         for name, ema_network in self.ema_networks.items():
             if isinstance(ema_network.network, Growing):
