@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.priors import Prior
+from zoo.registry import AUGMENTATIONS, Spec
 from zoo.seeds import seed_for
 
 if TYPE_CHECKING:
@@ -245,18 +246,20 @@ class Game(nn.Module, abc.ABC):
     ``takes``: names of the networks that it needs; raises ValueError if one is missing. ``needs``: keys that the data
     must have. For :class:`~zoo.discriminate.Discriminate`: ``joined``, whether D gets real and fake images in one pass:
     if no layer mixes the samples of a batch (``"auto"``), ``"always"`` or ``"never"``; ``heads`` on D's features,
-    if there are any; ``augment(images, batch)``, which D's images pass, if there is one.
+    if there are any; ``augment(images, batch)``, which D's images pass, if there is one. ``adapts_augment``: whether
+    the game adapts an augmentation's p that has a target; one with a target raises ValueError otherwise.
     """
 
     takes: tuple[str, ...] = ()
     needs: tuple[str, ...] = ("x",)
     joined: Literal["auto", "always", "never"] = "auto"
+    adapts_augment: bool = False
     heads: Sequence[Head]
     augment: Callable[[Sequence[Tensor], Batch], Sequence[Tensor]]
     G: nn.Module
     D: nn.Module
 
-    def __init__(self, networks: Mapping[str, nn.Module]):
+    def __init__(self, networks: Mapping[str, nn.Module], augment: Spec | None = None):
         super().__init__()
         for name in self.takes:
             if name not in networks:
@@ -266,6 +269,13 @@ class Game(nn.Module, abc.ABC):
         for name, network in networks.items():
             self.add_module(name, network)
         self.mixing = paths_that_mix(self)
+        if augment is not None:
+            self.augment = AUGMENTATIONS.build(augment)
+            if getattr(self.augment, "target", None) is not None and not self.adapts_augment:
+                name = type(self).__name__
+                raise ValueError(
+                    f"game.augment.target: the {name} game does not adapt p; set p, or let a schedule do it"
+                )
         self.conditional = bool(getattr(networks.get("D"), "classes", 0))  # whether D takes the class y
 
     @abc.abstractmethod

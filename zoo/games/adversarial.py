@@ -18,7 +18,7 @@ from zoo.game import Batch, Draw, Game, Turn
 from zoo.heads import Head, add_to_model
 from zoo.penalties import Penalty
 from zoo.priors import build_prior
-from zoo.registry import AUGMENTATIONS, GAMES, HEADS, LOSSES, PENALTIES, Spec
+from zoo.registry import GAMES, HEADS, LOSSES, PENALTIES, Spec
 
 Times = int | Callable[[int], int]
 Update = Callable[[Batch], None] | None
@@ -56,6 +56,7 @@ class Adversarial(Game):
     """
 
     takes: tuple[str, ...] = ("G", "D")
+    adapts_augment = True
     penalties: Sequence[Penalty]
     heads: Sequence[Head]
 
@@ -79,7 +80,7 @@ class Adversarial(Game):
         augment: Spec | None = None,
         output_mean: bool = False,
     ):
-        super().__init__(networks)
+        super().__init__(networks, augment)
         for key, value, choices in (
             ("order", order, ("D-first", "G-first", "simultaneous")),
             ("noise", noise, ("fresh", "shared")),
@@ -98,10 +99,7 @@ class Adversarial(Game):
         self.classes: int = getattr(self.G, "classes", 0)  # that G takes, 0 for none
         # The noise that G takes beside z, ``G(z, noise={name: ...})``: the shape for one image of each.
         self.noise_shapes: Mapping[str, Sequence[int]] = getattr(self.G, "noise_shapes", {})
-        self.adapts = False
-        if augment is not None:
-            self.augment = AUGMENTATIONS.build(augment)
-            self.adapts = getattr(self.augment, "target", None) is not None
+        self.adapts = augment is not None and getattr(self.augment, "target", None) is not None
         self.heads = nn.ModuleList(HEADS.build(h) for h in heads)  # type: ignore[assignment]  # a ModuleList of heads
         for head, spec in zip(self.heads, heads, strict=True):
             if head.network.partition(".")[0] not in networks:

@@ -48,6 +48,7 @@ class StackGAN(Game):
         noise: G's step has new noise (``"fresh"``), or generates the fakes of D's step again (``"same"``).
         divergence: weight of KL.
         examples: texts of the model's pictures.
+        augment: Spec in AUGMENTATIONS: D gets all images, real and fake, through it.
 
     Batch keys: reads ``x``, ``text`` (embeddings) and, by ``mismatched``, ``y``, ``wrong`` and ``wrong_y``, or
     ``other_text``; writes ``z`` and ``noise/NAME``.
@@ -66,8 +67,9 @@ class StackGAN(Game):
         noise: Literal["fresh", "same"] = "fresh",
         divergence: float = 2.0,
         examples: Sequence[str] = ("a red bird",),
+        augment: Spec | None = None,
     ):
-        super().__init__(networks)
+        super().__init__(networks, augment)
         for key, value, choices in (
             ("mismatched", mismatched, ("images", "texts")),
             ("condition", condition, ("text", "mean")),

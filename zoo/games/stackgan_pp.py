@@ -48,6 +48,7 @@ class StackGANPP(Game):
         color_mean, color_covariance: weights of the squared distances of the channels' means and covariances from those
             of the next smaller image, which gets no gradient.
         examples: texts of the model's pictures.
+        augment: Spec in AUGMENTATIONS: D gets all images, real and fake, through it.
 
     Batch keys: reads ``x`` and, with texts, ``text`` (embeddings), ``y``, ``wrong`` and ``wrong_y``; rows whose two
     classes are equal by chance count as 0 in c(w). Writes ``z`` and ``noise/NAME``.
@@ -66,8 +67,9 @@ class StackGANPP(Game):
         color_mean: float = 0.0,
         color_covariance: float = 0.0,
         examples: Sequence[str] = (),
+        augment: Spec | None = None,
     ):
-        super().__init__(networks)
+        super().__init__(networks, augment)
         self.unconditional, self.divergence, self.examples = unconditional, divergence, tuple(examples)
         self.color_mean, self.color_covariance = color_mean, color_covariance
         self.texts, self.prior = bool(self.G.text), build_prior(NORMAL, self.G)
