@@ -390,27 +390,42 @@ def labels_of(model: Model, entry: Mapping[str, Any], key: str) -> Mapping[str, 
     return entry.get("where") or find(model).stream(entry.get("target", key)).where
 
 
-def weights(pair: list[FeatureNetwork]) -> dict[str, dict]:
+def ranked_before(pair: list[FeatureNetwork]) -> Mapping[str, dict]:
+    """The committed distances of weights, if both networks are the ones that computed them."""
+    lines = {r["features"]: r for r in rows.read("features")}
+    same = all(lines.get(network.name, {}).get("hash") == network.hash for network in pair)
+    return lines[pair[0].name].get("weights", {}) if same else {}
+
+
+def weights(pair: list[FeatureNetwork], before: Mapping[str, dict]) -> dict[str, dict]:
     """The shipped weights of a data set by both of its feature networks: name -> file's hash, distances to the training
     split (of a translator: to the domains that it makes) by each network.
 
-    A distance for each of SETS sets of samples; for a translator, which has no seed, one.
+    A distance for each of SETS sets of samples; for a translator, which has no seed, one. Files whose tensors are
+    those of ``before`` keep its distances.
     """
     dataset, scores = pair[0].facts["dataset"], {}
+    references: dict[str, list[Tensor]] = {}  # features of reals by both networks
     for name in hub.index():
-        model = hub.load(name)
+        model, tensors = hub.load(name), tensor_hash(hub.find(name))[:16]
         if model.card["dataset"]["name"] != dataset or not model.generates:
+            continue
+        if before.get(name, {}).get("tensors") == tensors:
+            scores[name] = dict(before[name])
             continue
         resolution = None if pair[0].facts["fit"] == "pad" else model.resolution
         wheres = [{}] if model.seeded else [labels_of(model, entry, key) for key, entry in model.entries.items()]
-        images = load_shuffled(TRAININGS[pair[0].name], "train", resolution, wheres)[0]
-        real = [features(network, images) for network in pair]
+        key = json.dumps([resolution, [dict(where) for where in wheres]])
+        if key not in references:
+            images = load_shuffled(TRAININGS[pair[0].name], "train", resolution, wheres)[0]
+            references[key] = [features(network, images) for network in pair]
+        real = references[key]
         by: list[list[float]] = [[] for _ in pair]
         for k in range(SETS if model.seeded else 1):
             x = outputs(model, dataset, k)
             for distances, network, reference in zip(by, pair, real, strict=True):
                 distances.append(distance(reference, features(network, x)))
-        scores[name] = {"tensors": tensor_hash(hub.find(name))[:16], "by": by}
+        scores[name] = {"tensors": tensors, "by": by}
     return scores
 
 
@@ -443,7 +458,7 @@ def grows(values: list[float]) -> bool:
     return all(a < b for a, b in itertools.pairwise(values))
 
 
-def check_line(name: str) -> dict:
+def check_line(name: str, again: bool = False) -> dict:
     """The result line of one feature network: accuracy, distances, and ``sane``: whether they are as they must be.
 
     Distances must grow with blur, noise and the number of classes left out; the accuracy must be the file's; and if
@@ -457,7 +472,7 @@ def check_line(name: str) -> dict:
     sane["dropped"] = grows(list(line["dropped"].values()))
     pair = [network, *(feature_networks.load(n) for n in feature_networks.names() if n == f"{name}-b")]
     if len(pair) > 1:
-        line["weights"] = scores = weights(pair)
+        line["weights"] = scores = weights(pair, {} if again else ranked_before(pair))
         if len(scores) > 1:  # one file has no ranking
             line["pairs"] = rankings(scores)
             sane["ranking"] = line["pairs"]["opposite"] == 0 and line["pairs"]["alike"] > 0
@@ -512,11 +527,12 @@ def train_command(name: str, seed: int | None, runs: Path) -> None:
 
 @command.command("check")
 @click.argument("names", nargs=-1)
-def check_command(names: tuple[str, ...]) -> int:
+@click.option("--again", is_flag=True, help="Rank also the files anew that were ranked before and did not change.")
+def check_command(names: tuple[str, ...], again: bool) -> int:
     """Check NAMES (by default all feature networks) into results/features.jsonl; exit status 1 if one is not sane."""
     names, bad = names or tuple(feature_networks.names()), []
     for name in names:
-        row = check_line(name)
+        row = check_line(name, again)
         rows.write("features", {**row, **rows.facts("python benchmarks/features.py check", 0)}, ("features",))
         print(json.dumps(row), flush=True)
         bad += [f"{name}: {key}" for key, good in row["sane"].items() if not good]

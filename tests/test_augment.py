@@ -1,16 +1,20 @@
 """Augmentations of D's images: what each transformation does, gradients, games, processes, micro-batches."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
 from helpers.play import image_recipe, images, play, same, session, state
+from helpers.recipes import NAMES, small, stand_in
 from safetensors.torch import load_file, save_file
 from test_micro_batch import ROUNDING, compare_run, float64  # noqa: F401  # a fixture
 from test_parallel import in_group, processes
 from torch.autograd import gradcheck, gradgradcheck
 
+from zoo import settings
 from zoo.augment import ADA, DiffAugment
+from zoo.discriminate import Discriminate
 from zoo.game import Batch
 from zoo.recipe import Schedule
 from zoo.registry import AUGMENTATIONS, Spec
@@ -258,6 +262,56 @@ def test_reals_and_fakes_in_both_turns():
     expected = torch.autograd.grad(game.pair.g(game.D(x), game.D(fake)), list(game.G.parameters()))
     assert all(g.any() for g in gradients)
     torch.testing.assert_close(gradients, expected)
+
+
+WITHOUT = {
+    "classification": "no D",
+    "triplegan": "the numbers are drawn for the images of a batch, and D gets some more",
+    "srresnet": "no D",
+    "vaegan": "D's features of an image are compared with those of its reconstruction",
+}
+
+
+def one_a_game() -> dict[str, tuple[str, int]]:
+    """A recipe and its stage for each game."""
+    first: dict[str, tuple[str, int]] = {}
+    for name in NAMES:
+        for i, stage in enumerate(settings.find(name).stages):
+            first.setdefault(stage.game.name, (name, i))
+    return first
+
+
+@pytest.mark.parametrize("game", sorted({*one_a_game()} - {"joint-embedding"}))
+def test_every_game_with_images_for_D_takes_an_augmentation(game, monkeypatch):
+    """In a round all that any D gets comes out of it."""
+    name, index = one_a_game()[game]
+    recipe = small(name)
+    stage = recipe.stages[index]
+    spec = stage.game.replace(augment=Spec("diffaugment", policy=("translation",)))
+    recipe = recipe.replace(
+        stages=(*recipe.stages[:index], dataclasses.replace(stage, game=spec), *recipe.stages[index + 1 :])
+    )
+    if game in WITHOUT:
+        with pytest.raises(ValueError, match="takes no argument 'augment'"):
+            session(recipe, stand_in(recipe, index), stage=index)
+        return
+    run = session(recipe, stand_in(recipe, index), stage=index)
+    made, seen = set[float](), list[float]()
+
+    def largest(x):
+        """A number of each image that no pass or split changes."""
+        return x.detach().flatten(1).amax(1).tolist()
+
+    def recorded(self, x, *args, compute=Discriminate._pass, **options):
+        seen.extend(largest(x))
+        return compute(self, x, *args, **options)
+
+    monkeypatch.setattr(Discriminate, "_pass", recorded)
+    run.game.augment.register_forward_hook(
+        lambda module, inputs, output: made.update(value for x in output for value in largest(x))
+    )
+    run.play_round()
+    assert len(made) > 1 and seen and made >= set(seen)
 
 
 def test_probability_zero_is_a_game_without():

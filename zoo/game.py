@@ -270,13 +270,15 @@ class Game(nn.Module, abc.ABC):
             self.add_module(name, network)
         self.mixing = paths_that_mix(self)
         if augment is not None:
-            self.augment = AUGMENTATIONS.build(augment)
-            if getattr(self.augment, "target", None) is not None and not self.adapts_augment:
-                name = type(self).__name__
-                raise ValueError(
-                    f"game.augment.target: the {name} game does not adapt p; set p, or let a schedule do it"
-                )
+            self.set_augment(augment)
         self.conditional = bool(getattr(networks.get("D"), "classes", 0))  # whether D takes the class y
+
+    def set_augment(self, spec: Spec) -> None:
+        """D gets its images through this augmentation. Raises ValueError if it has a target and the game adapts no
+        p."""
+        self.augment = AUGMENTATIONS.build(spec)
+        if getattr(self.augment, "target", None) is not None and not self.adapts_augment:
+            raise ValueError(f"game.augment.target: the {type(self).__name__} game does not adapt p; leave target out")
 
     @abc.abstractmethod
     def turns(self) -> Sequence[Turn]:

@@ -22,8 +22,8 @@ class BiGAN(Game):
     """G(z) and E(x) against D(x, z).
 
     ``loss``: Spec in LOSSES. D minimizes its d(real, fake), with (x, E(x)) as the real pair; E and G minimize the same
-    with the pairs swapped, both terms of it: E's gradient is that of its own pair, and G's of the other. Batch keys:
-    reads ``x``.
+    with the pairs swapped, both terms of it: E's gradient is that of its own pair, and G's of the other. ``augment``:
+    Spec in AUGMENTATIONS, through which D gets all images. Batch keys: reads ``x``.
     """
 
     takes = ("G", "E", "D")
@@ -34,8 +34,9 @@ class BiGAN(Game):
         networks: Mapping[str, nn.Module],
         loss: Spec = Spec("non-saturating"),
         prior: Spec = Spec("uniform"),
+        augment: Spec | None = None,
     ):
-        super().__init__(networks)
+        super().__init__(networks, augment)
         self.pair = LOSSES.build(loss)
         self.prior_spec, self.prior = prior, build_prior(prior, self.G)
 

@@ -23,7 +23,8 @@ from zoo.registry import GAMES, LOSSES, Spec
 class CoGAN(Game):
     """G(z) -> (a, b), two images of one z; D(a, b) -> scores of a's images and of b's.
 
-    ``loss``: Spec in LOSSES. ``prior``: of z. ``domains``: the names of a and b. Batch keys: reads ``a``, ``b``.
+    ``loss``: Spec in LOSSES. ``prior``: of z. ``domains``: the names of a and b. ``augment``:
+    Spec in AUGMENTATIONS, through which D gets a and b, with the same numbers. Batch keys: reads ``a``, ``b``.
     """
 
     takes = ("G", "D")
@@ -35,8 +36,9 @@ class CoGAN(Game):
         loss: Spec = Spec("non-saturating"),
         prior: Spec = Spec("normal"),
         domains: Sequence[str] = ("a", "b"),
+        augment: Spec | None = None,
     ):
-        super().__init__(networks)
+        super().__init__(networks, augment)
         if len(domains) != 2 or domains[0] == domains[1]:
             raise ValueError(f"game.domains={domains}: must be two different names")
         self.pair, self.domains = LOSSES.build(loss), tuple(domains)

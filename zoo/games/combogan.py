@@ -22,7 +22,7 @@ from zoo.discriminate import Discriminate, Inputs
 from zoo.game import Batch, Game, Turn
 from zoo.games.cyclegan import ImagePool
 from zoo.networks.interfaces import Translators
-from zoo.registry import GAMES
+from zoo.registry import GAMES, Spec
 
 
 @GAMES.register("combogan")
@@ -39,6 +39,7 @@ class ComboGAN(Game):
         domains: the names of the domains, at least two. The images of domain k are the batch's ``xk``.
         cycle: weight of the way back.
         pool: fakes in each discriminator's pool.
+        augment: Spec in AUGMENTATIONS: D gets all images, real and fake, through it.
 
     Batch keys: reads ``x0``, ``x1``, ... of two domains; writes ``pair``, their numbers, and ``fake0``, ..., ``old0``,
     ...
@@ -55,8 +56,9 @@ class ComboGAN(Game):
         domains: Sequence[str],
         cycle: float = 10.0,
         pool: int = 50,
+        augment: Spec | None = None,
     ):
-        super().__init__(networks)
+        super().__init__(networks, augment)
         if len(domains) < 2 or len({*domains}) < len(domains):
             raise ValueError(f"game.domains={domains}: must be two or more different names")
         for name in self.takes:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from zoo import parallel
 from zoo.discriminate import Discriminate, Inputs
 from zoo.game import Batch, Game, Turn
-from zoo.registry import GAMES
+from zoo.registry import GAMES, Spec
 
 
 class ImagePool(nn.Module):
@@ -70,6 +70,7 @@ class CycleGAN(Game):
             colors should stay and by default in the authors' code.
         pool: fakes in each discriminator's pool; with 0 it gets the latest.
         domains: the names of a and b.
+        augment: Spec in AUGMENTATIONS: D gets all images, real and fake, through it.
 
     Batch keys: reads ``a``, ``b``; writes ``fake_a``, ``fake_b``, ``old_a``, ``old_b``.
     """
@@ -89,8 +90,9 @@ class CycleGAN(Game):
         identity: float = 0.0,
         pool: int = 50,
         domains: Sequence[str] = ("a", "b"),
+        augment: Spec | None = None,
     ):
-        super().__init__(networks)
+        super().__init__(networks, augment)
         if pool < 0:
             raise ValueError(f"game.pool={pool}: must be 0 or more")
         if len(domains) != 2 or domains[0] == domains[1]:

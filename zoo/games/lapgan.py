@@ -45,6 +45,7 @@ class LAPGAN(Game):
         loss: Spec in LOSSES.
         prior: of the noise, whose size is the level's.
         generator_batch: samples in G's step.
+        augment: Spec in AUGMENTATIONS: D gets all images, real and fake, through it.
 
     Batch keys: reads ``x``, real images at the finest size; from level 1 on also ``c``, other ones, whose coarser
     versions G starts from (a second stream, so that a fake's image is not among the reals beside it). With classes
@@ -62,8 +63,9 @@ class LAPGAN(Game):
         loss: Spec = Spec("non-saturating"),
         prior: Spec = Spec("normal"),
         generator_batch: int | None = None,
+        augment: Spec | None = None,
     ):
-        super().__init__(networks)
+        super().__init__(networks, augment)
         sizes = self.G.sizes
         if not 0 <= level < len(sizes):
             raise ValueError(f"game.level={level}: must be from 0 to {len(sizes) - 1}")

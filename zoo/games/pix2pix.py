@@ -27,6 +27,7 @@ class Pix2pix(Game):
         networks: G(a, noise=) and D, a discriminator of pairs.
         l1: weight of |b - G(a)|, the mean over pixels and channels (the paper's lambda).
         domains: the names of a and b.
+        augment: Spec in AUGMENTATIONS: D gets all images, real and fake, through it.
 
     Batch keys: reads ``a``, ``b``; writes the numbers behind the masks, ``masks/0``, ``masks/1``, ...
     """
@@ -34,8 +35,14 @@ class Pix2pix(Game):
     takes = ("G", "D")
     needs = ("a", "b")
 
-    def __init__(self, networks: Mapping[str, nn.Module], l1: float = 100.0, domains: Sequence[str] = ("a", "b")):
-        super().__init__(networks)
+    def __init__(
+        self,
+        networks: Mapping[str, nn.Module],
+        l1: float = 100.0,
+        domains: Sequence[str] = ("a", "b"),
+        augment: Spec | None = None,
+    ):
+        super().__init__(networks, augment)
         if len(domains) != 2 or domains[0] == domains[1]:
             raise ValueError(f"game.domains={domains}: must be two different names")
         self.l1, self.domains = l1, tuple(domains)

@@ -71,6 +71,7 @@ class SRGAN(SRResNetGame):
         content: ``"features"``: the squared distance of phi's maps over 12.75; ``"pixels"``: that of SRResNet (the
             paper's SRGAN-MSE).
         adversarial: weight of the adversarial loss.
+        augment: Spec in AUGMENTATIONS: D gets all images, real and fake, through it.
 
     Batch keys: reads ``x``.
     """
@@ -82,8 +83,11 @@ class SRGAN(SRResNetGame):
         networks: Mapping[str, nn.Module],
         content: Literal["features", "pixels"] = "features",
         adversarial: float = 1e-3,
+        augment: Spec | None = None,
     ):
         super().__init__(networks)
+        if augment is not None:
+            self.set_augment(augment)
         if content not in ("features", "pixels"):
             raise ValueError(f"game.content='{content}': must be features or pixels")
         if content == "features" and "phi" not in networks:

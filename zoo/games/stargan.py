@@ -22,7 +22,7 @@ from zoo.game import Batch, Game, Turn
 from zoo.heads import Head
 from zoo.networks.mlp import one_hot
 from zoo.penalties import GradientPenalty
-from zoo.registry import GAMES
+from zoo.registry import GAMES, Spec
 
 
 class DomainHead(Head):
@@ -68,6 +68,7 @@ class StarGAN(Game):
         exclusive: of them those of which a translation has one, such as colors of hair.
         classify, cycle, penalty: weights.
         n_critic: steps of D for one of G.
+        augment: Spec in AUGMENTATIONS: D gets all images, real and fake, through it.
 
     Batch keys: reads ``x`` and ``key``; writes ``domain_real``, ``domain_fake``.
     """
@@ -86,8 +87,9 @@ class StarGAN(Game):
         cycle: float = 10.0,
         penalty: float = 10.0,
         n_critic: int = 5,
+        augment: Spec | None = None,
     ):
-        super().__init__(networks)
+        super().__init__(networks, augment)
         self.needs = ("x", key)
         names = label_names.get(key, attributes)
         for name in attributes:

@@ -39,6 +39,7 @@ class XGAN(Game):
         teacher: weight of the distance between the codes of a and the batch's ``teacher``, features of a pretrained
             network as long as the code.
         domains: the names of a and b.
+        augment: Spec in AUGMENTATIONS: D gets all images, real and fake, through it.
 
     Batch keys: reads ``a``, ``b`` and, with its weight, ``teacher``; writes ``fake_b`` and, with D_a, ``fake_a``.
     """
@@ -55,8 +56,9 @@ class XGAN(Game):
         adversarial: float = 1.0,
         teacher: float = 0.0,
         domains: Sequence[str] = ("a", "b"),
+        augment: Spec | None = None,
     ):
-        super().__init__(networks)
+        super().__init__(networks, augment)
         if len(domains) != 2 or domains[0] == domains[1]:
             raise ValueError(f"game.domains={domains}: must be two different names")
         if bool(domain) != ("C" in networks):
