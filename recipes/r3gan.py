@@ -123,6 +123,12 @@ def fashion_mnist() -> Recipe:
     return small(3498, (128, 64, 32, 16), Data(pad=True))
 
 
+@setting("celeba", "small")
+def celeba_small() -> Recipe:
+    "64x64 faces: widths 128 to 16, one block a stage, 6,000 batches of 32."
+    return small(6000, (128, 96, 64, 32, 16), Data(flip=True))
+
+
 @setting("cifar10", "small")
 def cifar10_small() -> Recipe:
     "Widths 128 to 32, one block a stage, 3,500 batches of 32."
