@@ -58,12 +58,13 @@ def write_strips(runs: Mapping[str, Mapping[str, Any]]) -> None:
 
 PICTURE = render.GRIDS / "readme.png"
 SIDE, ROWS, COLUMNS = 64, 3, 8  # of an image, in pixels; images of a panel
+DIRECTIONS = 2  # of a translator, at most; each has a row of inputs and one of outputs
 ACROSS, GAP, CAPTION = 3, 12, 20  # columns of panels; pixels
 
 
 def picture() -> Image.Image:
     """Images in color by the shipped weights, a panel each, under the shortest column of those before it. Samples have
-    the seeds 0, 1, 2, ...; translators show held-out images above their translations."""
+    the seeds 0, 1, 2, ...; translators show held-out images above their translations, in their first directions."""
     models = {name: zoo.load(name) for name in zoo.list_weights()}
     names = [n for n, m in models.items() if m.channels == 3 and (m.seeded or m.translates)]
     panels = {n: panel(n, models[n]) for n in sorted(names, key=lambda n: (not models[n].seeded, n))}
@@ -83,7 +84,7 @@ def picture() -> Image.Image:
 
 def panel(name: str, model: Model) -> Image.Image:
     """One model's images, at 64x64."""
-    images = model.outputs(ROWS * COLUMNS) if model.seeded else translations(name, COLUMNS)
+    images = model.outputs(ROWS * COLUMNS) if model.seeded else translations(name, COLUMNS)[: 2 * DIRECTIONS * COLUMNS]
     mode = "area" if images.shape[-1] > SIDE else "nearest"
     grid = tile(torch.nn.functional.interpolate(images, (SIDE, SIDE), mode=mode), COLUMNS)
     return Image.fromarray((grid * 255 + 0.5).byte().permute(1, 2, 0).numpy())
