@@ -429,16 +429,20 @@ def weights(pair: list[FeatureNetwork], before: Mapping[str, dict]) -> dict[str,
     return scores
 
 
-def order(a: list[float], b: list[float]) -> int:
-    """-1 if every distance of a is smaller than every one of b, 1 if every one is larger, 0 if they overlap."""
-    return (max(b) < min(a)) - (max(a) < min(b))
+MARGIN = 1.1  # distances that differ by less, two networks may rank the opposite way
 
 
-def rankings(scores: Mapping[str, dict]) -> dict[str, int]:
+def order(a: list[float], b: list[float], margin: float = 1.0) -> int:
+    """-1 if every distance of a is smaller than every one of b, by the factor ``margin``, 1 if every one is larger, 0
+    otherwise."""
+    return (max(b) * margin < min(a)) - (max(a) * margin < min(b))
+
+
+def rankings(scores: Mapping[str, dict], margin: float = 1.0) -> dict[str, int]:
     """Pairs of files: ranked alike by both networks, the opposite way, by one of them only, by neither."""
     counts = {"alike": 0, "opposite": 0, "one": 0, "neither": 0}
     for a, b in itertools.combinations(scores.values(), 2):
-        first, second = (order(a["by"][k], b["by"][k]) for k in range(2))
+        first, second = (order(a["by"][k], b["by"][k], margin) for k in range(2))
         agreement = "alike" if first * second > 0 else "opposite" if first * second < 0 else ""
         counts[agreement or ("one" if first or second else "neither")] += 1
     return counts
@@ -462,7 +466,8 @@ def check_line(name: str, again: bool = False) -> dict:
     """The result line of one feature network: accuracy, distances, and ``sane``: whether they are as they must be.
 
     Distances must grow with blur, noise and the number of classes left out; the accuracy must be the file's; and if
-    there is a second network of the data set (``-b``), it must not rank two shipped files the opposite way.
+    there is a second network of the data set (``-b``), it must not rank two shipped files the opposite way, if
+    their distances differ by a tenth.
     """
     network = feature_networks.load(name)
     line = ladders(network)
@@ -475,7 +480,8 @@ def check_line(name: str, again: bool = False) -> dict:
         line["weights"] = scores = weights(pair, {} if again else ranked_before(pair))
         if len(scores) > 1:  # one file has no ranking
             line["pairs"] = rankings(scores)
-            sane["ranking"] = line["pairs"]["opposite"] == 0 and line["pairs"]["alike"] > 0
+            far = rankings(scores, MARGIN)
+            sane["ranking"] = far["opposite"] == 0 and far["alike"] > 0
         sane["reals_far_under"] = all(2 * line["test"] < min(w["by"][0]) for w in scores.values())
     return {"features": name, "hash": network.hash, "accuracy": right, "guess": guess(name), **line, "sane": sane}
 

@@ -54,6 +54,7 @@ from zoo.metrics.metric import DEFAULTS, find_metric
 from zoo.metrics.statistics import compute_statistics
 from zoo.models import Model, build_model
 from zoo.pictures import write_grid
+from zoo.pretrained import attach
 from zoo.recipe import Data, Recipe, Sampling, decode
 
 Line = dict[str, Any]
@@ -99,9 +100,9 @@ def show(row: Line, *keys: str) -> None:
 def initial_model(model: Model, recipe: Recipe, seed: int) -> Model:
     """The model with the weights that the run started from."""
     networks = build_networks(resolve(recipe, facts_of(recipe.dataset)), seed)
-    own = {n: networks[n] for n in model.spec["networks"]}
-    pretrained = {n: getattr(model, n) for n in model.spec.get("pretrained", ())}
-    return build_model(model.spec, {**own, **pretrained}, model.card).eval()
+    start = build_model(model.spec, {n: networks[n] for n in model.spec["networks"]}, model.card).eval()
+    attach(start, model.spec, dict(model.named_children()))
+    return start
 
 
 def turns_played(
