@@ -399,7 +399,7 @@ def ranked_before(pair: list[FeatureNetwork]) -> Mapping[str, dict]:
 
 def weights(pair: list[FeatureNetwork], before: Mapping[str, dict]) -> dict[str, dict]:
     """The shipped weights of a data set by both of its feature networks: name -> file's hash, distances to the training
-    split (of a translator: to the domains that it makes) by each network.
+    split (of a translator: to the domains that it makes) by each network; ``reals``: their resolution and domains.
 
     A distance for each of SETS sets of samples; for a translator, which has no seed, one. Files whose tensors are
     those of ``before`` keep its distances.
@@ -410,12 +410,12 @@ def weights(pair: list[FeatureNetwork], before: Mapping[str, dict]) -> dict[str,
         model, tensors = hub.load(name), tensor_hash(hub.find(name))[:16]
         if model.card["dataset"]["name"] != dataset or not model.generates:
             continue
-        if before.get(name, {}).get("tensors") == tensors:
-            scores[name] = dict(before[name])
-            continue
         resolution = None if pair[0].facts["fit"] == "pad" else model.resolution
         wheres = [{}] if model.seeded else [labels_of(model, entry, key) for key, entry in model.entries.items()]
         key = json.dumps([resolution, [dict(where) for where in wheres]])
+        if before.get(name, {}).get("tensors") == tensors:
+            scores[name] = {**before[name], "reals": key}
+            continue
         if key not in references:
             images = load_shuffled(TRAININGS[pair[0].name], "train", resolution, wheres)[0]
             references[key] = [features(network, images) for network in pair]
@@ -425,7 +425,7 @@ def weights(pair: list[FeatureNetwork], before: Mapping[str, dict]) -> dict[str,
             x = outputs(model, dataset, k)
             for distances, network, reference in zip(by, pair, real, strict=True):
                 distances.append(distance(reference, features(network, x)))
-        scores[name] = {"tensors": tensors, "by": by}
+        scores[name] = {"tensors": tensors, "reals": key, "by": by}
     return scores
 
 
@@ -439,9 +439,12 @@ def order(a: list[float], b: list[float], margin: float = 1.0) -> int:
 
 
 def rankings(scores: Mapping[str, dict], margin: float = 1.0) -> dict[str, int]:
-    """Pairs of files: ranked alike by both networks, the opposite way, by one of them only, by neither."""
+    """Pairs of files with the same real images: ranked alike by both networks, the opposite way, by one of them only, by
+    neither."""
     counts = {"alike": 0, "opposite": 0, "one": 0, "neither": 0}
     for a, b in itertools.combinations(scores.values(), 2):
+        if a.get("reals") != b.get("reals"):
+            continue
         first, second = (order(a["by"][k], b["by"][k], margin) for k in range(2))
         agreement = "alike" if first * second > 0 else "opposite" if first * second < 0 else ""
         counts[agreement or ("one" if first or second else "neither")] += 1
@@ -481,7 +484,8 @@ def check_line(name: str, again: bool = False) -> dict:
         if len(scores) > 1:  # one file has no ranking
             line["pairs"] = rankings(scores)
             far = rankings(scores, MARGIN)
-            sane["ranking"] = far["opposite"] == 0 and far["alike"] > 0
+            if sum(far.values()):  # files with the same real images
+                sane["ranking"] = far["opposite"] == 0 and far["alike"] > 0
         sane["reals_far_under"] = all(2 * line["test"] < min(w["by"][0]) for w in scores.values())
     return {"features": name, "hash": network.hash, "accuracy": right, "guess": guess(name), **line, "sane": sane}
 

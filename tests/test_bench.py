@@ -503,6 +503,9 @@ def test_files_are_ranked_if_no_sets_overlap(benchmark):
     assert [order([1, 2], b) for b in ([3, 4], [2, 3], [0, 0.5])] == [-1, 0, 1]
     files = {n: {"by": by} for n, by in {"a": [[1, 2], [1, 2]], "b": [[3, 4], [1, 3]], "c": [[5, 6], [0, 0.5]]}.items()}
     assert rankings(files) == {"alike": 0, "opposite": 2, "one": 1, "neither": 0}
+    files["a"]["reals"] = "of other images"
+    assert sum(rankings(files).values()) == 1
+    del files["a"]["reals"]
     assert order([1, 2], [2.1, 3], 1.1) == 0 and order([1, 2], [2.3, 3], 1.1) == -1
     assert rankings(files, 2.0) == {"alike": 0, "opposite": 0, "one": 1, "neither": 2}
 
