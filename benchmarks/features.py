@@ -439,8 +439,8 @@ def order(a: list[float], b: list[float], margin: float = 1.0) -> int:
 
 
 def rankings(scores: Mapping[str, dict], margin: float = 1.0) -> dict[str, int]:
-    """Pairs of files with the same real images: ranked alike by both networks, the opposite way, by one of them only, by
-    neither."""
+    """Pairs of files with the same real images: ranked alike by both networks, the opposite way, by one of them only,
+    by neither."""
     counts = {"alike": 0, "opposite": 0, "one": 0, "neither": 0}
     for a, b in itertools.combinations(scores.values(), 2):
         if a.get("reals") != b.get("reals"):
