@@ -296,22 +296,22 @@ def test_every_game_with_images_for_D_takes_an_augmentation(game, monkeypatch):
             session(recipe, stand_in(recipe, index), stage=index)
         return
     run = session(recipe, stand_in(recipe, index), stage=index)
-    made, seen = set[float](), list[float]()
+    augmented_values, read_values = set[float](), list[float]()
 
     def largest(x):
         """A number of each image that no pass or split changes."""
         return x.detach().flatten(1).amax(1).tolist()
 
     def recorded(self, x, *args, compute=Discriminate._pass, **options):
-        seen.extend(largest(x))
+        read_values.extend(largest(x))
         return compute(self, x, *args, **options)
 
     monkeypatch.setattr(Discriminate, "_pass", recorded)
     run.game.augment.register_forward_hook(
-        lambda module, inputs, output: made.update(value for x in output for value in largest(x))
+        lambda module, inputs, output: augmented_values.update(value for x in output for value in largest(x))
     )
     run.play_round()
-    assert len(made) > 1 and seen and made >= set(seen)
+    assert len(augmented_values) > 1 and read_values and augmented_values >= set(read_values)
 
 
 def test_probability_zero_is_a_game_without():

@@ -109,8 +109,10 @@ def ship_file(folder, name, model, card):
 
 
 def change_one_weight(model, by=1.0):
-    """The same model; one weight of its last layer is another one."""
-    parameter = list(model.parameters())[-1]
+    """The same model; one weight of the last layer that its images come from is another one."""
+    encoder = getattr(model, "encoder", None)
+    others = set() if encoder is None else set(encoder.parameters())
+    parameter = [p for p in model.parameters() if p not in others][-1]
     with torch.no_grad():
         parameter.view(-1)[0] += by
     return model
@@ -307,7 +309,7 @@ def test_a_translator_without_its_images_is_not_scored_again(quality, monkeypatc
 
 def test_weights_below_the_bar_are_marked(benchmark, quality, monkeypatch):
     """Marked weights pass the check as long as they are below the bar; the tables have the mark and the reason."""
-    name, reason = "dcgan-fashion-mnist", "a paper of 2015"
+    name, reason = "lsgan-fashion-mnist", "a paper of 2016"
     lines = quality.rows.read("quality")
     row = next(r for r in lines if r["what"] == name)
     low = {**row, "scores": {k: 0.1 if k.startswith("recall") else v for k, v in row["scores"].items()}}
@@ -472,10 +474,12 @@ def test_shipped_weights_are_of_their_recipes():
 
 
 def test_runs_beat_a_gaussian_in_ten_principal_components(benchmark):
-    """Every committed line of a generator, of any seed: otherwise it has learned no more than a covariance."""
+    """Every committed line of a generator, of any seed: otherwise it has learned no more than a covariance. Models of
+    texts have a bar of their own, the retrieval of captions."""
     rows = benchmark("rows")
     bars = {r["dataset"]: rows.distance(r["scores"]) for r in rows.read("quality") if r["what"] == Gaussian.name}
     runs = [r for r in rows.read("runs") if any(k.startswith("fd-") for k in r["end"].get("", ()))]
+    runs = [r for r in runs if "caption-retrieval" not in r["end"][""]]
     assert {r["dataset"] for r in runs} == set(bars)
     assert not [(r["recipe"], r["seed"]) for r in runs if rows.distance(r["end"][""]) >= bars[r["dataset"]]]
 
