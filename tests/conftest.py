@@ -76,7 +76,7 @@ def recipe_file(tmp_path, monkeypatch, home) -> Iterator[Path]:
     path = tmp_path / "small_net.py"
     path.write_text(RECIPE)
     settings.names()  # load the zoo's own
-    before = dict(settings.RECIPES)
+    before = settings.names()  # imports all of the zoo's own
     yield path
     for name in [n for n in settings.RECIPES if n not in before]:
         del settings.RECIPES[name]

@@ -137,7 +137,7 @@ def test_the_example_of_a_recipe_trains(tmp_path, monkeypatch):
     """The recipe file of docs/add-a-model.md, in a dry run."""
     from zoo.engine.dry_run import describe
 
-    monkeypatch.setattr(settings, "RECIPES", dict(settings.RECIPES))
+    monkeypatch.setattr(settings, "RECIPES", {name: settings.RECIPES[name] for name in settings.names()})
     file = tmp_path / "my_model.py"
     file.write_text(python_blocks(ROOT / "docs" / "add-a-model.md")[0])
     recipe = settings.find(str(file), "cifar10")
@@ -148,7 +148,7 @@ def test_the_recipe_file_with_networks_of_ones_own_trains(tmp_path, monkeypatch,
     """The last example of docs/add-a-model.md, on a folder of photographs, by the commands of the page."""
     from PIL import Image
 
-    monkeypatch.setattr(settings, "RECIPES", dict(settings.RECIPES))
+    monkeypatch.setattr(settings, "RECIPES", {name: settings.RECIPES[name] for name in settings.names()})
     monkeypatch.chdir(tmp_path)
     Path("my_gan.py").write_text(python_blocks(ROOT / "docs" / "add-a-model.md")[-1])
     Path("photos").mkdir()
