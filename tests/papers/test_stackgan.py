@@ -358,6 +358,7 @@ def test_plain_loop(plain_loop, name, stage):
         eps=EPS,
         data=data,
         resolution=side,
+        game={"augment": None},  # not the papers'
         stage=stage,
     )
     G, D = loop.copy("G"), loop.copy("D")[stage]

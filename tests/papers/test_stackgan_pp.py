@@ -252,6 +252,7 @@ def test_plain_loop(plain_loop, name):
         eps=EPS,
         data=data,
         resolution=side,
+        game={"augment": None},  # not the paper's
     )
     G, D = loop.copy("G"), loop.copy("D")
 
