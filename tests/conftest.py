@@ -75,7 +75,6 @@ def recipe_file(tmp_path, monkeypatch, home) -> Iterator[Path]:
     monkeypatch.setenv("ZOO_HOME", str(home))
     path = tmp_path / "small_net.py"
     path.write_text(RECIPE)
-    settings.names()  # load the zoo's own
     before = settings.names()  # imports all of the zoo's own
     yield path
     for name in [n for n in settings.RECIPES if n not in before]:

@@ -13,12 +13,11 @@ import os
 import pytest
 import torch
 from helpers.play import CPU, Every, Killed, kill_at, log_of, play, same, session
-from helpers.recipes import NAMES, STAGES, small, stand_in
+from helpers.recipes import STAGES, one_a_game, small, stand_in
 from helpers.rounds import first_round, same_round, short
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import zoo
-from zoo import settings
 from zoo.engine import checkpoint, train
 from zoo.engine.run_folder import CHECKPOINT
 from zoo.engine.runtime import Runtime
@@ -27,16 +26,6 @@ DEVICE = os.environ.get("ZOO_TEST_DEVICE", "cuda")
 CUDA = DEVICE == "cuda"
 pytestmark = pytest.mark.skipif(CUDA and not torch.cuda.is_available(), reason="needs a CUDA device")
 only_cuda = pytest.mark.skipif(not CUDA, reason="has no meaning on another device")
-
-
-def one_a_game() -> dict[str, tuple[str, int]]:
-    """For each game a stage of a recipe, a reduced one if there is one: of the adversarial game one with a penalty."""
-    first = {}
-    order = ["wgan-gp-mnist-small", *sorted(NAMES, key=lambda n: (not n.endswith(("small", "fashion-mnist")), n))]
-    for name in order:
-        for i, stage in enumerate(settings.find(name).stages):
-            first.setdefault(stage.game.name, (name, i))
-    return first
 
 
 GAMES = [*one_a_game().values()]

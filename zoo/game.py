@@ -254,12 +254,13 @@ class Game(nn.Module, abc.ABC):
     needs: tuple[str, ...] = ("x",)
     joined: Literal["auto", "always", "never"] = "auto"
     adapts_augment: bool = False
+    adapts: bool = False  # whether this game's augmentation has a target
     heads: Sequence[Head]
     augment: Callable[[Sequence[Tensor], Batch], Sequence[Tensor]]
     G: nn.Module
     D: nn.Module
 
-    def __init__(self, networks: Mapping[str, nn.Module], augment: Spec | None = None):
+    def __init__(self, networks: Mapping[str, nn.Module]):
         super().__init__()
         for name in self.takes:
             if name not in networks:
@@ -269,15 +270,16 @@ class Game(nn.Module, abc.ABC):
         for name, network in networks.items():
             self.add_module(name, network)
         self.mixing = paths_that_mix(self)
-        if augment is not None:
-            self.set_augment(augment)
         self.conditional = bool(getattr(networks.get("D"), "classes", 0))  # whether D takes the class y
 
-    def set_augment(self, spec: Spec) -> None:
-        """D gets its images through this augmentation. Raises ValueError if it has a target and the game adapts no
-        p."""
+    def set_augment(self, spec: Spec | None) -> None:
+        """D gets its images through this augmentation, if there is one. Raises ValueError if it has a target and the
+        game adapts no p."""
+        if spec is None:
+            return
         self.augment = AUGMENTATIONS.build(spec)
-        if getattr(self.augment, "target", None) is not None and not self.adapts_augment:
+        self.adapts = getattr(self.augment, "target", None) is not None
+        if self.adapts and not self.adapts_augment:
             raise ValueError(f"game.augment.target: the {type(self).__name__} game does not adapt p; leave target out")
 
     @abc.abstractmethod

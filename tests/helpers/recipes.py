@@ -24,6 +24,18 @@ from zoo.registry import NETWORKS, Spec
 
 NAMES = settings.names()
 STAGES = [(name, i) for name in NAMES for i in range(len(settings.find(name).stages))]
+
+
+def one_a_game() -> dict[str, tuple[str, int]]:
+    """For each game a stage of a recipe, a reduced one if there is one: of the adversarial game one with a penalty."""
+    first = {}
+    order = ["wgan-gp-mnist-small", *sorted(NAMES, key=lambda n: (not n.endswith(("small", "fashion-mnist")), n))]
+    for name in order:
+        for i, stage in enumerate(settings.find(name).stages):
+            first.setdefault(stage.game.name, (name, i))
+    return first
+
+
 STEPS = 2  # of a player in a round, at most
 SIZES = {"width": 8, "widths": 8, "hidden": 16, "units": 16, "maps": 8, "embed": 8, "blocks": 1}
 

@@ -80,7 +80,8 @@ class Adversarial(Game):
         augment: Spec | None = None,
         output_mean: bool = False,
     ):
-        super().__init__(networks, augment)
+        super().__init__(networks)
+        self.set_augment(augment)
         for key, value, choices in (
             ("order", order, ("D-first", "G-first", "simultaneous")),
             ("noise", noise, ("fresh", "shared")),
@@ -99,7 +100,6 @@ class Adversarial(Game):
         self.classes: int = getattr(self.G, "classes", 0)  # that G takes, 0 for none
         # The noise that G takes beside z, ``G(z, noise={name: ...})``: the shape for one image of each.
         self.noise_shapes: Mapping[str, Sequence[int]] = getattr(self.G, "noise_shapes", {})
-        self.adapts = augment is not None and getattr(self.augment, "target", None) is not None
         self.heads = nn.ModuleList(HEADS.build(h) for h in heads)  # type: ignore[assignment]  # a ModuleList of heads
         for head, spec in zip(self.heads, heads, strict=True):
             if head.network.partition(".")[0] not in networks:

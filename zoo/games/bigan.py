@@ -36,7 +36,8 @@ class BiGAN(Game):
         prior: Spec = Spec("uniform"),
         augment: Spec | None = None,
     ):
-        super().__init__(networks, augment)
+        super().__init__(networks)
+        self.set_augment(augment)
         self.pair = LOSSES.build(loss)
         self.prior_spec, self.prior = prior, build_prior(prior, self.G)
 

@@ -38,7 +38,8 @@ class CoGAN(Game):
         domains: Sequence[str] = ("a", "b"),
         augment: Spec | None = None,
     ):
-        super().__init__(networks, augment)
+        super().__init__(networks)
+        self.set_augment(augment)
         if len(domains) != 2 or domains[0] == domains[1]:
             raise ValueError(f"game.domains={domains}: must be two different names")
         self.pair, self.domains = LOSSES.build(loss), tuple(domains)

@@ -58,7 +58,8 @@ class ComboGAN(Game):
         pool: int = 50,
         augment: Spec | None = None,
     ):
-        super().__init__(networks, augment)
+        super().__init__(networks)
+        self.set_augment(augment)
         if len(domains) < 2 or len({*domains}) < len(domains):
             raise ValueError(f"game.domains={domains}: must be two or more different names")
         for name in self.takes:

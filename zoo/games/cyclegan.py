@@ -92,7 +92,8 @@ class CycleGAN(Game):
         domains: Sequence[str] = ("a", "b"),
         augment: Spec | None = None,
     ):
-        super().__init__(networks, augment)
+        super().__init__(networks)
+        self.set_augment(augment)
         if pool < 0:
             raise ValueError(f"game.pool={pool}: must be 0 or more")
         if len(domains) != 2 or domains[0] == domains[1]:

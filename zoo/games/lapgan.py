@@ -65,7 +65,8 @@ class LAPGAN(Game):
         generator_batch: int | None = None,
         augment: Spec | None = None,
     ):
-        super().__init__(networks, augment)
+        super().__init__(networks)
+        self.set_augment(augment)
         sizes = self.G.sizes
         if not 0 <= level < len(sizes):
             raise ValueError(f"game.level={level}: must be from 0 to {len(sizes) - 1}")

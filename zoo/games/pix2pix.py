@@ -42,7 +42,8 @@ class Pix2pix(Game):
         domains: Sequence[str] = ("a", "b"),
         augment: Spec | None = None,
     ):
-        super().__init__(networks, augment)
+        super().__init__(networks)
+        self.set_augment(augment)
         if len(domains) != 2 or domains[0] == domains[1]:
             raise ValueError(f"game.domains={domains}: must be two different names")
         self.l1, self.domains = l1, tuple(domains)

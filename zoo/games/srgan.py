@@ -86,8 +86,7 @@ class SRGAN(SRResNetGame):
         augment: Spec | None = None,
     ):
         super().__init__(networks)
-        if augment is not None:
-            self.set_augment(augment)
+        self.set_augment(augment)
         if content not in ("features", "pixels"):
             raise ValueError(f"game.content='{content}': must be features or pixels")
         if content == "features" and "phi" not in networks:

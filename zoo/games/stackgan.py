@@ -69,7 +69,8 @@ class StackGAN(Game):
         examples: Sequence[str] = ("a red bird",),
         augment: Spec | None = None,
     ):
-        super().__init__(networks, augment)
+        super().__init__(networks)
+        self.set_augment(augment)
         for key, value, choices in (
             ("mismatched", mismatched, ("images", "texts")),
             ("condition", condition, ("text", "mean")),

@@ -69,7 +69,8 @@ class StackGANPP(Game):
         examples: Sequence[str] = (),
         augment: Spec | None = None,
     ):
-        super().__init__(networks, augment)
+        super().__init__(networks)
+        self.set_augment(augment)
         self.unconditional, self.divergence, self.examples = unconditional, divergence, tuple(examples)
         self.color_mean, self.color_covariance = color_mean, color_covariance
         self.texts, self.prior = bool(self.G.text), build_prior(NORMAL, self.G)

@@ -89,7 +89,8 @@ class StarGAN(Game):
         n_critic: int = 5,
         augment: Spec | None = None,
     ):
-        super().__init__(networks, augment)
+        super().__init__(networks)
+        self.set_augment(augment)
         self.needs = ("x", key)
         names = label_names.get(key, attributes)
         for name in attributes:

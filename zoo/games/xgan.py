@@ -58,7 +58,8 @@ class XGAN(Game):
         domains: Sequence[str] = ("a", "b"),
         augment: Spec | None = None,
     ):
-        super().__init__(networks, augment)
+        super().__init__(networks)
+        self.set_augment(augment)
         if len(domains) != 2 or domains[0] == domains[1]:
             raise ValueError(f"game.domains={domains}: must be two different names")
         if bool(domain) != ("C" in networks):
