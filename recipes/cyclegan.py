@@ -87,15 +87,15 @@ def reduced(images: int, streams: dict[str, Stream], domains: tuple[str, str]) -
 
 @setting("emoji", "small")
 def emoji_small() -> Recipe:
-    "Twemoji's emoji as Noto's and back at 32x32: 16,000 batches of 4."
+    "Twemoji's emoji as Noto's and back at 32x32: 80,000 batches of 4."
     streams = {"a": stream(0, "a", part=(0, 2)), "b": stream(1, "b", part=(1, 2))}
-    return reduced(16_000 * 4, streams, ("twemoji", "noto"))
+    return reduced(80_000 * 4, streams, ("twemoji", "noto"))
 
 
 @setting("emoji", "fluent3d-small")
 def emoji_fluent3d_small() -> Recipe:
-    "Noto's emoji as Fluent Emoji 3D's and back at 32x32: 40,000 batches of 4."
-    return reduced(40_000 * 4, {"a": stream(1, "a"), "b": stream(2, "b")}, ("noto", "fluent3d"))
+    "Noto's emoji as Fluent Emoji 3D's and back at 32x32: 80,000 batches of 4."
+    return reduced(80_000 * 4, {"a": stream(1, "a"), "b": stream(2, "b")}, ("noto", "fluent3d"))
 
 
 @setting("facades")
@@ -115,9 +115,9 @@ def facades() -> Recipe:
 
 @setting("facades", "small")
 def facades_small() -> Recipe:
-    "Labels of facades as photographs and back at 64x64: 60 epochs."
+    "Labels of facades as photographs and back at 64x64: 200 epochs."
     return recipe(
-        60 * 400,
+        200 * 400,
         1,
         64,
         Spec("cyclegan-generator", width=16, blocks=3),
