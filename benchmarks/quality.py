@@ -39,6 +39,7 @@ import torch
 
 import zoo
 from zoo import hub
+from zoo.data import facts as data_facts
 from zoo.data import open_data
 from zoo.files import tensor_hash
 from zoo.metrics import baselines, references
@@ -80,9 +81,11 @@ def direction(row: Line) -> tuple[str, str, str, int]:
     return row["dataset"], row.get("from", ""), row["to"], row.get("resolution", 0)
 
 
-def resolution_of(model: Any) -> int:
-    """The side of a translator's outputs; 0 of other models, whose scores do not depend on it."""
-    return 0 if getattr(model, "seeded", True) or not model.direction_names else int(model.resolution)
+def resolution_of(model: Any, dataset: str) -> int:
+    """The side of the outputs if scores depend on it, as those of translators do, and of all models of a data set whose
+    crops are ours: they are compared with images of that size. 0 if not."""
+    translates = not getattr(model, "seeded", True) and model.direction_names
+    return int(model.resolution) if translates or data_facts(dataset).cropped else 0
 
 
 def bench_of(what: Any) -> Bench:
@@ -105,12 +108,12 @@ def score(what: Any, to: str = "", seed: int = 0, **options: Any) -> Line:
     if getattr(model, "seeded", True):
         arguments |= {"n": COUNT, "seed": seed}
     result = zoo.evaluate(what, **{**arguments, **options})
-    source = source_of(model, to)
+    source, dataset = source_of(model, to), result["protocol"]["dataset"]
     return {
         **({"from": source} if source else {}),
-        **({"resolution": side} if (side := resolution_of(model)) else {}),
+        **({"resolution": side} if (side := resolution_of(model, dataset)) else {}),
         "to": to,
-        "dataset": result["protocol"]["dataset"],
+        "dataset": dataset,
         "scores": round_scores(result["scores"]),
         "errors": round_scores(result["errors"]),
         "seconds": result["seconds"],
@@ -208,20 +211,22 @@ def baselines_of(dataset: str, only: Sequence[str] = (), **options: Any) -> Iter
     for label, model in trivial:
         for to in directions(model):
             # weights of several recipes may have one direction
-            key = (label, source_of(model, to), to, resolution_of(model))
+            key = (label, source_of(model, to), to, resolution_of(model, dataset))
             if key not in done and (not only or label in only):
                 done.add(key)
                 yield {"what": label, "kind": "baseline", **score(model, to, **options)}
     if trivial:
         return
-    for make in (baselines.Gaussian, baselines.Mixture, baselines.NoisyImages, baselines.Copies):
-        if not only or make.name in only:
-            baseline = make(open_data(dataset))
-            yield {"what": make.name, "kind": "baseline", **score(baseline, dataset=dataset, **options)}
-    what = "held-out images, against the training images"
-    if not only or what in only:
-        holdout = baselines.Copies(open_data(dataset, split="test"))
-        yield {"what": what, "kind": "baseline", **score(holdout, dataset=dataset, split="train", **options)}
+    sides = {m.resolution for m in shipped_for(dataset)} if data_facts(dataset).cropped else set()
+    for side in sorted(sides) or [None]:
+        for make in (baselines.Gaussian, baselines.Mixture, baselines.NoisyImages, baselines.Copies):
+            if not only or make.name in only:
+                baseline = make(open_data(dataset, side))
+                yield {"what": make.name, "kind": "baseline", **score(baseline, dataset=dataset, **options)}
+        what = "held-out images, against the training images"
+        if not only or what in only:
+            holdout = baselines.Copies(open_data(dataset, side, split="test"))
+            yield {"what": what, "kind": "baseline", **score(holdout, dataset=dataset, split="train", **options)}
 
 
 def bars(dataset: str) -> Iterable[Line]:

@@ -473,6 +473,13 @@ def test_shipped_weights_are_of_their_recipes():
         assert (card["images"], recipe.images) == tuple(training_results()[name][k] for k in ("images", "budget")), name
 
 
+def test_lines_have_the_reference_of_their_baselines(quality):
+    """The committed lines of weights were compared with the same real images, by the same feature network, as the
+    baselines beside them."""
+    lines = [json.loads(line) for line in (ROOT / "benchmarks/results/quality.jsonl").open()]
+    assert [e for row in lines if row["kind"] == "weights" for e in quality.baseline_changes(row, lines)] == []
+
+
 def test_runs_beat_a_gaussian_in_ten_principal_components(benchmark):
     """Every committed line of a generator, of any seed: otherwise it has learned no more than a covariance. Models of
     texts have a bar of their own, the retrieval of captions."""
