@@ -23,6 +23,7 @@ import device_speed
 import modes
 import rows
 from quality import find_score
+from search import with_fields
 
 import zoo
 from zoo import costs, hub, settings
@@ -643,6 +644,36 @@ def samplings() -> str:
     return f"{table(head, body)}\n\n{provenance(lines)}"
 
 
+def truncations() -> str:
+    """The same weights with noise that is drawn again beyond a limit."""
+    lines = rows.read("truncation")
+    if not lines:
+        return NOTHING
+    lines.sort(key=lambda r: (r["recipe"], -(r["truncation"] or math.inf)))
+    scores = ("fd", "is", "precision", "recall")
+    body = []
+    for r in lines:
+        limit = "none" if r["truncation"] is None else f"{r['truncation']:g}"
+        body.append([f"`{r['recipe']}`", limit, *(number(r["scores"][find_score(r["scores"], s)]) for s in scores)])
+    return f"{table(['', 'limit', *scores], body)}\n\n{provenance(lines)}"
+
+
+def searches() -> str:
+    """Settings of a recipe at a quarter of its budget; the one that the recipe has is marked."""
+    lines = rows.read("search")
+    if not lines:
+        return NOTHING
+    scores = ("fd", "precision", "recall")
+    body = []
+    for r in sorted(lines, key=lambda r: (r["recipe"], r["seed"])):
+        recipe, fields = settings.find(r["recipe"]), r["fields"].split()
+        mark = " (the recipe's)" if with_fields(recipe, fields) == recipe else ""
+        for to, each in r["scores"].items():
+            values = [number(each[find_score(each, s)]) for s in scores]
+            body.append([f"`{r['recipe']}`" + f", to {to}" * bool(to), ", ".join(fields) + mark, *values])
+    return f"{table(['', 'fields', *scores], body)}\n\n{provenance(lines)}"
+
+
 # Toy sets and speed ---------------------------------------------------------------------------------------------------
 
 
@@ -1052,6 +1083,8 @@ TABLES: dict[str, dict[Path, Callable[[], str]]] = {  # marker -> its files, eac
     "classifiers": {DOCS / "results.md": classifiers},
     "encoders": {DOCS / "results.md": encoders},
     "sampling": {DOCS / "results.md": samplings},
+    "truncation": {DOCS / "results.md": truncations},
+    "searches": {DOCS / "results.md": searches},
     "features": {DOCS / "metrics.md": feature_networks},
     "ranking": {DOCS / "metrics.md": ranking},
     "weight-noise": {DOCS / "metrics.md": weight_noise},
