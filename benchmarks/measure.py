@@ -42,7 +42,7 @@ from zoo.engine.dry_run import dry_run, times_played
 from zoo.engine.extend import recipe_of
 from zoo.engine.run_folder import CHECKPOINT, LOG, RECIPE, SAMPLES, STAGE_WEIGHTS, RunFolder
 from zoo.engine.runtime import Runtime
-from zoo.engine.stage import build_networks, parameters, resolve
+from zoo.engine.stage import StageRun, build_networks, load_pretrained, parameters, resolve, set_level
 from zoo.engine.train import train
 from zoo.metrics import baselines, features, label_scores
 from zoo.metrics import copies as near_copies
@@ -97,10 +97,16 @@ def show(row: Line, *keys: str) -> None:
 # Training results -----------------------------------------------------------------------------------------------------
 
 
-def initial_model(model: Model, recipe: Recipe, seed: int) -> Model:
-    """The model with the weights that the run started from."""
-    networks = build_networks(resolve(recipe, facts_of(recipe.dataset)), seed)
-    start = build_model(model.spec, {n: networks[n] for n in model.spec["networks"]}, model.card).eval()
+def initial_model(model: Model, recipe: Recipe, seed: int, init: str | None = None) -> Model:
+    """The model with the weights that the run started from, data-dependent initialization and weights ``init`` to begin
+    from included."""
+    facts, runtime = facts_of(recipe.dataset), Runtime(device="cpu")
+    recipe, pretrained = load_pretrained(resolve(recipe, facts))
+    device = runtime.prepare_device()
+    run = StageRun(recipe, 0, recipe.dataset, facts, runtime, device, seed, pretrained=pretrained)
+    run.prepare(init)
+    set_level(recipe.stages[-1], run.networks)
+    start = build_model(model.spec, {n: run.networks[n] for n in model.spec["networks"]}, model.card).eval()
     attach(start, model.spec, dict(model.named_children()))
     return start
 
@@ -129,7 +135,7 @@ def run_line(run: Path, training_commit: str) -> Line:
     turns = [turn for stage in turns_played(resolved, networks, log[-1]["stage"], log[-1]["round"]) for turn in stage]
     # A translator's generators learn in one turn: it counts once. "G.levels.2" is a part of G.
     of_g = [times for turn, times in turns if {p.split(".")[0] for p in turn["players"]} & generators]
-    models = {"start": initial_model(model, recipe, seed), "end": run}
+    models = {"start": initial_model(model, recipe, seed, about["init"]), "end": run}
     budget = settings.find(recipe.name).images
     whole, rest = divmod(recipe.images, budget)
     results = {k: {to: quality.score(what, to) for to in quality.directions(model)} for k, what in models.items()}
@@ -191,7 +197,10 @@ def draw_samples(run: Path, path: Path) -> None:
 
 def labels(recipe: Recipe) -> int:
     """How many labeled images training used; 0 if all are labeled, or none."""
-    return max((s.balanced or 0 for s in recipe.stages[-1].data.streams.values()), default=0)
+    streams = recipe.stages[-1].data.streams.values()
+    rows = [s.balanced or (round(s.labeled * len(open_data(recipe.dataset, split=s.split))) if s.labeled else 0)
+            for s in streams]  # fmt: skip
+    return max(rows, default=0)
 
 
 def agreement_of_reals(dataset: str) -> Line:

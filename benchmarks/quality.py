@@ -203,7 +203,8 @@ def trivial_models(dataset: str) -> list[tuple[str, Model]]:
 
 
 def baselines_of(dataset: str, only: Sequence[str] = (), **options: Any) -> Iterable[Line]:
-    """The baselines of a data set: trivial models of the task of its shipped weights, else generators.
+    """The baselines of a data set: trivial models of the tasks of its shipped weights, and generators if there are
+    weights whose task has bars and no trivial models, or no weights.
 
     ``only``: these of them; ``options``: see ``score``.
     """
@@ -215,9 +216,11 @@ def baselines_of(dataset: str, only: Sequence[str] = (), **options: Any) -> Iter
             if key not in done and (not only or label in only):
                 done.add(key)
                 yield {"what": label, "kind": "baseline", **score(model, to, **options)}
-    if trivial:
+    models = shipped_for(dataset)
+    generators = [m for m in models if m.bench.bars and type(m).baselines is Model.baselines]
+    if models and not generators:
         return
-    sides = {m.resolution for m in shipped_for(dataset)} if data_facts(dataset).cropped else set()
+    sides = {m.resolution for m in generators} if data_facts(dataset).cropped else set()
     for side in sorted(sides) or [None]:
         for make in (baselines.Gaussian, baselines.Mixture, baselines.NoisyImages, baselines.Copies):
             if not only or make.name in only:
@@ -235,7 +238,7 @@ def bars(dataset: str) -> Iterable[Line]:
     benches = [model.bench for model in shipped_for(dataset)]
     names = {name for bench in benches for group in bench.bars.values() for name in group}
     metrics = {metric for bench in benches for metric in bench.bars}
-    return baselines_of(dataset, sorted(names), metrics=tuple(sorted(metrics)))
+    return baselines_of(dataset, sorted(names), metrics=tuple(sorted(metrics))) if names else ()
 
 
 # Reference features ---------------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ Differences from the paper:
 - The learning rate's rise over the first 40,000 images is a line between each two of 41 points.
 - Images are resized to each stage's resolution; the authors average 2x2 pixels again and again. Padded images
   (fashion-mnist) are averaged.
-- celeba-1024: the networks, batches and schedule for CelebA-HQ on CelebA's smaller images, for CelebA-HQ is no
-  registered data set: train on it with ``--dataset folder:PATH --variant 1024``.
+- celeba-1024: the networks, batches and schedule for CelebA-HQ on CelebA's smaller images, because CelebA-HQ
+  is not a registered data set; train on it with ``--dataset folder:PATH --variant 1024``.
 - celeba: the setting of the paper's ablations at 128x128, with the whole images' central squares.
 - lsun-bedroom: the whole set and no mirroring.
 - fashion-mnist: widths of 64, 64, 32 and 16, 64 numbers of noise, clothes are padded to 32x32.

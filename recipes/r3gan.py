@@ -12,8 +12,8 @@ Differences from the paper:
 - Augmentation resamples an image once, by cubic convolution (see ``zoo/augment.py``).
 - The authors' upper stages compute in bfloat16. Precision is no part of a recipe; ``--precision bf16`` is for all
   layers.
-- celeba: the networks, batch, gamma, augmentation and EMA half-life of the authors' FFHQ-64 on CelebA, for FFHQ is no
-  registered data set; learning rates, beta2 and the length of the schedules are those of CIFAR-10.
+- celeba: the networks, batch, gamma, augmentation and EMA half-life of the authors' FFHQ-64 on CelebA, because FFHQ is
+  not a registered data set; learning rates, beta2 and the length of the schedules are those of CIFAR-10.
 - Reduced settings: widths from 128 down to 16 or 32 instead of 768, one block a stage instead of two, 32 numbers of
   noise instead of 64, batches of 32 instead of 512, no classes and no augmentation. There are far fewer images, so that
   learning rates are higher, the schedules end with the run, and the EMA half-life ends at 5,000 of the authors' images.

@@ -1,7 +1,7 @@
 """StackGAN. H. Zhang, T. Xu, H. Li, S. Zhang, X. Wang, X. Huang, D. Metaxas, StackGAN: Text to Photo-realistic Image
-Synthesis with Stacked Generative Adversarial Networks, 2016, arXiv 1612.03242. Stage I paints a small image of a text
-and noise, stage II paints it anew, larger, with the text once more. A text's embedding becomes a normal distribution,
-from which its code is drawn (conditioning augmentation). D also gets real images with the text of others, as fakes.
+Synthesis with Stacked Generative Adversarial Networks, 2016, arXiv 1612.03242. Stage I generates a small image of a
+text and noise, stage II a larger one from it and the text. A text's embedding becomes a normal distribution, from which
+its code is drawn (conditioning augmentation). D also gets real images with the text of others, as fakes.
 
 The authors published two programs, and this file has a setting of each: the TensorFlow one for birds, the PyTorch one
 for COCO, which differ in networks, losses, and what D gets of the text.

@@ -1,5 +1,5 @@
 """StackGAN++ (StackGAN-v2). H. Zhang, T. Xu, H. Li, S. Zhang, X. Wang, X. Huang, D. Metaxas, StackGAN++: Realistic
-Image Synthesis with Stacked Generative Adversarial Networks, 2017, arXiv 1710.10916. One generator paints a scene at
+Image Synthesis with Stacked Generative Adversarial Networks, 2017, arXiv 1710.10916. One generator makes an image at
 three sizes, each with a discriminator of its own, which scores whether an image is real and whether it fits the text.
 Without texts, images of neighboring sizes shall have the same colors.
 

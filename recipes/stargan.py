@@ -9,8 +9,7 @@ domains are ``black_hair``, ``brown_hair``, ``male``, ``not_male``, ``young`` an
 
 Differences from the paper:
 - The learning rate falls to 0 in the second half, as in the paper. In the authors' code it only falls by a thousandth.
-- celeba: the data set's own training split; the authors hold out 1,999 random images. The order of the channels in the
-  gradient penalty's lines is from real to fake.
+- celeba: the data set's own training split; the authors hold out 1,999 random images.
 - Training on CelebA and RaFD at once, with a mask for the labels that a data set does not have, is left out. RaFD has
   no setting here.
 - celeba-small: 64x64, a quarter of the width, 4 residual blocks in G, 5 convolutions in D.

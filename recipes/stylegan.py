@@ -8,9 +8,9 @@ Differences from the paper:
 - Images are resized to each stage's resolution; the authors average 2x2 pixels again and again. Padded images
   (fashion-mnist) are averaged.
 - The authors average G's weights before G moves; here after it.
-- celeba-1024: the networks, batches and schedule for FFHQ, with eight processes, on CelebA's smaller images, for FFHQ
-  is no registered data set: train on it with ``--dataset folder:PATH --variant 1024``. The cut between two styles is
-  the same for the batch of all processes.
+- celeba-1024: the networks, batches and schedule for FFHQ, with eight processes, on CelebA's smaller images, because
+  FFHQ is not a registered data set; train on it with ``--dataset folder:PATH --variant 1024``. The cut between two
+  styles is the same for the batch of all processes.
 - lsun-bedroom: the schedule of FFHQ without mirroring, up to 256x256.
 - Reduced settings: narrow networks, styles of 64 numbers, gamma 1 (10 is for 1024x1024), batches of 16, an EMA
   half-life of 5,000 images; clothes are padded to 32x32.

@@ -12,8 +12,8 @@ Differences from the paper:
 - The authors' largest layers compute in 16 bits with clamped maps. Precision is no part of a recipe.
 - The cut between two styles and the mean path length are those of the batch of all processes.
 - p is adapted before the round's first step, from the scores up to the round before.
-- celeba-1024: the setting for FFHQ on CelebA's smaller images, for FFHQ is no registered data set: train on it with
-  ``--dataset folder:PATH --variant 1024``.
+- celeba-1024: the setting for FFHQ on CelebA's smaller images, because FFHQ is not a registered data set; train on it
+  with ``--dataset folder:PATH --variant 1024``.
 - Reduced settings: widths from 64 to 16, 64 numbers of noise and of a style, a mapping network of two layers, a
   half-life of 10,000 images; clothes are padded to 32x32. fashion-mnist: gamma 0.05, geometric augmentation only, p
   changes by 1 in 50,000 images; 2000 and 2000-plain read 2,000 of the 60,000 images, the latter without augmentation.
@@ -28,8 +28,9 @@ WIDTHS = (512, 512, 512, 512, 512, 256, 128, 64, 32)  # from 4x4
 
 
 def lazy(lr: float, every: int) -> Adam:
-    """Adam of a player that has a step more in every so many rounds; 0: none."""
-    share = every / (every + 1) if every else 1.0
+    """Adam of a player that has a step more in every so many rounds. In the authors' code G has this rate also without
+    path lengths."""
+    share = every / (every + 1)
     return Adam(lr=lr * share, betas=(0.0, 0.99**share), nan_to_num=1e5)
 
 
@@ -52,7 +53,7 @@ def recipe(
     Args:
         nets: the networks.
         images, batch, resolution, data: of the stage.
-        lr: learning rate, of a player without lazy penalties.
+        lr: learning rate, before the factor of lazy penalties.
         gamma: weight of R1.
         average: of G's weights.
         path_length: whether G has the penalty.
@@ -69,7 +70,7 @@ def recipe(
         stages=(
             Stage(
                 game=game,
-                optimizers={"G": lazy(lr, 4 if path_length else 0), "D": lazy(lr, 16)},
+                optimizers={"G": lazy(lr, 4), "D": lazy(lr, 16)},
                 images=images,
                 batch=batch,
                 resolution=resolution,

@@ -207,13 +207,13 @@ def test_image_conditions_get_the_same_draw(spec):
 
 @every_spec
 def test_several_images_of_a_sample(spec):
-    """Three sets of the batch's images, each image with numbers of its own; another number is refused."""
+    """Three sets of the batch's images, or two and a part of one, each image with numbers of its own."""
     augment = AUGMENTATIONS.build(spec)
     x = pictures(4)
     (y,) = augment([torch.cat([x, x, x])], batch_of(4))
     assert y.shape == (12, 3, 8, 8) and not torch.equal(y[:4], y[4:8])
-    with pytest.raises(ValueError, match="must get 4 images, or a multiple of them, got 6"):
-        augment([pictures(6)], batch_of(4))
+    (part,) = augment([torch.cat([x, x, x])[:10]], batch_of(4))
+    assert torch.equal(part, y[:10])
 
 
 def test_wrong_arguments():
@@ -325,6 +325,32 @@ def test_schedule_of_the_probability():
         play(run)
         values.append(run.game.augment.p.item())
     assert values == [0.0, 0.5, 0.25]
+
+
+@pytest.mark.parametrize("options", [{}, {"generator_batch": 8}, {"n_critic": 5}])
+@pytest.mark.parametrize("order", ["D-first", "G-first"])
+def test_p_changes_by_the_reals_that_were_scored(options, order, monkeypatch):
+    """If D's scores always say that it overfits, p is the number of real images that were scored divided by ``speed``,
+    less those of the last steps, whatever the order, the steps of D and the batch of G are."""
+    record = ADA.record
+    monkeypatch.setattr(ADA, "record", lambda augment, scores: record(augment, scores.abs()))
+    game = {"loss": Spec("non-saturating"), "penalties": (), "order": order, **options}
+    run = session(augmented(Spec("ada", target=0.6, speed=1_000), game=game), images())
+    play(run, 20)
+    waiting = run.total_images / 1_000 - run.game.augment.p.item()
+    assert 0 <= waiting <= 8 * (4 + options.get("n_critic", 1)) / 1_000
+
+
+def test_p_goes_on_in_the_next_stage():
+    """If that has the same augmentation; else it begins with its own."""
+    recipe = augmented(Spec("ada", target=0.6))
+    (stage,) = recipe.stages
+    other = dataclasses.replace(stage, game=stage.game.replace(augment=Spec("ada", p=0.2, target=0.6)))
+    first = session(recipe.replace(stages=(stage, stage, other)), images())
+    first.game.augment.p.fill_(0.3)
+    second = session(first.recipe, images(), stage=1, after=first)
+    assert second.game.augment.p == pytest.approx(0.3) and second.total_images == first.total_images
+    assert session(first.recipe, images(), stage=2, after=second).game.augment.p == pytest.approx(0.2)
 
 
 @every_spec

@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers.tiny import translate_spec
 
+import zoo
 from zoo import hub, settings
 from zoo.data import Facts, ImageSet, Rows, Source, facts
 from zoo.data.fields import Image, Label
@@ -228,6 +229,22 @@ def test_each_data_set_has_bars_of_its_own(quality):
     assert not quality.trivial_models("fashion-mnist")
     (bar,) = quality.bars("fashion-mnist")
     assert (bar["what"], bar["to"]) == ("mixture of 100 local Gaussians", "")
+
+
+def test_bars_of_a_set_with_generators_and_translators(quality, monkeypatch):
+    """Both have baselines; a set of models without bars has none to beat."""
+    translator, generator = zoo.load("pix2pix-emoji-small"), zoo.load("dcgan-fashion-mnist")
+    monkeypatch.setattr(quality, "score", lambda what, to="", **options: {"to": to, "options": options})
+    monkeypatch.setattr(quality, "trivial_models", lambda dataset: [("identity", translator)])
+    for models, expected in (
+        ([translator, generator], {"identity", "mixture of 100 local Gaussians"}),
+        ([translator], {"identity"}),
+    ):
+        monkeypatch.setattr(quality, "shipped_for", lambda dataset, models=models: models)
+        names = {line["what"] for line in quality.baselines_of("fashion-mnist-10k")}
+        assert expected <= names and ("mixture of 100 local Gaussians" in names) == (generator in models)
+    monkeypatch.setattr(quality, "shipped_for", lambda dataset: [zoo.load("stackgan-emoji-small")])
+    assert list(quality.bars("fashion-mnist-10k")) == []
 
 
 def test_check_of_the_protocol(quality):

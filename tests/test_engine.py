@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import re
 import signal
 
 import pytest
@@ -32,11 +33,13 @@ from torch import nn
 from torch.nn.functional import softplus
 
 import zoo
+from zoo.data import facts as facts_of
 from zoo.engine import checkpoint, log, train
-from zoo.engine.dry_run import describe
+from zoo.engine.dry_run import describe, dry_run
 from zoo.engine.ema import EmaNetwork
 from zoo.engine.run_folder import CHECKPOINT, WEIGHTS, RunFolder
 from zoo.engine.runtime import Runtime
+from zoo.engine.stage import resolve
 from zoo.engine.step import Learner
 from zoo.files import tensor_hash
 from zoo.game import Batch, Turn
@@ -221,6 +224,44 @@ def test_a_lazy_penalty_has_its_turn_in_every_order(order):
     }
     assert [[*turn.players, turn.every] for turn in opened.learner.turns] == order_of_turns[order]
     torch.testing.assert_close(lowered, 8 * penalty(opened.game.D, batch["x"]))
+
+
+COMBINATIONS = [
+    ({"order": "simultaneous", "n_generator": 3}, "game.n_generator=3: must be left at 1 with"),
+    ({"order": "simultaneous", "generator_batch": 4}, "game.generator_batch=4: must be left at None with"),
+    ({"order": "simultaneous", "noise": "shared"}, "game.noise=shared: must be left at fresh with"),
+    ({"order": "simultaneous", "reals": "fresh"}, "game.reals=fresh: must be left at last with"),
+    ({"order": "G-first", "noise": "shared"}, "game.noise=shared: must be left at fresh with game.order='G-first'"),
+    ({"noise": "shared", "generator_batch": 4}, "game.generator_batch=4: must be left out with game.noise='shared'"),
+    ({"reals": "fresh"}, "game.reals='fresh': must be 'last', since G's step reads no reals"),
+    ({"loss": Spec("relativistic"), "generator_batch": 4}, "game.generator_batch=4: must be left out, or game.reals"),
+    ({"penalties": (Spec("path-length", every=1, batch=4),)}, "path-length: batch=4 must be left out with every=1"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), COMBINATIONS)
+def test_options_that_would_do_nothing_beside_others(options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        session(recipe(Spec("adversarial", **options)))
+
+
+@game
+class Uneven(Duel):
+    """G's step has half as many fakes as it gets reals, those of D's step."""
+
+    def turns(self):
+        return [Turn(("D",), self.loss_D), Turn(("G",), self.loss_G, draw="last", batch=4)]
+
+    def loss_G(self, batch):
+        return softplus(self.D(batch["x"]) - self.D(self.G(batch.latent(self.prior)))).mean()
+
+
+def test_the_dry_run_has_the_rows_of_a_run():
+    facts = facts_of("ring")
+    with pytest.raises(ValueError, match=r"stage at 0 pixels: .*\[8, 1\]"):
+        dry_run(resolve(recipe(Uneven.spec), facts), facts)
+    with pytest.raises(RuntimeError, match="The size of tensor a .8. must match"):
+        play(session(recipe(Uneven.spec)))
 
 
 @pytest.mark.parametrize("norm, passes", [(False, [2, 8 * 8, 3 * 8]), (True, [2, *[8] * 11])])
@@ -736,6 +777,8 @@ def test_images_rescales_stages_and_schedules():
     assert [s.images for s in rescaled.stages] == [12, 12, 12]
     assert rescaled.stages[0].schedules[0].points == ((0, 10.0), (12, 1000.0))
     assert rescaled.ema == stages().ema  # a half-life is no budget
+    late = stages().replace(ema={"G": Ema(halflife=10, start=stages().images / 2)})
+    assert late.rescaled(36).ema["G"] == Ema(halflife=10, start=18)
     assert [s.images for s in stages().rescaled(1).stages] == [1, 1, 1]
     with pytest.raises(ValueError, match="images=0: must be from 1 to"):
         stages().rescaled(0)

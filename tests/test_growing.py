@@ -157,18 +157,7 @@ def test_ema_weights_are_at_the_level_of_the_stage(tmp_path):
 
 def session_after(before, index):
     """The next stage, with the networks of the one before."""
-    run = type(before)(
-        before.recipe,
-        index,
-        SOURCE,
-        before.facts,
-        CPU,
-        before.device,
-        0,
-        networks=before.networks,
-        ema_networks=before.ema_networks,
-    )
-    run.total_images = before.total_images
+    run = type(before)(before.recipe, index, SOURCE, before.facts, CPU, before.device, 0, before=before)
     run.prepare()
     return run
 

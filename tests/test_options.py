@@ -2,7 +2,16 @@
 default value too."""
 
 import pytest
-from helpers.tiny import class_spec, coded_spec, coupled_spec, image_spec, point_spec, translate_spec, weights
+from helpers.tiny import (
+    class_spec,
+    coded_spec,
+    codes_spec,
+    coupled_spec,
+    image_spec,
+    point_spec,
+    translate_spec,
+    weights,
+)
 from PIL import Image
 
 from zoo.models.image_files import MODES
@@ -10,7 +19,7 @@ from zoo.models.request import option_of
 
 SPECS = {
     "image": image_spec(), "class": class_spec(), "coded": coded_spec(), "coupled": coupled_spec(),
-    "points": point_spec(), "translate": translate_spec(),
+    "points": point_spec(), "translate": translate_spec(), "codes": codes_spec(),
 }  # fmt: skip
 VALUES = {
     "count": ["2"], "seed": ["0"], "y": ["1"], "classes": [], "interpolate": ["2"], "codes": ["c1=1"],
@@ -51,13 +60,14 @@ def test_options_that_do_nothing_are_refused(shell, tmp_path, files):
     assert sorted(p.name for p in tmp_path.iterdir()) == files
 
 
-@pytest.mark.parametrize("mode", [*MODES, "source"])
-def test_options_that_do_something_are_taken(mode, shell, tmp_path, files):
+LACKS = {"class": ("codes",), "codes": ("y", "truncation"), "coded": ()}  # options that a model does not have
+MODELS = [*(("class", m) for m in MODES if m != "traverse"), ("codes", ""), ("codes", "traverse"), ("coded", "source")]
+
+
+@pytest.mark.parametrize(("model", "mode"), MODELS)
+def test_options_that_do_something_are_taken(model, mode, shell, tmp_path, files):
     """Each with each mode of a model that has it."""
-    model = {"traverse": None, "source": "coded"}.get(mode, "class")
-    if model is None:
-        return  # tests/test_sampling.py: a model with codes
-    allowed = INPUTS["coded"] if mode == "source" else [o for o in MODES[mode] if o != "codes"]
+    allowed = INPUTS["coded"] if mode == "source" else [o for o in MODES[mode] if o not in LACKS[model]]
     for number, other in enumerate(allowed):
         out = f"new{number}.gif" if mode == "interpolate" else f"new{number}.png"
         words = [word for key in filter(None, (mode, other)) for word in (option_of(key), *VALUES[key])]

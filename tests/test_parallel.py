@@ -33,7 +33,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from zoo import hub, parallel
-from zoo.discriminate import keep_running_averages
+from zoo.discriminate import DiscriminatorOutput, keep_running_averages
 from zoo.engine import checkpoint, log, train
 from zoo.engine.extend import extend
 from zoo.engine.run_folder import CHECKPOINT, RunFolder
@@ -43,7 +43,7 @@ from zoo.networks.improved_gan import MinibatchFeatures
 from zoo.networks.layers import BatchNorm2d, MinibatchStandardDeviation
 from zoo.pretrained import FolderSource
 from zoo.recipe import Adam, Ema
-from zoo.registry import GAMES, NETWORKS, Spec
+from zoo.registry import GAMES, HEADS, NETWORKS, Spec
 
 
 def processes(work, count: int = 2, local: int | None = None, expect: tuple = ()) -> None:
@@ -364,6 +364,30 @@ def test_classes_are_balanced_over_all_processes(tmp_path):
     processes(work)
     values = load_file(tmp_path / "0.safetensors")
     for key, value in zip("lwb", loss_and_gradients(0, 1), strict=True):
+        torch.testing.assert_close(values[key], value)
+
+
+def test_labeled_images_count_over_all_processes(tmp_path):
+    """The mean over the labeled reals is that of the joint batch, however many of them a process has."""
+    torch.manual_seed(1)
+    logits, y = torch.randn(8, 3, requires_grad=True), torch.tensor([0, 2, 1, -1, -1, -1, -1, 0])
+
+    def loss_and_gradient(rank, world):
+        batch = Batch(8 // world)
+        batch.update(y=y.chunk(world)[rank])
+        head = HEADS.build(Spec("predicted-class"))
+        output = DiscriminatorOutput({}, None, {"D.predictor": logits.chunk(world)[rank]})
+        loss = head.loss_D(output, output, batch, None)
+        (gradient,) = torch.autograd.grad(loss, logits)
+        return [parallel.mean(v.detach()) for v in (loss, gradient)]
+
+    def work(rank):
+        parallel.start("cpu")
+        save_file(dict(zip("lg", loss_and_gradient(rank, 2), strict=True)), tmp_path / f"{rank}.safetensors")
+
+    processes(work)
+    values = load_file(tmp_path / "0.safetensors")
+    for key, value in zip("lg", loss_and_gradient(0, 1), strict=True):
         torch.testing.assert_close(values[key], value)
 
 

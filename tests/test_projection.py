@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.tiny import class_spec, image_spec, model, point_spec
+from helpers.tiny import class_spec, coupled_spec, image_spec, model, point_spec
 
 STYLES = {
     "G": {
@@ -68,5 +68,6 @@ def test_mistakes():
             m.project(x, **options)
     with pytest.raises(ValueError, match=r"images of 8x8: this model takes 16x16"):
         m.project(x[..., ::2, ::2])
-    with pytest.raises(ValueError, match=r"project: must be a model of images"):
-        model(point_spec()).project(torch.rand(1, 2))
+    for spec, images in ((point_spec(), torch.rand(1, 2)), (coupled_spec(), torch.rand(1, 3, 8, 8))):
+        with pytest.raises(ValueError, match=r"project: must be a model with one image of each latent"):
+            model(spec).project(images)

@@ -96,6 +96,9 @@ def test_training_raises_the_retrieval_of_captions(trained, reader, rounds):
     torch.testing.assert_close(scores, model.embed_images(x) @ model.embed_texts(texts).T)
     with pytest.raises(ValueError, match="texts: must be a text"):
         model.match(x, [""])
+    for texts_of_no_list in ("red heart", []):
+        with pytest.raises(ValueError, match="texts: must be a list of texts, got"):
+            model.match(x, texts_of_no_list)
     with pytest.raises(ValueError, match="images of 9x9"):
         model.match(torch.zeros(1, 3, 9, 9), texts)
     images, columns = model.preview({"x": model.from_unit(x)})

@@ -1,10 +1,11 @@
 """How models draw: truncation in z and in w, noise inside G, batch statistics, dropout; one G for several domains."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
-from helpers.tiny import CLASSES, image_spec, model, translate_spec
+from helpers.tiny import CLASSES, class_spec, image_spec, model, translate_spec
 from torch import nn
 
 import zoo
@@ -95,7 +96,8 @@ def batch_spec(**changes) -> dict:
 def test_truncated_noise_has_the_truncated_distribution(limit):
     """Kolmogorov-Smirnov distance to Phi between -limit and limit, below 1.63 / sqrt(n), the bound of p = 0.01."""
     generator, n = torch.Generator().manual_seed(0), 20_000
-    z = truncated_normal(lambda: torch.randn(1, n, generator=generator), limit, generator)[0]
+    draw = partial(torch.randn, 1, n, generator=generator)
+    z = truncated_normal(draw(), draw, limit, generator)[0]
     assert z.dtype == torch.float32 and z.abs().max() <= limit
     edge = math.erf(limit / math.sqrt(2))
     expected = (torch.erf(z.double().sort().values / math.sqrt(2)) / edge + 1) / 2
@@ -109,6 +111,26 @@ def test_a_small_truncation_ends():
         z, _ = m.latents(range(50), truncation=limit)
         assert z.abs().max() <= limit and z.std() > 0.5 * limit
     assert torch.equal(m.sample(3, truncation=1e-6), m.sample(3, truncation=1e-6))
+
+
+def test_truncation_keeps_the_class_of_a_seed():
+    m = model(class_spec())
+    classes = m.latents(range(20))[1]
+    for limit in (1e-3, 0.3, 1.0):
+        assert torch.equal(m.latents(range(20), truncation=limit)[1], classes)
+
+
+def test_a_seed_may_be_a_whole_float():
+    m = model(class_spec())
+    assert torch.equal(m.sample(2, seed=1.0), m.sample(2, seed=1))
+    with pytest.raises(ValueError, match="seed=1.5: must be a whole number"):
+        m.sample(2, seed=1.5)
+
+
+def test_a_walk_has_one_class():
+    m = model(class_spec())
+    with pytest.raises(ValueError, match=r"y=\[1, 2\]: must be one for all images of a walk"):
+        next(m.interpolate([0, 1], 2, y=[1, 2]))
 
 
 def test_truncation_in_w():

@@ -105,6 +105,8 @@ def test_texts_by_seeds_and_from_text_to_text(model, encoder):
     for call, message in (
         (lambda: next(model.interpolate_texts(["a"], 3)), "must be at least two texts"),
         (lambda: next(model.interpolate_texts(["a", "b"], 0)), "steps=0: must be at least 1"),
+        (lambda: next(model.interpolate_texts("cat", 2)), "texts: must be a list of texts, got 'cat'"),
+        (lambda: model.text_grid("cat", [0]), "texts: must be a list of texts, got 'cat'"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

@@ -27,7 +27,7 @@ class Augmentation(nn.Module):
     p = 0 no value changes.
 
     ``target``: not None if p is adapted: ``record(scores)`` gets D's scores of reals after each step of D, and
-    ``adapt(images)`` comes before the first step of each round.
+    ``adapt()`` comes before the first step of each round.
     """
 
     p: Tensor
@@ -37,7 +37,7 @@ class Augmentation(nn.Module):
         """Count what p is adapted to."""
         raise AssertionError(f"the p of {type(self).__name__} is not adapted")
 
-    def adapt(self, images: int) -> None:
+    def adapt(self) -> None:
         """Adapt p."""
         raise AssertionError(f"the p of {type(self).__name__} is not adapted")
 
@@ -50,12 +50,10 @@ class Augmentation(nn.Module):
 
 def numbers(sampler: Callable[..., Tensor], batch: Batch, x: Tensor, count: int) -> list[Tensor]:
     """``count`` numbers for each image of x: tensors [N] from ``batch.rand`` or ``batch.randn``. x may have several
-    images a sample of the batch, one set after the other. Raises ValueError if it has others."""
-    sets, rest = divmod(len(x), batch.size)
-    if rest or not sets:
-        raise ValueError(f"game.augment: must get {batch.size} images, or a multiple of them, got {len(x)}")
-    values = sampler(sets, count).transpose(0, 1).flatten(0, 1)  # [N, count]
-    return list(values.unbind(1))
+    images a sample of the batch, one set after the other, of which the last one need not be whole."""
+    sets = math.ceil(len(x) / batch.size)
+    values = sampler(sets, count).transpose(0, 1).flatten(0, 1)  # [sets * batch, count]
+    return list(values[: len(x)].unbind(1))
 
 
 def per_image(value: Tensor) -> Tensor:
@@ -193,6 +191,7 @@ class ADA(Augmentation):
     every = 4  # steps of D
     signs: Tensor
     steps: Tensor
+    images: Tensor
 
     def __init__(
         self,
@@ -208,7 +207,8 @@ class ADA(Augmentation):
             raise ValueError(f"game.augment.speed={speed}: must be above 0 images")
         self.target, self.speed = target, speed
         if target is not None:
-            for name in ("signs", "steps"):  # the sum of D's mean signs since p was adapted, and their number
+            # Since p was adapted: the sum of D's mean signs, their number, and how many reals they are of
+            for name in ("signs", "steps", "images"):
                 self.register_buffer(name, torch.zeros(()))
         for key, value in (("geometry", geometry), ("color", color), ("cutout", cutout)):
             if not 0 <= value <= 1:
@@ -232,14 +232,15 @@ class ADA(Augmentation):
         """Count the signs of D's scores [N, ...] of real images, after a step of D."""
         self.signs.add_(parallel.mean(scores.float().sign().mean()))
         self.steps.add_(1)
+        self.images.add_(len(scores) * parallel.world())
 
-    def adapt(self, images: int) -> None:
-        """Change p if four steps have been counted. ``images``: real images of a step, of all processes."""
+    def adapt(self) -> None:
+        """Change p, by the images that were counted, if at least four steps were."""
         assert self.target is not None
         due = self.steps >= self.every
-        change = (self.signs / self.steps.clamp(min=1) - self.target).sign() * (images * self.every / self.speed)
+        change = (self.signs / self.steps.clamp(min=1) - self.target).sign() * (self.images / self.speed)
         self.p.copy_(torch.where(due, (self.p + change).clamp(min=0), self.p))
-        for counter in (self.signs, self.steps):
+        for counter in (self.signs, self.steps, self.images):
             counter.copy_(torch.where(due, torch.zeros_like(counter), counter))
 
     def places(self, batch: Batch, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import abc
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -255,6 +255,7 @@ class Game(nn.Module, abc.ABC):
     joined: Literal["auto", "always", "never"] = "auto"
     adapts_augment: bool = False
     adapts: bool = False  # whether this game's augmentation has a target
+    augment_spec: Spec | None = None
     heads: Sequence[Head]
     augment: Callable[[Sequence[Tensor], Batch], Sequence[Tensor]]
     G: nn.Module
@@ -277,10 +278,16 @@ class Game(nn.Module, abc.ABC):
         game adapts no p."""
         if spec is None:
             return
-        self.augment = AUGMENTATIONS.build(spec)
+        self.augment_spec, self.augment = spec, AUGMENTATIONS.build(spec)
         self.adapts = getattr(self.augment, "target", None) is not None
         if self.adapts and not self.adapts_augment:
             raise ValueError(f"game.augment.target: the {type(self).__name__} game does not adapt p; leave target out")
+
+    def continue_augment(self, before: Game) -> None:
+        """An augmentation that adapts goes on from that of the stage ``before``, if both have the same."""
+        if self.adapts and self.augment_spec == before.augment_spec:
+            augment, earlier = cast(nn.Module, self.augment), cast(nn.Module, before.augment)
+            augment.load_state_dict(earlier.state_dict())
 
     @abc.abstractmethod
     def turns(self) -> Sequence[Turn]:
@@ -308,14 +315,15 @@ class Game(nn.Module, abc.ABC):
         ``draw()`` gives a batch with reals."""
 
 
-def mixes_batch(network: nn.Module) -> bool:
-    """Whether some layer's output for a sample depends on the rest of the batch (batch norm): then real and fake must
-    not share a pass."""
-    return "" in paths_that_mix(network)
+def check_domains(domains: Sequence[str]) -> None:
+    """Raises ValueError unless they are two different names."""
+    if len(domains) != 2 or domains[0] == domains[1]:
+        raise ValueError(f"game.domains={domains}: must be two different names")
 
 
 def paths_that_mix(network: nn.Module) -> frozenset[str]:
-    """The paths of all submodules, and "" for the network itself, for which :func:`mixes_batch` holds."""
+    """The paths of all submodules, and "" for the network itself, whose output for a sample depends on the rest of the
+    batch (batch norm): real and fake must not share a pass of them."""
     norms, paths = nn.modules.batchnorm._BatchNorm, {}
     for path, m in network.named_modules():
         if isinstance(m, norms) or getattr(m, "mixes_batch", False):

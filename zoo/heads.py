@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from zoo import parallel
 from zoo.discriminate import Discriminate, DiscriminatorOutput, Given, Inputs
 from zoo.game import Batch
 from zoo.priors import Codes
@@ -170,8 +171,8 @@ class RotationHead(Head):
     """Lucic et al. 2019 (S3GAN): D's layer ``rotation`` tells by how many quarter turns an image is rotated. D learns
     it from reals, G's images are to make it easy; both minimize a cross-entropy, in nats in the log.
 
-    The last batch / (4 ``fraction``) images of a batch, at least one, are shown at all four angles. Upright they are
-    part of D's usual pass, the other three get one of their own, which is not scored.
+    The last batch / (4 ``fraction``) images of a batch, at least one, of each process are shown at all four angles.
+    Upright they are part of D's usual pass, the other three get one of their own, which is not scored.
 
     Args:
         fraction: the batch is so many times as large as the number of images at all angles.
@@ -240,7 +241,8 @@ class PredictedClassHead(Head):
         self, real: DiscriminatorOutput, fake: DiscriminatorOutput, batch: Batch, discriminate: Discriminate
     ) -> Tensor:
         logits, y = real.heads[self.network].float(), batch["y"]
-        labeled = (y >= 0).sum().clamp(min=1)
+        # The mean over the processes: that of the gradients then is the gradient of the mean over the whole batch.
+        labeled = parallel.mean((y >= 0).sum().float()).clamp(min=1 / parallel.world())
         loss = cross_entropy(logits, y, ignore_index=-1, reduction="sum") / labeled
         batch.log(f"{self.network}/real", loss)
         batch.log(f"{self.network}/error", ((logits.argmax(1) != y) & (y >= 0)).sum() / labeled)

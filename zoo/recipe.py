@@ -355,8 +355,8 @@ class Recipe(_Data):
         return dataclasses.replace(self, **changes)
 
     def rescaled(self, images: int) -> Recipe:
-        """The same recipe with a total budget of ``images``; all stages and schedules are rescaled. Raises ValueError
-        if it is below 1, or no number of images."""
+        """The same recipe with a total budget of ``images``; all stages and schedules, and where EMA weights start, are
+        rescaled. Raises ValueError if it is below 1, or no number of images."""
         if not 1 <= images <= MAX_IMAGES:
             raise ValueError(f"images={str(images)[:50]}: must be from 1 to {MAX_IMAGES:.0e}")
         factor = images / self.images
@@ -367,7 +367,8 @@ class Recipe(_Data):
             )
             return dataclasses.replace(s, images=max(1, round(s.images * factor)), schedules=schedules)
 
-        return self.replace(stages=tuple(map(stage, self.stages)))
+        ema = {name: dataclasses.replace(e, start=round(e.start * factor)) for name, e in self.ema.items()}
+        return self.replace(stages=tuple(map(stage, self.stages)), ema=ema)
 
 
 MAX_IMAGES = 10**15

@@ -156,9 +156,7 @@ def session(
     ``after``: the stage before, whose networks go on."""
     source = recipe.dataset if source is None else source
     facts, device = facts_of(source), runtime.prepare_device()
-    before = {} if after is None else {"networks": after.networks, "ema_networks": after.ema_networks}
-    run = StageRun(resolve(recipe, facts), stage, source, facts, runtime, device, seed, **before)
-    run.total_images = 0 if after is None else after.total_images
+    run = StageRun(resolve(recipe, facts), stage, source, facts, runtime, device, seed, before=after)
     run.prepare()
     return run
 

@@ -83,6 +83,11 @@ def point_spec() -> dict:
     return image_spec(networks=networks, resolution=0, channels=2)
 
 
+def codes_spec() -> dict:
+    """A generator whose noise has the codes c1, of three values, and c2, a continuous one."""
+    return image_spec(prior={"name": "codes", "kwargs": {"noise": 4, "categorical": [3], "continuous": 1}})
+
+
 def coded_spec(**changes) -> dict:
     """A generator of 8x8 images with an encoder."""
     kwargs = {"channels": 1, "resolution": 8, "latent": 3, "hidden": 8}

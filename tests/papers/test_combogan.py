@@ -110,7 +110,7 @@ def test_losses():
     with_gradient = {n.split(".")[1] for n, p in game.G.named_parameters(prefix="G") if p.grad is not None}
     assert with_gradient == {"0", "2"}
     game.zero_grad()
-    game.ask_pools(batch)
+    game.sample_pools(batch)
     assert torch.equal(batch["old0"], batch["fake0"]) and game.pools[1].filled == 0
     loss = game.loss_D(batch)
     loss.backward()

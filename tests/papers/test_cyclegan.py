@@ -178,7 +178,7 @@ def test_losses_of_constant_networks():
     game, batch = game_of(Identity(), Identity(), Constant(0.5), identity=0.5), Batch(2, generator=torch.Generator())
     batch.update(a=torch.randn(2, 3, 8, 8), b=torch.randn(2, 3, 8, 8))
     assert game.loss_generators(batch).item() == pytest.approx(0.25 + 0.25), "cycle and identity are 0"
-    game.ask_pools(batch)
+    game.sample_pools(batch)
     assert game.loss_discriminators(batch).item() == pytest.approx(0.25 + 0.25)
     game = game_of(Identity(), Identity(), Constant(1.0))
     assert game.loss_generators(batch).item() == 0

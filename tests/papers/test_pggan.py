@@ -137,7 +137,7 @@ def test_wrong_arguments():
     for spec in (G, D):
         with pytest.raises(ValueError, match=r"resolution=28: must be 16 with widths of 3 levels"):
             build(spec, resolution=28)
-        with pytest.raises(ValueError, match=r"level=3: must be below 3"):
+        with pytest.raises(ValueError, match=r"level=3: must be from 0 to 2"):
             build(spec).at(3)
     with pytest.raises(ValueError, match=r"target=0: must be above 0"):
         GradientPenalty(target=0)
@@ -319,10 +319,18 @@ def test_sampling_at_every_level():
     model = model_of(run.game, run.ema_networks, shipped(run.game, run.recipe, run.stage, run.facts))
     for level in range(4):
         assert model.at(level).sample(2).shape[-1] == model.resolution == 4 * 2**level
-    with pytest.raises(ValueError, match=r"level=4: must be below 4"):
+    with pytest.raises(ValueError, match=r"level=4: must be from 0 to 3"):
         model.at(4)
     other = small("dcgan-celeba")
     run = session(other, stand_in(other))
     plain = model_of(run.game, run.ema_networks, shipped(run.game, run.recipe, run.stage, run.facts))
     with pytest.raises(ValueError, match=r"level=1: must be a model whose networks grow, got G"):
         plain.at(1)
+
+
+@pytest.mark.parametrize("name", ["pggan-generator", "pggan-discriminator", "stylegan-generator"])
+def test_levels_that_do_not_exist(name):
+    network = NETWORKS.build(Spec(name, widths=(4, 4, 4), resolution=16))
+    for level in (-1, 3):
+        with pytest.raises(ValueError, match=f"level={level}: must be from 0 to 2"):
+            network.at(level)

@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, leaky_relu
 import zoo
 from zoo import settings
 from zoo.game import Batch
-from zoo.networks.stackgan import Conditioning, Painting, truncate
+from zoo.networks.stackgan import Conditioning, GeneratorOutput, truncate
 from zoo.registry import GAMES, NETWORKS, Spec
 
 EPS = 1e-2
@@ -92,9 +92,9 @@ def test_shapes(form):
         noise = {k: torch.empty(2, 128) for k in G.noise_shapes}
         for level, side in enumerate((64, 256)):
             G.at(level)
-            painting = G.paint(z, text, noise)
-            assert painting.images[0].shape == (2, 3, side, side) and painting.mean.shape == (2, 128)
-            assert D[level].features(painting.images[0]).shape == (2, 512, 4, 4)
+            output = G.generate(z, text, noise)
+            assert output.images[0].shape == (2, 3, side, side) and output.mean.shape == (2, 128)
+            assert D[level].features(output.images[0]).shape == (2, 512, 4, 4)
         assert G[1].encoder(torch.empty(2, 3, 64, 64)).shape == (2, 512, 16, 16)
     with pytest.raises(ValueError, match="level=2: must be 0 or 1"):
         G.at(2)
@@ -242,7 +242,7 @@ def fixed():
         game = tiny(level, **arguments)
         game.D = nn.ModuleList(Sum(unconditional) for _ in range(2))
         fakes = torch.randn(4, 3, 8 * (level + 1), 8 * (level + 1))
-        game.G.paint = lambda *inputs: Painting([fakes], torch.ones(4, 4), torch.zeros(4))
+        game.G.generate = lambda *inputs: GeneratorOutput([fakes], torch.ones(4, 4), torch.zeros(4))
         return game, reals(level), fakes
 
     return make
@@ -258,7 +258,7 @@ def test_loss_with_mismatched_images(fixed):
     loss = game.loss_D(batch)
     torch.testing.assert_close(loss, expected)
     batch["wrong"], wrong = fakes, batch["wrong"]
-    game.G.paint = lambda *inputs: Painting([wrong], torch.ones(4, 4), torch.zeros(4))
+    game.G.generate = lambda *inputs: GeneratorOutput([wrong], torch.ones(4, 4), torch.zeros(4))
     torch.testing.assert_close(game.loss_D(batch), loss)
     batch["wrong_y"] = torch.tensor([0, 9, 9, 9])
     scores = nn.functional.softplus(own[2])
@@ -327,7 +327,7 @@ def test_stage_two_freezes_stage_one():
     z, text = torch.randn(2, 2, 32), torch.randn(2, 256)
     noise = {k: torch.randn(2, 32) for k in G.noise_shapes}
     G.eval()
-    one, other = (G.paint(values, text, noise).images[0] for values in z)
+    one, other = (G.generate(values, text, noise).images[0] for values in z)
     assert not torch.equal(one, other) and one.abs().max() < 1 and one.shape[-1] == 32
     small_images = G[0](z[0], text, noise["code_0"]).images[0]
     torch.testing.assert_close(G[1](small_images, text, noise["code_1"]).images[0], one)
@@ -377,7 +377,7 @@ def test_plain_loop(plain_loop, name, stage):
     def tiled(code, h):
         return torch.cat([code[:, :, None, None].repeat(1, 1, *h.shape[2:]), h], 1)
 
-    def paint(text, z, noises):
+    def generate(text, z, noises):
         code, mean, kl = augment(G[0].code, text, noises[0])
         x = G[0].layers(G[0].first(torch.cat([code, z], 1)).reshape(4, -1, 4, 4))
         if stage:
@@ -394,7 +394,7 @@ def test_plain_loop(plain_loop, name, stage):
     for _ in loop.rounds():
         batch = loop.real("data") | loop.real("other" if plain else "wrong")
         text, noise = batch["text"], draw()
-        fake, mean, _ = paint(text, *noise)
+        fake, mean, _ = generate(text, *noise)
         fake = fake.detach()
         condition = mean if plain else text
         real, h = D.layers(batch["x"]), D.layers(fake)
@@ -411,7 +411,7 @@ def test_plain_loop(plain_loop, name, stage):
         optimizer_D.zero_grad()
         (true + false).backward()
         optimizer_D.step()
-        fake, mean, kl = paint(text, *(noise if plain else draw()))
+        fake, mean, kl = generate(text, *(noise if plain else draw()))
         h = D.layers(fake)
         loss = bce(match(h, mean if plain else text), ones) + 2 * kl
         if plain and stage:

@@ -63,13 +63,13 @@ def test_shapes():
     """Images of three sizes; the maps that scores read are 512 of 4x4."""
     with torch.device("meta"):
         G, D = build("stackgan-pp-generator"), build("stackgan-pp-discriminators")
-        painting = G.paint(torch.empty(2, 100), torch.empty(2, 1024), {"code": torch.empty(2, 128)})
-        assert [x.shape[1:] for x in painting.images] == [(3, side, side) for side in (64, 128, 256)]
-        assert painting.mean.shape == (2, 128) and painting.divergence.shape == (2,)
-        for network, x in zip(D, painting.images, strict=True):
+        output = G.generate(torch.empty(2, 100), torch.empty(2, 1024), {"code": torch.empty(2, 128)})
+        assert [x.shape[1:] for x in output.images] == [(3, side, side) for side in (64, 128, 256)]
+        assert output.mean.shape == (2, 128) and output.divergence.shape == (2,)
+        for network, x in zip(D, output.images, strict=True):
             h = network.features(x)
             assert h.shape == (2, 512, 4, 4)
-            scores = network.score(h, {"text": painting.mean})
+            scores = network.score(h, {"text": output.mean})
             assert {k: v.shape for k, v in scores.items()} == dict.fromkeys(("unconditional", "conditional"), (2,))
         kernels = [[m.kernel_size[0] for m in network.layers if isinstance(m, nn.Conv2d)] for network in D]
         assert kernels == [[4] * 4, [4] * 5 + [3], [4] * 6 + [3] * 2]
@@ -103,13 +103,13 @@ def test_what_enters_the_further_stages():
     for i, stage in enumerate(G.stages):
         joined = torch.cat([code[:, :, None, None].expand(-1, -1, *h.shape[2:]), h], 1)
         h = stage.layers(joined)
-        image = G.paint(z, text, noise).images[i + 1]
+        image = G.generate(z, text, noise).images[i + 1]
         torch.testing.assert_close(torch.tanh(G.images[i + 1](h)), image)
         assert image.abs().max() < 1
     assert torch.equal(G(z, text, noise), image)
     plain = tiny(texts=False).G
     assert plain.noise_shapes == {} and plain.stages[0].layers[0].in_channels == 4 + 5
-    assert plain.paint(z).mean is None
+    assert plain.generate(z).mean is None
 
 
 # The game -------------------------------------------------------------------------------------------------------------
@@ -164,13 +164,13 @@ def test_gradients():
     game, batch = tiny(divergence=0.0), reals()
     game.loss_D(batch).backward()
     assert all(p.grad is None for p in game.G.parameters()) and all(p.grad is not None for p in game.D.parameters())
-    game.G.paint(batch["z"], batch["text"], {"code": batch["noise/code"]})
+    game.G.generate(batch["z"], batch["text"], {"code": batch["noise/code"]})
     game.loss_G(batch).backward()
     assert all(p.grad is not None for p in game.G.parameters())
     whole = game.G.code.linear.weight.grad.clone()
     game.zero_grad()
-    paint = game.G.paint
-    game.G.paint = lambda *inputs: (p := paint(*inputs))._replace(mean=p.mean.detach())
+    generate = game.G.generate
+    game.G.generate = lambda *inputs: (p := generate(*inputs))._replace(mean=p.mean.detach())
     game.loss_G(batch).backward()
     assert not torch.allclose(whole, game.G.code.linear.weight.grad)
 
@@ -198,10 +198,10 @@ def test_color():
     expected = 50 * mse_loss(y.mean((2, 3)), x.mean((2, 3))) + 250 * mse_loss(*of_x)
     torch.testing.assert_close(game.color(x, y, batch), expected)
     assert "G/color_8" in batch.logs
-    paint = game.G.paint
-    painting = paint(torch.randn(4, 5))
-    images = [image.detach().requires_grad_() for image in painting.images]
-    game.G.paint = lambda z: painting._replace(images=images)
+    generate = game.G.generate
+    output = generate(torch.randn(4, 5))
+    images = [image.detach().requires_grad_() for image in output.images]
+    game.G.generate = lambda z: output._replace(images=images)
     batch = reals()
     batch["z"] = torch.randn(4, 5)
     of_images = game.loss_G(batch)
@@ -215,10 +215,10 @@ def test_g_learns_from_the_fakes_of_the_discriminators():
     """The same noise in both steps, and one count in batch norm's averages."""
     recipe = small("stackgan-pp-emoji-small")
     run = session(recipe, stand_in(recipe))
-    calls, paint = [], run.game.G.paint
-    run.game.G.paint = lambda *inputs: calls.append(paint(*inputs)) or calls[-1]
+    calls, generate = [], run.game.G.generate
+    run.game.G.generate = lambda *inputs: calls.append(generate(*inputs)) or calls[-1]
     run.play_round()
-    first, second = (painting.images for painting in calls)
+    first, second = (output.images for output in calls)
     assert len(first) == 2 and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert run.game.G.first[1].num_batches_tracked == 1
     assert [turn.players for turn in run.learner.turns] == [["D.0", "D.1"], ["G"]]
@@ -265,7 +265,7 @@ def test_plain_loop(plain_loop, name):
     def tiled(code, h):
         return torch.cat([code[:, :, None, None].repeat(1, 1, *h.shape[2:]), h], 1)
 
-    def paint(z, text, noise):
+    def generate(z, text, noise):
         condition, mean, kl, first = z, None, 0.0, z
         if texts:
             h = G.code.linear(text)
@@ -292,7 +292,7 @@ def test_plain_loop(plain_loop, name):
     for _ in loop.rounds():
         batch = loop.real("data") | (loop.real("wrong") if texts else {})
         noise = loop.randn(5), batch.get("text"), loop.randn(4) if texts else None
-        images, mean, kl = paint(*noise)
+        images, mean, kl = generate(*noise)
         for network, optimizer, fake in zip(D, optimizers, images, strict=True):
 
             def shrink(x, size=fake.shape[-1]):

@@ -30,7 +30,7 @@ from zoo.engine.stage import (
     yields,
 )
 from zoo.engine.step import Learner
-from zoo.game import Batch
+from zoo.game import Batch, Turn
 from zoo.recipe import Recipe, Stage, encode
 from zoo.registry import nearest
 
@@ -103,6 +103,22 @@ def mistakes() -> Iterator[None]:
         ) from error
 
 
+def meta_turns(
+    learner: Learner, stage: Stage, facts: Facts, networks: Mapping[str, nn.Module]
+) -> Iterator[tuple[Turn, Batch, tuple[str, ...]]]:
+    """Each turn of a round, the batch that it gets, and the names of its streams. Rows are drawn as in a run: a turn
+    with ``draw="last"`` keeps those of the turns before, which may have had another batch size."""
+    batch, drawn = Batch(stage.batch, device="meta"), set[str]()
+    for turn in learner.turns:
+        batch.size = turn.batch or stage.batch
+        streams = streams_of_turn(turn, stage, batch)
+        due = tuple(name for name in streams if turn.draw == "fresh" or name not in drawn)
+        if due:
+            batch.update(meta_batch(stage, facts, batch.size, due, networks))
+            drawn.update(due)
+        yield turn, batch, streams
+
+
 USUAL_ROUND = 1_000_003  # a round outside of bursts and warm-up
 
 
@@ -131,16 +147,11 @@ def _dry_run_stage(
     batch.update(meta_batch(stage, facts, stage.batch, networks=networks))
     with torch.no_grad():
         game.prepare(batch)
-    batch = Batch(stage.batch, device="meta")
     turns, images, work = [], 0.0, 0.0
     clock_stream = ""
-    for turn in learner.turns:
-        size = turn.batch or stage.batch
-        batch.size = size
-        streams = streams_of_turn(turn, stage, batch)
-        if streams:
-            batch.update(meta_batch(stage, facts, size, streams, networks))
-            clock_stream = clock_stream or streams[0]
+    for turn, batch, streams in meta_turns(learner, stage, facts, networks):
+        size = batch.size
+        clock_stream = clock_stream or (streams[0] if streams else "")
         try:
             with MultiplyAdds() as multiply_adds:
                 learner.play(turn, batch, 0)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data import Facts
-from zoo.engine.dry_run import meta_batch, mistakes
-from zoo.engine.stage import build_game, build_networks, resolve, streams_of_turn
+from zoo.engine.dry_run import meta_batch, meta_turns, mistakes
+from zoo.engine.stage import build_game, build_networks, resolve
 from zoo.engine.step import Learner
 from zoo.game import Batch
 from zoo.recipe import Recipe
@@ -64,12 +64,9 @@ def _of_stage(recipe: Recipe, index: int, networks: dict[str, nn.Module], facts:
     values.update(meta_batch(stage, facts, stage.batch, networks=networks))
     with torch.no_grad():
         game.prepare(values)
-    values, result = Batch(stage.batch, device="meta"), []
-    for turn in learner.turns:
-        values.size = turn.batch or stage.batch
-        if streams := streams_of_turn(turn, stage, values):
-            values.update(meta_batch(stage, facts, values.size, streams, networks))
+    result = []
+    for turn, batch, _ in meta_turns(learner, stage, facts, networks):
         with SavedForBackward(game) as saved:
-            learner.play(turn, values, 0)
-        result.append({"players": list(turn.players), "batch": values.size, "bytes": saved.bytes // stage.accumulate})
+            learner.play(turn, batch, 0)
+        result.append({"players": list(turn.players), "batch": batch.size, "bytes": saved.bytes // stage.accumulate})
     return result

@@ -378,8 +378,9 @@ def check_streams(recipe: Recipe, source: Any, progress: Progress | None = None)
 class StageRun:
     """One stage of a recipe while it is played: game, learner, EMA weights, schedules, loaders, and where it stands.
 
-    ``networks``, ``ema_networks``: those of the stage before; without them they are built from the seed.
-    ``pretrained``: the pretrained networks of the first stage; without them they are loaded.
+    ``before``: the stage before, whose networks, EMA weights and count of images go on; and what the game's
+    augmentation has learned, if both stages have the same. Without it ``networks`` are trained, by default new ones
+    from the seed. ``pretrained``: the pretrained networks of the first stage; without them they are loaded.
     ``round``, ``images``: rounds played and real images consumed in this stage; ``total_images``: in all stages.
     """
 
@@ -393,21 +394,26 @@ class StageRun:
         device: torch.device,
         seed: int,
         *,
+        before: StageRun | None = None,
         networks: Mapping[str, nn.Module] | None = None,
         pretrained: Mapping[str, nn.Module] | None = None,
-        ema_networks: EmaNetworks | None = None,
         progress: Progress | None = None,
     ):
         self.recipe, self.index, self.facts, self.device, self.seed = recipe, index, facts, device, seed
         self.stage = stage = recipe.stages[index]
-        self.round = self.images = self.total_images = 0
+        self.round = self.images = 0
+        self.total_images: int = 0 if before is None else before.total_images
         self.channels_last = runtime.layout == "channels_last" and device.type != "mps"
-        if networks is None:
+        if before is not None:
+            networks = before.networks
+        elif networks is None:
             pretrained = pretrained if pretrained is not None else load_pretrained(recipe)[1]
             networks = {**build_networks(recipe, seed), **pretrained}
-        self.networks = dict(networks)
+        self.networks: dict[str, nn.Module] = dict(networks)
         self.data = open_splits(stage, source, progress)
         self.game = build_game(stage, self.networks, facts).to(device)
+        if before is not None:
+            self.game.continue_augment(before.game)
         if self.channels_last:
             self.game.to(memory_format=torch.channels_last)
         self.learner = Learner(
@@ -420,13 +426,15 @@ class StageRun:
             micro_batch=runtime.micro_batch,
         )
         check_batches(stage, self.learner.turns)
-        if ema_networks is None:
-            ema_networks = EmaNetworks({n: self.game.get_submodule(n) for n in recipe.ema}, recipe.ema)
-        set_level(stage, {**self.networks, **{n: ema.network for n, ema in ema_networks.items()}})
+        self.ema_networks: EmaNetworks = (
+            EmaNetworks({n: self.game.get_submodule(n) for n in recipe.ema}, recipe.ema)
+            if before is None
+            else before.ema_networks
+        )
+        set_level(stage, {**self.networks, **{n: ema.network for n, ema in self.ema_networks.items()}})
         for name, ema in recipe.ema.items():
-            ema_networks[name].halflife = ema.halflife  # a schedule of the stage before ends with it
-        self.ema_networks = ema_networks
-        self.schedules = Schedules(stage.schedules, self.learner, ema_networks)
+            self.ema_networks[name].halflife = ema.halflife  # a schedule of the stage before ends with it
+        self.schedules = Schedules(stage.schedules, self.learner, self.ema_networks)
         self.rows = rows_of_pairs(stage, self.data)
         self.derived = {
             name: with_derived(

@@ -219,21 +219,10 @@ def training_loop(
             folder.record_machine(machine_of(device), 0 if state is None else state["total_images"])
         for index in range(0 if state is None else state["stage"], len(recipe.stages)):
             # Build the stage: networks and EMA weights of the stage before, optimizers anew
-            total_images = 0 if run is None else run.total_images
-            run = StageRun(
-                recipe,
-                index,
-                source,
-                facts,
-                runtime,
-                device,
-                seed,
-                networks=None if run is None else run.networks,
-                pretrained=pretrained,
-                ema_networks=None if run is None else run.ema_networks,
-                progress=_fetch_progress(tell),
-            )
-            run.total_images = total_images
+            machine = (runtime, device, seed)
+            fetch = _fetch_progress(tell)
+            run = StageRun(recipe, index, source, facts, *machine, before=run, pretrained=pretrained, progress=fetch)
+            first = run.total_images == 0
             if tensors is not None and state is not None:
                 check_data(run, state["data"], folder)
                 checkpoint.restore(tensors, run.game, run.learner, run.ema_networks)
@@ -243,7 +232,7 @@ def training_loop(
                 tensors = None
             else:
                 run.prepare(init)
-            if total_images == 0:
+            if first:
                 tell(
                     "start",
                     recipe=recipe.name,

@@ -100,6 +100,13 @@ class Adversarial(Game):
         self.classes: int = getattr(self.G, "classes", 0)  # that G takes, 0 for none
         # The noise that G takes beside z, ``G(z, noise={name: ...})``: the shape for one image of each.
         self.noise_shapes: Mapping[str, Sequence[int]] = getattr(self.G, "noise_shapes", {})
+        self.build_heads(heads, networks)
+        self.build_penalties(penalties, networks)
+        self.check_combinations()
+        labels_needed = ("y",) if self.conditional or self.classes else ()
+        self.needs = tuple(dict.fromkeys(["x", *labels_needed, *(key for h in self.heads for key in h.needs)]))
+
+    def build_heads(self, heads: Sequence[Spec], networks: Mapping[str, nn.Module]) -> None:
         self.heads = nn.ModuleList(HEADS.build(h) for h in heads)  # type: ignore[assignment]  # a ModuleList of heads
         for head, spec in zip(self.heads, heads, strict=True):
             if head.network.partition(".")[0] not in networks:
@@ -112,24 +119,52 @@ class Adversarial(Game):
             tuple(h.network for h in self.heads if h.reads_fake),
         )
         self.learn_with_D = ("D", *(h.network for h in self.heads if not h.network.startswith(f"{h.D}.")))
+
+    def build_penalties(self, penalties: Sequence[Spec], networks: Mapping[str, nn.Module]) -> None:
         parts = [PENALTIES.build(p, defaults={"networks": networks}) for p in penalties]
         self.penalties = nn.ModuleList(parts)  # type: ignore[assignment]  # a ModuleList of penalties
         for p, spec in zip(parts, penalties, strict=True):
             if p.player not in (*self.learn_with_D, "G"):
                 players = " or ".join(("G", *self.learn_with_D))
                 raise ValueError(f"game.penalties: {spec.name} must be a penalty of {players}, got one of '{p.player}'")
-        teachers = [h for h in self.heads if type(h).loss_G is not Head.loss_G]
-        if not adversarial_weight and not teachers and not any(p.player == "G" and p.every == 1 for p in parts):
+            if p.every == 1 and p.batch:
+                raise ValueError(f"game.penalties: {spec.name}: batch={p.batch} must be left out with every=1")
+
+    def check_combinations(self) -> None:
+        """Raises ValueError for an option that would do nothing beside another one, or would not fit it."""
+        no_effect: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
+            "simultaneous": {"n_generator": (1,), "generator_batch": (None,), "noise": ("fresh",), "reals": ("last",)},
+            "G-first": {"noise": ("fresh",)},
+            "D-first": {},
+        }
+        for key, allowed in no_effect[self.order].items():
+            if getattr(self, key) not in allowed:
+                raise ValueError(
+                    f"game.{key}={getattr(self, key)}: must be left at {allowed[0]} with game.order='{self.order}'"
+                )
+        if self.noise == "shared" and self.generator_batch:
             raise ValueError(
-                f"game.adversarial_weight={adversarial_weight}: G would have no loss; give the game a penalty of G's, "
-                f"such as feature-matching, or a head, or leave adversarial_weight at 1"
+                f"game.generator_batch={self.generator_batch}: must be left out with game.noise='shared', since G's "
+                f"step has the noise of D's"
             )
-        if output_mean and not hasattr(self.G, "set_output_mean"):
+        if self.reals == "fresh" and not self.reals_of_loss():
+            raise ValueError("game.reals='fresh': must be 'last', since G's step reads no reals with this loss")
+        if self.generator_batch and self.order == "D-first" and self.draw_for_G() == "last":
+            raise ValueError(
+                f"game.generator_batch={self.generator_batch}: must be left out, or game.reals='fresh', since G's step "
+                f"reads the reals of D's step"
+            )
+        with_loss_G = [h for h in self.heads if type(h).loss_G is not Head.loss_G]
+        of_G = [p for p in self.penalties if p.player == "G" and p.every == 1]
+        if not self.adversarial_weight and not with_loss_G and not of_G:
+            raise ValueError(
+                f"game.adversarial_weight={self.adversarial_weight}: G would have no loss; give the game a penalty of "
+                f"G's, such as feature-matching, or a head, or leave adversarial_weight at 1"
+            )
+        if self.output_mean and not hasattr(self.G, "set_output_mean"):
             raise ValueError(
                 f"game.output_mean=true: {type(self.G).__name__} has no set_output_mean; leave it at false"
             )
-        labels_needed = ("y",) if self.conditional or self.classes else ()
-        self.needs = tuple(dict.fromkeys(["x", *labels_needed, *(key for h in self.heads for key in h.needs)]))
 
     def turns(self) -> Sequence[Turn]:
         before = self.clip_weights if self.clip else None
@@ -145,8 +180,7 @@ class Adversarial(Game):
         if self.order == "simultaneous":
             players = (*self.learn_with_D, "G")
             return [Turn(players, self.loss_both, repeat=self.n_critic, before=before, after=after), *lazy_D, *lazy_G]
-        real: Draw = self.reals if self.pair.relative or (self.classes and self.labels == "real") else None
-        real = self.reals_for_G() or real
+        real = self.draw_for_G()
         # Between D's steps G does not change: one pass generates their fakes, unless batch statistics or the reals'
         # classes differ.
         alone = "G" not in self.mixing and not (self.classes and self.labels == "real")
@@ -279,9 +313,15 @@ class Adversarial(Game):
         D = [Turn((p.player,), self.lazy(p), every=p.every, draw="last") for p in lazy if p.player != "G"]
         return G, D
 
-    def reals_for_G(self) -> Draw:
-        """Which reals a penalty of G's needs, if any does."""
-        return next((p.reals for p in self.penalties if p.player == "G" and p.every == 1 and p.reals), None)
+    def reals_of_loss(self) -> bool:
+        """Whether the loss or the classes of G's step come from reals."""
+        return self.pair.relative or bool(self.classes and self.labels == "real")
+
+    def draw_for_G(self) -> Draw:
+        """Which reals G's step gets: those that a penalty of G's needs, else those of its loss; None if it needs
+        none."""
+        of_penalty = next((p.reals for p in self.penalties if p.player == "G" and p.every == 1 and p.reals), None)
+        return of_penalty or (self.reals if self.reals_of_loss() else None)
 
     def lazy(self, penalty: Penalty) -> Callable[[Batch], Tensor]:
         def loss(batch: Batch) -> Tensor:
@@ -339,7 +379,7 @@ class Adversarial(Game):
         augment: Any = self.augment
 
         def adapt(batch: Batch) -> None:
-            augment.adapt(batch.size * batch.world)
+            augment.adapt()
             batch.log("augment/p", augment.p.clone())
 
         def record(batch: Batch) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.discriminate import Discriminate, DiscriminatorOutput, Inputs
-from zoo.game import Batch, Game, Turn
+from zoo.game import Batch, Game, Turn, check_domains
 from zoo.priors import build_prior
 from zoo.registry import GAMES, LOSSES, Spec
 
@@ -40,8 +40,7 @@ class CoGAN(Game):
     ):
         super().__init__(networks)
         self.set_augment(augment)
-        if len(domains) != 2 or domains[0] == domains[1]:
-            raise ValueError(f"game.domains={domains}: must be two different names")
+        check_domains(domains)
         self.pair, self.domains = LOSSES.build(loss), tuple(domains)
         self.prior_spec, self.prior = prior, build_prior(prior, self.G)
 

@@ -78,7 +78,7 @@ class ComboGAN(Game):
         G, D = ([f"{name}.{k}" for k in range(len(self.domains))] for name in "GD")
         return [
             Turn(G, self.loss_G, streams=self.choose),
-            Turn(D, self.loss_D, draw="last", streams=self.streams, before=self.ask_pools),
+            Turn(D, self.loss_D, draw="last", streams=self.streams, before=self.sample_pools),
         ]
 
     def choose(self, batch: Batch) -> Sequence[str]:
@@ -104,7 +104,7 @@ class ComboGAN(Game):
         batch.log("G/cycle", cycle)
         return adversarial + self.cycle * cycle
 
-    def ask_pools(self, batch: Batch) -> None:
+    def sample_pools(self, batch: Batch) -> None:
         """The fakes that the discriminators get. A pool takes those of the whole batch, one after the other."""
         for k in batch["pair"]:
             batch[f"old{k}"] = self.pools[k](batch[f"fake{k}"], batch)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from zoo import parallel
 from zoo.discriminate import Discriminate, Inputs
-from zoo.game import Batch, Game, Turn
+from zoo.game import Batch, Game, Turn, check_domains
 from zoo.registry import GAMES, Spec
 
 
@@ -96,8 +96,7 @@ class CycleGAN(Game):
         self.set_augment(augment)
         if pool < 0:
             raise ValueError(f"game.pool={pool}: must be 0 or more")
-        if len(domains) != 2 or domains[0] == domains[1]:
-            raise ValueError(f"game.domains={domains}: must be two different names")
+        check_domains(domains)
         self.cycle, self.identity, self.domains = cycle, identity, tuple(domains)
         self.pool_a = ImagePool(pool, channels, resolution)
         self.pool_b = ImagePool(pool, channels, resolution)
@@ -105,7 +104,7 @@ class CycleGAN(Game):
     def turns(self) -> Sequence[Turn]:
         return [
             Turn(("G", "F"), self.loss_generators),
-            Turn(("D_a", "D_b"), self.loss_discriminators, draw="last", before=self.ask_pools),
+            Turn(("D_a", "D_b"), self.loss_discriminators, draw="last", before=self.sample_pools),
         ]
 
     def loss_generators(self, batch: Batch) -> Tensor:
@@ -125,7 +124,7 @@ class CycleGAN(Game):
             loss = loss + self.cycle * self.identity * identity
         return loss
 
-    def ask_pools(self, batch: Batch) -> None:
+    def sample_pools(self, batch: Batch) -> None:
         """The fakes that the discriminators get. A pool takes those of the whole batch, one after the other."""
         batch["old_b"] = self.pool_b(batch["fake_b"], batch)
         batch["old_a"] = self.pool_a(batch["fake_a"], batch)

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.discriminate import Discriminate, Inputs
-from zoo.game import Batch, Game, Turn
+from zoo.game import Batch, Game, Turn, check_domains
 from zoo.registry import GAMES, LOSSES, Spec
 
 
@@ -44,8 +44,7 @@ class Pix2pix(Game):
     ):
         super().__init__(networks)
         self.set_augment(augment)
-        if len(domains) != 2 or domains[0] == domains[1]:
-            raise ValueError(f"game.domains={domains}: must be two different names")
+        check_domains(domains)
         self.l1, self.domains = l1, tuple(domains)
         self.pair = LOSSES.build(Spec("non-saturating", scale=0.5))
 

@@ -18,8 +18,8 @@ from torch.nn.functional import softplus
 
 from zoo.discriminate import Discriminate, keep_running_averages
 from zoo.game import Batch, Game, Turn
-from zoo.networks.interfaces import TextPainters
-from zoo.networks.stackgan import Painting
+from zoo.networks.interfaces import TextGenerators
+from zoo.networks.stackgan import GeneratorOutput
 from zoo.priors import build_prior
 from zoo.registry import GAMES, Spec
 
@@ -56,7 +56,7 @@ class StackGAN(Game):
 
     takes = ("G", "D", "T")
     joined = "never"
-    G: TextPainters
+    G: TextGenerators
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class StackGAN(Game):
         discriminate, given = Discriminate(self, batch), {"text": self.given(batch["text"])}
         once = self.noise == "same"  # the fakes of both steps count once in the running averages
         with keep_running_averages(self.G) if once else contextlib.nullcontext():
-            fakes = self.paint(batch).images[0].detach()  # [N, C, R, R]
+            fakes = self.generate(batch).images[0].detach()  # [N, C, R, R]
         others = {"other_text": self.given(batch["other_text"])} if self.mismatched == "texts" else {}
         real = dict(discriminate(batch["x"], {**given, **others}, D=self.path).scores)
         fake = discriminate(fakes, given, D=self.path).scores
@@ -110,23 +110,23 @@ class StackGAN(Game):
         return torch.stack(true).mean() + torch.stack([wrong.mean(), *false]).mean()
 
     def loss_G(self, batch: Batch) -> Tensor:
-        painting = self.paint(batch, again=self.noise == "same")
-        assert painting.divergence is not None
+        output = self.generate(batch, again=self.noise == "same")
+        assert output.divergence is not None
         given = {"text": self.given(batch["text"])}
-        scores = Discriminate(self, batch)(painting.images[0], given, D=self.path).scores
-        divergence = painting.divergence.float().mean()
+        scores = Discriminate(self, batch)(output.images[0], given, D=self.path).scores
+        divergence = output.divergence.float().mean()
         batch.log("G/divergence", divergence)
         adversarial = torch.stack([softplus(-score.float()).mean() for score in scores.values()]).sum()
         return adversarial + self.divergence * divergence
 
     # Their parts ----------------------------------------------------------------------------------------------------
 
-    def paint(self, batch: Batch, again: bool = False) -> Painting:
+    def generate(self, batch: Batch, again: bool = False) -> GeneratorOutput:
         """The fakes of the batch's texts, on new noise or, ``again``, on that of the step before."""
         if not again:
             batch["z"] = batch.latent(self.prior)
             batch.update({f"noise/{k}": batch.randn(*shape) for k, shape in self.G.noise_shapes.items()})
-        return self.G.paint(batch["z"], batch["text"], {k: batch[f"noise/{k}"] for k in self.G.noise_shapes})
+        return self.G.generate(batch["z"], batch["text"], {k: batch[f"noise/{k}"] for k in self.G.noise_shapes})
 
     def given(self, text: Tensor) -> Tensor:
         """What D gets of embeddings [N, K]."""

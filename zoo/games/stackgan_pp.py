@@ -17,9 +17,9 @@ from torch.nn.functional import mse_loss, softplus
 
 from zoo.discriminate import Discriminate, keep_running_averages
 from zoo.game import Batch, Game, Turn
-from zoo.networks.interfaces import ScenePainter
+from zoo.networks.interfaces import MultiscaleGenerator
 from zoo.networks.lapgan import downsample
-from zoo.networks.stackgan import Painting
+from zoo.networks.stackgan import GeneratorOutput
 from zoo.priors import build_prior
 from zoo.registry import GAMES, Spec
 
@@ -38,8 +38,8 @@ class StackGANPP(Game):
         L_G = mean softplus(-c(s)) + unconditional mean softplus(-u(s))
 
     and G's loss, the sum over sizes, has ``divergence`` KL more. If ``unconditional`` is 0, w and s count half each.
-    Without texts only the terms of u(x) and u(s) are left, and the colors of an image shall be those of the smaller
-    one.
+    Without texts only the terms of u(x) and u(s) are left, and a loss keeps the colors of an image close to those of
+    the smaller one.
 
     Args:
         networks: G, D, a list of a network for each size of G's images, and, if G takes texts, T, the text encoder.
@@ -56,7 +56,7 @@ class StackGANPP(Game):
 
     takes: tuple[str, ...] = ("G", "D")
     joined = "never"
-    G: ScenePainter
+    G: MultiscaleGenerator
     D: nn.ModuleList
 
     def __init__(
@@ -86,10 +86,10 @@ class StackGANPP(Game):
         batch["z"] = batch.latent(self.prior)
         batch.update({f"noise/{k}": batch.randn(*shape) for k, shape in self.G.noise_shapes.items()})
         with keep_running_averages(self.G):  # the fakes of both steps count once
-            painting = self.paint(batch)
-        given = {} if painting.mean is None else {"text": painting.mean.detach()}
+            output = self.generate(batch)
+        given = {} if output.mean is None else {"text": output.mean.detach()}
         discriminate, losses = Discriminate(self, batch), []
-        for i, fakes in enumerate(painting.images):
+        for i, fakes in enumerate(output.images):
             images = {"real": batch["x"], "fake": fakes.detach()} | ({"wrong": batch["wrong"]} if self.texts else {})
             side = fakes.shape[-1]
             scores = {k: discriminate(resized(x, side), given, D=f"D.{i}").scores for k, x in images.items()}
@@ -113,29 +113,29 @@ class StackGANPP(Game):
         return [positive(real["conditional"]), *false, self.unconditional * torch.stack(alone).sum()]
 
     def loss_G(self, batch: Batch) -> Tensor:
-        painting, discriminate, losses = self.paint(batch), Discriminate(self, batch), []
-        given = {} if painting.mean is None else {"text": painting.mean}  # with gradient
-        for i, fakes in enumerate(painting.images):
+        output, discriminate, losses = self.generate(batch), Discriminate(self, batch), []
+        given = {} if output.mean is None else {"text": output.mean}  # with gradient
+        for i, fakes in enumerate(output.images):
             scores = discriminate(fakes, given, D=f"D.{i}").scores
             losses += [positive(scores["conditional"])] if self.texts else []
             weight = self.unconditional if self.texts else 1.0
             losses += [weight * positive(scores["unconditional"])] if weight else []
-        if painting.divergence is not None:
-            divergence = painting.divergence.float().mean()
+        if output.divergence is not None:
+            divergence = output.divergence.float().mean()
             batch.log("G/divergence", divergence)
             losses.append(self.divergence * divergence)
         if self.color_mean or self.color_covariance:
-            for small, large in pairwise(painting.images):
+            for small, large in pairwise(output.images):
                 losses.append(self.color(small.detach(), large, batch))
         return torch.stack(losses).sum()
 
     # Their parts ----------------------------------------------------------------------------------------------------
 
-    def paint(self, batch: Batch) -> Painting:
+    def generate(self, batch: Batch) -> GeneratorOutput:
         """The fakes of the batch's texts and noise."""
         if not self.texts:
-            return self.G.paint(batch["z"])
-        return self.G.paint(batch["z"], batch["text"], {k: batch[f"noise/{k}"] for k in self.G.noise_shapes})
+            return self.G.generate(batch["z"])
+        return self.G.generate(batch["z"], batch["text"], {k: batch[f"noise/{k}"] for k in self.G.noise_shapes})
 
     def color(self, small: Tensor, large: Tensor, batch: Batch) -> Tensor:
         """The distance of the colors of images [N, C, 2R, 2R] from those of images [N, C, R, R] (section 4.3)."""

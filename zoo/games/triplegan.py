@@ -104,7 +104,8 @@ class TripleGAN(Game):
 
     def fakes(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """G's images [N, C, H, W] on fresh noise, and their classes [N]."""
-        y = batch.draw(lambda n: torch.arange(n, device=batch.device) % self.G.classes)
+        device, classes = batch.device, self.G.classes  # a sampler must not hold the batch
+        y = batch.draw(lambda n: torch.arange(n, device=device) % classes)
         return self.G(batch.latent(self.prior), y=y), y
 
     def ships(self) -> dict[str, Any]:

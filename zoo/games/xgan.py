@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.discriminate import Discriminate, Inputs
-from zoo.game import Batch, Game, Turn
+from zoo.game import Batch, Game, Turn, check_domains
 from zoo.networks.interfaces import DomainAutoencoders
 from zoo.registry import GAMES, LOSSES, Spec
 
@@ -60,8 +60,7 @@ class XGAN(Game):
     ):
         super().__init__(networks)
         self.set_augment(augment)
-        if len(domains) != 2 or domains[0] == domains[1]:
-            raise ValueError(f"game.domains={domains}: must be two different names")
+        check_domains(domains)
         if bool(domain) != ("C" in networks):
             raise ValueError(f"game.domain={domain}: must be 0 without a network C, and a weight with one")
         self.domain, self.semantic, self.adversarial = domain, semantic, adversarial
@@ -99,9 +98,9 @@ class XGAN(Game):
             batch.log(f"G/adversarial_{k}", adversarial)
             loss = loss + self.adversarial * adversarial
         if self.teacher:
-            lesson = distance(codes["a"], batch["teacher"])
-            batch.log("G/teacher", lesson)
-            loss = loss + self.teacher * lesson
+            distillation = distance(codes["a"], batch["teacher"])
+            batch.log("G/teacher", distillation)
+            loss = loss + self.teacher * distillation
         return loss
 
     def loss_C(self, codes: Mapping[str, Tensor], batch: Batch) -> Tensor:

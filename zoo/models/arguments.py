@@ -38,9 +38,9 @@ def as_batch(images: Images, channels: int) -> Tensor:
     if isinstance(images, Tensor):
         x = images.float()
         x = x[None] if x.ndim == 3 else x
-        if x.ndim != 4 or x.shape[1] != channels:
-            raise ValueError(f"images of shape {list(images.shape)}: must be [N, {channels}, H, W]")
-        if not images.is_floating_point() or x.min() < 0 or x.max() > 1:
+        if x.ndim != 4 or x.shape[1] != channels or not x.numel():
+            raise ValueError(f"images of shape {list(images.shape)}: must be [N, {channels}, H, W], N at least 1")
+        if not images.is_floating_point() or not ((x >= 0) & (x <= 1)).all():  # a NaN is not
             raise ValueError("images: must be float, from 0 (black) to 1 (white)")
         return x
     from PIL.Image import Image as PILImage
@@ -70,7 +70,7 @@ def seed_list(n: int | None, seed: int, seeds: Sequence[int] | None) -> Sequence
     n = 1 if n is None else n
     if n < 1:
         raise ValueError(f"n={n}: must be at least 1")
-    check_seed(seed)
+    seed = check_seed(seed)
     check_seed(seed + n - 1)
     return range(seed, seed + n)
 

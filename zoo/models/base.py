@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.files import Json
-from zoo.models.arguments import Images, as_batch
+from zoo.models.arguments import Images, as_batch, check_size
 from zoo.models.inference import inference, sampling_of
 from zoo.models.request import Request
 from zoo.networks.interfaces import Growing
@@ -344,6 +344,7 @@ class Model(nn.Module):
         if not self.classifies:
             raise ValueError(f"this model has no classifier; it has {', '.join(self.networks)}")
         C, x = getattr(self, self.spec["classifier"]), as_batch(images, self.channels)
+        check_size(x, self.resolution)
         with inference(self):
             parts = [C.logits(self.from_unit(part.to(self.device))) for part in x.split(chunk)]
         return torch.cat(parts).float().softmax(1)

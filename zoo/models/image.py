@@ -33,6 +33,7 @@ from zoo.models.arguments import (
     as_batch,
     check_chunk,
     check_seed,
+    check_size,
     class_numbers,
     code_values,
     mixed_seeds,
@@ -106,11 +107,12 @@ class ImageModel(Model):
         draw = functools.partial(self.prior, 1, generator, "cpu")
         for seed in seeds:
             generator.manual_seed(seed)
-            zs.append(draw() if limit is None else truncated_normal(draw, limit, generator))
-            if self.class_count and classes is None:
+            z = draw()
+            if self.class_count and classes is None:  # before noise is sampled again: truncation keeps the class
                 ys.append(torch.randint(self.class_count, (1,), generator=generator))
-        z = torch.cat(zs) if zs else self.prior(0, generator, "cpu")
-        return z, torch.cat(ys) if ys else classes
+            zs.append(z if limit is None else truncated_normal(z, draw, limit, generator))
+        noise = torch.cat(zs) if zs else self.prior(0, generator, "cpu")
+        return noise, torch.cat(ys) if ys else classes
 
     def conditions(self, y: Any, n: int) -> Tensor | None:
         """What G gets beside z for n images: class numbers int64 [n] of a class or of n of them; None for None."""
@@ -380,6 +382,7 @@ class ImageModel(Model):
             raise ValueError(f"this model has no network that recognizes codes; it has {', '.join(self.networks)}")
         D, Q = (getattr(self, name) for name in self.spec["recognition"])
         x, parts = as_batch(images, self.channels), []
+        check_size(x, self.resolution)
         with inference(self):
             for part in x.split(chunk):
                 outputs = self.prior.read(Q(D.features(self.from_unit(part.to(self.device)))))
@@ -404,6 +407,8 @@ class ImageModel(Model):
             raise ValueError(f"steps={steps}: must be at least 1")
         if len(seeds) < 2:
             raise ValueError(f"seeds={list(seeds)}: must be at least two seeds")
+        if y is not None and not isinstance(y, (int, str)):
+            raise ValueError(f"y={y}: must be one for all images of a walk")
         z, classes = self.latents(seeds, y, truncation)
         between = great_circle if self.prior_spec.name == "normal" else torch.lerp
         path = torch.stack(

@@ -130,7 +130,7 @@ def write_projections(model: ImageModel, request: Request) -> None:
 
     request.remake(nearest, model.resolution, model.channels)
     mean = f"{sum(distances) / len(distances):.1f} dB"
-    request.tell(f"--input {request.source}: PSNR of the nearest images of '{request.name}': {mean} in the mean")
+    request.tell(f"--input {request.source}: PSNR of the nearest images of '{request.name}': {mean} on average")
 
 
 def write_class_grid(model: ImageModel, request: Request, options: Mapping[str, Any]) -> None:

@@ -13,11 +13,10 @@ from zoo.seeds import seed_for
 RESAMPLED = 0.05  # limits below it come from the inverse distribution function; few draws would be inside them
 
 
-def truncated_normal(draw: Callable[[], Tensor], limit: float, generator: torch.Generator) -> Tensor:
-    """Normal noise whose components are within ``limit``: those beyond it are sampled again until none is (Brock et al.
-    2019, section 3.1); for a small limit all come from uniform numbers through the inverse of the truncated
-    distribution function. Both have the same distribution."""
-    z = draw()
+def truncated_normal(z: Tensor, draw: Callable[[], Tensor], limit: float, generator: torch.Generator) -> Tensor:
+    """Normal noise z with components within ``limit``: those beyond it are sampled again, by ``draw``, until none is
+    (Brock et al. 2019, section 3.1); for a small limit all come from uniform numbers through the inverse of the
+    truncated distribution function. Both have the same distribution."""
     if limit < RESAMPLED:
         u = 2 * torch.rand(z.shape, generator=generator, dtype=torch.float64) - 1
         return (math.sqrt(2) * torch.erfinv(u * math.erf(limit / math.sqrt(2)))).to(z.dtype).clamp(-limit, limit)

@@ -48,8 +48,10 @@ def project(
     noise: NoiseSeeds | None = None,
 ) -> Projection:
     """As :meth:`zoo.models.image.ImageModel.project`."""
-    if not model.resolution or model.sampling.mode in ("batch", "dropout"):
-        raise ValueError("project: must be a model of images that do not depend on each other or on dropout")
+    if not model.resolution or model.directions or model.sampling.mode in ("batch", "dropout"):
+        raise ValueError(
+            "project: must be a model with one image of each latent, without batch statistics or dropout in sampling"
+        )
     for key, value, least in (("steps", steps, 1), ("samples", samples, 1), ("starts", starts, 1)):
         if value < least:
             raise ValueError(f"{key}={value}: must be at least {least}")

@@ -85,6 +85,7 @@ class TextToImageModel(ImageModel):
     ) -> tuple[Tensor, int]:
         """Images [texts * seeds, C, H, W] in [0, 1], a row for each text, in each column the same seed; and the number
         of columns. Raises ValueError for an empty text."""
+        check_texts(texts)
         each = [text for text in texts for _ in seeds]
         return self.generate(each, seeds=[*seeds] * len(texts), truncation=truncation, chunk=chunk), len(seeds)
 
@@ -197,7 +198,9 @@ class TextToImageModel(ImageModel):
 
 
 def check_texts(texts: Sequence[str]) -> None:
-    """Raises ValueError if one is no text, empty or too long."""
+    """Raises ValueError unless they are a list of texts, none empty or too long."""
+    if isinstance(texts, str) or not len(texts):
+        raise ValueError(f"texts: must be a list of texts, got {str(texts)[:80]!r}")
     for text in texts:
         if not is_text(text):
             reason = f"must be a text of 1 to {MAX_LETTERS} letters"

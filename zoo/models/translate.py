@@ -102,8 +102,8 @@ class TranslateModel(Model):
         return tuple(self.to_network)
 
     def direction(self, to: str | None) -> str:
-        """The domain of a letter or a domain's name; None if there is one only. Raises ValueError if there is none, or
-        one of several has to be named."""
+        """The domain of a letter or a domain's name; of None the only one. Raises ValueError if there is none, or for
+        None if there are several."""
         if to is None:
             if len(self.directions) > 1:
                 raise ValueError(f"--to: must be a domain of this model, {' or '.join(self.direction_names)}")

@@ -157,7 +157,8 @@ class BigGANGenerator(nn.Module):
         classes: number of classes, ``G(z, y=y)``; 0 for none.
         latent: numbers of noise.
         widths: channels of the first, smallest map, then of each block's output.
-        embed: numbers of the class embedding that all blocks share; 0: each norm has a gain and a bias for each class.
+        embed: numbers of the class embedding that all blocks share; 0: each norm has a gain and a bias for each class
+            (with ``skip_z=False, deep=False`` only).
         skip_z: z is split into a piece for the first layer and one for each block, beside the class.
         deep: BigGAN-deep: two blocks of four convolutions for a doubling; the first layer and each block get all of z
             and the class.
@@ -190,6 +191,8 @@ class BigGANGenerator(nn.Module):
             raise ValueError(f"latent={latent}: must be a multiple of {pieces}, a piece for each of {pieces} layers")
         if not classes and not skip_z and not deep:
             raise ValueError("skip_z=false: a generator without classes must have skip_z=true or deep=true")
+        if classes and not embed and (skip_z or deep):
+            raise ValueError("embed=0: must be above 0 with skip_z=true or deep=true, whose blocks get z and a class")
         side = smallest_side(resolution, len(widths) - 1, f"biggan-generator with widths {tuple(widths)}")
         sides = [side * 2**i for i in range(1, len(widths))]
         if attention_at and attention_at not in sides:

@@ -90,8 +90,8 @@ class GrowingNetwork(nn.Module):
 
     def at(self, level: int) -> Any:
         """Set the level, from 0. Raises ValueError if there is none of this number. Returns the network."""
-        if level >= self.levels:
-            raise ValueError(f"level={level}: must be below {self.levels}")
+        if not 0 <= level < self.levels:
+            raise ValueError(f"level={level}: must be from 0 to {self.levels - 1}")
         self.level = level
         return self
 

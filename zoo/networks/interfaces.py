@@ -58,22 +58,22 @@ class Growing(Protocol):
     def at(self, level: int) -> object: ...
 
 
-class TextPainters(nn.Module):
-    """A generator of images of texts. ``paint(z, text, noise)``: its images, the mean of the text's code and its
-    divergence, a :class:`zoo.networks.stackgan.Painting`. ``means``: embeddings -> means of codes. ``noise_shapes``:
-    the noise of its codes."""
+class TextGenerators(nn.Module):
+    """A generator of images of texts. ``generate(z, text, noise)``: its images, the mean of the text's code and its
+    divergence, a :class:`zoo.networks.stackgan.GeneratorOutput`. ``means``: embeddings -> means of codes.
+    ``noise_shapes``: the noise of its codes."""
 
     latent: int
     noise_shapes: Mapping[str, Sequence[int]]
-    paint: Callable[..., Any]
+    generate: Callable[..., Any]
     means: Callable[[Tensor], Tensor]
 
 
-class ScenePainter(nn.Module):
-    """A generator of images of several sizes, perhaps of texts. ``paint(z, text, noise)``: as of
-    :class:`TextPainters`. ``text``: numbers of an embedding, 0 if it takes no texts."""
+class MultiscaleGenerator(nn.Module):
+    """A generator of images of several sizes, perhaps of texts. ``generate(z, text, noise)``: as of
+    :class:`TextGenerators`. ``text``: numbers of an embedding, 0 if it takes no texts."""
 
     latent: int
     text: int
     noise_shapes: Mapping[str, Sequence[int]]
-    paint: Callable[..., Any]
+    generate: Callable[..., Any]

@@ -27,7 +27,7 @@ from zoo.registry import NETWORKS, FrozenDict
 Form = Literal["tensorflow", "pytorch"]
 
 
-class Painting(NamedTuple):
+class GeneratorOutput(NamedTuple):
     """Images, one tensor for each size [N, C, R, R], and, if there is a text, the mean [N, code] of its code and the
     divergence [N] of the code from N(0, 1)."""
 
@@ -155,11 +155,11 @@ class StageI(nn.Module):
         layers.append(Conv2d(maps[-1], channels, resample="" if plain else "up", bias=False))
         self.layers = nn.Sequential(*layers, nn.Tanh())
 
-    def forward(self, z: Tensor, text: Tensor, noise: Tensor) -> Painting:
+    def forward(self, z: Tensor, text: Tensor, noise: Tensor) -> GeneratorOutput:
         """z [N, latent], text [N, text], noise [N, code] -> images [N, channels, R, R]."""
         code, mean, divergence = self.code(text, noise)
         h = self.first(torch.cat([code, z], 1)).unflatten(1, (-1, 4, 4))  # [N, 8 width, 4, 4]
-        return Painting([self.layers(h)], mean, divergence)
+        return GeneratorOutput([self.layers(h)], mean, divergence)
 
 
 class StageII(nn.Module):
@@ -187,16 +187,17 @@ class StageII(nn.Module):
         image = nn.Conv2d(maps[-1], channels, 3, padding=1, bias=False)
         self.layers = nn.Sequential(*layers, image, nn.Tanh())
 
-    def forward(self, x: Tensor, text: Tensor, noise: Tensor) -> Painting:
+    def forward(self, x: Tensor, text: Tensor, noise: Tensor) -> GeneratorOutput:
         """x [N, channels, small, small], text [N, text], noise [N, code] -> images [N, channels, R, R]."""
         code, mean, divergence = self.code(text, noise)
         h = self.joint(tile(code, self.encoder(x)))  # [N, 4 width, small / 4, small / 4]
-        return Painting([self.layers(h)], mean, divergence)
+        return GeneratorOutput([self.layers(h)], mean, divergence)
 
 
 @NETWORKS.register("stackgan-generator")
 class StackGANGenerator(nn.ModuleList):
-    """Two generators: stage I paints a small image, stage II paints it anew, larger. Each has its own augmentation.
+    """Two generators: stage I generates a small image, stage II a larger one from it. Each has its own conditioning
+    augmentation.
 
     ``at(level)`` chooses the stage whose images come out. ``noise_shapes``: the noise of both codes.
 
@@ -236,11 +237,11 @@ class StackGANGenerator(nn.ModuleList):
             raise ValueError(f"level={level}: must be 0 or 1")
         self.level = level
 
-    def paint(self, z: Tensor, text: Tensor, noise: Mapping[str, Tensor]) -> Painting:
+    def generate(self, z: Tensor, text: Tensor, noise: Mapping[str, Tensor]) -> GeneratorOutput:
         """z [N, latent], text [N, text] and noise [N, code] for each code -> images of the level's size, and the code
         of its stage."""
-        painting: Painting = self[0](z, text, noise["code_0"])
-        return self[1](painting.images[0], text, noise["code_1"]) if self.level else painting
+        output: GeneratorOutput = self[0](z, text, noise["code_0"])
+        return self[1](output.images[0], text, noise["code_1"]) if self.level else output
 
     def means(self, text: Tensor) -> Tensor:
         """Embeddings [N, text] -> the means [N, code] of the codes of the level's stage."""
@@ -249,8 +250,8 @@ class StackGANGenerator(nn.ModuleList):
         return code.normal(text)[0]
 
     def forward(self, z: Tensor, text: Tensor, noise: Mapping[str, Tensor]) -> Tensor:
-        """As :meth:`paint`; the images alone, [N, channels, R, R]."""
-        return self.paint(z, text, noise).images[0]
+        """As :meth:`generate`; the images alone, [N, channels, R, R]."""
+        return self.generate(z, text, noise).images[0]
 
 
 def initialize_form(network: nn.Module, form: Form) -> None:

@@ -1,4 +1,4 @@
-"""StackGAN++'s networks: a generator that paints one scene at several sizes, and a discriminator for each size.
+"""StackGAN++'s networks: a generator that generates one image at several sizes, and a discriminator for each size.
 
 H. Zhang, T. Xu, H. Li, S. Zhang, X. Wang, X. Huang, D. Metaxas, StackGAN++: Realistic Image Synthesis with Stacked
 Generative Adversarial Networks, 2017, arXiv 1710.10916, as in the authors' code (StackGAN-v2): orthogonal weights,
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from zoo.networks.discriminator import Discriminator, Given
 from zoo.networks.init import initialize, normal, orthogonal
 from zoo.networks.layers import Conv2d
-from zoo.networks.stackgan import Conditioning, Painting, Residual, convolution, doublings, tile, widths_of
+from zoo.networks.stackgan import Conditioning, GeneratorOutput, Residual, convolution, doublings, tile, widths_of
 from zoo.registry import NETWORKS, FrozenDict
 
 
@@ -85,7 +85,9 @@ class StackGANPPGenerator(nn.Module):
         self.images = nn.ModuleList(nn.Conv2d(w, channels, 3, padding=1, bias=False) for w in widths)
         initialize(self, orthogonal(), norms=normal(0.02, mean=1.0))
 
-    def paint(self, z: Tensor, text: Tensor | None = None, noise: Mapping[str, Tensor] | None = None) -> Painting:
+    def generate(
+        self, z: Tensor, text: Tensor | None = None, noise: Mapping[str, Tensor] | None = None
+    ) -> GeneratorOutput:
         """z [N, latent], embeddings [N, text] and the noise ``code`` [N, code] -> images of all sizes, and the code's
         mean and divergence."""
         condition, mean, divergence = z, None, None
@@ -96,11 +98,13 @@ class StackGANPPGenerator(nn.Module):
         maps = [self.stem(self.first(first).unflatten(1, (-1, 4, 4)))]  # [N, width, sizes[0], sizes[0]]
         for stage in self.stages:
             maps.append(stage(maps[-1], condition))
-        return Painting([torch.tanh(image(h)) for image, h in zip(self.images, maps, strict=True)], mean, divergence)
+        return GeneratorOutput(
+            [torch.tanh(image(h)) for image, h in zip(self.images, maps, strict=True)], mean, divergence
+        )
 
     def forward(self, z: Tensor, text: Tensor | None = None, noise: Mapping[str, Tensor] | None = None) -> Tensor:
-        """As :meth:`paint`; the largest images alone."""
-        return self.paint(z, text, noise).images[-1]
+        """As :meth:`generate`; the largest images alone."""
+        return self.generate(z, text, noise).images[-1]
 
 
 class StackGANPPDiscriminator(Discriminator):
