@@ -106,16 +106,16 @@ def mistakes() -> Iterator[None]:
 def meta_turns(
     learner: Learner, stage: Stage, facts: Facts, networks: Mapping[str, nn.Module]
 ) -> Iterator[tuple[Turn, Batch, tuple[str, ...]]]:
-    """Each turn of a round, the batch that it gets, and the names of its streams. Rows are drawn as in a run: a turn
+    """Each turn of a round, the batch that it gets, and the names of its streams. Rows are fresh as in a run: a turn
     with ``draw="last"`` keeps those of the turns before, which may have had another batch size."""
-    batch, drawn = Batch(stage.batch, device="meta"), set[str]()
+    batch, fresh = Batch(stage.batch, device="meta"), set[str]()
     for turn in learner.turns:
         batch.size = turn.batch or stage.batch
         streams = streams_of_turn(turn, stage, batch)
-        due = tuple(name for name in streams if turn.draw == "fresh" or name not in drawn)
+        due = tuple(name for name in streams if turn.draw == "fresh" or name not in fresh)
         if due:
             batch.update(meta_batch(stage, facts, batch.size, due, networks))
-            drawn.update(due)
+            fresh.update(due)
         yield turn, batch, streams
 
 
