@@ -106,7 +106,7 @@ def mistakes() -> Iterator[None]:
 def meta_turns(
     learner: Learner, stage: Stage, facts: Facts, networks: Mapping[str, nn.Module]
 ) -> Iterator[tuple[Turn, Batch, tuple[str, ...]]]:
-    """Each turn of a round, the batch that it gets, and the names of its streams. Rows are fresh as in a run: a turn
+    """Each turn of a round, the batch that it gets, and the names of its streams. Rows are drawn as in a run: a turn
     with ``draw="last"`` keeps those of the turns before, which may have had another batch size."""
     batch, fresh = Batch(stage.batch, device="meta"), set[str]()
     for turn in learner.turns:
