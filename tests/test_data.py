@@ -1213,6 +1213,14 @@ def test_shards_of_two_nodes_of_two_are_disjoint(shards, workers):
     assert len(four[0].next(3)["x"]) == 3
 
 
+def test_training_from_shards(shards, tmp_path, own_home):
+    """As from any data set, and on from the checkpoint."""
+    settings = {"networks.G.width": 2, "networks.D.width": 2, "stages.0.batch": 8}
+    run = zoo.train("dcgan-celeba", shards, out=tmp_path / "run", images=16, settings=settings, device="cpu")
+    zoo.resume(run, images=32)
+    assert zoo.load(run).card["images"] == 32
+
+
 def test_shards_mistakes(shards, tmp_path):
     with pytest.raises(ValueError, match=r"8 shards for 9 processes"):
         Loader(open_data(shards), seed=0, world=9)

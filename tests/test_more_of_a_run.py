@@ -45,12 +45,21 @@ def test_past_the_budget_with_moved_data(tmp_path, own_home, shell, command):
     assert zoo.load(run).card["images"] == 64
     first, second = (load_file(folder / "weights.safetensors") for folder in (whole, run))
     assert all(torch.equal(first[key], second[key]) for key in first)
+    key = next(iter(first))
     for images in (64, 32):
         with pytest.raises(ValueError, match=rf"--images {images}: must be more than the 64 images"):
             zoo.resume(run, images=images)
     photos(tmp_path / "others", 3)
+    before = (run / "recipe.json").read_bytes()
     with pytest.raises(ValueError, match="the images of .* are not those that it began with"):
         zoo.resume(run, images=80, dataset=f"folder:{tmp_path}/others")
+    for options in (("--dataset", "fashion-mnst"), ("--micro-batch", 3), ("--device", "cuda:99")):
+        assert shell("resume", run, "--images", 80, *options).status == 2
+    assert (run / "recipe.json").read_bytes() == before  # a refusal changes nothing
+    (run / "checkpoint.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"has weights but no checkpoint.safetensors to go on from"):
+        zoo.resume(run, images=80)
+    assert torch.equal(load_file(run / "weights.safetensors")[key], second[key])
 
 
 def test_a_run_of_own_images_is_scored_on_them(tmp_path, own_home, shell):

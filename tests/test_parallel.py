@@ -35,8 +35,7 @@ from torch import nn
 from zoo import hub, parallel
 from zoo.discriminate import DiscriminatorOutput, keep_running_averages
 from zoo.engine import checkpoint, log, train
-from zoo.engine.extend import extend
-from zoo.engine.run_folder import CHECKPOINT, RunFolder
+from zoo.engine.run_folder import CHECKPOINT
 from zoo.engine.stage import StageRun
 from zoo.game import Batch, Turn
 from zoo.networks.improved_gan import MinibatchFeatures
@@ -538,8 +537,7 @@ def test_resume_with_another_number_of_processes(before, after, tmp_path):
     whole, start = joint("whole", 1), joint("cut", before)
     for file in (tmp_path / "cut").glob("numbers-*"):
         file.unlink()
-    extend(RunFolder(run), images=48)
-    processes(with_numbers("cut", lambda rank: train.resume(run, dataset=x)), after)
+    processes(with_numbers("cut", lambda rank: train.resume(run, images=48, dataset=x)), after)
     end = joint("cut", after)
     assert {**start, **end} == whole and [*start, *end] == [*whole] == [0, 8, 16, 24, 32, 40]
     assert sorted({*end[24], *whole[16]}) == [*range(16)]  # the second epoch

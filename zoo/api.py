@@ -204,13 +204,11 @@ def resume(
 
     Raises ValueError if ``run`` is not the folder of a run, or another process trains it.
     """
-    from zoo.engine.extend import extend
     from zoo.engine.run_folder import RunFolder
     from zoo.engine.train import resume as continue_run
     from zoo.reports.board import listen
 
     folder = RunFolder(run)
-    extend(folder, images, dataset if isinstance(dataset, str) else None)
     runtime = folder.runtime(device=device, precision=precision, micro_batch=micro_batch)
     if code is not None:
         own_code.run(code)
@@ -218,7 +216,8 @@ def resume(
     listener, close = progress_listener(progress, minutes)
     try:
         with close:
-            return continue_run(run, runtime=runtime, minutes=minutes, dataset=dataset, progress=listen(listener, log))
+            options: dict[str, Any] = {"runtime": runtime, "minutes": minutes, "images": images, "dataset": dataset}
+            return continue_run(run, **options, progress=listen(listener, log))
     except ValueError as error:
         raise (error if code is not None else own_code.explain(error, reason)) from error
 

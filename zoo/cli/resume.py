@@ -54,7 +54,6 @@ def command(
     On another device or with another precision the result is the same to rounding.
     """
     from zoo import api
-    from zoo.engine.extend import extend
     from zoo.engine.run_folder import RunFolder
 
     # An error in RUN is reported first
@@ -63,11 +62,11 @@ def command(
     for stage in folder.recipe().stages:
         if stage.batch % nproc:
             raise ValueError(f"--nproc {str(nproc)[:20]}: batch={stage.batch} must be a multiple of it")
-    if not processes.launched():
-        extend(folder, images, dataset)
     if nproc > 1 and not processes.launched():
         values = {
             "minutes": minutes,
+            "images": images,
+            "dataset": dataset,
             "code": code,
             "device": device,
             "precision": precision,
@@ -81,7 +80,9 @@ def command(
     try:
         api.resume(
             run,
+            images=images,
             minutes=minutes,
+            dataset=dataset,
             device=device,
             precision=precision,
             micro_batch=micro_batch,

@@ -79,6 +79,8 @@ def open_shards(name: str, resolution: int | None) -> ShardData:
 class ShardData(ImageData):
     """A stream of samples from shards. It has no length and no access by index."""
 
+    is_stream = True
+
     def __init__(self, name: str, resolution: int | None):
         try:
             import webdataset  # noqa: F401

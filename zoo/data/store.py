@@ -72,8 +72,11 @@ class ImageData:
         blocks: the checksums of each of the ``arrays``, if they come from a prepared file.
 
     ``resolution``: side of the images in pixels; 0 for points. ``arrays``: all of them, compared with their checksums
-    when this is first asked for; ``stored``: the same, compared by :meth:`check` only.
+    when this is first asked for; ``stored``: the same, compared by :meth:`check` only. ``is_stream``: whether the
+    images come one after the other without a length (shards).
     """
+
+    is_stream = False
 
     def __init__(
         self,

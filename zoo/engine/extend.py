@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from zoo.engine.run_folder import RECIPE, RunFolder
 from zoo.recipe import Recipe
 
 
-def recipe_of(folder: RunFolder) -> Recipe:
-    """The recipe of a run with its changes. Raises ValueError if recipe.json has none, or other changes."""
-    recipe, changes = folder.recipe(), changes_of(folder)
+def recipe_of(folder: RunFolder, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe of a run with ``changes``, by default those in recipe.json. Raises ValueError if that has no recipe,
+    or other changes."""
+    recipe, changes = folder.recipe(), changes_of(folder) if changes is None else changes
     if "images" in changes:
         recipe = with_budget(recipe, changes["images"])
     return recipe.replace(dataset=changes.get("dataset", recipe.dataset))
@@ -47,12 +49,10 @@ def with_budget(recipe: Recipe, images: int) -> Recipe:
     return recipe.replace(stages=(*before, dataclasses.replace(last, images=rest)))
 
 
-def extend(folder: RunFolder, images: int | None = None, dataset: str | None = None) -> None:
-    """Write another budget or place of the data into a run's recipe.json. Raises ValueError if the run cannot go on
-    with it."""
-    if images is None and dataset is None:
-        return
-    facts, changes = folder.facts(), {**changes_of(folder)}
+def more_changes(folder: RunFolder, images: int | None = None, dataset: str | None = None) -> dict[str, Any]:
+    """The changes of a run with another budget or place of the data. Raises ValueError if the run cannot go on with
+    that budget. Nothing is written yet: that comes once the run is known to go on."""
+    changes = {**changes_of(folder)}
     if images is not None:
         done = trained(folder)
         if images <= done:
@@ -61,7 +61,13 @@ def extend(folder: RunFolder, images: int | None = None, dataset: str | None = N
         changes["images"] = images
     if dataset is not None:
         changes["dataset"] = dataset
-    folder.write_text(RECIPE, json.dumps({**facts, "changes": changes}, indent=2))
+    return changes
+
+
+def write_changes(folder: RunFolder, changes: Mapping[str, Any]) -> None:
+    """Write the changes of a run into its recipe.json, if there are new ones."""
+    if changes != changes_of(folder):
+        folder.write_text(RECIPE, json.dumps({**folder.facts(), "changes": changes}, indent=2))
 
 
 def trained(folder: RunFolder) -> int:

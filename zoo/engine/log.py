@@ -109,7 +109,7 @@ class Log:
             self.folder.log({**clock, "stopped": str(error)})
             raise
         rate = (clock["images"] - self.last_images) / max(now - self.last_time, 1e-9)
-        whole = (self.total - clock["images"]) / max(rate, 1e-9)
+        whole = max(self.total - clock["images"], 0) / max(rate, 1e-9)  # the last batch may go beyond the budget
         self.last_time, self.last_images = now, clock["images"]
         scores = dict(score())
         if scores:

@@ -517,7 +517,8 @@ class StageRun:
         self.noise.manual_seed(seed_for(self.seed, "prepare noise", self.index))
         batch = Batch(self.stage.batch, device=self.device, generator=self.noise)
         for name in self.loaders:
-            size = min(1024, len(self.data[data_of_stream(self.stage.data.streams[name])]))
+            data = self.data[data_of_stream(self.stage.data.streams[name])]
+            size = self.stage.batch if data.is_stream else min(1024, len(data))
             once = self.loader(name, rank=0, world=1, device=torch.device("cpu"))
             for key, value in once.next(size).items():
                 batch[key] = self.to_layout(value.to(self.device) if isinstance(value, Tensor) else value)

@@ -28,7 +28,7 @@ from zoo.data import facts as facts_of
 from zoo.engine import checkpoint
 from zoo.engine.dry_run import dry_run, mistakes
 from zoo.engine.export import card, export, finished_model, model_of, uses
-from zoo.engine.extend import recipe_of
+from zoo.engine.extend import more_changes, recipe_of, write_changes
 from zoo.engine.finetune import load_init
 from zoo.engine.log import Clock, Log
 from zoo.engine.run_folder import CHECKPOINT, RECIPE, SAMPLES, WEIGHTS, RunFolder, new_run, resume_command
@@ -131,18 +131,23 @@ def resume(
     *,
     runtime: Runtime | None = None,
     minutes: float | None = None,
+    images: int | None = None,
     dataset: Any = None,
     progress: Progress | None = None,
 ) -> Path:
     """Continue a run that was stopped or killed, from its last checkpoint, as if nothing had happened. One that was
     killed before its first checkpoint begins anew.
 
-    ``runtime``: another machine's choices; by default those it was started with.
+    ``runtime``: another machine's choices; by default those it was started with. ``images``: another budget.
+    ``dataset``: the data set that was given as an object, or the name of another place of the same images. Budget and
+    name are kept in the run's folder, if it can go on with them.
     """
     check_minutes(minutes)
     folder = RunFolder(run)
+    check_checkpoint(folder)
     facts_of_run = folder.facts()
-    recipe, seed, init = recipe_of(folder), facts_of_run["seed"], facts_of_run["init"]
+    changes = more_changes(folder, images, dataset if isinstance(dataset, str) else None)
+    recipe, seed, init = recipe_of(folder, changes), facts_of_run["seed"], facts_of_run["init"]
     runtime = runtime or folder.runtime()
     device = runtime.prepare_device()
     parallel.start(device)
@@ -183,6 +188,7 @@ def resume(
             minutes=minutes,
             tensors=tensors,
             state=state,
+            changes=changes,
         )
 
 
@@ -201,9 +207,10 @@ def training_loop(
     minutes: float | None = None,
     tensors: Mapping[str, Tensor] | None = None,
     state: Mapping[str, Any] | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> Path:
     """Train all stages, or the rest of them from a checkpoint's ``tensors`` and ``state``. ``pretrained``: the frozen
-    networks of the recipe. Returns the run's folder."""
+    networks of the recipe. ``changes``: of the run's recipe.json. Returns the run's folder."""
     start_time = time.monotonic()
     deadline = math.inf if minutes is None else start_time + minutes * 60
     seconds_before = state["seconds"] if state is not None else 0.0
@@ -232,6 +239,9 @@ def training_loop(
                 tensors = None
             else:
                 run.prepare(init)
+            if changes is not None and main:  # the run can go on with them
+                write_changes(folder, changes)
+            changes = None
             if first:
                 tell(
                     "start",
@@ -422,6 +432,15 @@ def check_minutes(minutes: float | None) -> None:
     """Raises ValueError unless it is a time, or None."""
     if minutes is not None and not 0 <= minutes < math.inf:
         raise ValueError(f"minutes={minutes}: must be a finite number of at least 0")
+
+
+def check_checkpoint(folder: RunFolder) -> None:
+    """Raises ValueError if a run has weights and no checkpoint: it would begin anew and write over them."""
+    if (folder.path / WEIGHTS).exists() and not (folder.path / CHECKPOINT).exists():
+        raise ValueError(
+            f"run '{folder.path}': has weights but no {CHECKPOINT} to go on from; bring it back, or begin a new run "
+            f"with --init {folder.path}"
+        )
 
 
 def check_recipe(fingerprint: str, folder: RunFolder) -> None:
