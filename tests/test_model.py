@@ -5,9 +5,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers.tiny import class_spec, coded_spec, image_spec, model, point_spec, translate_spec
+from helpers.tiny import class_spec, coded_spec, image_spec, model, point_spec, translate_spec, weights
 from PIL import Image
 
+import zoo
 from zoo.models import build_model
 
 KINDS = {"images": image_spec, "classes": class_spec, "points": point_spec, "coded": coded_spec}
@@ -211,8 +212,19 @@ def test_save_samples(tmp_path):
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a/000004.png")), image)
     with pytest.raises(ValueError, match="has samples of other weights or settings"):
         m.save_samples(tmp_path / "a", 5, seed=3, y="cat", scale=2)
+    with pytest.raises(ValueError, match="has samples of other weights or settings"):
+        model(class_spec(), seed=1).save_samples(tmp_path / "a", 6, seed=3, y="dog", scale=2)
     with pytest.raises(ValueError, match="must be a model of images"):
         model(point_spec()).save_samples(tmp_path / "b", 5)
+
+
+def test_python_and_the_command_line_continue_each_others_samples(tmp_path, shell):
+    file = weights(tmp_path / "class.safetensors", class_spec())
+    assert shell("sample", file, "-n", 3, "--y", "dog", "--truncation", "0.5", "--out", "a/").status == 0
+    zoo.load(file).save_samples("a", 5, y="dog", truncation=0.5)
+    assert shell("sample", file, "-n", 6, "--y", "dog", "--truncation", "0.5", "--out", "a/").status == 0
+    assert len([*(tmp_path / "a").glob("*.png")]) == 6
+    assert shell("sample", file, "-n", 7, "--y", "dog", "--out", "a/").status == 2
 
 
 def test_a_set_of_files_with_batch_statistics_is_continued(tmp_path):

@@ -11,6 +11,7 @@ evaluation mode (:class:`zoo.models.inference.Sampling`). Each task's module say
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -324,6 +325,14 @@ class Model(nn.Module):
     def scored_attributes(self, inputs: ScoreInputs) -> AttributeGoals | None:
         """Which attributes the scored images should have; None if nothing says it."""
         return None
+
+    def weights_hash(self) -> str:
+        """The SHA-256 of all parameters and buffers (names, types, shapes, bytes), in hexadecimal."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def baselines(self, inputs: Callable[[str], ScoreInputs]) -> Iterator[tuple[str, Model]]:
         """Trivial models of the same task and data, by name; none: those of :mod:`zoo.metrics.baselines`.

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -41,7 +42,7 @@ from zoo.models.arguments import (
     seed_list,
 )
 from zoo.models.base import Bench, Model, Program, shell_word
-from zoo.models.image_files import draw_places, generator_program, write_projections, write_samples
+from zoo.models.image_files import draw_places, generator_program, sample_facts, write_projections, write_samples
 from zoo.models.inference import inference, standing_statistics
 from zoo.models.latents import great_circle, noise_inputs, truncated_normal
 from zoo.models.projection import Projection, project
@@ -439,11 +440,12 @@ class ImageModel(Model):
         if not self.resolution:
             raise ValueError("save_samples: must be a model of images, got one of points")
         seeds = seed_list(n, seed, None)
-        y = self.plain_conditions(options.pop("y", None), n)
-        facts = {"model": self.card.get("name"), "y": y, **options}
-        facts |= {"first seed": seed} if self.sampling.together else {}
+        y = options.pop("y", None)
+        self.plain_conditions(y, n)  # a mistake in them
+        plain = y.tolist() if isinstance(y, (Tensor, np.ndarray)) else [*y] if isinstance(y, tuple) else y
+        facts = sample_facts(self, seed, y=plain, **options)
         write_files(
-            Path(folder), lambda places: draw_places(self, seeds, places, y, options), seeds, facts, scale=scale
+            Path(folder), lambda places: draw_places(self, seeds, places, plain, options), seeds, facts, scale=scale
         )
         return Path(folder)
 

@@ -103,15 +103,19 @@ def write_samples(model: ImageModel, request: Request, extra: Mapping[str, Any] 
     elif request.folder:
         if isinstance(y, list) and len(y) != len(seeds):
             raise ValueError(f"--y {','.join(map(str, y))}: must be one class for each of {len(seeds)} images")
-        facts = {"y": y, "truncation": request.truncation, **more}
-        facts |= {"codes": request.codes} if request.codes else {}
-        facts |= {"first seed": request.seed} if model.sampling.together else {}
+        facts = sample_facts(model, request.seed, y=y, truncation=request.truncation, codes=request.codes, **more)
         options["codes"] = request.codes
         request.write_files(lambda places: draw_places(model, seeds, places, y, options), seeds, facts)
     else:
         columns = math.ceil(math.sqrt(request.count))
         images = model.sample(request.count, seed=request.seed, y=y, codes=request.codes, **options)
         request.write_grid(images, columns)
+
+
+def sample_facts(model: ImageModel, seed: int, **options: Any) -> dict[str, Any]:
+    """All that the images of seeds from ``seed`` on depend on: the weights, and the options that are given."""
+    facts = {"weights": model.weights_hash(), **{k: v for k, v in options.items() if v is not None}}
+    return facts | ({"first seed": seed} if model.sampling.together else {})
 
 
 def write_projections(model: ImageModel, request: Request) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.data.files import File, contents, counts, listed
 from zoo.data.folder import OPTIONS, image_size, parse_options, parse_range
 from zoo.data.images import SUFFIXES, read, square
-from zoo.files import Json, beside, remove_partials, sha256
+from zoo.files import Json, beside, remove_partials
 from zoo.pictures import VIDEO, save, to_picture, write_grid, write_walk
 
 if TYPE_CHECKING:
@@ -110,9 +110,8 @@ class Request:
 
     def write_files(self, draw: Callable[[Sequence[int]], Iterable[Tensor]], seeds: Sequence[int], facts: Json) -> None:
         """One PNG for each seed that has none yet. ``draw(places)``: the images of some places of ``seeds``, in chunks.
-        ``facts``: what the images depend on, beside the weights. Raises ValueError if the folder has other files."""
-        assert self.weights is not None
-        write_files(self.path, draw, seeds, {"weights": sha256(self.weights), **facts}, self.bar, self.scale)
+        ``facts``: all that the images depend on. Raises ValueError if the folder has other files."""
+        write_files(self.path, draw, seeds, facts, self.bar, self.scale)
 
     def remake(
         self,
