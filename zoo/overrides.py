@@ -161,8 +161,12 @@ def _check_stage(stage: Stage, where: str) -> None:
         if stream.aligned is not None:
             _check_aligned(data.streams, name, f"{where}.data.streams.{name}")
     for player, optimizer in stage.optimizers.items():
-        if optimizer.lr < 0:
-            raise ValueError(f"{where}.optimizers.{player}.lr={optimizer.lr}: must be 0 or more")
+        for key in ("lr", "eps", "weight_decay", "momentum"):
+            if getattr(optimizer, key, 0) < 0:
+                raise ValueError(f"{where}.optimizers.{player}.{key}={getattr(optimizer, key)}: must be 0 or more")
+        for k, beta in enumerate(getattr(optimizer, "betas", ())):
+            if not 0 <= beta < 1:
+                raise ValueError(f"{where}.optimizers.{player}.betas.{k}={beta}: must be at least 0 and below 1")
         for key in ("clip", "nan_to_num"):
             value = getattr(optimizer, key)
             if value is not None and value <= 0:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 
 
+MAX_SEED = (1 << 63) - 1  # of a run
+
+
 def seed_for(seed: int, *position: int | str) -> int:
     """A 63-bit seed for a position in a run: ``seed_for(seed, "round", 7)``.
 

@@ -18,6 +18,7 @@ from zoo.files import Json, check_new
 from zoo.own_code import Code
 from zoo.reports.progress import LONG, Progress
 from zoo.reports.values import duration
+from zoo.seeds import MAX_SEED
 
 if TYPE_CHECKING:
     from zoo.choice import Choice
@@ -80,7 +81,7 @@ class Train(click.Command):
 @minutes_option
 @click.option("--out", type=click.Path(), help="The run's folder, a new one.  [default: runs/RECIPE-seedS]")
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, help="Of first weights, noise and the order of the images."
+    "--seed", type=click.IntRange(0, MAX_SEED), default=0, help="Of first weights, noise and the order of the images."
 )
 @click.option(
     "--set",

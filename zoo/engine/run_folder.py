@@ -22,6 +22,7 @@ from zoo.files import LOCK, beside, check_name, check_new, is_new, lock, remove_
 from zoo.overrides import check, fits, type_name
 from zoo.recipe import Recipe, decode, encode
 from zoo.registry import nearest
+from zoo.seeds import MAX_SEED
 from zoo.version import __version__
 
 RECIPE, LOG, WEIGHTS, SAMPLES = "recipe.json", "log.jsonl", "weights.safetensors", "samples"
@@ -136,8 +137,8 @@ class RunFolder:
                 raise self.wrong(f"'{key}' is missing")
             if not isinstance(facts[key], types) or (types is int and isinstance(facts[key], bool)):
                 raise self.wrong(f"{key}={str(facts[key])[:80]!r}: must be {expected}")
-        if not 0 <= facts["seed"] < 1 << 63:
-            raise self.wrong(f"seed={facts['seed']}: must be from 0 to {(1 << 63) - 1}")
+        if not 0 <= facts["seed"] <= MAX_SEED:
+            raise self.wrong(f"seed={facts['seed']}: must be from 0 to {MAX_SEED}")
         return facts
 
     @functools.cached_property

@@ -47,6 +47,7 @@ from zoo.files import check_new, remove_partials
 from zoo.own_code import Code
 from zoo.pictures import write_grid
 from zoo.recipe import Recipe
+from zoo.seeds import MAX_SEED
 
 EARLY_IMAGES = 1_000  # samples of a model that has had fewer are alike without a collapse
 POLL_ROUNDS = 8  # rounds between two questions of several processes: does any want to stop, what is due on rank 0
@@ -80,6 +81,8 @@ def train(
     runs out.
     """
     check_minutes(minutes)
+    if not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"seed={seed}: must be from 0 to {MAX_SEED}")
     if images is not None:
         recipe = recipe.rescaled(images)
     device = runtime.prepare_device()
