@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 
-
 MAX_SEED = (1 << 63) - 1  # of a run
 
 
