@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -134,24 +134,24 @@ def write_onnx(exported: Program, path: Path) -> Callable[..., Tensor]:
     return run
 
 
-def _operators() -> dict[Callable[..., object], Callable[..., object]]:
+def _operators() -> dict[Callable[..., Any], Any]:
     """Those of torch that its ONNX exporter lacks."""
     import torch
-    from onnxscript import FLOAT, opset18
+    from onnxscript import opset18
 
-    def horner(w: FLOAT, coefficients: tuple[float, ...]) -> FLOAT:
+    def horner(w: Any, coefficients: tuple[float, ...]) -> Any:
         """The value at w of a polynomial, its highest power first."""
-        value = opset18.Constant(value_float=coefficients[0])
+        value: Any = opset18.Constant(value_float=coefficients[0])
         for coefficient in coefficients[1:]:
             value = opset18.Add(opset18.Mul(value, w), opset18.Constant(value_float=coefficient))
         return value
 
-    def erfinv(x: FLOAT) -> FLOAT:
+    def erfinv(x: Any) -> Any:
         """The inverse error function in single precision (M. Giles, Approximating the erfinv function, 2010)."""
         one = opset18.Constant(value_float=1.0)
-        w = opset18.Neg(opset18.Log(opset18.Mul(opset18.Sub(one, x), opset18.Add(one, x))))
+        w: Any = opset18.Neg(opset18.Log(opset18.Mul(opset18.Sub(one, x), opset18.Add(one, x))))
         center = horner(opset18.Sub(w, opset18.Constant(value_float=2.5)), ERFINV_CENTER)
-        root = opset18.Sqrt(opset18.Max(w, opset18.Constant(value_float=0.0)))
+        root: Any = opset18.Sqrt(opset18.Max(w, opset18.Constant(value_float=0.0)))
         tail = horner(opset18.Sub(root, opset18.Constant(value_float=3.0)), ERFINV_TAIL)
         return opset18.Mul(opset18.Where(opset18.Less(w, opset18.Constant(value_float=5.0)), center, tail), x)
 

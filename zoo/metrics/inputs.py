@@ -170,10 +170,24 @@ class ScoreInputs:
             statistics, facts = references.read(self.reference_file, expected)
             self.settings["reference"] = {key: facts[key] for key in ("images", "content")}
             return statistics
-        images = self.real_images(self.split, pad=not self.network.pads)
-        statistics, content = reference_statistics(self.network, images, self.progress)
+        statistics, content = reference_statistics(self.network, self.reference_images, self.progress)
         self.settings["reference"] = {"images": statistics.count, "content": content[:16]}
         return statistics
+
+    @functools.cached_property
+    def reference_images(self) -> Images:
+        """The real images that the generated ones are compared with."""
+        return self.real_images(self.split, pad=not self.network.pads)
+
+    def too_few(self, least: int, compared: bool = True) -> str:
+        """Why there are too few images for a score that needs ``least`` of them, and, if they are ``compared``, as many
+        of the reference; "" if there are enough."""
+        if self.images.count < least:
+            return f"{self.images.count} images, at least {least} are needed"
+        if not compared:
+            return ""
+        count = self.reference_images.count if self.reference_file is None else len(self.reference.features)
+        return f"{count} reference images, at least {least} are needed" if count < least else ""
 
     # Attributes -------------------------------------------------------------------------------------------------------
 
