@@ -23,6 +23,7 @@ from zoo.cli.eval import Bar
 from zoo.data import Facts, ImageData, ImageSet, Rows, Source, open_data
 from zoo.data.fields import Attributes
 from zoo.data.fields import Image as ImageField
+from zoo.data.images import DataWarning
 from zoo.data.loader import rows_with
 from zoo.engine import checkpoint, train
 from zoo.engine.run_folder import CHECKPOINT, WEIGHTS
@@ -446,6 +447,16 @@ def test_the_cache_is_keyed_by_content(network):
     x[7, 1, 3, 3] -= 1
     network.hash = feature_networks.load("tiny").hash
     assert equal_statistics(statistics.reference_statistics(network, images.from_data(data(x)))[0], first)
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(network):
+    """As with a folder that is read-only: the scores are there."""
+    folder = statistics.home() / "references"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("")
+    with pytest.warns(DataWarning, match="references: .*; features of real images are not kept there"):
+        new, _ = statistics.reference_statistics(network, images.from_data(data(smooth_images(30))))
+    assert new.count == 30
 
 
 def test_interrupt_and_repeat():

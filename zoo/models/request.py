@@ -122,6 +122,7 @@ class Request:
         multiple: int = 4,
         transparent: bool = False,
         half: int | None = None,
+        check: Callable[[int, int], None] = lambda width, height: None,
     ) -> None:
         """Of the image --input an image, or of a folder of images (in folders inside it too) a folder of PNGs of the
         same names, and a line with the counts.
@@ -133,6 +134,7 @@ class Request:
             transparent: it takes transparent images, as RGBA.
             half: 0 or 1: of pictures that are all twice as wide as high, as pairs are stored, it takes the left or the
                 right half.
+            check: raises ValueError for a width and height that the network does not take.
         """
         inputs = Inputs(self.source or "", transparent)
         out = self.path
@@ -141,9 +143,11 @@ class Request:
         if not inputs.folder and not self.folder and self.suffix not in OUTPUTS:
             raise ValueError(f"--out {out}: must end in one of {', '.join(OUTPUTS)}")
         readable = inputs.readable(channels, out)  # a mistake in any is reported before anything is written
-        paths = [out / name if self.folder else out for name in output_names(readable)]
         if half is not None and not inputs.are_pairs(readable):
             half = None
+        if fixed is None:
+            readable = inputs.of_valid_size(readable, multiple, check, parts=1 if half is None else 2)
+        paths = [out / name if self.folder else out for name in output_names(readable)]
         if half is not None:
             self.tell(f"--input {self.source}: the {('left', 'right')[half]} half of each picture, since all are twice "
                       "as wide as high (?pairs=no: the whole)")  # fmt: skip
@@ -220,6 +224,31 @@ class Inputs:
             raise ValueError(f"--input {self.path}: none of its {len(self.files)} images can be read")
         return readable
 
+    def of_valid_size(
+        self, files: Sequence[File], multiple: int, check: Callable[[int, int], None], parts: int
+    ) -> list[File]:
+        """The files whose images, resized to a ``multiple``, pass the ``check``; of each picture the network takes one
+        of ``parts`` side by side. Raises ValueError if one does not pass and is not to be left out."""
+        valid, invalid = [], []
+        for file in files:
+            try:
+                width, height = image_size(file)
+                check(*nearest_size((width // parts, height), multiple))
+                valid.append(file)
+            except ValueError as error:
+                if not self.skip:
+                    raise ValueError(f"--input {file}: {error}{self.hint('remove it')}") from None
+                invalid.append(file.name)
+        if invalid:
+            self.left_out.append(f"{len(invalid)} of a size that the network does not take ({listed(invalid)})")
+        if not valid:
+            raise ValueError(f"--input {self.path}: the network takes none of its {len(files)} images, by their size")
+        return valid
+
+    def hint(self, remedy: str) -> str:
+        """What to do about an image, for the end of a message."""
+        return f"; {remedy}" + (f", or leave it out with {self.path}?skip=corrupt" if self.folder else "")
+
     def are_pairs(self, files: Sequence[File]) -> bool:
         """Whether all pictures are twice as wide as high, and the user has not said that they are no pairs."""
         sizes = [image_size(file) for file in files] if self.pairs else []
@@ -230,8 +259,8 @@ class Inputs:
         try:
             return read(file.read(), 1 if channels == 1 else 3, self.range, self.transparent)
         except (OSError, ValueError) as error:
-            hint = f", or leave it out with {self.path}?skip=corrupt" if self.folder else ""
-            raise ValueError(f"--input {file}: not a readable image ({error}); repair or remove it{hint}") from None
+            hint = self.hint("repair or remove it")
+            raise ValueError(f"--input {file}: not a readable image ({error}){hint}") from None
 
 
 def output_names(files: Sequence[File]) -> list[str]:
@@ -291,6 +320,12 @@ def walk_endings() -> tuple[str, ...]:
     return (".gif", *VIDEO)
 
 
+def nearest_size(size: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """The width and height, multiples of a number, that are nearest to ``size``."""
+    width, height = (max(multiple, round(side / multiple) * multiple) for side in size)
+    return width, height
+
+
 def fit(
     fixed: int | None, image: Image, path: File, tell: Callable[[str], None], multiple: int = 4, how: str = "crop"
 ) -> Image:
@@ -305,7 +340,7 @@ def fit(
             other = " (?fit=pad or stretch)" if image.width != image.height and how == "crop" else ""
             tell(f"{path}: {image.width}x{image.height} {first}resized to {fixed}x{fixed}{other}")
         return square(image, fixed, how)
-    width, height = (max(multiple, round(side / multiple) * multiple) for side in image.size)
+    width, height = nearest_size(image.size, multiple)
     if (width, height) == image.size:
         return image
     tell(f"{path}: {image.width}x{image.height} resized to {width}x{height}")
