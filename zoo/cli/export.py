@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.cli.output import code_option, echo, json_option, print_json
-from zoo.files import beside
+from zoo.files import beside, check_place
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,6 +57,7 @@ def command(name: str, form: str, out: str, to: str | None, code: str | None, as
     suffix = {"onnx": ".onnx", "torch": ".pt2"}[form]
     if path.suffix != suffix:
         raise ValueError(f"--out {out}: must end in {suffix} for --format {form}")
+    check_place(path, f"--out {out}")
     if form == "onnx":
         _need_onnx()
     model = hub.load(name, code=code)

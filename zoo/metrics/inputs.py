@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo import hub
+from zoo.checks import check_whole
 from zoo.data import facts as facts_of
 from zoo.data import open_data
 from zoo.data.loader import paired_rows, rows_with
@@ -84,8 +85,9 @@ class ScoreInputs:
         device: str | torch.device = "cpu",
         progress: Progress | None = None,
     ):
-        if n is not None and n < 2:
-            raise ValueError(f"n={n}: must be at least 2")
+        if n is not None:
+            check_whole("n", n, least=2)
+        check_whole("seed", seed, least=0)
         self.source, self.n, self.seed, self.progress = source, n, seed, progress
         self.dataset = source.dataset if dataset is None else dataset
         self.facts = facts_of(self.dataset)
