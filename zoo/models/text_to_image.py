@@ -104,7 +104,7 @@ class TextToImageModel(ImageModel):
         time: float32 [<= chunk, C, H, W] in [0, 1]. All images have the noise of ``seed``. Raises ValueError for fewer
         than two texts or one step."""
         check_whole("steps", steps)
-        check_list("texts", texts, "texts")
+        check_texts(texts)
         if len(texts) < 2:
             raise ValueError(f"texts={list(texts)}: must be at least two texts")
         text = self.embed(texts)
