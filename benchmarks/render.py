@@ -14,7 +14,7 @@ import math
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +119,8 @@ def arxiv_link(number: str) -> str:
     return f"[{number}](https://arxiv.org/abs/{number})"
 
 
-def task(model: str) -> str:
-    """The outputs of a model's first setting, in words."""
+def task(model: str, weights: Iterable[str]) -> str:
+    """The outputs of a model's first setting, in words, and those of its ``weights`` that have others."""
     import torch
 
     from zoo.models import build_model
@@ -133,7 +133,9 @@ def task(model: str) -> str:
         game = build_game(recipe.stages[-1], networks, facts)
     spec = shipped(game, recipe, recipe.stages[-1], facts)
     product = build_model(spec, {n: networks[n] for n in spec["networks"]})
-    return product.describe()
+    words = {name: hub.load(name).describe() for name in weights}
+    own = product.describe()
+    return "; ".join([own, *(f"{name}: {text}" for name, text in words.items() if text != own)])
 
 
 # README's table -------------------------------------------------------------------------------------------------------
@@ -193,7 +195,7 @@ def models() -> str:
             "year": date(paper["arxiv"])[:4],
             "model": f"[{paper['model']}](docs/models/{paper['model']}.md)",
             "paper": f"{paper['paper']}, {arxiv_link(paper['arxiv'])}",
-            "task": task(paper["model"]),
+            "task": task(paper["model"], dict.fromkeys(files)),
             "weights": ", ".join(links),
             "license of their data": ", ".join(licenses),
             "fd": score,

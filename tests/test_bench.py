@@ -362,6 +362,14 @@ def test_the_licenses_of_the_data_are_everywhere(benchmark):
         assert any(name in line and entry["license"] in line for line in table.splitlines())
 
 
+def test_the_table_says_what_each_file_makes(benchmark):
+    """The first setting of a model may have classes, and its shipped weights none."""
+    render = benchmark("render")
+    assert render.task("r3gan", []) == "images by class"
+    assert render.task("r3gan", ["r3gan-fashion-mnist"]) == "images by class; r3gan-fashion-mnist: images"
+    assert render.task("biggan", ["biggan-fashion-mnist"]) == "images by class"
+
+
 def test_render_check_fails_for_another_result(benchmark, tmp_path, monkeypatch, capsys):
     render = benchmark("render")
     results = shutil.copytree(render.rows.RESULTS, tmp_path / "results")

@@ -31,6 +31,7 @@ from zoo import hub, settings
 from zoo.cli import VERBS
 from zoo.cli import export as exporting
 from zoo.cli.train import advice
+from zoo.models import Program
 from zoo.pictures import save, to_picture
 
 # Start-up -------------------------------------------------------------------------------------------------------------
@@ -485,6 +486,47 @@ def test_export(form, name, kind, shell, tmp_path):
     else:
         images = torch.export.load(name).module()(*inputs)
     assert torch.allclose(images, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("form, name", [("onnx", "g.onnx"), ("torch", "g.pt2")])
+@pytest.mark.parametrize(
+    "shipped, to",
+    [
+        ("stylegan-fashion-mnist", None),  # a constant that is expanded to the batch
+        ("stylegan2-fashion-mnist", None),
+        ("xgan-emoji-small", "noto"),  # codes that are split into the domains'
+        ("stackgan-emoji-small", None),  # truncated noise: the inverse error function
+    ],
+)
+def test_export_of_shipped_weights(shipped, to, form, name, shell):
+    """The batch is free, whatever the network does with it, and the outputs are the model's."""
+    result = shell("export", shipped, "--format", form, "--out", name, *(["--to", to] if to else []), "--json")
+    assert result.status == 0, result.err
+    program = package.load(shipped).program(to)
+    assert result.json["difference"] < 1e-4 and result.json["inputs"] == program.names
+    for n in (1, 5):
+        inputs = program.inputs(n)
+        if form == "onnx":
+            import onnxruntime
+
+            feeds = {key: x.numpy() for key, x in zip(program.names, inputs, strict=True)}
+            images = torch.from_numpy(onnxruntime.InferenceSession(name).run(None, feeds)[0])
+        else:
+            images = torch.export.load(name).module()(*inputs)
+        assert torch.allclose(images, program.network(*inputs), atol=1e-4)
+
+
+def test_the_inverse_error_function_in_onnx(tmp_path):
+    """From the center to the tails."""
+
+    class Inverse(torch.nn.Module):
+        def forward(self, x):
+            return torch.erfinv(x)
+
+    x = torch.cat([torch.linspace(-0.99999, 0.99999, 1001), torch.tensor([0.0, 1e-6, 0.999999])])[:, None]
+    program = Program(Inverse().eval(), lambda n: (x[:n],), ["x"])
+    y = exporting.write_onnx(program, tmp_path / "inverse.onnx")(x)
+    assert torch.allclose(y, torch.erfinv(x.double()).float(), rtol=2e-6, atol=1e-7)
 
 
 def test_export_that_differs_is_removed(shell, tmp_path, monkeypatch):

@@ -1228,7 +1228,7 @@ def test_shards_mistakes(shards, tmp_path):
         Loader(open_data(shards), seed=0, where={"y": 0})
     with pytest.raises(TypeError, match=r"no length"):
         len(open_data(shards))
-    with pytest.raises(OSError, match=r"nowhere"):
+    with pytest.raises(ValueError, match=r"nowhere.tar': no such file"):
         open_data(f"shards:{tmp_path}/nowhere.tar")
     with pytest.raises(ValueError, match=r"can't be prepared"):
         prepare(shards)

@@ -23,6 +23,7 @@ from zoo.cli.eval import Bar
 from zoo.data import Facts, ImageData, ImageSet, Rows, Source, open_data
 from zoo.data.fields import Attributes
 from zoo.data.fields import Image as ImageField
+from zoo.data.images import DataWarning
 from zoo.data.loader import rows_with
 from zoo.engine import checkpoint, train
 from zoo.engine.run_folder import CHECKPOINT, WEIGHTS
@@ -446,6 +447,16 @@ def test_the_cache_is_keyed_by_content(network):
     x[7, 1, 3, 3] -= 1
     network.hash = feature_networks.load("tiny").hash
     assert equal_statistics(statistics.reference_statistics(network, images.from_data(data(x)))[0], first)
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(network):
+    """As with a folder that is read-only: the scores are there."""
+    folder = statistics.home() / "references"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("")
+    with pytest.warns(DataWarning, match="references: .*; features of real images are not kept there"):
+        new, _ = statistics.reference_statistics(network, images.from_data(data(smooth_images(30))))
+    assert new.count == 30
 
 
 def test_interrupt_and_repeat():
@@ -920,11 +931,11 @@ def test_labeled_images_are_a_holdout(halves, monkeypatch):
 def test_the_border_of_training_is_put_around_labeled_images(halves):
     classifier, holdout = halves
     classifier.card = card_of("dcgan-fashion-mnist")
+    classifier.resolution = side = classifier.card["recipe"]["stages"][-1]["resolution"]
     batches = []
     classifier.C.logits = lambda x: batches.append(x) or Halves().logits(x)
     assert zoo.evaluate(classifier, dataset=holdout)["scores"]["error"] == 0.6  # a black border darkens all
     (x,) = batches
-    side = classifier.card["recipe"]["stages"][-1]["resolution"]
     assert x.shape == (10, 1, side, side) and x[:, :, 0].max() == -1 and x.max() == 1
 
 
@@ -1052,7 +1063,9 @@ def test_declarations_and_docs_agree():
         ({"dataset": None}, "dataset: 'Stub' has no data set to be compared with"),
         ({"dataset": "ring"}, "dataset=ring: must have images, got points"),
         ({"features": None}, "no feature network for the data set 'tensor'"),
-        ({"n": 3}, "3 images: precision and recall need at least 4"),
+        ({"n": 3}, "metrics=precision: 3 images, at least 4 are needed"),
+        ({"n": 5, "metrics": ["density"]}, "metrics=density: 5 images, at least 6 are needed"),
+        ({"dataset": smooth_images(5), "metrics": ["coverage"]}, "coverage: 5 reference images, at least 6 are needed"),
     ],
 )
 def test_mistakes(arguments, message):
@@ -1061,6 +1074,25 @@ def test_mistakes(arguments, message):
             Stub(channels=3, resolution=16),
             **{"dataset": smooth_images(20), "features": "tiny", "metrics": ["precision"], **arguments},
         )
+
+
+@pytest.mark.parametrize(
+    "images, reference, absent",
+    [
+        (20, 20, set()),
+        (20, 5, {"density", "coverage"}),
+        (5, 20, {"density", "coverage", "is"}),
+        (3, 20, {"density", "coverage", "is", "precision", "recall", "kid"}),
+        (20, 2, {"density", "coverage", "precision", "recall", "kid"}),
+    ],
+)
+def test_too_few_images_for_some_scores(images, reference, absent):
+    """A score that needs more is a note; the others are there."""
+    result = zoo.evaluate(smooth_images(images), dataset=smooth_images(reference), features="tiny")
+    scores = {name.partition("-")[0] for name in result["scores"]}
+    assert scores == {"fd", "kid", "is", "precision", "recall", "density", "coverage"} - absent
+    notes = [note for note in result["notes"] if " are needed: no " in note]
+    assert {name for note in notes for name in note.partition(": no ")[2].split(", ")} == absent
 
 
 def test_points_have_no_such_scores(tmp_path):

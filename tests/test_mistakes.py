@@ -170,7 +170,64 @@ MISTAKES = {
     ),
     "output folder": ((*TRAIN[:-1], "full"), "out=", "'full'", "another folder with --out"),
     "output file": ((*TRAIN[:-1], "image.safetensors"), "out=", "'image.safetensors'", "another folder with --out"),
+    "a file instead of a folder": (
+        ("sample", "image.safetensors", "--out", "full/notes.txt/new.png"),
+        "--out", "'full/notes.txt' is a file", "name another place",
+    ),
+    "a file instead of the samples' folder": (
+        ("sample", "image.safetensors", "--out", "full/notes.txt/"), "--out", "'full/notes.txt' is a file", "folder",
+    ),
+    "a file instead of the inputs' folder": (
+        ("sample", "translate.safetensors", "--input", "whole", "--to", "b", "--out", "full/notes.txt/new/"),
+        "--out", "'full/notes.txt' is a file", "folder",
+    ),
+    "a file instead of the run's folder": (
+        (*TRAIN[:-1], "full/notes.txt/run"), "--out", "'full/notes.txt' is a file", "folder",
+    ),
+    "a file instead of the export's folder": (
+        ("export", "image.safetensors", "--format", "torch", "--out", "full/notes.txt/new.pt2"),
+        "--out", "'full/notes.txt' is a file", "folder",
+    ),
+    "publish to a file": (
+        ("publish", "image.safetensors", "--to", "full/notes.txt"), "--to", "'full/notes.txt' is a file", "folder",
+    ),
+    "no output": (("sample", "image.safetensors", "--out", ""), "--out", "empty", "must be a path"),
+    "an empty input": (
+        ("sample", "translate.safetensors", "--input", "", "--to", "b", *SAMPLE),
+        "--input", "empty", "must be an image",
+    ),
+    # sizes of pictures
+    "scale": (
+        ("sample", "image.safetensors", "--scale", "20000", *SAMPLE),
+        "--scale", "20000", "at most 100,000,000 pixels",
+    ),
+    "scale of files": (
+        ("sample", "image.safetensors", "--scale", "20000", "--out", "new/"), "--scale", "20000", "at most",
+    ),
+    "scale of a walk": (
+        ("sample", "image.safetensors", "--interpolate", "2", "--scale", "20000", "--out", "new.gif"),
+        "--scale", "20000", "at most",
+    ),
+    "scale of points": (("sample", "points.safetensors", "--scale", "20000", *SAMPLE), "--scale", "20000", "at most"),
+    "scale of classes": (
+        ("sample", "class.safetensors", "--classes", "--scale", "20000", *SAMPLE), "--scale", "20000", "at most",
+    ),
+    "scale of inputs": (
+        ("sample", "translate.safetensors", "--input", "whole", "--to", "b", "--scale", "20000", "--out", "new/"),
+        "--scale", "20000", "at most",
+    ),
+    "images of a grid": (
+        ("sample", "image.safetensors", "-n", "100000000", *SAMPLE), "-n", "100000000", "--out DIR/",
+    ),
+    "seeds of a walk": (
+        ("sample", "image.safetensors", "--interpolate", "3", "-n", "1", "--out", "new.gif"), "-n", "1", "at least 2",
+    ),
+    "weights of a model": (("sample", "dcgan", *SAMPLE), "'dcgan'", "is a model", "dcgan-fashion-mnist"),
+    "weights of a model without": (("sample", "infogan", *SAMPLE), "'infogan'", "is a model", "zoo train infogan"),
     # data
+    "no path": ((*IMAGES, "folder:"), "folder:", "", "must be followed by a path"),
+    "an option twice": ((*IMAGES, "folder:whole?fit=pad&fit=crop"), "'fit'", "fit=pad&fit=crop", "given once"),
+    "no shard": ((*IMAGES, "shards:gone-{0..2}.tar"), "shards:", "'gone-0.tar'", "no such file"),
     "labels that are not there": (
         ("train", "cgan", "--dataset", "folder:whole", "--out", "new"), "classes", "folder-whole", "with labels",
     ),

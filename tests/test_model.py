@@ -1,5 +1,7 @@
 """Models: an image depends on its seed alone; classes, truncation, walks; translation of tensors and pictures."""
 
+import copy
+import pickle
 import sys
 
 import numpy as np
@@ -351,3 +353,57 @@ def test_translate_mistakes():
     ]:
         with pytest.raises(ValueError, match=message):
             call()
+
+
+# Arguments of a wrong type --------------------------------------------------------------------------------------------
+
+WRONG = {
+    "n": ({"n": 2.5}, {"n": "3"}, {"n": True}, {"n": None, "seeds": 5}, {"n": None, "seeds": "ab"}),
+    "seed": ({"seed": "a"}, {"seed": None}, {"n": None, "seeds": [None]}, {"seed": 0.5}),
+    "chunk": ({"chunk": "a"}, {"chunk": 2.5}, {"chunk": 0}),
+    "truncation": ({"truncation": "a"}, {"truncation": float("nan")}),
+    "codes": ({"codes": 3},),
+    "mix": ({"mix": 3},),
+}
+
+
+@pytest.mark.parametrize("key, arguments", [(key, case) for key, cases in WRONG.items() for case in cases])
+def test_an_argument_of_another_type(key, arguments):
+    """The message begins with its name and value."""
+    with pytest.raises(ValueError, match=f"^{'seeds' if isinstance(arguments.get('seeds'), (int, str)) else key}="):
+        model(image_spec()).sample(**{"n": 1, **arguments})
+
+
+@pytest.mark.parametrize(
+    "key, arguments",
+    [
+        ("images", {"images": "16"}),
+        ("images", {"images": 2.5}),
+        ("minutes", {"minutes": "1"}),
+        ("seed", {"seed": "a"}),
+        ("settings", {"settings": ["batch=8"]}),
+        ("micro_batch", {"micro_batch": "a"}),
+        ("eval_every", {"eval_every": 1.5}),
+        ("device", {"device": "gpu"}),
+        ("model", {"model": None}),
+    ],
+)
+def test_an_argument_of_training_of_another_type(key, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"^{key}="):
+        zoo.train(**{"model": "dcgan", "dataset": "fashion-mnist-10k", "progress": None, **arguments})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_device_that_there_is_not(tmp_path):
+    path = weights(tmp_path / "w.safetensors", image_spec())
+    for name in ("gpu", "auto", "cuda:x"):
+        with pytest.raises(ValueError, match=f"^device='{name}': must be cpu, cuda, cuda:N or mps$"):
+            zoo.load(path, device=name)
+
+
+@pytest.mark.parametrize("prior", [{"name": "normal", "kwargs": {}}, {"name": "uniform", "kwargs": {"low": 0.0}}])
+def test_a_model_can_be_pickled(prior):
+    m = model(image_spec(prior=prior))
+    assert torch.equal(pickle.loads(pickle.dumps(m)).sample(2), m.sample(2))
+    assert torch.equal(copy.deepcopy(m).sample(2), m.sample(2))

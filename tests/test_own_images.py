@@ -1,6 +1,7 @@
 """A user's own images: layouts, pairs, tables, kinds of files. Every input is generated here."""
 
 import csv
+import dataclasses
 import json
 import os
 import zipfile
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.tiny import model, translate_spec
 from PIL import Image as PilImage
 
 import zoo
@@ -20,6 +22,7 @@ from zoo.metrics.image_source import find
 from zoo.metrics.images import from_folder
 from zoo.models.arguments import as_batch, class_number
 from zoo.models.request import Request
+from zoo.registry import NETWORKS
 
 
 @pytest.fixture(autouse=True)
@@ -407,6 +410,31 @@ def test_an_unreadable_input(tmp_path):
     lines = []
     remake(f"{tmp_path}/in?skip=corrupt", f"{tmp_path}/out/", lines.append)
     assert "1 images, 1 outputs; left out: 1 that can't be read (2.png)" in lines[-1]
+
+
+def test_an_input_of_a_size_that_the_network_does_not_take(tmp_path):
+    """It is found before anything is written, and left out as a file that can't be read is."""
+    for name, side in (("1.png", 8), ("2.png", 4), ("3.png", 13)):
+        put(tmp_path / "in" / name, size=(side, side))
+    m = model(translate_spec(networks={"G": {"name": "tiny-reflection", "kwargs": {}}}, to={"b": "G"}))
+    request = Request("model", f"{tmp_path}/out/", source=f"{tmp_path}/in", to="b")
+    with pytest.raises(ValueError, match=r"--input .*2.png: images of 4x4: too small.*\?skip=corrupt"):
+        m.write(request)
+    assert not (tmp_path / "out").exists()
+    lines = []
+    m.write(dataclasses.replace(request, source=f"{tmp_path}/in?skip=corrupt", tell=lines.append))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1.png", "3.png"]
+    assert lines[-1].endswith("2 outputs; left out: 1 of a size that the network does not take (2.png)")
+    with pytest.raises(ValueError, match=r"--input .*2.png: images of 4x4: too small[^?]*; remove it$"):
+        m.write(dataclasses.replace(request, source=f"{tmp_path}/in/2.png"))
+
+
+@NETWORKS.register("tiny-reflection")
+class Reflection(torch.nn.Conv2d):
+    """A convolution that mirrors 5 pixels at each side, of images of more than 5 pixels."""
+
+    def __init__(self):
+        super().__init__(3, 3, 11, padding=5, padding_mode="reflect")
 
 
 @pytest.mark.parametrize("name", ["gray16.png", "turned.jpg", "alpha.png", "palette.png", "still.avif"])

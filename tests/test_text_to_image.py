@@ -189,3 +189,9 @@ def test_scores_are_of_the_captions(model):
     x = torch.cat(list(inputs.images.stream()))
     expected = (model.generate(captions, seed=4) * 255 + 0.5).byte()
     assert torch.equal(x, expected) and inputs.settings["seed"] == 4
+
+
+@pytest.mark.parametrize("texts", [None, 3, [], [1], ""])
+def test_no_texts(model, texts):
+    with pytest.raises(ValueError, match="^texts: must be a "):
+        model.generate(texts)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import hub, overrides, own_code
+from zoo.checks import check_whole, excerpt
 from zoo.choice import choose
 from zoo.own_code import Code
 from zoo.recipe import Recipe, encode
@@ -146,6 +147,9 @@ def train(
     from zoo.engine.train import train as run
     from zoo.reports.board import listen
 
+    check_budget(images, seed)
+    if settings is not None and not isinstance(settings, Mapping):
+        raise ValueError(f"settings={excerpt(settings)}: must be values by the paths of fields, {{'batch': 8}}")
     listener, close = progress_listener(progress, minutes)
     name = dataset if isinstance(dataset, str) else None
     choice = choose(model, dataset, variant)
@@ -208,6 +212,7 @@ def resume(
     from zoo.engine.train import resume as continue_run
     from zoo.reports.board import listen
 
+    check_budget(images)
     folder = RunFolder(run)
     runtime = folder.runtime(device=device, precision=precision, micro_batch=micro_batch)
     if code is not None:
@@ -220,6 +225,13 @@ def resume(
             return continue_run(run, **options, progress=listen(listener, log))
     except ValueError as error:
         raise (error if code is not None else own_code.explain(error, reason)) from error
+
+
+def check_budget(images: int | None, seed: int = 0) -> None:
+    """Raises ValueError unless they are whole numbers. ``images``: None is the recipe's budget."""
+    if images is not None:
+        check_whole("images", images)
+    check_whole("seed", seed, least=0)
 
 
 def progress_listener(

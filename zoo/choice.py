@@ -9,9 +9,11 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from zoo import costs, settings
+from zoo.checks import excerpt
 from zoo.data import Facts
 from zoo.data import facts as facts_of
 from zoo.data.fields import Label
@@ -51,7 +53,9 @@ def choose(model: str, dataset: Any = None, variant: str = "") -> Choice:
 
     Raises ValueError for an unknown model, variant or data set.
     """
-    name = dataset if isinstance(dataset, str) else None
+    if not isinstance(model, (str, Path)):
+        raise ValueError(f"model={excerpt(model)}: must be a model's name or the path of a recipe file")
+    name, model = dataset if isinstance(dataset, str) else None, str(model)
     if dataset is None:
         return Choice(settings.find(model, None, variant))
     if model.endswith(".py"):

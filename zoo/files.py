@@ -180,6 +180,17 @@ def remove_partials(folder: str | Path, deep: bool = True) -> None:
             os.close(handle)
 
 
+def check_place(path: str | Path, what: str, folder: bool = False) -> None:
+    """Raises ValueError if a file is where a path needs a folder. ``folder``: the path is a folder itself. ``what``:
+    the option and its value."""
+    if not str(path):
+        raise ValueError(f"{what}: must be a path, got an empty text")
+    places = [*reversed(Path(path).parents), *([Path(path)] if folder else [])]
+    for place in places:
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"{what}: '{place}' is a file, must be a folder; name another place")
+
+
 def is_new(folder: str | Path) -> bool:
     """Whether there is no such folder, or nothing in it but what a killed process leaves before its first file."""
     folder = Path(folder)
@@ -190,6 +201,7 @@ def is_new(folder: str | Path) -> bool:
 
 def check_new(folder: str | Path) -> None:
     """Raises ValueError if the folder exists and has files other than those of a killed writer."""
+    check_place(folder, f"--out {folder}")
     if not is_new(folder):
         advice = f"name another folder with --out, or continue the run with zoo resume {folder}"
         raise ValueError(f"out='{folder}': exists already; {advice}")

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from zoo import overrides, own_code, settings, tensor_file
+from zoo.checks import check_device
 from zoo.files import Json, beside, check_name, sha256
 from zoo.recipe import Pretrained, decode
 from zoo.registry import nearest
@@ -202,8 +203,22 @@ def find(name_or_path: str | Path) -> Path:
         entry = settings.RECIPES[name]
         variant = f" --variant {entry['variant']}" if entry["variant"] else ""
         command = f"zoo train {entry['model']} --dataset {entry['dataset']}{variant}"
-        raise ValueError(f"weights '{name}' are not published; this trains them: {command}")
-    raise ValueError(f"unknown weights '{name}'{nearest(name, [*shipped, *recipes])} (zoo list weights)")
+        others = weights_of(entry["model"])
+        advice = f"; published of {entry['model']}: {', '.join(others)}" if others else ""
+        raise ValueError(f"weights '{name}' are not published; this trains them: {command}{advice}")
+    if name in settings.models():
+        others = weights_of(name)
+        advice = (
+            f"published of it: {', '.join(others)}" if others else f"none are published; zoo train {name} trains it"
+        )
+        raise ValueError(f"'{name}' is a model, must be the name of weights; {advice}")
+    raise ValueError(f"unknown weights '{name}'{nearest(name, shipped)} (zoo list weights)")
+
+
+def weights_of(model: str) -> list[str]:
+    """The names of the shipped weights of a model."""
+    recipes = [name for name in settings.names() if settings.RECIPES[name]["model"] == model]
+    return [name for name, entry in index().items() if entry["recipe"] in recipes]
 
 
 def published_name(name: str) -> str:
@@ -229,6 +244,7 @@ def load(name_or_path: str | Path, device: str = "cpu", code: str | Path | None 
     and by this user (:mod:`zoo.own_code`).
     Raises ValueError if there is none of that name, or the file is truncated, changed or not the zoo's.
     """
+    check_device(device)
     path = find(name_or_path)
     shipped = published_name(str(name_or_path)) in index()  # then the whole file was compared with the index
     import torch

@@ -18,17 +18,26 @@ if TYPE_CHECKING:
 
 VIDEO = (".mp4",)
 FRAMES = 20  # of a walk, a second
+BORDER = 2  # white pixels around each image of a grid
+CANVAS = 256  # width and height of a plot of points
+MAX_PIXELS = 100_000_000  # of a picture that `zoo sample` makes of several images, or enlarges
+
+
+def grid_size(width: int, height: int, rows: int, columns: int) -> tuple[int, int]:
+    """Width and height of a grid of images of one size."""
+    return columns * (width + BORDER) + BORDER, rows * (height + BORDER) + BORDER
 
 
 def tile(images: Tensor, columns: int) -> Tensor:
-    """[N, C, H, W] -> [3, rows * (H + 2) + 2, columns * (W + 2) + 2], two white pixels around each image. As
+    """[N, C, H, W] -> [3, rows * (H + 2) + 2, columns * (W + 2) + 2], ``BORDER`` white pixels around each image. As
     torchvision's ``make_grid``, whose import alone takes two seconds."""
     images = images.clamp(0, 1)
     n, _, height, width = images.shape
     columns = min(columns, n)
-    grid = images.new_ones(3, -(-n // columns) * (height + 2) + 2, columns * (width + 2) + 2)
+    across, down = grid_size(width, height, -(-n // columns), columns)
+    grid = images.new_ones(3, down, across)
     for i, image in enumerate(images):
-        top, left = i // columns * (height + 2) + 2, i % columns * (width + 2) + 2
+        top, left = i // columns * (height + BORDER) + BORDER, i % columns * (width + BORDER) + BORDER
         grid[:, top : top + height, left : left + width] = image
     return grid
 
@@ -41,7 +50,7 @@ def grid_picture(images: Tensor, columns: int | None = None) -> Image:
     if images.dim() > 2:
         grid = tile(images, columns or math.ceil(math.sqrt(len(images))))
         return Image.fromarray((grid * 255 + 0.5).byte().permute(1, 2, 0).numpy())
-    canvas = Image.new("RGB", (256, 256), "white")  # a scatter plot (one dimension: a histogram) over [-4, 4]
+    canvas = Image.new("RGB", (CANVAS, CANVAS), "white")  # a scatter plot (one dimension: a histogram) over [-4, 4]
     draw = ImageDraw.Draw(canvas)
     positions = ((images.clamp(-4, 4) + 4) / 8 * 255).tolist()
     if images.shape[1] == 1:

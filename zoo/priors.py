@@ -1,7 +1,9 @@
-"""Latent priors: distributions of the generator's noise, functions ``(n, generator, device) -> [n, dim]``."""
+"""Latent priors: distributions of the generator's noise, functions ``(n, generator, device) -> [n, dim]``, of
+this module, so that a model can be pickled."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -15,13 +17,23 @@ Prior = Callable[[int, torch.Generator | None, torch.device | str], Tensor]
 @PRIORS.register("normal")
 def normal(dim: int) -> Prior:
     """N(0, 1) in ``dim`` dimensions."""
-    return lambda n, generator, device: torch.randn(n, dim, generator=generator, device=device)
+    return functools.partial(_draw_normal, dim)
+
+
+def _draw_normal(dim: int, n: int, generator: torch.Generator | None, device: torch.device | str) -> Tensor:
+    return torch.randn(n, dim, generator=generator, device=device)
 
 
 @PRIORS.register("uniform")
 def uniform(dim: int, low: float = -1.0, high: float = 1.0) -> Prior:
     """U(low, high) in ``dim`` dimensions."""
-    return lambda n, generator, device: torch.rand(n, dim, generator=generator, device=device) * (high - low) + low
+    return functools.partial(_draw_uniform, dim, low, high)
+
+
+def _draw_uniform(
+    dim: int, low: float, high: float, n: int, generator: torch.Generator | None, device: torch.device | str
+) -> Tensor:
+    return torch.rand(n, dim, generator=generator, device=device) * (high - low) + low
 
 
 @PRIORS.register("codes")

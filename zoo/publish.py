@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from zoo import hub
 from zoo.data.store import home
-from zoo.files import Json, beside, check_name, folder_lock, remove_partials, scratch, sha256, tensor_hash
+from zoo.files import Json, beside, check_name, check_place, folder_lock, remove_partials, scratch, sha256, tensor_hash
 from zoo.tensor_file import NotFinite
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def publish(
         hub.repository(str(to))  # a wrong name is reported first
         if name is not None:
             raise ValueError(f"--name {name}: names weights in the index of a folder; a repository has its own name")
+    else:
+        check_place(to, f"--to {to}", folder=True)
     model = hub.load(source, code=code)
     model.card["below_bar"] = below_bar or model.card.get("below_bar")
     origin = "--name " if name is not None else f"weights '{source}': the name in its Card, "

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from zoo.cli.output import code_option, echo, json_option, print_json
-from zoo.files import beside
+from zoo.files import beside, check_place
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from zoo.models import Program
 
 TOLERANCE = 1e-3  # the largest difference of a pixel in [0, 1]: a quarter of a gray level
+# Giles's polynomials in w = -log(1 - x^2), for w < 5 in w - 2.5, for others in the root of w minus 3
+ERFINV_CENTER = (
+    2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087, -0.00125372503, -0.00417768164,
+    0.246640727, 1.50140941,
+)  # fmt: skip
+ERFINV_TAIL = (
+    -0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773, -0.0076224613, 0.00943887047,
+    1.00167406, 2.83297682,
+)  # fmt: skip
 
 
 @click.command("export", short_help="Write a model as ONNX or a torch.export program.")
@@ -38,8 +47,9 @@ def command(name: str, form: str, out: str, to: str | None, code: str | None, as
     """Export NAME (the name of weights, a run's folder, a weights file).
 
     Inputs: `z` [N, latent] (and `y` [N], class numbers, or `text` [N, K], embeddings), or `images` [N, C, H, W] in
-    [0, 1] for a translator or upscaler; output: `images` in [0, 1]. N is free. The file is removed if its outputs
-    differ from the model's.
+    [0, 1] for a translator or upscaler; then each noise input of the network, N(0, 1), by its name: `noise0`, ... of
+    StyleGAN, `code_0` and `code_1` of StackGAN. Output: `images` in [0, 1]. N is free. The file is removed if its
+    outputs differ from the model's.
     """
     from zoo import hub
 
@@ -47,6 +57,7 @@ def command(name: str, form: str, out: str, to: str | None, code: str | None, as
     suffix = {"onnx": ".onnx", "torch": ".pt2"}[form]
     if path.suffix != suffix:
         raise ValueError(f"--out {out}: must end in {suffix} for --format {form}")
+    check_place(path, f"--out {out}")
     if form == "onnx":
         _need_onnx()
     model = hub.load(name, code=code)
@@ -112,6 +123,7 @@ def write_onnx(exported: Program, path: Path) -> Callable[..., Tensor]:
             output_names=[exported.output],
             external_data=False,
             verbose=False,
+            custom_translation_table=_operators(),
         )
     import onnxruntime
 
@@ -121,6 +133,30 @@ def write_onnx(exported: Program, path: Path) -> Callable[..., Tensor]:
         return torch.from_numpy(session.run(None, {n: t.numpy() for n, t in zip(names, tensors, strict=True)})[0])
 
     return run
+
+
+def _operators() -> dict[Callable[..., Any], Any]:
+    """Those of torch that its ONNX exporter lacks."""
+    import torch
+    from onnxscript import opset18
+
+    def horner(w: Any, coefficients: tuple[float, ...]) -> Any:
+        """The value at w of a polynomial, its highest power first."""
+        value: Any = opset18.Constant(value_float=coefficients[0])
+        for coefficient in coefficients[1:]:
+            value = opset18.Add(opset18.Mul(value, w), opset18.Constant(value_float=coefficient))
+        return value
+
+    def erfinv(x: Any) -> Any:
+        """The inverse error function in single precision (M. Giles, Approximating the erfinv function, 2010)."""
+        one = opset18.Constant(value_float=1.0)
+        w: Any = opset18.Neg(opset18.Log(opset18.Mul(opset18.Sub(one, x), opset18.Add(one, x))))
+        center = horner(opset18.Sub(w, opset18.Constant(value_float=2.5)), ERFINV_CENTER)
+        root: Any = opset18.Sqrt(opset18.Max(w, opset18.Constant(value_float=0.0)))
+        tail = horner(opset18.Sub(root, opset18.Constant(value_float=3.0)), ERFINV_TAIL)
+        return opset18.Mul(opset18.Where(opset18.Less(w, opset18.Constant(value_float=5.0)), center, tail), x)
+
+    return {torch.ops.aten.erfinv.default: erfinv}
 
 
 def write_torch(exported: Program, path: Path) -> Callable[..., Tensor]:

@@ -10,15 +10,17 @@ from collections.abc import Mapping, Sequence
 
 import click
 
+from zoo import checks
+
 PRECISIONS = ("fp32", "tf32", "bf16")  # of zoo.engine.runtime, which imports torch
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 def check_device(ctx: click.Context, option: click.Parameter, name: str | None) -> str | None:
-    """Raises ValueError for a name that is no device's. (Whether the device exists is seen when it is used.)"""
-    if name is not None and not re.fullmatch(r"auto|(cpu|cuda|mps)(:[0-9]+)?", name):
-        raise ValueError(f"device='{name}': must be auto, cpu, cuda, cuda:N or mps")
+    """As :func:`zoo.checks.check_device`, if there is a name."""
+    if name is not None:
+        checks.check_device(name, auto=True)
     return name
 
 

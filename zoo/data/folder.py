@@ -55,6 +55,8 @@ NARROW = 64  # of 256 levels: a set that uses fewer has probably another range
 def parse_options(name: str, allowed: Sequence[str]) -> tuple[str, dict[str, str]]:
     """``KIND:PATH?key=value&key=value`` to PATH and its options. A question mark not followed by key=value belongs to
     the path. Raises ValueError for an option that is not in ``allowed``."""
+    if not name.split(":", 1)[1]:
+        raise ValueError(f"{name}: must be followed by a path (. is the current folder)")
     path, _, query = name.split(":", 1)[1].rpartition("?")
     pairs = [pair.split("=", 1) for pair in query.split("&")]
     if not path or any(len(pair) != 2 for pair in pairs):
@@ -62,6 +64,8 @@ def parse_options(name: str, allowed: Sequence[str]) -> tuple[str, dict[str, str
     for key, _ in pairs:
         if key not in allowed:
             raise ValueError(f"{name}: unknown option '{key}'; must be one of {', '.join(allowed)}")
+        if [other for other, _ in pairs].count(key) > 1:
+            raise ValueError(f"{name}: the option '{key}' must be given once")
     return path, dict(pairs)
 
 

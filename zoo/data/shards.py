@@ -91,6 +91,8 @@ class ShardData(ImageData):
         pattern, options = parse_options(name, ("classes",))
         self.name, self.urls = name, expand(name, pattern)
         classes = class_names(name, options.get("classes", "0"))
+        if not re.match("https?://", self.urls[0]) and not Path(self.urls[0]).exists():
+            raise ValueError(f"{name}: '{self.urls[0]}': no such file; several shards are train-{{000..099}}.tar")
         sample = next(self.samples(self.urls), None)
         if sample is None or not any(kind in sample for kind in IMAGES):
             raise ValueError(f"{name}: no sample with an image ({', '.join(IMAGES)}) in its first shard")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from zoo import parallel
+from zoo.checks import check_whole
 from zoo.version import __version__
 
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -48,10 +49,9 @@ class Runtime:
             raise ValueError(f"precision='{self.precision}': must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")
         if self.layout not in ("channels_last", "contiguous"):
             raise ValueError(f"layout='{self.layout}': must be channels_last or contiguous")
-        if self.eval_every is not None and self.eval_every < 1:
-            raise ValueError(f"eval_every={self.eval_every}: must be at least 1 image")
-        if self.micro_batch is not None and self.micro_batch < 1:
-            raise ValueError(f"micro_batch={self.micro_batch}: must be at least 1 sample")
+        for key in ("eval_every", "micro_batch"):
+            if getattr(self, key) is not None:
+                check_whole(key, getattr(self, key))
 
     def prepare_device(self) -> torch.device:
         """Choose the device and tell torch the rest. Raises ValueError if the device does not exist."""

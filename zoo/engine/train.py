@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo import parallel
+from zoo.checks import check_number
 from zoo.data import Facts
 from zoo.data import facts as facts_of
 from zoo.engine import checkpoint
@@ -433,7 +434,10 @@ class StopRequest:
 
 def check_minutes(minutes: float | None) -> None:
     """Raises ValueError unless it is a time, or None."""
-    if minutes is not None and not 0 <= minutes < math.inf:
+    if minutes is None:
+        return
+    check_number("minutes", minutes)
+    if minutes < 0:
         raise ValueError(f"minutes={minutes}: must be a finite number of at least 0")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.checks import check_device, check_list
 from zoo.data import Facts
 from zoo.metrics import copies, features, image_source, scores
 from zoo.metrics.image_source import ImageSource
@@ -71,6 +72,9 @@ def evaluate(
     Raises ValueError for a mistake in the arguments, OSError if data or weights cannot be read or downloaded.
     """
     start_time = time.monotonic()
+    if metrics is not None and not isinstance(metrics, str):
+        check_list("metrics", metrics, "names")
+    check_device(device)
     source = image_source.find(what, device, code)
     inputs = ScoreInputs(
         source,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo import hub
+from zoo.checks import check_whole
 from zoo.data import facts as facts_of
 from zoo.data import open_data
 from zoo.data.loader import paired_rows, rows_with
@@ -84,8 +85,9 @@ class ScoreInputs:
         device: str | torch.device = "cpu",
         progress: Progress | None = None,
     ):
-        if n is not None and n < 2:
-            raise ValueError(f"n={n}: must be at least 2")
+        if n is not None:
+            check_whole("n", n, least=2)
+        check_whole("seed", seed, least=0)
         self.source, self.n, self.seed, self.progress = source, n, seed, progress
         self.dataset = source.dataset if dataset is None else dataset
         self.facts = facts_of(self.dataset)
@@ -170,10 +172,24 @@ class ScoreInputs:
             statistics, facts = references.read(self.reference_file, expected)
             self.settings["reference"] = {key: facts[key] for key in ("images", "content")}
             return statistics
-        images = self.real_images(self.split, pad=not self.network.pads)
-        statistics, content = reference_statistics(self.network, images, self.progress)
+        statistics, content = reference_statistics(self.network, self.reference_images, self.progress)
         self.settings["reference"] = {"images": statistics.count, "content": content[:16]}
         return statistics
+
+    @functools.cached_property
+    def reference_images(self) -> Images:
+        """The real images that the generated ones are compared with."""
+        return self.real_images(self.split, pad=not self.network.pads)
+
+    def too_few(self, least: int, compared: bool = True) -> str:
+        """Why there are too few images for a score that needs ``least`` of them, and, if they are ``compared``, as many
+        of the reference; "" if there are enough."""
+        if self.images.count < least:
+            return f"{self.images.count} images, at least {least} are needed"
+        if not compared:
+            return ""
+        count = self.reference_images.count if self.reference_file is None else len(self.reference.features)
+        return f"{count} reference images, at least {least} are needed" if count < least else ""
 
     # Attributes -------------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,12 @@ PRECISION_NEIGHBORS, DENSITY_NEIGHBORS = 3, 5  # as in the papers
 BOTH = ("generated", "reference")
 PAIRS = ("outputs", "targets")
 
+
+def at_least(images: int) -> Callable[[ScoreInputs], str]:
+    """The ``missing`` of a metric that compares so many images on each side."""
+    return lambda inputs: inputs.too_few(images)
+
+
 # Scores of features ---------------------------------------------------------------------------------------------------
 
 
@@ -37,7 +43,7 @@ def frechet_distance(generated: FeatureStatistics, reference: FeatureStatistics)
     return float(fid_statistics_to_metric(*moments, False)[KEY_METRIC_FID])
 
 
-@metric("kid", needs=BOTH, better="lower", default=always)
+@metric("kid", needs=BOTH, better="lower", default=always, missing=at_least(4))  # half of a side: two images
 def kernel_distance(generated: FeatureStatistics, reference: FeatureStatistics) -> tuple[float, float]:
     """Squared maximum mean discrepancy with a cubic kernel: mean and standard deviation over subsets (Binkowski et al.
     2018, arXiv 1801.01401). 0 is expected of the same distribution."""
@@ -62,7 +68,7 @@ def missing_predictions(inputs: ScoreInputs) -> str:
     """Why there are no predicted classes of the generated images, or too few; "" if there are enough."""
     if not inputs.network.classifies:
         return f"{inputs.network.name} predicts no classes"
-    return f"{inputs.images.count} images, at least {SPLITS} are needed" if inputs.images.count < SPLITS else ""
+    return inputs.too_few(SPLITS, compared=False)
 
 
 @metric("is", needs=("generated",), better="higher", default=always, missing=missing_predictions)
@@ -118,27 +124,27 @@ def density_coverage(generated: FeatureStatistics, reference: FeatureStatistics)
     return manifold.density_coverage(generated.features, reference.features, DENSITY_NEIGHBORS)
 
 
-@metric("precision", needs=BOTH, better="higher", default=always)
+@metric("precision", needs=BOTH, better="higher", default=always, missing=at_least(PRECISION_NEIGHBORS + 1))
 def precision(generated: FeatureStatistics, reference: FeatureStatistics) -> float:
     """The share of generated images inside the reference's manifold: balls to the third neighbor (Kynkaanniemi et al.
     2019, arXiv 1904.06991). In [0, 1]."""
     return compute_once(generated, reference, precision_recall)[0]
 
 
-@metric("recall", needs=BOTH, better="higher", default=always)
+@metric("recall", needs=BOTH, better="higher", default=always, missing=at_least(PRECISION_NEIGHBORS + 1))
 def recall(generated: FeatureStatistics, reference: FeatureStatistics) -> float:
     """The share of reference images inside the generated images' manifold. In [0, 1]."""
     return compute_once(generated, reference, precision_recall)[1]
 
 
-@metric("density", needs=BOTH, better="higher", default=always)
+@metric("density", needs=BOTH, better="higher", default=always, missing=at_least(DENSITY_NEIGHBORS + 1))
 def density(generated: FeatureStatistics, reference: FeatureStatistics) -> float:
     """How many of the reference's balls to the fifth neighbor contain a generated image, over 5 (Naeem et al. 2020,
     arXiv 2002.09797). 1 is expected of the same distribution; it has no upper bound."""
     return compute_once(generated, reference, density_coverage)[0]
 
 
-@metric("coverage", needs=BOTH, better="higher", default=always)
+@metric("coverage", needs=BOTH, better="higher", default=always, missing=at_least(DENSITY_NEIGHBORS + 1))
 def coverage(generated: FeatureStatistics, reference: FeatureStatistics) -> float:
     """The share of the reference's balls that contain a generated image. In [0, 1]."""
     return compute_once(generated, reference, density_coverage)[1]
@@ -156,8 +162,7 @@ RETRIEVED_FROM = 50  # images among which the own input is to be found
 
 def missing_inputs(inputs: ScoreInputs) -> str:
     """Why no input can be searched for among others; "" if it can."""
-    count = inputs.images.count
-    return f"{count} images, at least {RETRIEVED_FROM} are needed" if count < RETRIEVED_FROM else ""
+    return inputs.too_few(RETRIEVED_FROM, compared=False)
 
 
 @metric("input-retrieval", needs=("generated", "inputs"), better="higher", default=always, missing=missing_inputs)

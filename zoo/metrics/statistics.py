@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.data.images import DataWarning
 from zoo.data.store import home
 from zoo.files import beside
 from zoo.metrics.features import FeatureExtractor
@@ -139,9 +141,14 @@ def read_cache(path: Path) -> dict[str, Tensor] | None:
 
 
 def write_cache(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a cache entry, atomically."""
+    """Write a cache entry, atomically. A folder that cannot be written is a warning: the tensors are computed again
+    when they are next needed."""
     from safetensors.torch import save
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with beside(path) as partial:
-        partial.write_bytes(save({k: v.contiguous() for k, v in tensors.items()}))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside(path) as partial:
+            partial.write_bytes(save({k: v.contiguous() for k, v in tensors.items()}))
+    except OSError as error:
+        warnings.warn(f"{path.parent}: {error.strerror or error}; features of real images are not kept there",
+                      DataWarning, stacklevel=2)  # fmt: skip

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.checks import check_list, check_whole, excerpt, whole_number
 from zoo.data.images import to_array, to_pil
 from zoo.registry import nearest
 
@@ -52,24 +53,24 @@ def as_batch(images: Images, channels: int) -> Tensor:
     return torch.from_numpy(to_array(to_pil(images, channels)))[None].float() / 255
 
 
-def check_seed(seed: int) -> int:
+def check_seed(seed: int | float) -> int:
     """The same number. Raises ValueError if it is not a seed."""
-    if isinstance(seed, bool) or int(seed) != seed or not 0 <= seed < SEEDS:
-        raise ValueError(f"seed={seed}: must be a whole number from 0 to {SEEDS - 1}")
-    return int(seed)
+    number = whole_number(int(seed) if isinstance(seed, float) and seed.is_integer() else seed)
+    if number is None or not 0 <= number < SEEDS:
+        raise ValueError(f"seed={excerpt(seed)}: must be a whole number from 0 to {SEEDS - 1}")
+    return number
 
 
 def seed_list(n: int | None, seed: int, seeds: Sequence[int] | None) -> Sequence[int]:
     """``seeds``, or n from ``seed`` on (by default one). Raises ValueError if they do not fit."""
     if seeds is not None:
+        check_list("seeds", seeds, "seeds")
         if n not in (None, len(seeds)):
             raise ValueError(f"n={n}: must be the number of seeds, got {len(seeds)} seeds")
         if not len(seeds):
             raise ValueError("seeds: the list is empty")
         return seeds
-    n = 1 if n is None else n
-    if n < 1:
-        raise ValueError(f"n={n}: must be at least 1")
+    n = 1 if n is None else check_whole("n", n)
     seed = check_seed(seed)
     check_seed(seed + n - 1)
     return range(seed, seed + n)
@@ -81,14 +82,12 @@ def find_domain(to: str, domains: Sequence[str], names: Mapping[str, str], verb:
         if to in (domain, names.get(domain)):
             return domain
     options = [*domains, *(names[d] for d in domains if names.get(d, d) != d)]
-    raise ValueError(f"to='{to}': no such domain{nearest(to, options)}; this model {verb} {', '.join(options)}")
+    raise ValueError(f"to='{to}': no such domain{nearest(str(to), options)}; this model {verb} {', '.join(options)}")
 
 
 def check_chunk(chunk: int) -> int:
     """The same number. Raises ValueError if it is below 1."""
-    if chunk < 1:
-        raise ValueError(f"chunk={chunk}: must be at least 1")
-    return chunk
+    return check_whole("chunk", chunk)
 
 
 def check_size(images: Tensor, resolution: int) -> None:
@@ -144,12 +143,17 @@ def class_number(value: Any, count: int, names: Sequence[str]) -> int:
 def code_values(codes: CodeValues | None, n: int, sizes: Mapping[str, int]) -> dict[str, Tensor]:
     """Values [n] by name. ``sizes``: how many values each code has, 0 for a continuous one. Raises ValueError for an
     invalid code or value."""
+    if codes is not None and not isinstance(codes, Mapping):
+        raise ValueError(f"codes={excerpt(codes)}: must be values by the names of codes")
     expanded = {}
     for name, value in (codes or {}).items():
         if name not in sizes:
             names = ", ".join(sizes) or "none"
             raise ValueError(f"codes: no '{name}'{nearest(name, sizes)}; this model has {names}")
-        values = torch.as_tensor(value, dtype=torch.float32).cpu()
+        try:
+            values = torch.as_tensor(value, dtype=torch.float32).cpu()
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"codes.{name}={excerpt(value)}: must be a number, or one for each image") from None
         k = sizes[name]
         if values.dim() > 1 or (values.dim() == 1 and len(values) != n):
             raise ValueError(f"codes.{name}: must be one value, or one for each of {n} images, got {values.numel()}")
@@ -163,7 +167,7 @@ def code_values(codes: CodeValues | None, n: int, sizes: Mapping[str, int]) -> d
 
 def seeds_of_images(value: int | Sequence[int], n: int, what: str) -> list[int]:
     """A seed for each of n images, from one for all or from n. Raises ValueError for others; ``what``: the argument."""
-    seeds = [value] * n if isinstance(value, int) else [*value]
+    seeds = [*value] if isinstance(value, Sized) else [value] * n
     if len(seeds) != n:
         raise ValueError(f"{what}: must be one seed, or one for each of {n} images, got {len(seeds)}")
     return [check_seed(seed) for seed in seeds]
@@ -188,6 +192,8 @@ def mixed_seeds(mix: Mix | None, n: int, styles: int) -> tuple[list[int], int] |
     image, 0 for a model without. Raises ValueError for others."""
     if mix is None:
         return None
+    if not isinstance(mix, tuple) or len(mix) != 2:
+        raise ValueError(f"mix={excerpt(mix)}: must be (seed, layer)")
     seeds, layer = mix
     if not styles:
         raise ValueError(f"mix={mix}: must be a model with styles; leave it out")

@@ -91,7 +91,8 @@ class CoupledModel(ImageModel):
     def write(self, request: Request) -> None:
         if request.source is not None:
             raise ValueError(f"--input {request.source}: '{request.name}' makes images from noise; leave --input out")
-        write_samples(self, request, {"to": request.to or BOTH})
+        to = request.to or BOTH
+        write_samples(self, request, {"to": to}, across=2 if to == BOTH else 1)
 
     def scored_pairs(self, inputs: ScoreInputs) -> Pairs | None:
         """The second domain's images and the view of their partners in the first, if the second is such a view."""

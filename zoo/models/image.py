@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from zoo.checks import check_list, check_number, check_whole
 from zoo.files import Json
 from zoo.models.arguments import (
     SEEDS,
@@ -137,12 +137,12 @@ class ImageModel(Model):
     def _check_truncation(self, truncation: float | None) -> None:
         if truncation is None:
             return
-        if self.truncates_w:
-            if not math.isfinite(truncation):
-                raise ValueError(f"truncation={truncation}: must be a finite number, the factor of w around its mean")
+        if self.truncates_w:  # the factor of w's distance from its mean
+            check_number("truncation", truncation)
             return
         if self.prior_spec.name != "normal":
             raise ValueError(f"truncation={truncation}: the prior '{self.prior_spec.name}' must be 'normal'")
+        check_number("truncation", truncation)
         if not truncation > 0:
             raise ValueError(f"truncation={truncation}: must be above 0 (standard deviations)")
 
@@ -404,8 +404,8 @@ class ImageModel(Model):
         """A closed path through the noise of ``seeds``, ``steps`` images from each to the next, ``chunk`` at a time.
         Great circles for a normal prior, straight lines for others. All images have one class: ``y``, or the first
         seed's; so has the noise that G takes beside z. Raises ValueError for fewer than two seeds or one step."""
-        if steps < 1:
-            raise ValueError(f"steps={steps}: must be at least 1")
+        check_whole("steps", steps)
+        check_list("seeds", seeds, "seeds")
         if len(seeds) < 2:
             raise ValueError(f"seeds={list(seeds)}: must be at least two seeds")
         if y is not None and not isinstance(y, (int, str)):

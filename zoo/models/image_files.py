@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from zoo.models.base import Program
 from zoo.models.inference import use_batch_statistics
 from zoo.models.request import Request, walk_endings
+from zoo.pictures import CANVAS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -83,8 +84,23 @@ def check_options(request: Request, extra: Sequence[str]) -> None:
         raise ValueError(f"--y {','.join(map(str, request.y))}: must be one class for a walk, got {len(request.y)}")
 
 
-def write_samples(model: ImageModel, request: Request, extra: Mapping[str, Any] | None = None) -> None:
-    """Write what a request asks of a model that samples. ``extra``: options of the model's own for ``sample``."""
+def check_pictures(model: ImageModel, request: Request, across: int) -> None:
+    """Raises ValueError if a picture that a request asks for has too many pixels; ``across``: as below."""
+    width, height = (model.resolution * across, model.resolution) if model.resolution else (CANVAS, CANVAS)
+    if not model.resolution or request.interpolate or (request.folder and not request.classes and not request.traverse):
+        request.check_picture(width, height)
+    elif request.traverse:
+        request.check_grid(width, height, request.count, model.codes.get(request.traverse) or 10)
+    elif request.classes:
+        request.check_grid(width, height, model.class_count, request.count)
+    else:
+        columns = math.isqrt(request.count - 1) + 1
+        request.check_grid(width, height, -(-request.count // columns), columns)
+
+
+def write_samples(model: ImageModel, request: Request, extra: Mapping[str, Any] | None = None, across: int = 1) -> None:
+    """Write what a request asks of a model that samples. ``extra``: options of the model's own for ``sample``.
+    ``across``: how many images of the model's resolution are side by side in each of its images."""
     more = dict(extra or {})
     check_options(request, tuple(more))
     walk, one_picture = request.interpolate, bool(request.interpolate or request.classes or request.traverse)
@@ -92,6 +108,9 @@ def write_samples(model: ImageModel, request: Request, extra: Mapping[str, Any] 
     request.check_out(walk_endings() if walk else (".png",), what, folder=not one_picture)
     if not model.resolution and (request.folder or walk):
         raise ValueError(f"--out {request.out}: '{request.name}' makes points; give a .png to plot them in")
+    if walk and request.count < 2:
+        raise ValueError(f"-n {request.count}: must be at least 2 for a walk, the number of its seeds")
+    check_pictures(model, request, across)
     options: dict[str, Any] = {"truncation": request.truncation, "chunk": request.chunk, **more}
     seeds, y = range(request.seed, request.seed + request.count), request.y
     if walk:
@@ -107,7 +126,7 @@ def write_samples(model: ImageModel, request: Request, extra: Mapping[str, Any] 
         options["codes"] = request.codes
         request.write_files(lambda places: draw_places(model, seeds, places, y, options), seeds, facts)
     else:
-        columns = math.ceil(math.sqrt(request.count))
+        columns = math.isqrt(request.count - 1) + 1
         images = model.sample(request.count, seed=request.seed, y=y, codes=request.codes, **options)
         request.write_grid(images, columns)
 

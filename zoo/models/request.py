@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from zoo.data.files import File, contents, counts, listed
 from zoo.data.folder import OPTIONS, image_size, parse_options, parse_range
 from zoo.data.images import SUFFIXES, read, square
-from zoo.files import Json, beside, remove_partials
-from zoo.pictures import VIDEO, save, to_picture, write_grid, write_walk
+from zoo.files import Json, beside, check_place, remove_partials
+from zoo.pictures import MAX_PIXELS, VIDEO, grid_size, save, to_picture, write_grid, write_walk
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,6 +60,9 @@ class Request:
     bar: Callable[[Iterable[Any], int], Iterator[Any]] = no_bar
     given: frozenset[str] | None = None
 
+    def __post_init__(self) -> None:
+        check_place(self.out, f"--out {self.out}".rstrip(), self.folder)
+
     @property
     def path(self) -> Path:
         return Path(self.out)
@@ -96,6 +99,19 @@ class Request:
             other = ", or name DIR/" if folder else ""
             raise ValueError(f"--out {self.out}: {what} is written as {' or '.join(expected)}{other}")
 
+    def check_grid(self, width: int, height: int, rows: int, columns: int) -> None:
+        """As :meth:`check_picture`, for a grid of images of this size."""
+        self.check_picture(*grid_size(width, height, rows, columns))
+
+    def check_picture(self, width: int, height: int) -> None:
+        """Raises ValueError if a picture of this size, enlarged by --scale, has too many pixels."""
+        if width * height * self.scale**2 <= MAX_PIXELS:
+            return
+        option = f"-n {self.count}" if width * height > MAX_PIXELS else f"--scale {self.scale}"
+        size = f"{width * self.scale:,}x{height * self.scale:,}"
+        advice = "" if option.startswith("--scale") else ", or name a folder (--out DIR/) for a PNG an image"
+        raise ValueError(f"{option}: a picture must have at most {MAX_PIXELS:,} pixels, got {size}; lower it{advice}")
+
     # Files ------------------------------------------------------------------------------------------------------------
 
     def write_grid(self, images: Tensor, columns: int) -> None:
@@ -121,6 +137,8 @@ class Request:
         multiple: int = 4,
         transparent: bool = False,
         half: int | None = None,
+        check: Callable[[int, int], None] = lambda width, height: None,
+        larger: int = 1,
     ) -> None:
         """Of the image --input an image, or of a folder of images (in folders inside it too) a folder of PNGs of the
         same names, and a line with the counts.
@@ -132,6 +150,8 @@ class Request:
             transparent: it takes transparent images, as RGBA.
             half: 0 or 1: of pictures that are all twice as wide as high, as pairs are stored, it takes the left or the
                 right half.
+            check: raises ValueError for a width and height that the network does not take.
+            larger: how many times as wide and high its images are.
         """
         inputs = Inputs(self.source or "", transparent)
         out = self.path
@@ -140,9 +160,14 @@ class Request:
         if not inputs.folder and not self.folder and self.suffix not in OUTPUTS:
             raise ValueError(f"--out {out}: must end in one of {', '.join(OUTPUTS)}")
         readable = inputs.readable(channels, out)  # a mistake in any is reported before anything is written
-        paths = [out / name if self.folder else out for name in output_names(readable)]
         if half is not None and not inputs.are_pairs(readable):
             half = None
+        sizes = {(fixed, fixed)} if fixed else set()
+        if fixed is None:
+            readable, sizes = inputs.of_valid_size(readable, multiple, check, parts=1 if half is None else 2)
+        for width, height in sizes if self.scale > 1 else ():
+            self.check_picture(width * larger, height * larger)
+        paths = [out / name if self.folder else out for name in output_names(readable)]
         if half is not None:
             self.tell(f"--input {self.source}: the {('left', 'right')[half]} half of each picture, since all are twice "
                       "as wide as high (?pairs=no: the whole)")  # fmt: skip
@@ -170,6 +195,8 @@ class Inputs:
 
     def __init__(self, source: str, transparent: bool = False):
         self.transparent = transparent
+        if not source.removeprefix("folder:"):
+            raise ValueError("--input: must be an image, a folder or a zip archive of images, got an empty text")
         path, options = parse_options(f"folder:{source.removeprefix('folder:')}", ("skip", "range", "fit", "pairs"))
         for key in options:
             if OPTIONS[key] and options[key] not in OPTIONS[key]:
@@ -219,6 +246,34 @@ class Inputs:
             raise ValueError(f"--input {self.path}: none of its {len(self.files)} images can be read")
         return readable
 
+    def of_valid_size(
+        self, files: Sequence[File], multiple: int, check: Callable[[int, int], None], parts: int
+    ) -> tuple[list[File], set[tuple[int, int]]]:
+        """The files whose images, resized to a ``multiple``, pass the ``check``, and all sizes of them; of each picture
+        the network takes one of ``parts`` side by side. Raises ValueError if one does not pass and is not to be left
+        out."""
+        valid, sizes, invalid = [], set(), []
+        for file in files:
+            try:
+                width, height = image_size(file)
+                size = nearest_size((width // parts, height), multiple)
+                check(*size)
+                valid.append(file)
+                sizes.add(size)
+            except ValueError as error:
+                if not self.skip:
+                    raise ValueError(f"--input {file}: {error}{self.hint('remove it')}") from None
+                invalid.append(file.name)
+        if invalid:
+            self.left_out.append(f"{len(invalid)} of a size that the network does not take ({listed(invalid)})")
+        if not valid:
+            raise ValueError(f"--input {self.path}: the network takes none of its {len(files)} images, by their size")
+        return valid, sizes
+
+    def hint(self, remedy: str) -> str:
+        """What to do about an image, for the end of a message."""
+        return f"; {remedy}" + (f", or leave it out with {self.path}?skip=corrupt" if self.folder else "")
+
     def are_pairs(self, files: Sequence[File]) -> bool:
         """Whether all pictures are twice as wide as high, and the user has not said that they are no pairs."""
         sizes = [image_size(file) for file in files] if self.pairs else []
@@ -229,8 +284,8 @@ class Inputs:
         try:
             return read(file.read(), 1 if channels == 1 else 3, self.range, self.transparent)
         except (OSError, ValueError) as error:
-            hint = f", or leave it out with {self.path}?skip=corrupt" if self.folder else ""
-            raise ValueError(f"--input {file}: not a readable image ({error}); repair or remove it{hint}") from None
+            hint = self.hint("repair or remove it")
+            raise ValueError(f"--input {file}: not a readable image ({error}){hint}") from None
 
 
 def output_names(files: Sequence[File]) -> list[str]:
@@ -290,6 +345,12 @@ def walk_endings() -> tuple[str, ...]:
     return (".gif", *VIDEO)
 
 
+def nearest_size(size: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """The width and height, multiples of a number, that are nearest to ``size``."""
+    width, height = (max(multiple, round(side / multiple) * multiple) for side in size)
+    return width, height
+
+
 def fit(
     fixed: int | None, image: Image, path: File, tell: Callable[[str], None], multiple: int = 4, how: str = "crop"
 ) -> Image:
@@ -304,7 +365,7 @@ def fit(
             other = " (?fit=pad or stretch)" if image.width != image.height and how == "crop" else ""
             tell(f"{path}: {image.width}x{image.height} {first}resized to {fixed}x{fixed}{other}")
         return square(image, fixed, how)
-    width, height = (max(multiple, round(side / multiple) * multiple) for side in image.size)
+    width, height = nearest_size(image.size, multiple)
     if (width, height) == image.size:
         return image
     tell(f"{path}: {image.width}x{image.height} resized to {width}x{height}")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from zoo.checks import check_list, check_whole
 from zoo.files import Json
 from zoo.models.base import Bench, Program, shell_word
 from zoo.models.image import ImageModel
@@ -75,6 +76,7 @@ class TextToImageModel(ImageModel):
 
         Raises ValueError for an empty text, or another number of seeds than of texts.
         """
+        check_texts([texts] if isinstance(texts, str) else texts)
         n = 1 if isinstance(texts, str) else len(texts)
         if seeds is None:
             return self.sample(n, seed=seed, y=texts, truncation=truncation, chunk=chunk)
@@ -101,8 +103,8 @@ class TextToImageModel(ImageModel):
         """A closed path through the embeddings of ``texts``, ``steps`` images from each to the next, ``chunk`` at a
         time: float32 [<= chunk, C, H, W] in [0, 1]. All images have the noise of ``seed``. Raises ValueError for fewer
         than two texts or one step."""
-        if steps < 1:
-            raise ValueError(f"steps={steps}: must be at least 1")
+        check_whole("steps", steps)
+        check_texts(texts)
         if len(texts) < 2:
             raise ValueError(f"texts={list(texts)}: must be at least two texts")
         text = self.embed(texts)
@@ -128,6 +130,7 @@ class TextToImageModel(ImageModel):
             return y
         if isinstance(y, str):
             return self.embed([y]).expand(n, -1)
+        check_list("texts", y, "texts")
         if len(y) != n:
             raise ValueError(f"texts: must be one text, or one for each of {n} images, got {len(y)}")
         return self.embed(y)
@@ -178,9 +181,11 @@ class TextToImageModel(ImageModel):
         if request.interpolate:
             request.only("text", "seed", "truncation", "chunk", "scale", mode="interpolate")
             request.check_out(walk_endings(), "a walk")
+            request.check_picture(self.resolution, self.resolution)
             request.write_walk(self.interpolate_texts(texts, request.interpolate, seed=request.seed, **options))
             return
         request.check_out((".png",), "a grid of texts")
+        request.check_grid(self.resolution, self.resolution, len(texts), request.count)
         seeds = range(request.seed, request.seed + request.count)
         request.write_grid(*self.text_grid(texts, seeds, **options))
 
@@ -199,7 +204,7 @@ class TextToImageModel(ImageModel):
 
 def check_texts(texts: Sequence[str]) -> None:
     """Raises ValueError unless they are a list of texts, none empty or too long."""
-    if isinstance(texts, str) or not len(texts):
+    if isinstance(texts, str) or not hasattr(texts, "__len__") or not len(texts):
         raise ValueError(f"texts: must be a list of texts, got {str(texts)[:80]!r}")
     for text in texts:
         if not is_text(text):

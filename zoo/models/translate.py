@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -258,7 +259,19 @@ class TranslateModel(Model):
             self.side(to),
             self.channels,
             half=int(to == "a") if self.spec.get("paired") else None,
+            check=functools.cache(functools.partial(self._check_size, to, copy.deepcopy(self).to("meta"))),
         )
+
+    def _check_size(self, to: str, shapes: TranslateModel, width: int, height: int) -> None:
+        """Raises ValueError if the network of a direction does not take images of this size. ``shapes``: this model on
+        the meta device, which computes shapes alone; what it cannot compute is tried with a black image."""
+        size, network = (1, self.channels, height, width), shapes.network(to)
+        try:
+            noise = {k: v.to("meta") for k, v in noise_inputs(network, [0]).items()}
+            with shapes.inference([0]):
+                shapes.render(torch.empty(size, device="meta"), to, **({"noise": noise} if noise else {}))
+        except (RuntimeError, ValueError):
+            self.translate(torch.zeros(size), to)
 
     # Scores -----------------------------------------------------------------------------------------------------------
 

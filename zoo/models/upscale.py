@@ -192,7 +192,7 @@ class UpscaleModel(Model):
                                  f"be; choose .png")  # fmt: skip
             return larger
 
-        request.remake(make, None, self.channels, multiple=1, transparent=True)
+        request.remake(make, None, self.channels, multiple=1, transparent=True, larger=self.factor)
 
     # Scores -----------------------------------------------------------------------------------------------------------
 

@@ -214,7 +214,7 @@ class StyleGANGenerator(GrowingNetwork, Styled):
             result: Tensor = self.styled[i](h, ws[:, i], None if noise is None else noise[f"noise{i}"])
             return result
 
-        h = styled(0, self.constant.to(ws.dtype).expand(len(ws), -1, -1, -1))  # [N, widths[0], 4, 4]
+        h = styled(0, self.constant.to(ws.dtype).expand(ws.shape[0], -1, -1, -1))  # [N, widths[0], 4, 4]
         h = before = styled(1, self.conv(h))
         for i in range(1, self.level + 1):
             before, h = h, styled(2 * i, self.blur(self.ups[i - 1](h)))

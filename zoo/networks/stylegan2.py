@@ -196,7 +196,7 @@ class StyleGAN2Generator(Styled):
         def noise_of(i: int) -> Tensor | None:
             return None if noise is None else noise[f"noise{i}"]
 
-        h = self.constant.to(ws.dtype).expand(len(ws), -1, -1, -1)
+        h = self.constant.to(ws.dtype).expand(ws.shape[0], -1, -1, -1)
         h = self.first(h, ws[:, 0], noise_of(0))  # [N, widths[0], side, side]
         x: Tensor = self.to_rgb[0](h, ws[:, 1])
         for k, (up, conv) in enumerate(zip(self.ups, self.convs, strict=True)):

@@ -77,12 +77,12 @@ class XGANAutoencoders(nn.Module):
         """Images [N, channels, R, R] by domain -> their codes [N, code], of length 1."""
         own = [self.encoders[k](x) for k, x in images.items()]
         codes = normalize(self.encoder(torch.cat(own)), dim=1)
-        return dict(zip(images, codes.split([len(x) for x in own]), strict=True))
+        return dict(zip(images, codes.split([x.shape[0] for x in own]), strict=True))
 
     def decode_all(self, codes: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         """Codes [N, code] by domain -> images of each domain, ``images[target][source]``, [N, channels, R, R]."""
         h = self.decoder(torch.cat([*codes.values()])[:, :, None, None])  # [N, 8 width, R / 8, R / 8]
-        sizes = [len(code) for code in codes.values()]
+        sizes = [code.shape[0] for code in codes.values()]
         return {k: dict(zip(codes, own(h).split(sizes), strict=True)) for k, own in self.decoders.items()}
 
     def encode(self, x: Tensor, domain: str) -> Tensor:

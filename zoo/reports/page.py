@@ -16,7 +16,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from zoo.files import Json, beside
+from zoo.files import Json, beside, check_place
 from zoo.reports import about
 from zoo.reports.curves import HEIGHT, Figure, charts, figure, readings
 from zoo.reports.reading import GRIDS, Grid, Run, read
@@ -38,6 +38,7 @@ def report(run: str | Path, out: str | Path | None = None) -> Path:
     path = Path(run) / "report.html" if out is None else Path(out)
     if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"out='{path}': must end in .html")
+    check_place(path, f"--out {path}")
     page = render(read(run))
     path.parent.mkdir(parents=True, exist_ok=True)
     with beside(path) as partial:
