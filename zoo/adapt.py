@@ -52,9 +52,9 @@ def names_for(setting: Setting, facts: Facts) -> dict[str, tuple[str, ...]]:
     names: dict[str, tuple[str, ...]] = {}
     for key, own in setting["names"].items():
         field = facts.fields.get(key)
-        if isinstance(field, Label) and field.names:
-            names[key] = field.names
-        elif isinstance(field, Attributes) and not {*own} <= {*field.names}:
+        if (isinstance(field, Label) and field.names) or (
+            isinstance(field, Attributes) and not {*own} <= {*field.names}
+        ):
             names[key] = field.names
     return names
 
