@@ -916,8 +916,11 @@ columns `image`, `class`, `n`, `caption`), in `$ZOO_RAW/cub10`.
 `--dataset folder:PATH` (a folder or a `.zip`, images of any size and mode), `--dataset shards:PATTERN` (WebDataset tar
 files, streamed, for sets larger than one machine; their order cannot be resumed exactly), and in Python any map-style
 torch Dataset, list of images or image tensor: `zoo.train(model, dataset=images)`. If a model has no setting of its own
-for the data, their channels, size and number choose one; the first lines of `zoo train` say which, and the next larger
-and smaller.
+for the data, their fields, channels, size and number choose one; the first lines of `zoo train` say which, and the next
+larger and smaller. Models of two domains read the first two classes, and the first line names the classes that are left
+out (`--set data.streams.b.where.domain=2` reads the third as `b`); ComboGAN and StarGAN read all. StarGAN takes the
+attributes of a table, all of them (`?attributes=A,B`: only these), or the paper's five if they are among them. Images
+with captions train StackGAN and StackGAN++ in their reduced settings, whose text encoder needs no weights.
 
 | in the folder | is read as |
 |---|---|

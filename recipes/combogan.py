@@ -8,6 +8,7 @@ each domain at a constant learning rate and as many while it falls to 0.
 Differences from the paper:
 - The distance of the way back is the smooth L1 of the authors' code; the paper has L1.
 - The authors' learning rate changes once per epoch, ours with every round.
+- Data of one's own (``--dataset folder:PATH``) have as many domains as they have class folders.
 - A round's images are counted on one of its two domains, as in the authors' code.
 - emoji: 64x64 drawings in three styles, upsampled to the paper's size. The authors' photographs of the Alps and
   paintings are not registered here.
@@ -22,6 +23,7 @@ STYLES = ("twemoji", "noto", "fluent3d")
 
 
 def recipe(
+    domains: tuple[str, ...],
     images: int,
     batch: int,
     resolution: int,
@@ -29,9 +31,9 @@ def recipe(
     sizes: tuple[int, int, int],
     ema: dict[str, Ema],
 ) -> Recipe:
-    """Three styles of emoji. ``sizes``: the width of both networks, residual blocks of G, scales of D."""
+    """All domains, by name. ``sizes``: the width of both networks, residual blocks of G, scales of D."""
     width, blocks, layers = sizes
-    n = len(STYLES)
+    n = len(domains)
     adam = Adam(lr=2e-4, betas=(0.5, 0.999))
     streams = {f"x{k}": Stream(keys={"x": f"x{k}"}, where={"domain": k}) for k in range(n)}
     return Recipe(
@@ -41,7 +43,7 @@ def recipe(
         },
         stages=(
             Stage(
-                game=Spec("combogan", domains=STYLES),
+                game=Spec("combogan", domains=domains),
                 optimizers={f"{name}.{k}": adam for name in "GD" for k in range(n)},
                 images=images,
                 batch=batch,
@@ -55,12 +57,12 @@ def recipe(
 
 
 @setting("emoji")
-def emoji() -> Recipe:
+def emoji(domain: tuple[str, ...] = STYLES) -> Recipe:
     "Three styles of emoji in the paper's 256x256 setting: 100 epochs a domain."
-    return recipe(100 * len(STYLES) * 3_358, 1, 256, 286, (64, 9, 4), {})
+    return recipe(domain, 100 * len(domain) * 3_358, 1, 256, 286, (64, 9, 4), {})
 
 
 @setting("emoji", "small")
-def emoji_small() -> Recipe:
+def emoji_small(domain: tuple[str, ...] = STYLES) -> Recipe:
     "Three styles of emoji at 32x32: 24,000 batches of 4."
-    return recipe(24_000 * 4, 4, 32, None, (16, 4, 3), {"G": Ema(halflife=200 * 4)})
+    return recipe(domain, 24_000 * 4, 4, 32, None, (16, 4, 3), {"G": Ema(halflife=200 * 4)})

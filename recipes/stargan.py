@@ -15,6 +15,8 @@ Differences from the paper:
 - celeba-small: 64x64, a quarter of the width, 4 residual blocks in G, 5 convolutions in D.
 - emoji-small: the domains are the three styles of drawings (softmax instead of independent attributes), 32x32, 3/8 of
   the width, 3 residual blocks in G, 4 convolutions in D.
+- Data of one's own (``--dataset folder:PATH``) give the domains: the columns of a table of attributes, all of them if
+  the five are not among them, or the class folders.
 - Reduced settings: three steps of D for one of G, since steps are few; samples come from EMA weights of G.
 """
 
@@ -22,6 +24,8 @@ from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage, Stream
 from zoo.settings import setting
 
 HAIR = ("Black_Hair", "Blond_Hair", "Brown_Hair")
+FACES = (*HAIR, "Male", "Young")
+STYLES = ("twemoji", "noto", "fluent3d")
 
 
 def recipe(
@@ -66,27 +70,28 @@ def recipe(
     )
 
 
-def faces(n_critic: int) -> Spec:
-    """The game on CelebA's five attributes."""
-    attributes = (*HAIR, "Male", "Young")
-    return Spec("stargan", key="attributes", attributes=attributes, exclusive=HAIR, n_critic=n_critic)
+def game_of_attributes(attributes: tuple[str, ...], n_critic: int) -> Spec:
+    """The game on these attributes. Of colors of hair, if they are among them, a translation has one."""
+    exclusive = HAIR if {*HAIR} <= {*attributes} else ()
+    return Spec("stargan", key="attributes", attributes=attributes, exclusive=exclusive, n_critic=n_critic)
 
 
 @setting("celeba")
-def celeba() -> Recipe:
+def celeba(attributes: tuple[str, ...] = FACES) -> Recipe:
     "The paper's five attributes at 128x128: 200,000 steps of D with 16 images each."
-    return recipe(200_000, 128, (64, 6, 6), 5, "attributes", faces(5), {})
+    game = game_of_attributes(attributes, n_critic=5)
+    return recipe(200_000, 128, (64, 6, 6), len(attributes), "attributes", game, {})
 
 
 @setting("celeba", "small")
-def celeba_small() -> Recipe:
+def celeba_small(attributes: tuple[str, ...] = FACES) -> Recipe:
     "Five attributes of faces at 64x64: 12,000 steps of D with 16 images each."
-    return recipe(12_000, 64, (16, 4, 5), 5, "attributes", faces(3), {"G": Ema(halflife=500 * 16)})
+    game, ema = game_of_attributes(attributes, n_critic=3), {"G": Ema(halflife=500 * 16)}
+    return recipe(12_000, 64, (16, 4, 5), len(attributes), "attributes", game, ema)
 
 
 @setting("emoji", "small")
-def emoji_small() -> Recipe:
+def emoji_small(domain: tuple[str, ...] = STYLES) -> Recipe:
     "Three styles of emoji at 32x32: 30,000 steps of D with 16 images each."
-    return recipe(
-        30_000, 32, (24, 3, 4), 3, "domain", Spec("stargan", key="domain", n_critic=3), {"G": Ema(halflife=500 * 16)}
-    )
+    game, ema = Spec("stargan", key="domain", n_critic=3), {"G": Ema(halflife=500 * 16)}
+    return recipe(30_000, 32, (24, 3, 4), len(domain), "domain", game, ema)

@@ -59,6 +59,7 @@ FLOORS = {
     "zoo.recipes": 3,
     "zoo.reports": 3,
     "zoo.costs": 4,
+    "zoo.adapt": 4,
     "zoo.choice": 4,
     "zoo.api": 4,
     "zoo.cli.output": 2,

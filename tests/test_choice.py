@@ -5,7 +5,10 @@ import torch
 from PIL import Image
 
 import zoo
+from zoo import settings
+from zoo.adapt import domain_streams
 from zoo.choice import choose
+from zoo.cli.train import advice
 from zoo.engine.run_folder import default_folders
 
 
@@ -75,8 +78,12 @@ def test_many_sizes(photos, tmp_path):
 
 
 def test_many_images_are_worth_a_full_setting():
-    images = torch.zeros(50_000, 1, 1, 1, dtype=torch.uint8).expand(50_000, 3, 64, 64)[:, :, :2, :2]
-    assert choose("dcgan", images).recipe.networks["G"].kwargs["width"] >= 64
+    """Unless its images are larger than theirs: SVHN's have 32 pixels."""
+    assert "(dcgan-celeba, chosen by the data: 818,987 color images of 256 pixels)" in (
+        choose("dcgan", "lsun-bridge").note
+    )
+    chosen = choose("dcgan", "svhn")
+    assert "(dcgan-cifar10-small, chosen by the data" in chosen.note and chosen.larger
 
 
 def test_fields_of_the_data(photos):
@@ -155,14 +162,141 @@ def test_names_of_domains_come_from_the_data(photos, tmp_path):
 
 
 class Unnamed:
-    """Two domains without names."""
+    """Domains without names."""
+
+    def __init__(self, domains=2):
+        self.domains = domains
 
     def __len__(self):
-        return 4
+        return 2 * self.domains
 
     def __getitem__(self, i):
-        return {"x": torch.zeros(3, 32, 32, dtype=torch.uint8), "domain": i % 2}
+        return {"x": torch.zeros(3, 32, 32, dtype=torch.uint8), "domain": i % self.domains}
 
 
 def test_domains_without_names_are_letters():
     assert zoo.create("cyclegan", Unnamed()).domains == {"a": "a", "b": "b"}
+
+
+# Domains, attributes and captions of the data ------------------------------------------------------------------------
+
+TWO = sorted({e["model"] for n in settings.names() if {*domain_streams((e := settings.RECIPES[n])["build"]())}})
+
+
+def test_these_models_have_streams_of_domains():
+    assert {"cogan", "combogan", "cyclegan", "pix2pix", "xgan"} <= {*TWO}
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("model", TWO)
+def test_streams_read_the_first_domains(photos, model, count):
+    """Of the chosen setting and of those that are named beside it; domains that none reads are named."""
+    dataset = photos(folders=[f"style{k}" for k in range(count)], size=(32, 32))
+    chosen = choose(model, dataset)
+    for choice in [chosen, *(choose(name, dataset) for name in (chosen.larger, chosen.smaller) if name)]:
+        values = [value for _, value in domain_streams(choice.recipe)]
+        assert sorted(values) == [*range(len(values))], "the first, each once"
+        assert len(values) in (2, count)
+        rest = [f"style{k}" for k in range(len(values), count)]
+        assert ("leaves out" in choice.note) == bool(rest) and all(name in choice.note for name in rest)
+        assert all(s.part == (0, 1) for stage in choice.recipe.stages for s in stage.data.streams.values())
+
+
+@pytest.mark.parametrize("name", ["cyclegan-emoji-fluent3d-small", "xgan-emoji-small"])
+def test_a_setting_of_later_domains_reads_the_first(photos, name):
+    folders = ("horses", "zebras", "zebus")
+    assert zoo.create(name, photos(folders=folders)).domains == {"a": "horses", "b": "zebras"}
+
+
+def test_domains_of_the_same_names_are_read():
+    """The five styles of emoji have the names of the three."""
+    recipe = choose("cyclegan-emoji-fluent3d-small", "emoji-styles").recipe
+    assert [*domain_streams(recipe)] == [("domain", 1), ("domain", 2)]
+    assert recipe.stages[0].game.kwargs["domains"] == ("noto", "fluent3d")
+    assert zoo.create("combogan", "emoji-styles").domains["3-4"] == "openmoji-fluentflat"
+
+
+def test_another_domain_by_set(photos, shell):
+    """The note names the option."""
+    arguments = ("train", "cyclegan", "--dataset", photos(folders=("a0", "a1", "a2")), "--dry-run")
+    first = shell(*arguments).out.splitlines()[0]
+    assert first.endswith("it reads a0, a1 and leaves out a2 (--set data.streams.b.where.domain=2 reads a2 as 'b')")
+    assert shell(*arguments, "--set", "data.streams.b.where.domain=2").status == 0
+
+
+@pytest.mark.parametrize("model", ["combogan", "cyclegan", "xgan"])
+def test_one_domain_is_too_few(photos, shell, model, tmp_path):
+    result = shell("train", model, "--dataset", photos(folders=("a0",)), "--images", 4, "--out", tmp_path / "run")
+    assert result.status == 2 and "a0" in result.err and len(result.err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_as_many_domains_as_the_data_have(photos, count):
+    folders = [f"style{k}" for k in range(count)]
+    dataset = photos(folders=folders, size=(32, 32))
+    pairs = {f"{a}-{b}": f"style{a}-style{b}" for a in range(count) for b in range(count) if a != b}
+    assert zoo.create("combogan", dataset).domains == pairs
+    assert [*zoo.create("stargan", dataset).directions] == folders
+    recipe = choose("combogan-emoji", dataset).recipe  # the full setting: 100 epochs a domain
+    assert recipe.images == 100 * count * 3_358 and [*recipe.stages[0].optimizers] == [
+        f"{network}.{k}" for network in "GD" for k in range(count)
+    ]
+
+
+def test_domains_without_names_are_numbers():
+    """A Dataset of three domains without names."""
+    assert zoo.create("combogan", Unnamed(3)).domains["0-2"] == "0-2"
+
+
+@pytest.fixture
+def table(photos, tmp_path):
+    """``table(header, row)`` -> folder:PATH of eight images with a table; ``row(k)``: its columns."""
+
+    def make(header, row, name="table.csv"):
+        dataset = photos(8, (32, 32))
+        lines = [f"image,{header}", *(f"{k}.png,{row(k)}" for k in range(8))]
+        (tmp_path / "photos" / name).write_text("\n".join(lines) + "\n")
+        return dataset
+
+    return make
+
+
+@pytest.mark.parametrize("model", ["stargan", "stargan-celeba"])
+def test_attributes_come_from_the_data(table, model):
+    dataset = table("Hat,Glasses", lambda k: f"{k % 2},{k // 2 % 2}")
+    assert [*zoo.create(model, dataset).directions] == ["hat", "not_hat", "glasses", "not_glasses"]
+
+
+def test_the_paper_s_attributes_if_the_data_have_them(table):
+    names = ("Bangs", "Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young")
+    kwargs = choose("stargan", table(",".join(names), lambda k: "0,1,0,0,1,1")).recipe.stages[0].game.kwargs
+    assert kwargs["attributes"] == names[1:] and kwargs["exclusive"] == names[1:4]
+
+
+@pytest.mark.parametrize("variant", ["", "small"])
+@pytest.mark.parametrize("model", ["stackgan", "stackgan-pp"])
+def test_captions_train_a_setting_that_reads_them(table, model, variant, tmp_path):
+    """With the text encoder that needs no weights; the labels of emoji are not asked for."""
+    dataset = table("caption", lambda k: f"picture {k} of things", "captions.csv")
+    run = zoo.train(model, dataset, variant, images=64, out=tmp_path / "run", device="cpu", progress=None)
+    trained = zoo.load(run)
+    assert trained.examples == tuple(f"picture {k} of things" for k in range(8))
+    assert trained.generate("picture 1 of things").shape == (1, 3, 32, 32)
+
+
+def test_weights_that_are_not_here_are_named_by_a_dry_run(shell):
+    result = shell("train", "stackgan-coco", "--dry-run")
+    assert result.status == 0
+    assert "the run cannot begin yet: pretrained.T: the weights 'char-cnn-rnn-coco' are not at hand" in result.out
+    assert "cannot begin" not in shell("train", "stackgan-emoji-small", "--dry-run").out
+
+
+def test_advice_keeps_the_data(photos):
+    """The reduced setting is for the user's own images."""
+    dataset = photos(size=(64, 64))
+    full = choose("dcgan-celeba", dataset).recipe
+    assert advice(full, "cpu", 86_400.0).endswith(f": zoo train dcgan-celeba-small --dataset {dataset}")
+    assert choose("dcgan-celeba-small", dataset).recipe.variant == "small"
+    texts = choose("stackgan-pp-lsun-bedroom", dataset).recipe  # the reduced setting needs texts
+    assert "A reduced setting" not in advice(texts, "cpu", 86_400.0)

@@ -227,7 +227,7 @@ def test_advice_for_a_long_run(recipe_file):
     assert text.endswith("zoo train small-net --dataset fashion-mnist-10k --variant small")
     assert advice(full, "cpu", 600.0) == advice(full, "cuda:0", 5 * 86_400.0) == ""
     assert advice(settings.find("dcgan", "cifar10", "small"), "cpu", 86_400.0) == ""
-    assert advice(settings.find("wgan", "lsun"), "cpu", 86_400.0).endswith("small")
+    assert advice(settings.find("wgan"), "cpu", 86_400.0).endswith("wgan-cifar10-small --dataset lsun-bedroom")
     assert advice(settings.find("sngan", "cifar10", "conditional"), "cpu", 86_400.0).endswith("conditional-small")
 
 

@@ -5,23 +5,24 @@ Needs no torch for registered names, folders and archives.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo import costs, settings
+from zoo import costs, hub, settings
+from zoo.adapt import adapt, domain_streams, label_names, omission, with_examples, without_labels
 from zoo.checks import excerpt
 from zoo.data import Facts
 from zoo.data import facts as facts_of
-from zoo.data.fields import Label
+from zoo.data.fields import Text
 from zoo.data.folder import open_folder
-from zoo.recipe import Recipe, Spec, Stream
+from zoo.recipe import Recipe, Spec
 from zoo.registry import DATASETS
 
 REDUCED = 1e14  # multiply-adds; settings below it train on a CPU in minutes
+LETTERS = 200  # of a caption that is an example
 MANY = 50_000  # images; a larger set is worth a full setting
 
 
@@ -43,8 +44,9 @@ def choose(model: str, dataset: Any = None, variant: str = "") -> Choice:
     """The setting for a data set: the model's own if it has one, otherwise the one that fits the data best.
 
     These rank the model's settings, the first that differ decide: fields, and domains, that the setting needs and the
-    data have; as many channels; a reduced setting for fewer than 50,000 images, a full one for more; no larger
-    resolution than the images; the nearest resolution.
+    data have; no weights that the user must bring; texts are read if there are captions; as many channels; a reduced
+    setting for fewer than 50,000 images, a full one for more, unless its resolution is larger than the images'; no
+    larger resolution than the images; the nearest resolution; the first domains.
 
     Args:
         model: a model's id, a recipe's name (which is then taken, whatever the data), or the path of a recipe file.
@@ -62,12 +64,11 @@ def choose(model: str, dataset: Any = None, variant: str = "") -> Choice:
         model = settings.load_file(model)
     entries = {n: e for n in settings.names() if (e := settings.RECIPES[n])["model"] == model}
     if not entries and model in settings.RECIPES and not variant:
-        entry = settings.RECIPES[model]
-        if name == entry["dataset"]:
+        if name == settings.RECIPES[model]["dataset"]:
             return Choice(settings.find(model))
-        return Choice(
-            with_data(entry["build"](), name or unnamed(dataset)), f"the setting {model} is used for {title(dataset)}"
-        )
+        recipe, facts = recipe_for(model, dataset)
+        text = f"the setting {model} is used for {title(dataset)}"
+        return Choice(recipe, "; ".join(filter(None, (text, omission(recipe, facts)))))
     if not entries or any((e["dataset"], e["variant"]) == (name, variant) for e in entries.values()):
         return Choice(settings.find(model, name, variant))
     if variant:
@@ -76,13 +77,39 @@ def choose(model: str, dataset: Any = None, variant: str = "") -> Choice:
     own = {n: e for n, e in entries.items() if e["dataset"] == name}
     facts = facts_of(dataset)
     side = side_of(dataset, facts)
-    ranked = sorted(own or entries, key=lambda n: rank(entries[n]["build"](), facts, side))
-    best = ranked[0]
-    recipe = entries[best]["build"]()
+    best = min(own or entries, key=lambda n: rank(entries[n], facts, side))
     if own:
+        recipe = entries[best]["build"]()
         text = f"{model} has no full setting for {name}: its setting '{recipe.variant}' is used"
         return Choice(recipe, text, *around(best, entries, facts))
-    text = f"{model} has no setting of its own for {title(dataset)}: its setting for {recipe.dataset} is used"
+    recipe, facts = recipe_for(best, dataset)
+    return Choice(recipe, note(best, recipe, dataset, facts, side), *around(best, entries, facts))
+
+
+def recipe_for(name: str, dataset: Any) -> tuple[Recipe, Facts]:
+    """The recipe of a setting, by its name, for a data set of which it is not the setting, and the facts of that."""
+    facts, entry = facts_of(dataset), settings.RECIPES[name]
+    recipe = adapt(entry, facts)
+    if "y" not in facts.keys and not any(has_classes(spec) for spec in recipe.networks.values()):
+        recipe = without_labels(recipe)
+    recipe = with_examples(recipe, captions(dataset))
+    return recipe.replace(dataset=dataset if isinstance(dataset, str) else unnamed(dataset)), facts
+
+
+def captions(dataset: Any) -> tuple[str, ...]:
+    """Eight captions of a folder, spread over its images; () of other data."""
+    if not isinstance(dataset, str) or not dataset.startswith("folder:"):
+        return ()
+    texts = [text for row in open_folder(dataset).annotations.values.values() for text in row.get("caption", ())[:1]]
+    texts = [text for text in dict.fromkeys(texts) if len(text) <= LETTERS]
+    return tuple(texts[:: max(1, len(texts) // 8)][:8])
+
+
+def note(name: str, recipe: Recipe, dataset: Any, facts: Facts, side: int | None) -> str:
+    """How the setting ``name`` was chosen, in words, and which domains its ``recipe`` leaves out."""
+    entry = settings.RECIPES[name]
+    text = f"{entry['model']} has no setting of its own for {title(dataset)}"
+    text += f": its setting for {entry['dataset']} is used"
     if recipe.stages[-1].resolution:
         count = sum(facts.splits.values())
         kind = {1: "gray", 3: "color"}.get(facts.channels, f"{facts.channels}-channel")
@@ -90,10 +117,8 @@ def choose(model: str, dataset: Any = None, variant: str = "") -> Choice:
         sides = str(side or "many")
         if side and facts.resolution is None and several_sizes(dataset):
             sides = f"many sizes, the median of their shorter sides {side}"
-        text += f" ({best}, chosen by the data: {images} of {sides} pixels)"
-    if "y" not in facts.keys and not any(has_classes(spec) for spec in recipe.networks.values()):
-        recipe = without_labels(recipe)
-    return Choice(with_data(recipe, name or unnamed(dataset)), text, *around(best, entries, facts))
+        text += f" ({name}, chosen by the data: {images} of {sides} pixels)"
+    return "; ".join(filter(None, (text, omission(recipe, facts))))
 
 
 def title(dataset: Any) -> str:
@@ -105,58 +130,43 @@ def unnamed(dataset: Any) -> str:
     return f"object:{facts_of(dataset).name}"
 
 
-def with_data(recipe: Recipe, name: str) -> Recipe:
-    """The recipe for another data set. ``name``: ``object:KIND`` for data without a name.
-
-    Nothing else changes but zero-padding and the names of the rows' domains, which are dropped, and their order: of two
-    streams, one a domain, the first reads the data's first.
-    """
-    stages = []
-    for stage in recipe.stages:
-        kwargs = dict(stage.game.kwargs)
-        if any(stream.where for stream in stage.data.streams.values()):
-            kwargs.pop("domains", None)
-        data = dataclasses.replace(stage.data, pad=False, streams=first_domain_first(stage.data.streams))
-        stages.append(dataclasses.replace(stage, data=data, game=Spec(stage.game.name, **kwargs)))
-    return recipe.replace(dataset=name, stages=tuple(stages))
-
-
-def without_labels(recipe: Recipe) -> Recipe:
-    """The recipe, whose streams name no labels that no network reads. A game that needs them says so."""
-
-    def unlabeled(stream: Stream) -> Stream:
-        return dataclasses.replace(stream, keys={k: v for k, v in stream.keys.items() if k != "y"})
-
-    stages = []
-    for stage in recipe.stages:
-        streams = {name: unlabeled(stream) for name, stream in stage.data.streams.items()}
-        stages.append(dataclasses.replace(stage, data=dataclasses.replace(stage.data, streams=streams)))
-    return recipe.replace(stages=tuple(stages))
-
-
-def first_domain_first(streams: Mapping[str, Stream]) -> Mapping[str, Stream]:
-    """The streams; two that read ``domain`` 1 and 0 change places."""
-    if [dict(stream.where) for stream in streams.values()] != [{"domain": 1}, {"domain": 0}]:
-        return streams
-    return {name: dataclasses.replace(s, where={"domain": i}) for i, (name, s) in enumerate(streams.items())}
-
-
-def rank(recipe: Recipe, facts: Facts, side: int | None) -> tuple[float, ...]:
+def rank(setting: settings.Setting, facts: Facts, side: int | None) -> tuple[float, ...]:
     """How badly a setting fits the data: smaller is better."""
-    own = facts_of(recipe.dataset)
+    own, recipe = facts_of(setting["dataset"]), adapt(setting, facts)
     stage = recipe.stages[-1]
-    count = sum(facts.splits.values())
-    points = (stage.resolution == 0) != (facts.resolution == 0)
-    reduced = recipe.variant.split("-")[-1] == "small" or work(recipe.name) <= REDUCED
+    full = not is_reduced(recipe)
+    many = sum(facts.splits.values()) >= MANY
     distance = math.log2(stage.resolution / side) if side and stage.resolution else 0.0
     return (
-        points,
-        sum(key.partition(".")[0] not in facts.keys for key in needs(recipe)) + missing_values(recipe, facts),
+        *misfits(recipe, facts),
         own.channels != facts.channels,
-        reduced if count >= MANY else not reduced,
+        full and many and distance > 0,
+        full != many,
         distance > 0,
         abs(distance),
+        sum(value for _, value in domain_streams(setting["build"]())),
     )
+
+
+def misfits(recipe: Recipe, facts: Facts) -> tuple[int, int, int]:
+    """Why a setting, adapted to the data, does not train on them, or should not: images and points; the number of
+    fields and weights that it lacks; captions that it does not read."""
+    points = (recipe.stages[-1].resolution == 0) != (facts.resolution == 0)
+    keys = [*needs(recipe)]
+    missing = sum(key.partition(".")[0] not in facts.keys for key in keys) + missing_values(recipe, facts)
+    texts = {key for key, field in facts.fields.items() if isinstance(field, Text)}
+    return int(points), missing + missing_weights(recipe), int(bool(texts) and not texts & {*keys})
+
+
+def is_reduced(recipe: Recipe) -> bool:
+    """Whether a setting is small by name, or trains on a CPU in minutes."""
+    return recipe.variant.split("-")[-1] == "small" or work(recipe.name) <= REDUCED
+
+
+def missing_weights(recipe: Recipe) -> int:
+    """How many pretrained networks have weights that neither the package has nor anybody fetches."""
+    sources = [p.source for p in recipe.pretrained.values()]
+    return sum(source != "" and ":" not in source and source not in hub.index() for source in sources)
 
 
 def needs(recipe: Recipe) -> Iterator[str]:
@@ -164,7 +174,7 @@ def needs(recipe: Recipe) -> Iterator[str]:
     for stage in recipe.stages:
         for stream in stage.data.streams.values():
             if stream.dataset is None:
-                yield from (*stream.keys, *stream.where)
+                yield from (*stream.keys, *stream.where, *(derived.of for derived in stream.derived.values()))
                 yield from ["y"] * bool(stream.balanced or stream.labeled)
     if any(has_classes(spec) for spec in recipe.networks.values()):
         yield "y"
@@ -175,10 +185,8 @@ def missing_values(recipe: Recipe, facts: Facts) -> int:
     filters = [stream.where for stage in recipe.stages for stream in stage.data.streams.values() if not stream.dataset]
     count = 0
     for key, value in (item for where in filters for item in where.items()):
-        label = facts.fields.get(key)
-        values = (value,) if isinstance(value, int) else value
-        if isinstance(label, Label) and label.names:
-            count += sum(v >= len(label.names) for v in values)
+        names = label_names(key, facts)
+        count += sum(v >= len(names) for v in ((value,) if isinstance(value, int) else value)) if names else 0
     return count
 
 
@@ -212,9 +220,29 @@ def around(name: str, entries: dict[str, settings.Setting], facts: Facts) -> tup
         n
         for n, e in entries.items()
         if e["dataset"] in DATASETS and facts_of(e["dataset"]).channels == facts.channels
-        if all(key.partition(".")[0] in facts.keys for key in needs(e["build"]()))
+        if not any(misfits(adapt(e, facts), facts))
     ]
     own = work(name)
     larger = min((n for n in fits if work(n) > 1.05 * own), key=work, default="")
     smaller = max((n for n in fits if work(n) < own / 1.05), key=work, default="")
     return larger, smaller
+
+
+def reduced(recipe: Recipe) -> str:
+    """The name of the reduced setting of a recipe's model for the same data; '' if none fits them. One of the same data
+    set and kind (``conditional``) is preferred."""
+    facts = facts_of(recipe.dataset)
+    side = side_of(recipe.dataset, facts)
+    options = []
+    for name in settings.names():
+        entry = settings.RECIPES[name]
+        if entry["model"] != recipe.model or name == recipe.name:
+            continue
+        small, other_data = entry["variant"].split("-")[-1] == "small", entry["dataset"] != recipe.dataset
+        if not small and entry["build"]().images >= recipe.images / 10:
+            continue
+        if other_data and any(misfits(adapt(entry, facts), facts)):
+            continue
+        other_kind = other_data or not entry["variant"].startswith(recipe.variant)
+        options.append(((other_kind, other_data, not small, *rank(entry, facts, side)), name))
+    return min(options, default=((), ""))[1]

@@ -119,6 +119,14 @@ def load_pretrained(pretrained: Mapping[str, Pretrained]) -> dict[str, Frozen]:
     }
 
 
+def absence(pretrained: Mapping[str, Pretrained]) -> list[str]:
+    """A sentence for each pretrained network whose weights the user must bring first, before a run can begin."""
+    from zoo import pretrained as networks
+
+    shipped = index()
+    return [text for name, p in pretrained.items() if p.source not in shipped and (text := networks.absence(name, p))]
+
+
 def _pretrained_of(card: Json) -> dict[str, Pretrained]:
     """The pretrained networks that the Model of a Card needs. Raises ValueError if one is declared without a hash."""
     spec = card["model"]

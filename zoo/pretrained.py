@@ -118,6 +118,15 @@ def load(name: str, pretrained: Pretrained, shipped: Path | None = None) -> Froz
     )
 
 
+def absence(name: str, pretrained: Pretrained) -> str:
+    """What the user must do before :func:`load` finds the weights; '' if they are here, or can be downloaded. Not for
+    shipped weights."""
+    source = _source(pretrained.source) if pretrained.source else None
+    if not isinstance(source, FolderSource) or source.local():
+        return ""
+    return f"pretrained.{name}: the weights '{pretrained.source}' are not at hand; {source.remedy}"
+
+
 def attach(model: nn.Module, spec: Mapping[str, Any], networks: Mapping[str, nn.Module]) -> None:
     """Give a Model the pretrained networks that its ``spec`` names, as children. Raises ValueError for a name that the
     Model has already."""

@@ -17,7 +17,9 @@ the paper and the reasons) and one function a setting::
             ),),
         )
 
-The first setting of a file is the paper's main one; it also serves data sets that have no setting of their own.
+The first setting of a file is the paper's main one. For data that have no setting of their own the one that fits them
+best is adapted (:mod:`zoo.adapt`); a function with an argument such as ``domain=("noto", "twemoji")``, named after a
+field of the data, is called with their names.
 Network arguments ``channels`` and ``resolution`` are filled in from the data if the spec does not set them;
 ``classes="data"`` becomes the number of the data set's classes, and a head's ``features`` those of D.
 """

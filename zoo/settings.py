@@ -19,33 +19,42 @@ from zoo.registry import matching, nearest
 
 class Setting(TypedDict):
     """One entry of ``RECIPES``. ``about``: the first line of the function's docstring; ``doc``: the file's
-    docstring."""
+    docstring. ``names``: by a data set's field, the names that the function is built for by default; ``build`` takes
+    others."""
 
-    build: Callable[[], Recipe]
+    build: Callable[..., Recipe]
     model: str
     dataset: str
     variant: str
     about: str
     doc: str
+    names: dict[str, tuple[str, ...]]
 
 
 RECIPES: dict[str, Setting] = {}  # by the recipe's name
 
 
-def setting(dataset: str, variant: str = "") -> Callable[[Callable[[], Recipe]], Callable[[], Recipe]]:
-    """Decorator of a function without arguments that returns a :class:`Recipe`. The model's id is the file's name."""
+def setting(dataset: str, variant: str = "") -> Callable[[Callable[..., Recipe]], Callable[..., Recipe]]:
+    """Decorator of a function that returns a :class:`Recipe`. The model's id is the file's name.
 
-    def add(function: Callable[[], Recipe]) -> Callable[[], Recipe]:
+    The function has no arguments but those named after a field of the data set: the names of a label's values, or of
+    attributes (``domain=("noto", "twemoji")``, ``attributes=("Male", "Young")``). Their defaults are those of its own
+    data set; for other data it is called with theirs (:mod:`zoo.adapt`).
+    """
+
+    def add(function: Callable[..., Recipe]) -> Callable[..., Recipe]:
         model = function.__module__.rpartition(".")[2].replace("_", "-")
 
         @functools.wraps(function)
-        def build() -> Recipe:
-            return function().replace(model=model, dataset=dataset, variant=variant)
+        def build(**names: tuple[str, ...]) -> Recipe:
+            return function(**names).replace(model=model, dataset=dataset, variant=variant)
 
         about = (inspect.getdoc(function) or "").split("\n")[0]
         doc = sys.modules[function.__module__].__doc__ or ""
+        parameters = inspect.signature(function).parameters
+        names = {key: p.default for key, p in parameters.items() if isinstance(p.default, tuple)}
         RECIPES["-".join(filter(None, (model, dataset, variant)))] = Setting(
-            build=build, model=model, dataset=dataset, variant=variant, about=about, doc=doc
+            build=build, model=model, dataset=dataset, variant=variant, about=about, doc=doc, names=names
         )
         return build
 

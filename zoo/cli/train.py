@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo import overrides
+from zoo import hub, overrides
 from zoo.cli import processes
 from zoo.cli.output import PRECISIONS, amount, device_option, echo, log_option, minutes_option, print_json, times
 from zoo.files import Json, check_new
@@ -148,11 +148,12 @@ def command(
 ) -> None:
     """Train MODEL: a model's id with --dataset, a recipe's name, or the path of a recipe file of your own.
 
-    Without --variant it is the main setting for the data set: the paper's in full if the paper used it, else a reduced
-    one. If there is none, the model's first setting is used, with a note. The run can be stopped (Ctrl-C) and resumed
-    at any time.
+    Without --variant it is the model's main setting for the data set: the paper's in full if the paper used it, else a
+    reduced one. For other data the setting is used that fits them best, by their fields, channels, size and number:
+    a reduced one for fewer than 50,000 images, otherwise a full one if its resolution is no larger than theirs. The
+    first lines name it, and the next larger and smaller. The run can be stopped (Ctrl-C) and resumed at any time.
     """
-    from zoo import costs, hub
+    from zoo import costs
     from zoo.choice import choose
 
     code = Code.of(model)
@@ -273,30 +274,27 @@ def print_cost(recipe: Recipe, cost: Json, choice: Choice, as_json: bool, full: 
         if full:
             for turn in facts["turns"]:
                 echo(f"  {' and '.join(turn['players'])}: {times(turn['times'])} a round, batch {turn['batch']}")
+    for text in hub.absence(recipe.pretrained) if full and recipe.pretrained else ():
+        echo(f"the run cannot begin yet: {text}")
 
 
 def advice(recipe: Recipe, device: str, seconds: float) -> str:
-    """For a full setting that takes long on a CPU: the time, and the command of a reduced setting, else ''."""
+    """For a full setting that takes long on a CPU: the time, and the command of a reduced setting for the same data, if
+    there is one; else ''."""
+    from zoo.choice import reduced
     from zoo.settings import RECIPES
 
-    def small(variant: str) -> bool:
-        return variant.split("-")[-1] == "small"  # the name of reduced settings
-
-    if seconds < LONG or not device.startswith("cpu") or small(recipe.variant):
+    if seconds < LONG or not device.startswith("cpu") or recipe.variant.split("-")[-1] == "small":
         return ""
     text = f"{recipe.name} in full takes about {duration(seconds)} on this CPU; it can be stopped and used at any time"
-    reduced = []
-    for entry in RECIPES.values():
-        images = entry["build"]().images
-        if entry["model"] == recipe.model and (small(entry["variant"]) or images < recipe.images / 10):
-            other_data = entry["dataset"] != recipe.dataset
-            other_kind = other_data or not entry["variant"].startswith(recipe.variant)
-            reduced.append(((other_kind, other_data, not small(entry["variant"]), images), entry))
-    if not reduced:
+    name = reduced(recipe)
+    if not name:
         return text
-    best = min(reduced, key=lambda pair: pair[0])[1]
-    variant = f" --variant {best['variant']}" if best["variant"] else ""
-    command = f"zoo train {best['model']} --dataset {best['dataset']}{variant}"
+    best = RECIPES[name]
+    model, variant = best["model"], f" --variant {best['variant']}" if best["variant"] else ""
+    if best["dataset"] != recipe.dataset:
+        model, variant = name, ""
+    command = f"zoo train {model} --dataset {shlex.quote(recipe.dataset)}{variant}"
     return f"{text}. A reduced setting takes minutes: {command}"
 
 

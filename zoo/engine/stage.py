@@ -16,6 +16,7 @@ from zoo.data import Facts, ImageData, Loader, open_data
 from zoo.data import facts as facts_of
 from zoo.data.few_labels import FewLabels
 from zoo.data.fields import Attributes, Label
+from zoo.data.files import listed
 from zoo.data.loader import paired_rows, rows_with, seed_of_order
 from zoo.engine.derived import check_derived, with_derived
 from zoo.engine.ema import EmaNetworks
@@ -118,6 +119,7 @@ def build_game(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) ->
                     f"the recipe reads '{key}', but '{own.name}' has {', '.join(own.keys)}{nearest(key, own.keys)}; "
                     f"choose another data set (zoo list datasets)"
                 )
+        check_values(stream, own)
         check_derived(stream, own)
     check_pairs(stage, facts)
     # A game that stores images needs their shape; one of several domains, the names of the labels.
@@ -145,6 +147,17 @@ def label_names(stage: Stage, facts: Facts) -> dict[str, tuple[str, ...]]:
             if isinstance(field, (Label, Attributes)):
                 names[name] = field.names
     return names
+
+
+def check_values(stream: Stream, facts: Facts) -> None:
+    """Raises ValueError if a stream reads the rows of values that its label does not have."""
+    for key, value in stream.where.items():
+        label, values = facts.fields.get(key), (value,) if isinstance(value, int) else value
+        if isinstance(label, Label) and label.names and all(v >= len(label.names) for v in values):
+            raise ValueError(
+                f"the recipe reads at least {max(values) + 1} values of '{key}', but '{facts.name}' has "
+                f"{len(label.names)}: {listed([*label.names])}; choose another data set (of folders each is a value)"
+            )
 
 
 def check_pairs(stage: Stage, facts: Facts) -> None:

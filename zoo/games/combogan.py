@@ -36,7 +36,8 @@ class ComboGAN(Game):
     Args:
         networks: G and D.
         channels, resolution: of the images, for the pools.
-        domains: the names of the domains, at least two. The images of domain k are the batch's ``xk``.
+        domains: the names of the domains, at least two; by default "0", "1", ... for as many as G has. The images of
+            domain k are the batch's ``xk``.
         cycle: weight of the way back.
         pool: fakes in each discriminator's pool.
         augment: Spec in AUGMENTATIONS: D gets all images, real and fake, through it.
@@ -53,13 +54,15 @@ class ComboGAN(Game):
         networks: Mapping[str, nn.Module],
         channels: int,
         resolution: int,
-        domains: Sequence[str],
+        domains: Sequence[str] = (),
         cycle: float = 10.0,
         pool: int = 50,
         augment: Spec | None = None,
     ):
         super().__init__(networks)
         self.set_augment(augment)
+        if not domains and isinstance(self.G, nn.ModuleList):
+            domains = tuple(map(str, range(len(self.G))))
         if len(domains) < 2 or len({*domains}) < len(domains):
             raise ValueError(f"game.domains={domains}: must be two or more different names")
         for name in self.takes:

@@ -42,7 +42,8 @@ class StackGAN(Game):
         networks: G and D, lists of a network for each stage, and T, the text encoder.
         level: the stage, from 0.
         mismatched: ``"images"``: a real image of another class with this text, from a stream of its own; rows of one
-            class by chance count as 0. ``"texts"``: this real image with the text of another row.
+            class by chance count as 0 if the data have classes. ``"texts"``: this real image with the text of another
+            row.
         condition: D gets the embedding (``"text"``), or the mean of G's code (``"mean"``), through which G gets no
             gradient.
         noise: G's step has new noise (``"fresh"``), or generates the fakes of D's step again (``"same"``).
@@ -50,8 +51,8 @@ class StackGAN(Game):
         examples: texts of the model's pictures.
         augment: Spec in AUGMENTATIONS: D gets all images, real and fake, through it.
 
-    Batch keys: reads ``x``, ``text`` (embeddings) and, by ``mismatched``, ``y``, ``wrong`` and ``wrong_y``, or
-    ``other_text``; writes ``z`` and ``noise/NAME``.
+    Batch keys: reads ``x``, ``text`` (embeddings) and, by ``mismatched``, ``wrong`` with the classes ``y`` and
+    ``wrong_y``, if the data have them, or ``other_text``; writes ``z`` and ``noise/NAME``.
     """
 
     takes = ("G", "D", "T")
@@ -81,7 +82,7 @@ class StackGAN(Game):
         self.level, self.path = level, f"D.{level}"
         self.mismatched, self.condition, self.noise, self.divergence = mismatched, condition, noise, divergence
         self.prior, self.examples = build_prior(NORMAL, self.G), tuple(examples)
-        own = ("wrong", "y", "wrong_y") if mismatched == "images" else ("other_text",)
+        own = ("wrong",) if mismatched == "images" else ("other_text",)
         self.needs = ("x", "text", *own)
 
     def turns(self) -> Sequence[Turn]:
@@ -102,7 +103,8 @@ class StackGAN(Game):
             wrong = softplus(real.pop("mismatched").float())  # [N]
         else:
             wrong = softplus(discriminate(batch["wrong"], given, D=self.path).scores["conditional"].float())
-            wrong = wrong * (batch["wrong_y"] != batch["y"])
+            if "y" in batch:
+                wrong = wrong * (batch["wrong_y"] != batch["y"])
         true = [softplus(-score.float()).mean() for score in real.values()]
         for name in real:
             batch.log(f"D/real_{name}", real[name].float().mean())

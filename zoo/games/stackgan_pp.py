@@ -50,8 +50,8 @@ class StackGANPP(Game):
         examples: texts of the model's pictures.
         augment: Spec in AUGMENTATIONS: D gets all images, real and fake, through it.
 
-    Batch keys: reads ``x`` and, with texts, ``text`` (embeddings), ``y``, ``wrong`` and ``wrong_y``; rows whose two
-    classes are equal by chance count as 0 in c(w). Writes ``z`` and ``noise/NAME``.
+    Batch keys: reads ``x`` and, with texts, ``text`` (embeddings), ``wrong`` and, if the data have classes, ``y`` and
+    ``wrong_y``; rows whose two classes are equal by chance count as 0 in c(w). Writes ``z`` and ``noise/NAME``.
     """
 
     takes: tuple[str, ...] = ("G", "D")
@@ -74,7 +74,7 @@ class StackGANPP(Game):
         self.unconditional, self.divergence, self.examples = unconditional, divergence, tuple(examples)
         self.color_mean, self.color_covariance = color_mean, color_covariance
         self.texts, self.prior = bool(self.G.text), build_prior(NORMAL, self.G)
-        self.needs = ("x", "text", "y", "wrong", "wrong_y") if self.texts else ("x",)
+        self.needs = ("x", "text", "wrong") if self.texts else ("x",)
 
     def turns(self) -> Sequence[Turn]:
         D = [f"D.{i}" for i in range(len(self.D))]
@@ -104,7 +104,9 @@ class StackGANPP(Game):
         real, fake = scores["real"], scores["fake"]
         if not self.texts:
             return [positive(real["unconditional"]), negative(fake["unconditional"])]
-        wrong = softplus(scores["wrong"]["conditional"].float()) * (batch["wrong_y"] != batch["y"])
+        wrong = softplus(scores["wrong"]["conditional"].float())
+        if "y" in batch:
+            wrong = wrong * (batch["wrong_y"] != batch["y"])
         false = [wrong.mean(), negative(fake["conditional"])]
         if not self.unconditional:
             return [positive(real["conditional"]), 0.5 * torch.stack(false).sum()]
