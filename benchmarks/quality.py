@@ -101,7 +101,9 @@ def can_compute(inputs: ScoreInputs, metric: AnyMetric) -> bool:
 def score(what: Any, to: str = "", seed: int = 0, **options: Any) -> Line:
     """A line's scores, and the protocol that they depend on. ``options``: other arguments of :func:`zoo.evaluate`."""
     model = zoo.load(what) if isinstance(what, (str, Path)) else what
-    inputs = ScoreInputs(find(what), to=to or None, **{k: v for k, v in options.items() if k in ("dataset", "split")})
+    inputs = ScoreInputs(
+        find(what), to=to or None, **{k: v for k, v in options.items() if k in ("dataset", "split", "reference")}
+    )
     several = options.get("metrics", bench_of(model).metrics)
     options["metrics"] = [m for m in several if can_compute(inputs, find_metric(m))]
     arguments: dict[str, Any] = {"to": to or None}

@@ -88,7 +88,7 @@ def test_check_fails_for_other_weights(quality, tmp_path, monkeypatch, capsys):
 
         elsewhere.setattr(FeatureExtractor, "__call__", lambda self, x: tuple(map(near, call(self, x))))
         elsewhere.setattr(statistics, "read_cache", lambda path: {k: near(v) for k, v in read_cache(path).items()})
-        assert quality.run("--check") == 0, capsys.readouterr().out
+        assert quality.run("--check") == 0, capsys.readouterr()
 
     ship(quality.with_weight_noise(name, 0.2), model.card)
     assert quality.run("--check") == 1
@@ -203,7 +203,7 @@ def test_a_set_that_cannot_be_fetched(quality, tmp_path, monkeypatch, capsys):
     with pytest.raises(OSError, match="no answer"):
         quality.open_data(dataset)
     capsys.readouterr()
-    assert quality.run("--check") == 0, capsys.readouterr().out
+    assert quality.run("--check") == 0, capsys.readouterr()
     path = quality.reference_path(row["protocol"])
     assert path.name in capsys.readouterr().out
     scores = quality.zoo.evaluate(name, n=1000, reference=path)

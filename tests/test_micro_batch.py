@@ -349,5 +349,5 @@ def test_wrong_values(tmp_path):
         session(recipe(accumulate=0))
     with pytest.raises(ValueError, match=r"accumulate=3: must divide the batch of a process, 8"):
         session(recipe(accumulate=3))
-    with pytest.raises(ValueError, match=r"micro_batch=0: must be at least 1 sample"):
+    with pytest.raises(ValueError, match=r"micro_batch=0: must be at least 1"):
         dataclasses.replace(CPU, micro_batch=0)

@@ -288,7 +288,8 @@ def test_simultaneous_losses():
     """In a simultaneous turn D's loss includes the labeled images' cross-entropy, and each loss is that of its own
     turn."""
     torch.manual_seed(0)
-    game = semi(order="simultaneous", noise="shared")
+    game = semi(order="simultaneous")
+    game.noise = "shared"  # so that loss_G repeats it
     game.eval()
     batch = Batch(4, generator=torch.Generator().manual_seed(0))
     batch.update(x=torch.rand(4, 1, 28, 28), labeled=torch.rand(4, 1, 28, 28), y=torch.arange(4))

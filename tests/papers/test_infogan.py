@@ -169,7 +169,8 @@ def test_simultaneous_losses():
         "D": NETWORKS.build(Spec("infogan-discriminator", width=2, features=6)),
         "Q": NETWORKS.build(Spec("recognition-head", features=6, hidden=5)),
     }
-    game = GAMES.build(infogan(order="simultaneous", noise="shared", information=3.0), networks)
+    game = GAMES.build(infogan(order="simultaneous", information=3.0), networks)
+    game.noise = "shared"  # so that loss_G repeats it
     assert [tuple(t.players) for t in game.turns()] == [("D", "Q", "G")]
     game.eval()
     batch = Batch(8, generator=torch.Generator().manual_seed(0))

@@ -38,8 +38,8 @@ def report(run: str | Path, out: str | Path | None = None) -> Path:
     path = Path(run) / "report.html" if out is None else Path(out)
     if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"out='{path}': must end in .html")
-    check_place(path, f"--out {path}")
     page = render(read(run))
+    check_place(path, f"--out {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with beside(path) as partial:
         partial.write_text(page, encoding="utf-8", errors="replace", newline="\n")
