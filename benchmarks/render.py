@@ -23,7 +23,6 @@ import device_speed
 import modes
 import rows
 from quality import find_score
-from search import with_fields
 
 import zoo
 from zoo import costs, hub, settings
@@ -31,6 +30,7 @@ from zoo.data import facts as facts_of
 from zoo.engine.stage import build_game, build_networks, resolve, shipped
 from zoo.metrics.baselines import Mixture
 from zoo.metrics.inputs import INPUTS
+from zoo.overrides import override_all
 from zoo.registry import DATASETS, METRICS, TASKS
 
 NOTICE = rows.ROOT / "NOTICE"
@@ -669,7 +669,7 @@ def searches() -> str:
     body = []
     for r in sorted(lines, key=lambda r: (r["recipe"], r["seed"])):
         recipe, fields = settings.find(r["recipe"]), r["fields"].split()
-        mark = " (the recipe's)" if with_fields(recipe, fields) == recipe else ""
+        mark = " (the recipe's)" if override_all(recipe, fields) == recipe else ""
         for to, each in r["scores"].items():
             values = [number(each[find_score(each, s)]) for s in scores]
             body.append([f"`{r['recipe']}`" + f", to {to}" * bool(to), ", ".join(fields) + mark, *values])

@@ -17,7 +17,6 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,21 +29,11 @@ from train_all import Campaign, Job, status, stop_on_signals
 
 import zoo
 from zoo import costs, settings
-from zoo.overrides import override
+from zoo.overrides import override_all
 from zoo.recipe import Recipe
 
 SHARE = 0.25  # of the recipe's multiply-adds
 METRICS = "fd,precision,recall"
-
-
-def with_fields(recipe: Recipe, fields: Sequence[str]) -> Recipe:
-    """The recipe with each of the fields ``KEY=VALUE``. Raises ValueError as :func:`zoo.overrides.override`."""
-    for field in fields:
-        key, equals, text = field.partition("=")
-        if not equals:
-            raise ValueError(f"must be KEY=VALUE, got '{field}'")
-        recipe = override(recipe, key, text)
-    return recipe
 
 
 def multiply_adds(recipe: Recipe) -> float:
@@ -65,7 +54,7 @@ class Trial(Job):
 
     @functools.cached_property
     def changed(self) -> Recipe:
-        return with_fields(settings.find(self.recipe), self.fields)
+        return override_all(settings.find(self.recipe), self.fields)
 
     @property
     def budget(self) -> int:
@@ -102,7 +91,7 @@ def read_search(path: Path, out: Path, seed: int = 0) -> list[Trial]:
         if not fields:
             continue
         try:
-            changed = with_fields(recipe, fields)
+            changed = override_all(recipe, fields)
             own = [field.partition("=")[0] for field in fields]
             if keys not in (None, own):
                 raise ValueError(

@@ -9,6 +9,7 @@ import pytest
 import zoo
 from zoo import settings
 from zoo.engine.train import train
+from zoo.overrides import override_all
 
 ROOT = Path(__file__).parent.parent
 SEARCHES = sorted((ROOT / "benchmarks/searches").glob("*.txt"))
@@ -35,7 +36,7 @@ def test_committed_searches(search, path, tmp_path):
     [
         ("gan-mnist-small", "optimizers.G.learning=1", "line 1: --set optimizers.G.learning=1"),
         ("gan-mnist-small", "batch=50\n\nbatch=20 optimizers.G.lr=0.1", "line 3: must have the fields"),
-        ("gan-mnist-small", "batch", "line 1: must be KEY=VALUE, got 'batch'"),
+        ("gan-mnist-small", "batch", "line 1: --set batch: must be KEY=VALUE, as in --set"),
         ("gan-mnist-small", "# nothing", "has no settings"),
         ("gan-minst", "batch=50", "gan-minst"),
     ],
@@ -63,7 +64,7 @@ def test_from_the_file_to_the_lines(search, tmp_path, monkeypatch):
             return 0
         pairs = itertools.pairwise(arguments)
         fields = [value for key, value in pairs if key == "--set"]
-        recipe = search.with_fields(settings.find(arguments[1]), fields).replace(dataset="fashion-mnist-10k")
+        recipe = override_all(settings.find(arguments[1]), fields).replace(dataset="fashion-mnist-10k")
         out, images = (arguments[arguments.index(option) + 1] for option in ("--out", "--images"))
         train(recipe, out, images=int(images))
         return 0

@@ -160,7 +160,7 @@ def misfits(recipe: Recipe, facts: Facts) -> tuple[int, int, int]:
 
 def is_reduced(recipe: Recipe) -> bool:
     """Whether a setting is small by name, or trains on a CPU in minutes."""
-    return recipe.variant.split("-")[-1] == "small" or work(recipe.name) <= REDUCED
+    return settings.is_small(recipe.variant) or work(recipe.name) <= REDUCED
 
 
 def missing_weights(recipe: Recipe) -> int:
@@ -238,7 +238,7 @@ def reduced(recipe: Recipe) -> str:
         entry = settings.RECIPES[name]
         if entry["model"] != recipe.model or name == recipe.name:
             continue
-        small, other_data = entry["variant"].split("-")[-1] == "small", entry["dataset"] != recipe.dataset
+        small, other_data = settings.is_small(entry["variant"]), entry["dataset"] != recipe.dataset
         if not small and entry["build"]().images >= recipe.images / 10:
             continue
         if other_data and any(misfits(adapt(entry, facts), facts)):

@@ -9,7 +9,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from zoo.recipe import Pretrained, Recipe, Rounds, Stage, Stream, decode
@@ -224,6 +224,17 @@ def override(recipe: Recipe, key: str, text: str) -> Recipe:
     result = _replace(recipe, path, value, "", where)
     check(result)
     return result
+
+
+def override_all(recipe: Recipe, texts: Iterable[str]) -> Recipe:
+    """The recipe with the changes ``KEY=VALUE`` of ``--set``, one after the other. Raises ValueError for another text,
+    and as :func:`override`."""
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--set {text}: must be KEY=VALUE, as in --set optimizers.D.lr=1e-4")
+        recipe = override(recipe, key, value)
+    return recipe
 
 
 def _replace(node: Any, path: list[str], value: Any, parent: str, where: str) -> Any:

@@ -34,6 +34,11 @@ class Setting(TypedDict):
 RECIPES: dict[str, Setting] = {}  # by the recipe's name
 
 
+def is_small(variant: str) -> bool:
+    """Whether a variant is a reduced setting, by its name: ``small``, ``conditional-small``."""
+    return variant.split("-")[-1] == "small"
+
+
 def setting(dataset: str, variant: str = "") -> Callable[[Callable[..., Recipe]], Callable[..., Recipe]]:
     """Decorator of a function that returns a :class:`Recipe`. The model's id is the file's name.
 

@@ -95,11 +95,11 @@ def command(
     from zoo import hub
     from zoo.models.request import Request
 
+    hub.find(name)  # a wrong name is reported before anything else
     y_values, code_values = parse_classes(y), parse_codes(codes)
     request = Request(
         name,
         out,
-        hub.find(name),
         count=count,
         seed=seed,
         y=y_values,

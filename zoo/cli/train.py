@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo import hub, overrides
+from zoo import hub, overrides, settings
 from zoo.cli import processes
 from zoo.cli.output import PRECISIONS, amount, device_option, echo, log_option, minutes_option, print_json, times
 from zoo.files import Json, check_new
@@ -158,12 +158,7 @@ def command(
 
     code = Code.of(model)
     choice = choose(model, dataset, variant)
-    recipe = choice.recipe
-    for text in changes:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise ValueError(f"--set {text}: must be KEY=VALUE, as in --set optimizers.D.lr=1e-4")
-        recipe = overrides.override(recipe, key, value)
+    recipe = overrides.override_all(choice.recipe, changes)
     if init is not None and not Path(init).exists():
         hub.find(init)  # a wrong name is reported before anything else
     if processes.main_process() and out is not None:
@@ -284,7 +279,7 @@ def advice(recipe: Recipe, device: str, seconds: float) -> str:
     from zoo.choice import reduced
     from zoo.settings import RECIPES
 
-    if seconds < LONG or not device.startswith("cpu") or recipe.variant.split("-")[-1] == "small":
+    if seconds < LONG or not device.startswith("cpu") or settings.is_small(recipe.variant):
         return ""
     text = f"{recipe.name} in full takes about {duration(seconds)} on this CPU; it can be stopped and used at any time"
     name = reduced(recipe)

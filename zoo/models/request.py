@@ -35,14 +35,13 @@ def no_bar(chunks: Iterable[Any], total: int) -> Iterator[Any]:
 class Request:
     """The options of ``zoo sample``, by their names there; ``source`` is --input.
 
-    ``name``: the weights as the user named them. ``weights``: their file. ``tell``: called with a line for the user.
+    ``name``: the weights as the user named them. ``tell``: called with a line for the user.
     ``bar``: wraps an iterable of chunks, and their total length, to show progress. ``given``: the options that the user
     gave, at their default values too; None: those with other values.
     """
 
     name: str
     out: str
-    weights: Path | None = None
     count: int = 16
     seed: int = 0
     y: str | list[str] | None = None
@@ -86,7 +85,7 @@ class Request:
     def only(self, *options: str, mode: str = "") -> None:
         """Raises ValueError for any option beside these and --out that was given, since the model does not use it.
         ``mode``: the option that decides what is made, if one does."""
-        allowed = {"name", "out", "weights", "tell", "bar", "given", mode, *options}
+        allowed = {"name", "out", "tell", "bar", "given", mode, *options}
         for field in dataclasses.fields(self):
             if field.name not in allowed and self.is_given(field.name):
                 option = option_of(field.name)
