@@ -1,5 +1,7 @@
 """The setting for data that a model has no setting for is chosen by the data alone."""
 
+import signal
+
 import pytest
 import torch
 from PIL import Image
@@ -8,7 +10,7 @@ import zoo
 from zoo import settings
 from zoo.adapt import domain_streams
 from zoo.choice import choose
-from zoo.cli.train import advice
+from zoo.cli.train import advice, time_rounds
 from zoo.engine.run_folder import default_folders
 
 
@@ -149,6 +151,26 @@ def test_time(shell, photos, monkeypatch, tmp_path):
     assert result.status == 0 and "images/s on this machine: the whole budget takes about" in result.out
     assert {p.name for p in tmp_path.iterdir()} - {p.name for p in before} <= {"home"}
     assert "must be with --dry-run" in shell(*arguments, "--time").err
+
+
+def test_time_without_the_first_rounds(monkeypatch):
+    """The first tick, which may contain a long compilation, counts neither for the rate nor for the seconds."""
+    requests = []
+    previous = signal.signal(signal.SIGTERM, lambda *_: requests.append("stop"))
+
+    def train(recipe, out, progress, **options):
+        for number, rate in enumerate((0.1, 50.0, 70.0, 60.0)):
+            assert not requests, f"stopped before tick {number}"
+            monkeypatch.setattr("time.monotonic", lambda now=100.0 + 2 * number: now)
+            progress("tick", images=number, images_per_second=rate)
+
+    monkeypatch.setattr("zoo.engine.train.train", train)
+    monkeypatch.setattr("zoo.cli.train.TIMED_SECONDS", 6.0)
+    try:
+        assert time_rounds(None, None, 0) == 60.0
+        assert requests == ["stop"]
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def test_names_of_domains_come_from_the_data(photos, tmp_path):

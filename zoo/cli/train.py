@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shlex
+import signal
 import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,23 +212,27 @@ def command(
         progress.close()
 
 
-TIMED_SECONDS = 10.0  # of --dry-run --time
+TIMED_SECONDS = 10.0  # of --dry-run --time, after the first rounds
 
 
 def time_rounds(recipe: Recipe, runtime: Runtime, seed: int) -> float:
     """Real images a second of this machine, from rounds that leave nothing but the prepared data."""
     from zoo.engine.train import train
 
-    rates: list[tuple[int, float]] = []
+    rates: list[float] = []
+    first_tick = math.inf
 
     def listen(event: str, **facts: Any) -> None:
+        nonlocal first_tick
         if event == "tick":
-            rates.append((facts["images"], facts["images_per_second"]))
+            rates.append(facts["images_per_second"])
+            first_tick = min(first_tick, time.monotonic())
+            if time.monotonic() - first_tick >= TIMED_SECONDS:
+                signal.raise_signal(signal.SIGTERM)  # stops all processes after their round
 
     with tempfile.TemporaryDirectory() as folder:
-        train(recipe, Path(folder) / "run", runtime=runtime, seed=seed, minutes=TIMED_SECONDS / 60, progress=listen)
-    later = rates[1:] or rates  # the first rounds are slower
-    return statistics.median(rate for _, rate in later)
+        train(recipe, Path(folder) / "run", runtime=runtime, seed=seed, progress=listen)
+    return statistics.median(rates[1:] or rates)  # the first rounds are slower, and compile
 
 
 def print_time(recipe: Recipe, rate: float, as_json: bool) -> None:
