@@ -74,5 +74,5 @@ def emoji_small() -> Recipe:
 
 @setting("emoji", "fluent3d-small")
 def emoji_fluent3d_small() -> Recipe:
-    "Noto's emoji as Fluent Emoji 3D's at 64x64: 66 epochs of 3,003 pairs."
-    return recipe(66 * 3_003, 64, None, 16, 2, a=1, b=2, domains=("noto", "fluent3d"))
+    "Noto's emoji as Fluent Emoji 3D's at 64x64: 80 epochs of 3,003 pairs."
+    return recipe(80 * 3_003, 64, None, 16, 2, a=1, b=2, domains=("noto", "fluent3d"))
