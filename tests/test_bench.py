@@ -57,6 +57,8 @@ def test_check_fails_for_other_weights(quality, tmp_path, monkeypatch, capsys):
     (shipped / "index.json").write_text(json.dumps({name: entry}))
     monkeypatch.setattr(hub, "SHIPPED", shipped)
     monkeypatch.setattr(quality.rows, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(quality, "COUNT", 2_000)
+    monkeypatch.setattr(quality, "SETS", 3)
     quality.thumbnails.write(name)
     assert quality.run(name) == 0
     (row,) = quality.rows.read("quality")

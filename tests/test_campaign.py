@@ -285,29 +285,32 @@ def test_killed_resumed_packed_and_unpacked(train_all, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, str(SCRIPT), "lsgan-ring", "--seed", "0", "--seed", "1", "--out", str(out), "--device",
                "cpu", "--processes", "2", "--budget", "3%", "--max-file-mb", "0.1"]  # fmt: skip
+    jobs = train_all.list_jobs(["lsgan-ring"], out, (0, 1), None, 0.03)
+
+    def starts(job) -> int:
+        path = out / f"{job.label}.txt"
+        return path.read_text().count("training on") if path.exists() else 0
+
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    wait_until(lambda: len(list(out.glob("*/checkpoint.safetensors"))) == 2)
+    wait_until(lambda: all(starts(job) == 1 for job in jobs))
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     wait_until(lambda: not processes_in(out))
-    jobs = train_all.list_jobs(["lsgan-ring"], out, (0, 1), None, 0.03)
     assert not any(job.finished() for job in jobs)
 
-    def text(job) -> str:
-        return (out / f"{job.label}.txt").read_text()
-
-    # Stopped by SIGTERM, once the runs go on: the parts have their checkpoints too
-    before = [job.progress() for job in jobs]
+    # Stopped by SIGTERM, once the runs train again: the parts have their checkpoints too
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    wait_until(lambda: all(text(job).count("training on") == 2 for job in jobs))
+    wait_until(lambda: all(starts(job) == 2 for job in jobs))
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait() == 130 and not processes_in(out)
     with tarfile.open(fileobj=io.BytesIO(b"".join(p.read_bytes() for p in sorted(out.glob("results.tar.*"))))) as tar:
         assert len([name for name in tar.getnames() if name.endswith("checkpoint.safetensors")]) == 2
-    assert all(job.progress() >= images for job, images in zip(jobs, before, strict=True))
+    stopped = [job.progress() for job in jobs]
+    assert all(stopped)
 
-    # Stopped by the deadline
+    # Stopped by the deadline, from where they were
     subprocess.run([*command, "--minutes", "0.1"], check=True)
+    assert all(job.progress() >= images for job, images in zip(jobs, stopped, strict=True))
     parts = sorted(out.glob("results.tar.*"))
     assert len(parts) > 1 and all(p.stat().st_size <= 100_000 for p in parts)
     other = tmp_path / "other"

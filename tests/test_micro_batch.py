@@ -3,6 +3,7 @@ step."""
 
 import copy
 import dataclasses
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -128,22 +129,23 @@ def float64(monkeypatch):
     torch.set_default_dtype(torch.float32)
 
 
-def compare(name: str, stage: int, micro_batch: int) -> float:
-    """Two rounds of a stage of a recipe. Returns the largest difference."""
+def compare(name: str, stage: int, micro_batches: Sequence[int]) -> float:
+    """A round of a stage of a recipe for each size. Returns the largest difference."""
     reduced = small(name)
-    return compare_run(session(reduced, stand_in(reduced, stage), stage=stage), micro_batch)
+    return compare_run(session(reduced, stand_in(reduced, stage), stage=stage), micro_batches)
 
 
-def compare_run(run: StageRun, micro_batch: int) -> float:
-    """Two rounds of a stage. Returns the largest difference."""
+def compare_run(run: StageRun, micro_batches: Sequence[int]) -> float:
+    """A round of a stage for each size. Returns the largest difference."""
     dtype = torch.get_default_dtype()
     run.game.to(dtype)
     run.to_layout = lambda value: (
         value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
     )
-    comparison = Comparison(run, micro_batch)
-    play(run, 2)
-    assert comparison.turns >= 2
+    comparison = Comparison(run, micro_batches[0])
+    for comparison.micro_batch in micro_batches:
+        play(run)
+    assert comparison.turns >= len(micro_batches)
     return comparison.worst
 
 
@@ -157,8 +159,7 @@ def test_micro_batches(name, stage, float64):
         with pytest.raises(ValueError, match=rf"^--micro-batch 2: {parts[0]} needs the whole batch$"):
             Learner(game, played, device="meta", micro_batch=2)
         return
-    assert compare(name, stage, micro_batch=2) <= ROUNDING
-    assert compare(name, stage, micro_batch=1) <= ROUNDING
+    assert compare(name, stage, (2, 1)) <= ROUNDING
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ def test_micro_batches(name, stage, float64):
 def test_recipes_that_allow_it(name):
     """Not everything is declared to need the whole batch."""
     assert not parts_of(name)
-    assert compare(name, 0, micro_batch=2) <= TOLERANCE
+    assert compare(name, 0, (2, 2)) <= TOLERANCE
 
 
 def test_the_comparison_can_fail():

@@ -37,6 +37,7 @@ def one_a_game() -> dict[str, tuple[str, int]]:
 
 
 STEPS = 2  # of a player in a round, at most
+LARGE = 256  # larger images have batches of 2
 SIZES = {"width": 8, "widths": 8, "hidden": 16, "units": 16, "maps": 8, "embed": 8, "blocks": 1}
 
 every_recipe = pytest.mark.parametrize("name", NAMES)
@@ -80,18 +81,19 @@ def small(name: str, batch: int = 4) -> Recipe:
     recipe = settings.find(name)
 
     def reduce(stage: Stage) -> Stage:
+        most = batch if stage.resolution <= LARGE else 2
         kwargs = stage.game.kwargs
-        sizes = {k: at_most(v, batch) for k, v in kwargs.items() if k.endswith("batch")}
+        sizes = {k: at_most(v, most) for k, v in kwargs.items() if k.endswith("batch")}
         times = {k: fewer(v) for k, v in kwargs.items() if k.startswith("n_")}
         classes = len(facts_of(recipe.dataset).classes)
         streams = {
-            n: dataclasses.replace(s, batch=s.batch and min(s.batch, batch), balanced=s.balanced and classes)
+            n: dataclasses.replace(s, batch=s.batch and min(s.batch, most), balanced=s.balanced and classes)
             for n, s in stage.data.streams.items()
         }
         data = dataclasses.replace(stage.data, streams=streams)
         game = stage.game.replace(**sizes, **times)
         parts = min(stage.accumulate, 2)
-        return dataclasses.replace(stage, batch=min(stage.batch, batch), data=data, game=game, accumulate=parts)
+        return dataclasses.replace(stage, batch=min(stage.batch, most), data=data, game=game, accumulate=parts)
 
     networks = {n: small_network(spec) for n, spec in recipe.networks.items()}
     pretrained = {n: generated(small_network(p.network)) if p.source else p for n, p in recipe.pretrained.items()}
