@@ -330,6 +330,27 @@ def test_the_hash_of_tensors_ignores_the_card(tmp_path):
 # Publishing -----------------------------------------------------------------------------------------------------------
 
 
+def test_difference_of_a_share_of_the_values(monkeypatch):
+    """One value in a thousand may differ by more; the largest difference is that of all values."""
+
+    class Output:
+        device = "cpu"
+
+        def __init__(self, others: int):
+            self.others = others
+
+        def probe(self):
+            yield torch.zeros(5_000)
+            values = torch.zeros(50, 100)
+            values.view(-1)[: self.others] = 0.25
+            yield values
+
+    for others, expected in ((0, 0.0), (1, 0.0), (10, 0.0), (11, 0.25)):
+        monkeypatch.setattr(hub, "read_model", lambda path, device, others=others: Output(others))
+        assert publish.difference(Output(0), "other.safetensors", publish.SHARE) == expected
+        assert publish.difference(Output(0), "other.safetensors") == (0.25 if others else 0.0)
+
+
 def test_publish_in_half_precision(tmp_path):
     run = tmp_path / "run"
     weights(run / "weights.safetensors", image_spec())

@@ -17,7 +17,8 @@ from zoo.cli.output import code_option, echo, json_option, print_json
 def command(source: str, to: str, name: str | None, below_bar: str | None, code: str | None, as_json: bool) -> None:
     """Publish the weights of SOURCE (a run's folder, a weights file, a name).
 
-    In half precision if no pixel differs by 2/255 or more, else in float32.
+    In half precision if 99.9 % of the values of images differ by less than 2/255,
+    else in float32.
     """
     from zoo.publish import publish
 
@@ -27,5 +28,5 @@ def command(source: str, to: str, name: str | None, below_bar: str | None, code:
         return
     kind = "half precision" if entry["half"] else "float32"
     difference = entry["difference"]
-    note = "" if difference is None else f" (in half precision a pixel differs by up to {difference * 255:.2f}/255)"
+    note = "" if difference is None else f" (99.9 % differ by at most {difference * 255:.2f}/255 in half precision)"
     echo(f"{entry['path']}: {entry['bytes']:,} bytes in {kind}{note}")
