@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from zoo import settings
+from zoo.allocator import reuse_memory
 from zoo.files import beside, folder_lock
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,6 +22,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
     """Run a benchmark's command; the exit status. A user's mistake is one line on stderr and status 2."""
+    reuse_memory()
     try:
         status = command.main(arguments, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -13,11 +13,13 @@ from helpers.pretrained import ENCODER, FEATURES, put_weights
 from helpers.tiny import RECIPE
 
 from zoo import settings
+from zoo.allocator import reuse_memory
 from zoo.cli import main
 
 # The workers, and the processes that tests start, share the cores: one thread each is much faster than all threads.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+reuse_memory()
 
 
 def pytest_addoption(parser):

@@ -27,6 +27,7 @@ FLOORS = {
     "zoo.version": 0,
     "zoo.checks": 1,
     "zoo.files": 1,
+    "zoo.allocator": 1,
     "zoo.tensor_file": 1,
     "zoo.lazy": 1,
     "zoo.registry": 1,

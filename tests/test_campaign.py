@@ -308,7 +308,7 @@ def test_killed_resumed_packed_and_unpacked(train_all, tmp_path):
     stopped = [job.progress() for job in jobs]
     assert all(stopped)
 
-    # Stopped by the deadline, from where they were
+    # Stopped by the deadline; no image is lost
     subprocess.run([*command, "--minutes", "0.1"], check=True)
     assert all(job.progress() >= images for job, images in zip(jobs, stopped, strict=True))
     parts = sorted(out.glob("results.tar.*"))

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from zoo.allocator import reuse_memory
 from zoo.version import __version__
 
 VERBS = ("list", "show", "train", "resume", "sample", "report", "eval", "bench", "data", "export", "publish")
@@ -51,6 +52,7 @@ def cli() -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line ``args`` (by default the process's) and exit with its status."""
     warnings.showwarning = show_warning(warnings.showwarning)
+    reuse_memory()
     args = [*(sys.argv[1:] if args is None else args)]  # `list` is the module zoo.cli.list here
     debug = "--debug" in args
     try:
