@@ -547,6 +547,6 @@ def test_publish(shell, tmp_path):
     path = weights(tmp_path / "w.safetensors", image_spec())
     result = shell("publish", path, "--to", "shelf")
     assert re.search(
-        r"bytes in half precision \(in half precision a pixel differs by up to [01]\.\d\d/255\)", result.out
+        r"bytes in half precision \(99.9 % differ by at most [01]\.\d\d/255 in half precision\)", result.out
     )
     assert list(hub.index(tmp_path / "shelf")) == ["small-net-ring"]

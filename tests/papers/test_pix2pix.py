@@ -236,7 +236,7 @@ def test_settings():
     assert not stage.schedules and stage.data.flip and not recipe.ema
     assert recipe.sampling.mode == "dropout" and recipe.sampling.together == 1
     names = zoo.data.facts("emoji").fields["domain"].names
-    for variant, target, images in (("small", "twemoji", 40 * 3_358), ("fluent3d-small", "fluent3d", 66 * 3_003)):
+    for variant, target, images in (("small", "twemoji", 52 * 3_358), ("fluent3d-small", "fluent3d", 80 * 3_003)):
         (stage,) = settings.find(f"pix2pix-emoji-{variant}").stages
         styles = [names[stage.data.streams[k].where["domain"]] for k in ("a", "b")]
         assert tuple(styles) == stage.game.kwargs["domains"] == ("noto", target)
