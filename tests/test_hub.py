@@ -310,6 +310,8 @@ def test_a_reduced_setting_is_one_line_on_stderr(how, tmp_path):
 def test_index_of_shipped_files():
     assert {hub.SHIPPED / e["file"] for e in hub.index().values()} == set(hub.SHIPPED.glob("*.safetensors"))
     assert sum(e["bytes"] for e in hub.index().values()) < 60e6
+    for name, e in hub.index().items():
+        assert e["bytes"] <= (6e6 if e["kind"] in ("translate", "upscale", "text-to-image") else 2e6), name
     for name in hub.index():
         assert hub.read_header(hub.find(name))["card"]["name"] == name
         assert tensor_hash(hub.find(name)) == hub.index()[name]["tensors"]
