@@ -291,22 +291,23 @@ def test_killed_resumed_packed_and_unpacked(train_all, tmp_path):
         path = out / f"{job.label}.txt"
         return path.read_text().count("training on") if path.exists() else 0
 
+    # Stopped by SIGTERM, once the runs train: the parts have their checkpoints too
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     wait_until(lambda: all(starts(job) == 1 for job in jobs))
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    wait_until(lambda: not processes_in(out))
-    assert not any(job.finished() for job in jobs)
-
-    # Stopped by SIGTERM, once the runs train again: the parts have their checkpoints too
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    wait_until(lambda: all(starts(job) == 2 for job in jobs))
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait() == 130 and not processes_in(out)
     with tarfile.open(fileobj=io.BytesIO(b"".join(p.read_bytes() for p in sorted(out.glob("results.tar.*"))))) as tar:
         assert len([name for name in tar.getnames() if name.endswith("checkpoint.safetensors")]) == 2
     stopped = [job.progress() for job in jobs]
     assert all(stopped)
+
+    # Killed, once the runs go on
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    wait_until(lambda: all(starts(job) == 2 for job in jobs))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_until(lambda: not processes_in(out))
+    assert not any(job.finished() for job in jobs)
 
     # Stopped by the deadline; no image is lost
     subprocess.run([*command, "--minutes", "0.1"], check=True)
