@@ -224,7 +224,7 @@ def baselines_of(dataset: str, only: Sequence[str] = (), **options: Any) -> Iter
         return
     sides = {m.resolution for m in generators} if data_facts(dataset).cropped else set()
     for side in sorted(sides) or [None]:
-        for make in (baselines.Gaussian, baselines.Mixture, baselines.NoisyImages, baselines.Copies):
+        for make in baselines.GENERATORS:
             if not only or make.name in only:
                 baseline = make(open_data(dataset, side))
                 yield {"what": make.name, "kind": "baseline", **score(baseline, dataset=dataset, **options)}

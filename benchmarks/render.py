@@ -177,7 +177,7 @@ def models() -> str:
     """One row a model. The distances are on the data set that most models were trained on, if the model was."""
     lines, body = score_lines(), []
     common = most_common(lines)
-    bars = {r["dataset"]: rows.distance(r["scores"]) for r in lines if r["what"] == Mixture.name}
+    bars = {(r["dataset"], r["to"]): rows.distance(r["scores"]) for r in lines if r["what"] == Mixture.name}
     shelf = hub.index()
     for paper in papers():
         line = best(lines, paper["model"], common)
@@ -185,7 +185,7 @@ def models() -> str:
         score = ""
         if line:
             distance = rows.distance(line["scores"])
-            mark = "†" if distance >= bars.get(line["dataset"], math.inf) else ""
+            mark = "†" if distance >= bars.get((line["dataset"], line["to"]), math.inf) else ""
             mark += "‡" if line["run"] and rows.is_outdated(line["run"]) else ""
             to = f", to {line['to']}" if line["to"] else ""
             score = f"{distance:.2f}{mark} ({line['dataset']}{to})"
@@ -279,14 +279,14 @@ def spent(r: Line) -> Cells:
 
 
 def generators(lines: Sequence[Line]) -> str:
-    """One data set's generators, the best distance first."""
+    """One data set's generators, the best distance first; of those of several domains a line for each."""
     body = []
     for r in sorted(lines, key=lambda r: short(r["scores"])["fd"]):
         s, run = short(r["scores"]), r.get("run")
         noise = f" ± {short(r['noise'])['fd']:.2f}" if "noise" in r else ""
         sizes = " + ".join(f"{n} {p / 1e6:.2f} M" for n, p in run["parameters"].items()) if run else ""
         body.append({
-            "": title(r),
+            "": title(r) + (f", {r['to']}" if r["to"] else ""),
             "fd: start": number(r.get("start"), 1),
             "end": f"{s['fd']:.2f}{noise}",
             "other seeds": ", ".join(log_link(name, "../", number(fd)) for name, fd in r.get("others", {}).items()),

@@ -19,6 +19,7 @@ from helpers.tiny import class_spec, image_spec, model, point_spec, process, tra
 from PIL import Image
 
 import zoo
+from zoo import settings
 from zoo.cli.eval import Bar
 from zoo.data import Facts, ImageData, ImageSet, Rows, Source, open_data
 from zoo.data.fields import Attributes
@@ -601,6 +602,27 @@ def test_baselines(kind):
     assert not torch.equal(x, torch.cat(list(baseline.iter_samples(70, seed=4, chunk=32))))
     result = zoo.evaluate(baseline, ["fd"], dataset=real, features="fashion-mnist", n=70)
     assert result["scores"]["fd-fashion-mnist"] >= 0 and result["what"] == baseline.name
+
+
+def test_baselines_of_a_coupled_model(tmp_path):
+    """One of each for each domain, fitted to what its generated images are compared with."""
+    train.train(settings.find("cogan-fashion-mnist").replace(dataset="fashion-mnist-10k"), tmp_path / "run", images=64)
+    model = zoo.load(tmp_path / "run")
+    source = image_source.find(model)
+    several = dict(model.baselines(lambda to: inputs.ScoreInputs(source, split="train", to=to)))
+    assert [*several] == [make.name for make in baselines.GENERATORS]
+    real = {to: [*inputs.ScoreInputs(source, to=to).reference_images.stream()] for to in model.direction_names}
+    real = {to: torch.cat(pieces) for to, pieces in real.items()}
+    assert torch.equal(real["plain"], 255 - real["inverse"])
+    for name, baseline in several.items():
+        for to, images_ in real.items():
+            x = baseline.sample(200, to=to, seed=3)
+            assert x.shape == (200, 1, 28, 28)
+            if name != baselines.NoisyImages.name:  # ten images have another mean
+                torch.testing.assert_close(x.mean(0), images_.float().mean(0) / 255, atol=0.15, rtol=0)
+        assert torch.equal(baseline.sample(200, to="b", seed=3), x)
+    scores = [zoo.evaluate(several[baselines.Copies.name], ["fd"], to=to, n=200)["scores"] for to in real]
+    assert scores[0] != scores[1]
 
 
 def test_the_mixture_has_the_datas_moments():

@@ -2,9 +2,10 @@
 
     Gaussian(data), Mixture(data), NoisyImages(data), Copies(data)
 
-Each is fitted to at most ``FIT`` training images, evenly spread, and generates images as a Model does:
-``iter_samples(n, seed=, chunk=)`` yields float32 [<= chunk, C, H, W] in [0, 1]; so ``zoo.evaluate`` takes it. The same
-seed gives the same images. ``Copies`` of a test split are real held-out images."""
+``data``: ImageData, or :class:`zoo.metrics.images.Images`. Each is fitted to at most ``FIT`` of them, evenly spread,
+and generates images as a Model does: ``iter_samples(n, seed=, chunk=)`` yields float32 [<= chunk, C, H, W] in [0, 1];
+so ``zoo.evaluate`` takes it. The same seed gives the same images. ``Copies`` of a test split are real held-out images.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.store import ImageData
-from zoo.metrics.images import from_data, spread
+from zoo.metrics.images import Images, from_data, spread
 
 FIT = 10_000  # training images that the Gaussian and the mixture are fitted to
 
@@ -24,8 +25,9 @@ class Baseline:
 
     name = ""
 
-    def __init__(self, data: ImageData, fit: int = FIT):
-        x = torch.cat(list(from_data(data, spread(len(data), fit)).stream()))
+    def __init__(self, data: ImageData | Images, fit: int = FIT):
+        images = data if isinstance(data, Images) else from_data(data)
+        x = torch.cat(list(images.at_most(fit).stream()))
         self.shape = x.shape[1:]
         self.channels, self.resolution = x.shape[1], x.shape[-1]
         self.fit(x.flatten(1).float() / 255)
@@ -49,7 +51,7 @@ class Gaussian(Baseline):
 
     name = "Gaussian, 10 principal components"
 
-    def __init__(self, data: ImageData, components: int = 10):
+    def __init__(self, data: ImageData | Images, components: int = 10):
         self.components = components
         super().__init__(data)
 
@@ -67,7 +69,7 @@ class Mixture(Baseline):
 
     name = "mixture of 100 local Gaussians"
 
-    def __init__(self, data: ImageData, count: int = 100, components: int = 50):
+    def __init__(self, data: ImageData | Images, count: int = 100, components: int = 50):
         self.count, self.components = count, components
         super().__init__(data)
 
@@ -94,7 +96,7 @@ class NoisyImages(Baseline):
 
     name = "ten training images plus noise"
 
-    def __init__(self, data: ImageData, count: int = 10, noise: float = 0.1):
+    def __init__(self, data: ImageData | Images, count: int = 10, noise: float = 0.1):
         self.noise = noise
         super().__init__(data, count)
 
@@ -112,6 +114,9 @@ class Copies(Baseline):
         order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(seed))
         order = order.repeat(-(-n // len(order)))[:n]
         yield from (self.x[rows].unflatten(1, self.shape) for rows in order.split(chunk))
+
+
+GENERATORS: tuple[type[Baseline], ...] = (Gaussian, Mixture, NoisyImages, Copies)
 
 
 def principal(x: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
