@@ -665,15 +665,14 @@ def searches() -> str:
     lines = rows.read("search")
     if not lines:
         return NOTHING
-    scores = ("fd", "precision", "recall")
-    body = []
+    scores, body = ("fd", "precision", "recall", "input-retrieval"), []
     for r in sorted(lines, key=lambda r: (r["recipe"], r["seed"])):
         recipe, fields = settings.find(r["recipe"]), r["fields"].split()
         mark = " (the recipe's)" if override_all(recipe, fields) == recipe else ""
         for to, each in r["scores"].items():
-            values = [number(each[find_score(each, s)]) for s in scores]
+            values = [number(each.get(find_score(each, s))) for s in scores]
             body.append([f"`{r['recipe']}`" + f", to {to}" * bool(to), ", ".join(fields) + mark, *values])
-    return f"{table(['', 'fields', *scores], body)}\n\n{provenance(lines)}"
+    return f"{table(['', 'fields', *(s.replace('-', ' ') for s in scores)], body)}\n\n{provenance(lines)}"
 
 
 # Toy sets and speed ---------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from zoo.overrides import override_all
 from zoo.recipe import Recipe
 
 SHARE = 0.25  # of the recipe's multiply-adds
-METRICS = "fd,precision,recall"
+METRICS = "fd,precision,recall"  # of generators; of models with inputs all that they have
 
 
 def multiply_adds(recipe: Recipe) -> float:
@@ -61,7 +61,8 @@ class Trial(Job):
         return self.changed.rescaled(self.images).images
 
     def scoring(self, device: str, to: str = "") -> list[str]:
-        protocol = ["--metrics", METRICS, "--split", "train", "-n", str(quality.COUNT), "--device", device]
+        metrics = ["--metrics", METRICS] if zoo.load(self.run).seeded else []
+        protocol = [*metrics, "--split", "train", "-n", str(quality.COUNT), "--device", device]
         return ["eval", str(self.run), "--json", *protocol, *(["--to", to] if to else [])]
 
     def line(self) -> dict[str, Any]:

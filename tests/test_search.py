@@ -88,3 +88,16 @@ def test_from_the_file_to_the_lines(search, tmp_path, monkeypatch):
         zoo.load(run).card["recipe"]["stages"][0]["optimizers"]["G"]["lr"] for run in (tmp_path / "out").glob("*/")
     }
     assert rates == {0.1, 0.2}
+
+
+def test_scores_of_translators(search, tmp_path, monkeypatch):
+    """All that they have, for a distance alone does not show whether the input's content is kept."""
+    trial = search.Trial("cyclegan-emoji-small", 0, 4, tmp_path)
+    options = {}
+    for name in ("cyclegan-emoji-small", "dcgan-fashion-mnist"):
+        model = zoo.load(name)
+        monkeypatch.setattr(search.zoo, "load", lambda run, model=model: model)
+        options[name] = trial.scoring("cpu", "noto")
+    assert "--metrics" not in options["cyclegan-emoji-small"]
+    assert search.METRICS in options["dcgan-fashion-mnist"]
+    assert all("train" in several for several in options.values())
