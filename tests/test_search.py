@@ -93,9 +93,8 @@ def test_from_the_file_to_the_lines(search, tmp_path, monkeypatch):
 def test_scores_of_translators(search, tmp_path, monkeypatch):
     """All that they have, for a distance alone does not show whether the input's content is kept."""
     trial = search.Trial("cyclegan-emoji-small", 0, 4, tmp_path)
-    options = {}
-    for name in ("cyclegan-emoji-small", "dcgan-fashion-mnist"):
-        model = zoo.load(name)
+    options, models = {}, {name: zoo.load(name) for name in ("cyclegan-emoji-small", "dcgan-fashion-mnist")}
+    for name, model in models.items():
         monkeypatch.setattr(search.zoo, "load", lambda run, model=model: model)
         options[name] = trial.scoring("cpu", "noto")
     assert "--metrics" not in options["cyclegan-emoji-small"]
