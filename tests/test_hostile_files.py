@@ -12,6 +12,7 @@ import torch
 from helpers.tiny import coded_spec, coupled_spec, image_spec, point_spec, process, translate_spec, weights
 from safetensors.torch import save
 
+import zoo
 from zoo import recipe, settings
 from zoo.tensor_file import CHECKSUM, ZEROS
 
@@ -192,3 +193,26 @@ def test_hostile_files_load_or_are_refused(tmp_path):
         assert seconds < SECONDS and megabytes < MEGABYTES, (name, outcome, seconds, megabytes)
     counts = [sum(row[1] == outcome for row in rows) for outcome in ("loads", "refused")]
     assert min(counts) >= 10, counts
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("dataset",), "cifar10"),
+        (("dataset",), None),
+        (("dataset",), {"name": [1]}),
+        (("recipe",), [1]),
+        (("model", "classifier"), "Z"),
+        (("model", "classifier"), ["G"]),
+        (("model", "truncation"), "w"),
+    ],
+)
+def test_cards_that_later_commands_could_not_use(tmp_path, place, value):
+    """They are refused when the file is loaded, for ``zoo eval`` and ``zoo sample`` rely on them."""
+    header, tensors = parts(weights(tmp_path / "w.safetensors", image_spec()).read_bytes())
+    card = json.loads(header["__metadata__"]["card"])
+    node = card["model"] if len(place) > 1 else card
+    node[place[-1]] = value
+    (tmp_path / "w.safetensors").write_bytes(card_of(header, card, tensors))
+    with pytest.raises(ValueError, match=place[-1]):
+        zoo.load(tmp_path / "w.safetensors")

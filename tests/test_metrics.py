@@ -664,6 +664,8 @@ def test_near_copies(monkeypatch):
         share, error = copies.near_copies(images.from_data(data(x)), train, holdout)
         assert low <= share <= high and error == pytest.approx(math.sqrt(share * (1 - share) / len(x)))
     assert len(cache_files()) == 1  # the ratios of the held-out images
+    holdout = images.from_data(data(torch.cat([smooth_images(196, 1, 12, seed=1), one[:4]])))  # as some real sets
+    assert copies.near_copies(images.from_data(data(one)), train, holdout)[0] == 1
     with pytest.raises(ValueError, match="must have 1 channels as the training images, got 3"):
         copies.near_copies(images.from_data(data(smooth_images(9, 3, 12))), train, holdout)
 
@@ -858,6 +860,10 @@ def test_attributes_of_translations(faces):
         "attribute-preservation-faces": pytest.approx((recognized == labels)[:, 1:].double().mean().item()),
     }
     assert result["errors"]["attribute-preservation-faces"] > 0
+    some = images.spread(len(rows), 5)  # fewer images are compared with their own labels
+    few = zoo.evaluate(model, metrics, dataset=faces, features="faces", to="smiling", n=5)["scores"]
+    kept = (recognized == labels)[some][:, 1:].double().mean().item()
+    assert few["attribute-preservation-faces"] == pytest.approx(kept)
     with pytest.raises(ValueError, match="tiny recognizes no attributes"):
         zoo.evaluate(model, metrics, dataset=faces, features="tiny", to="smiling")
     with pytest.raises(ValueError, match="faces predicts no classes"):
@@ -876,6 +882,57 @@ def test_two_folders_of_the_same_names(tmp_path):
     (outputs / "0003.png").unlink()
     with pytest.raises(ValueError, match="'0003' must be in both folders"):
         zoo.evaluate(outputs, ["psnr"], dataset=f"folder:{targets}")
+
+
+def test_pairs_of_two_folders_with_n(tmp_path):
+    """Fewer pairs, still of the same names; of one pair there is a score, and no error of it."""
+    outputs, targets = (save(smooth_images(6, seed=k), tmp_path / str(k)) for k in range(2))
+    values = paired.psnr(smooth_images(6), smooth_images(6, seed=1))
+    for n in (2, 3):
+        result = zoo.evaluate(outputs, ["psnr"], dataset=f"folder:{targets}", n=n)
+        assert result["protocol"]["pairs"] == n
+        assert result["scores"]["psnr"] == pytest.approx(values[images.spread(6, n)].mean().item())
+    for folder in (outputs, targets):
+        for path in sorted(folder.iterdir())[1:]:
+            path.unlink()
+    result = zoo.evaluate(outputs, ["psnr"], dataset=f"folder:{targets}")
+    assert result["scores"] == {"psnr": pytest.approx(values[0].item())} and result["errors"] == {}
+    with pytest.raises(ValueError, match="reference=file: psnr need no reference features; leave it out"):
+        zoo.evaluate(outputs, ["psnr"], dataset=f"folder:{targets}", reference="file")
+
+
+def test_a_device_that_is_not_here(tmp_path):
+    folder = save(smooth_images(3), tmp_path / "images")
+    with pytest.raises(ValueError, match="device='cuda:77': not available here"):
+        zoo.evaluate(folder, ["psnr"], dataset=f"folder:{folder}", device="cuda:77")
+
+
+def test_seeds_of_translators(faces):
+    """Image k of a translator with dropout has the seed ``seed + k``; without dropout no seed changes anything."""
+
+    class Thin(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+            self.dropout = torch.nn.Dropout(0.5)
+
+        def forward(self, x):
+            return self.dropout(x) * self.scale
+
+    to = {"smiling": {"network": "G", "where": {"attributes.Smiling": 1}}}
+    spec = translate_spec(networks={"G": {}}, to=to, domains={}, resolution=16)
+    scored = {}
+    for mode in ("dropout", "running"):
+        model = build_model({**spec, "sampling": {"mode": mode}}, {"G": Thin()})
+        source = image_source.find(model)
+        for seed in (0, 3):
+            given = inputs.ScoreInputs(source, dataset=faces, seed=seed, to="smiling")
+            scored[mode, seed] = torch.cat([*given.images.stream()])
+        plain = torch.cat([*model.input_images(given).stream()]).float() / 255
+        assert torch.equal(scored[mode, 3], images.quantize(model.translate(plain, "smiling", seed=3)))
+    assert not torch.equal(scored["dropout", 0], scored["dropout", 3])
+    with pytest.raises(ValueError, match="seed=3: the images of '.*' depend on no seed; leave it out"):
+        zoo.evaluate(model, ["fd"], dataset=faces, features="faces", to="smiling", seed=3)
 
 
 def test_lpips_needs_its_network(monkeypatch, tmp_path):
@@ -929,6 +986,18 @@ def test_scores_of_a_classifier(halves):
     bare = dataclasses.replace(holdout.facts, keys=("x",))
     result = zoo.evaluate(classifier, dataset=ImageData(bare, {"x": holdout.arrays["x"]}, "unused"))
     assert result["scores"] == {} and result["notes"] == ["halves has no classes: no error"]
+
+
+def test_images_without_a_label_are_not_scored(halves):
+    classifier, holdout = halves
+    holdout.arrays["y"][5:] = -1
+    result = zoo.evaluate(classifier, dataset=holdout)
+    assert result["scores"] == {"error": 0.6}
+    facts = result["protocol"]["labeled"]
+    assert (facts["images"], facts["without_label"]) == (5, 5)
+    holdout.arrays["y"][:] = -1
+    with pytest.raises(ValueError, match="split=test: must have labeled images of Dark and bright, got none|got none"):
+        zoo.evaluate(classifier, dataset=holdout)
 
 
 def test_labeled_images_are_a_holdout(halves, monkeypatch):

@@ -402,6 +402,19 @@ def test_every_input_has_its_output(tmp_path):
     assert "9 images, 9 outputs" in lines[-1] and "an output of before" in lines[-1]
 
 
+def test_an_input_is_never_written_over(tmp_path):
+    folder = tmp_path / "in"
+    for name in ("a.png", "sub/b.jpg"):
+        put(folder / name, 50)
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    for source, out in ((folder, f"{folder}/"), (folder / "a.png", f"{folder}/a.png"), (folder, f"{folder}/sub/../")):
+        with pytest.raises(ValueError, match="must not be where the inputs are, for a.png would be written over"):
+            remake(source, out)
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
+    remake(folder / "sub", f"{folder}/sub/")  # b.png beside b.jpg
+    assert before.items() < {path: path.read_bytes() for path in folder.rglob("*.*")}.items()
+
+
 def test_an_unreadable_input(tmp_path):
     put(tmp_path / "in" / "1.png")
     (tmp_path / "in" / "2.png").write_bytes(b"x")

@@ -154,6 +154,7 @@ def test_every_command(file, shell, tmp_path):
     assert shell("sample", file, "--input", source / "a.png", "--out", "a.jpg").status == 0
     for arguments, message in (
         (("--input", source / "b.png", "--out", "b.jpg"), "--out b.jpg: the image is transparent, which .jpg files"),
+        (("--input", source / "b.png", "--out", "b.bmp"), "--out b.bmp: the image is transparent, which .bmp files"),
         (("--out", "b.png"), "enlarges images; give an image or a folder of images"),
         (("--input", source / "a.png", "--out", "c.png", "-n", "3"), "leave -n out"),
         (("--input", source / "a.png", "--out", "c.png", "--to", "b"), "leave --to out"),

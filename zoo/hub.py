@@ -20,12 +20,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from zoo import overrides, own_code, settings, tensor_file
-from zoo.checks import check_device
+from zoo.checks import check_device, excerpt
 from zoo.files import Json, beside, check_name, sha256
 from zoo.recipe import Pretrained, decode
 from zoo.registry import nearest
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from zoo.models import Model
@@ -81,6 +82,11 @@ def _open(path: str | Path) -> tuple[tensor_file.Header, Json]:
         card = tensor_file.parse_json(header.metadata["card"])
         if "model" not in card:
             raise ValueError("its Card has no model")
+        for key in ("dataset", "recipe"):
+            if not isinstance(card.get(key, {}), dict):
+                raise ValueError(f"its Card's {key} must be an object, got {excerpt(card[key])}")
+        if not isinstance(name := card.get("dataset", {}).get("name", ""), str):
+            raise ValueError(f"its Card's dataset.name must be text, got {excerpt(name)}")
         if tensor_file.CHECKSUM not in header.metadata:
             raise ValueError("it has no checksum: an earlier version of the zoo wrote it")
     except ValueError as error:
@@ -153,6 +159,17 @@ def data_license(card: Json) -> str:
     if len(licenses) == 1:
         return next(iter(licenses.values()))
     return "; ".join(f"{name}: {text}" for name, text in licenses.items())
+
+
+def check_available(device: str | torch.device) -> None:
+    """Raises ValueError if this machine does not have the device."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = f"not available here ({one_line(error)})"
+        raise ValueError(f"device='{device}': {reason}; must be cpu, cuda or mps") from None
 
 
 def one_line(error: Exception) -> str:
@@ -255,13 +272,7 @@ def load(name_or_path: str | Path, device: str = "cpu", code: str | Path | None 
     check_device(device)
     path = find(name_or_path)
     shipped = published_name(str(name_or_path)) in index()  # then the whole file was compared with the index
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = f"not available here ({one_line(error)})"
-        raise ValueError(f"device='{device}': {reason}; must be cpu, cuda or mps") from None
+    check_available(device)
     if code is not None:
         own_code.run(code)
     reason = own_code.recall(read_header(path)["card"].get("code")) if code is None else ""

@@ -25,6 +25,7 @@ from zoo.metrics.statistics import Progress, cache_path, read_cache, write_cache
 COUNT = 2_000  # generated, and as many held-out images, that are compared, and that are in memory
 NEIGHBORS = 50
 PERCENTILE = 1.0
+EXACT = 0.005  # the ratio of a copy is 0 but for rounding, which reaches 0.001
 BLOCK = 2_000  # training images compared at once
 SHIFT = 1  # pixels, each way along both axes
 SIDE = 9  # pixels, when compared
@@ -87,7 +88,8 @@ def ratios(images: Images, train: Images, progress: Progress | None = None) -> T
 def near_copies(
     images: Images, train: Images, holdout: Images, progress: Progress | None = None
 ) -> tuple[float, float]:
-    """The share of ``images`` whose ratio is below the first percentile of ``holdout``'s, and its standard error."""
+    """The share of ``images`` whose ratio is below the first percentile of ``holdout``'s, and its standard error. A
+    ratio below ``EXACT`` always counts: some sets hold a hundredth of their training images out, too."""
     images, holdout = images.at_most(COUNT), holdout.at_most(COUNT)
     path = cache_path("near-copies", RULE, train.content(), holdout.content())
     cached = read_cache(path)
@@ -95,5 +97,5 @@ def near_copies(
         cached = {"ratios": ratios(holdout, train, progress)}
         write_cache(path, cached)
     bound = cached["ratios"].quantile(PERCENTILE / 100)
-    share = float((ratios(images, train, progress) < bound).float().mean())
+    share = float((ratios(images, train, progress) < bound.clamp(min=EXACT)).float().mean())
     return share, math.sqrt(share * (1 - share) / images.count)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo import hub
 from zoo.checks import check_device, check_list
 from zoo.data import Facts
 from zoo.metrics import copies, features, image_source, scores
@@ -75,6 +76,7 @@ def evaluate(
     if metrics is not None and not isinstance(metrics, str):
         check_list("metrics", metrics, "names")
     check_device(device)
+    hub.check_available(device)
     source = image_source.find(what, device, code)
     inputs = ScoreInputs(
         source,
@@ -111,8 +113,17 @@ def check_options(
     for key, value in (("features", features), ("inception", inception)):
         if value is not None and not FEATURE_INPUTS & needs:
             raise ValueError(f"{key}={value}: {', '.join(names)} need no feature network; leave it out")
-    if inputs.seed and inputs.source.model is None:
-        raise ValueError(f"seed={inputs.seed}: '{inputs.source.name}' has images that are not generated; leave it out")
+    if inputs.reference_file is not None and "reference" not in needs:
+        raise ValueError(f"reference={inputs.reference_file}: {', '.join(names)} need no reference features; leave it "
+                         "out")  # fmt: skip
+    if inputs.seed and not draws(inputs.source.model):
+        raise ValueError(f"seed={inputs.seed}: the images of '{inputs.source.name}' depend on no seed; leave it out")
+
+
+def draws(model: Any) -> bool:
+    """Whether the images of a source depend on a seed."""
+    task = model if isinstance(model, Model) else None
+    return model is not None and (task is None or task.seeded or task.sampling.mode == "dropout")
 
 
 def borrowed_network(inputs: ScoreInputs, features: str | None) -> list[str]:
@@ -226,7 +237,8 @@ def compute(inputs: ScoreInputs, metrics: Sequence[AnyMetric]) -> dict[str, floa
             label = inputs.network.label(metric.name) if FEATURE_INPUTS & set(metric.needs) else metric.name
             values[label] = metric(*(value_of(inputs, need) for need in metric.needs))
     for name, each in compare_pairs(inputs, [metric for metric in metrics if metric.compares_pairs]).items():
-        values[name] = float(each.mean()), float(each.std() / len(each) ** 0.5)
+        mean = float(each.mean())
+        values[name] = (mean, float(each.std() / len(each) ** 0.5)) if len(each) > 1 else mean
     return values
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -200,11 +200,13 @@ class ScoreInputs:
 
     def _recognized(self, labels: Mapping[str, Tensor | bool]) -> tuple[Tensor, Tensor]:
         """Whether the feature network recognizes each attribute in the generated images, and whether they should have
-        it: bool [n, K] both. ``labels``: of ``attributes.NAME``, of all images or of each."""
-        features = self.generated.features
+        it: bool [n, K] both. ``labels``: of ``attributes.NAME``, one for all images, or one for each of those that n
+        images are drawn from."""
+        features, count = self.generated.features, self.images.count
         recognized = self.network.recognized(features, [label.partition(".")[2] for label in labels])
-        target = torch.stack([torch.as_tensor(v).expand(self.images.count) for v in labels.values()], 1)
-        return recognized, target[spread(self.images.count, len(features))]
+        values = [v[spread(len(v), count)] if isinstance(v, Tensor) else torch.tensor(v) for v in labels.values()]
+        target = torch.stack([v.expand(count) for v in values], 1)
+        return recognized, target[spread(count, len(features))]
 
     @functools.cached_property
     def changed_attributes(self) -> tuple[Tensor, Tensor]:
@@ -308,9 +310,17 @@ class ScoreInputs:
         """Some rows of the reference's split at the model's resolution, float [N, C, H, W] in [0, 1]."""
         return torch.cat([*self.real(self.split, rows).stream()]).float() / 255
 
-    def changed(self, images: Images, change: Callable[[Tensor], Tensor]) -> Images:
-        """The images after ``change``, a function of float [N, C, H, W] in [0, 1]; rounded again."""
-        return images.map(lambda x: quantize(change(x.float() / 255)))
+    def changed(self, images: Images, change: Callable[[Tensor, int], Tensor]) -> Images:
+        """The images after ``change``, a function of float [N, C, H, W] in [0, 1] and the first one's place; rounded
+        again."""
+
+        def stream() -> Iterator[Tensor]:
+            first = 0
+            for x in images.stream():
+                yield quantize(change(x.float() / 255, first))
+                first += len(x)
+
+        return Images(images.count, stream, lambda n: self.changed(images.at_most(n), change))
 
     def sampled(self, to: str | None, texts: list[str] | None = None) -> Images:
         """The images that the source generates in the domain ``to``, or one of each text."""
@@ -388,9 +398,15 @@ class ScoreInputs:
         assert split is not None  # see missing_labels
         side = stage.resolution if stage and stage.data.pad else 0
         data = self.open(split, None if side else self.source.model.resolution)
-        images = from_data(data)
-        self.settings["labeled"] = {"images": len(data), "split": split, "content": images.content()[:16]}
-        return images.map(pad_to(side)) if side else images, data.labels("y")
+        y = data.labels("y")
+        rows = (y >= 0).nonzero().flatten()  # -1: without a label
+        if not len(rows):
+            raise ValueError(f"split={split}: must have labeled images of {self.facts.name}, got none")
+        images = from_data(data, rows)
+        self.settings["labeled"] = {"images": len(rows), "split": split, "content": images.content()[:16]}
+        if len(rows) < len(y):
+            self.settings["labeled"]["without_label"] = len(y) - len(rows)
+        return images.map(pad_to(side)) if side else images, y[rows]
 
     def missing_labels(self) -> str:
         if "y" not in self.facts.keys:
@@ -416,8 +432,9 @@ class ScoreInputs:
             return self.source.task.scored_pairs(self)
         if self.source.folder is None or not str(self.dataset).startswith("folder:"):
             return None
-        images = images_of_same_names(self.source.folder, self.dataset, self._channels, self.split)
-        return Pairs(*images, generated=False)
+        outputs, targets = images_of_same_names(self.source.folder, self.dataset, self._channels, self.split)
+        count = self.n or outputs.count
+        return Pairs(outputs.at_most(count), targets.at_most(count), generated=False)
 
     def missing_pairs(self) -> str:
         if self.pairs is not None:

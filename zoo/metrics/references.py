@@ -57,6 +57,8 @@ def read(path: str | Path, expected: Json) -> tuple[FeatureStatistics, Json]:
         size = len(tensors["mean"])
         if tensors["cov"].shape != (size, size) or tensors["features"].shape[1:] != (size,):
             raise ValueError("its tensors must be mean [F], cov [F, F] and features [n, F]")
+        if type(facts.get("images")) is not int or facts["images"] < 2 or not isinstance(facts.get("content"), str):
+            raise ValueError("its facts must have the number of images and a hash of their content")
     except ValueError as error:
         raise ValueError(f"reference='{path}': {error}") from None
     for key, value in expected.items():

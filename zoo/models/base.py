@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from zoo.checks import excerpt
 from zoo.files import Json
 from zoo.models.arguments import Images, as_batch, check_size
 from zoo.models.inference import inference, sampling_of
@@ -95,7 +96,7 @@ class Pairs(NamedTuple):
 
 class AttributeGoals(NamedTuple):
     """What the scored images of a translator of attributes should have. ``changed``: the value of each attribute that
-    it sets; ``others``: of those that it should keep the labels of its inputs, bool [n]."""
+    it sets; ``others``: of those that it should keep the labels of all its inputs, bool [N]."""
 
     changed: Mapping[str, bool]
     others: Mapping[str, Tensor]
@@ -171,6 +172,8 @@ class Model(nn.Module):
                 networks = {n: NETWORKS.build(s) for n, s in specs.items()}
         for name in spec["networks"]:
             self.add_module(name, networks[name])
+        if self.classifies and spec["classifier"] not in [*spec["networks"]]:
+            raise ValueError(f"model spec: classifier: must name a network, got {excerpt(spec['classifier'])}")
 
     @property
     def networks(self) -> dict[str, nn.Module]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -82,6 +83,8 @@ class ImageModel(Model):
         self.classes = tuple(spec.get("classes", ()))[: self.class_count] if self.class_count else ()
         self.recognizes = "recognition" in spec and any(self.codes.values())
         self.truncates_w = spec.get("truncation") == "w"
+        if self.truncates_w and "truncation" not in inspect.signature(self.generator.forward).parameters:
+            raise ValueError("model spec: truncation='w': must be a generator whose forward takes truncation")
 
     @property
     def generator(self) -> nn.Module:

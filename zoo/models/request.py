@@ -167,6 +167,10 @@ class Request:
         for width, height in sizes if self.scale > 1 else ():
             self.check_picture(width * larger, height * larger)
         paths = [out / name if self.folder else out for name in output_names(readable)]
+        originals = {file.path.resolve() for file in inputs.files}
+        if lost := [path for path in paths if path.resolve() in originals]:
+            raise ValueError(f"--out {out}: must not be where the inputs are, for {lost[0].name} would be written "
+                             "over; choose another")  # fmt: skip
         if half is not None:
             self.tell(f"--input {self.source}: the {('left', 'right')[half]} half of each picture, since all are twice "
                       "as wide as high (?pairs=no: the whole)")  # fmt: skip

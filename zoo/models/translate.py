@@ -317,7 +317,9 @@ class TranslateModel(Model):
 
     def scored_images(self, inputs: ScoreInputs) -> ScoredImages:
         to = self.direction(inputs.to)
-        return inputs.changed(self.input_images(inputs), lambda x: self.translate(x, to))
+        return inputs.changed(
+            self.input_images(inputs), lambda x, first: self.translate(x, to, seed=inputs.seed + first)
+        )
 
     def scored_rows(self, inputs: ScoreInputs, split: str) -> Tensor:
         rows = self._domain_rows(inputs, split)[1]
@@ -332,7 +334,7 @@ class TranslateModel(Model):
         keep: list[str] = self.entries[to].get("keep", [])
         if not keep:
             return None
-        rows = self._domain_rows(inputs, inputs.split)[0][: inputs.images.count]
+        rows = self._domain_rows(inputs, inputs.split)[0]
         data = inputs.open(inputs.split, self.resolution)
         changed = {label: bool(value) for label, value in self.where[to].items()}
         return AttributeGoals(changed, {label: data.labels(label)[rows] > 0 for label in keep})

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from zoo.metrics.inputs import ScoreInputs
 
 TILE = 192  # pixels of a side, of the image that goes in
-OPAQUE = (".jpg", ".jpeg")  # endings of files that have no transparency
+OPAQUE = (".jpg", ".jpeg", ".bmp")  # endings of files that have no transparency, or lose it
 
 
 @TASKS.register("upscale")
@@ -198,7 +198,7 @@ class UpscaleModel(Model):
 
     def scored_images(self, inputs: ScoreInputs) -> ScoredImages:
         """The real images of the split, reduced and upscaled again."""
-        return inputs.changed(inputs.real_images(inputs.split, whole=True), lambda x: self.upscale(self._small(x)))
+        return inputs.changed(inputs.real_images(inputs.split, whole=True), lambda x, _: self.upscale(self._small(x)))
 
     def scored_pairs(self, inputs: ScoreInputs) -> Pairs:
         def whole(x: Tensor) -> Tensor:
