@@ -14,7 +14,7 @@ import math
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from zoo.data import facts as facts_of
 from zoo.engine.stage import build_game, build_networks, resolve, shipped
 from zoo.metrics.baselines import Mixture
 from zoo.metrics.inputs import INPUTS
+from zoo.metrics.metric import find_metric
 from zoo.overrides import override_all
 from zoo.registry import DATASETS, METRICS, TASKS
 
@@ -385,8 +386,9 @@ def quality() -> str:
         mine = [r for r in lines if r["dataset"] == dataset]
         keys = [k for r in mine for k in r["scores"] if k.startswith(("fd-", "patch-fd-"))]
         network = f"feature network `{keys[0].rpartition('fd-')[2]}`, " if keys else ""
-        counts = sorted({count_of(r["protocol"]) for r in rows.read("quality") if r["dataset"] == dataset})
-        heading = f"**{dataset}** ({network}{counts[-1]:,} images)"
+        results = [r for r in rows.read("quality") if r["dataset"] == dataset]
+        protocols = [r["protocol"] for r in results if r["kind"] == "weights"] or [r["protocol"] for r in results]
+        heading = f"**{dataset}** ({network}{counts_of(protocols)})"
         parts.append("\n\n".join([heading, *(make(group) for make, group in by_table(mine).items())]))
     for r in rows.read("spread"):
         seeds = ", ".join(f"{v:.2f}" for v in r["fd"].values())
@@ -396,7 +398,7 @@ def quality() -> str:
         )
         text += f"{seeds}, a standard deviation of {r['deviation']:.2f}; a second run of one seed gave {same} weights, "
         parts.append(prose(text + "bit for bit."))
-    again = "CI scores the shipped weights and the baselines that they must beat again, and nothing else."
+    again = "CI scores shipped weights, six in turn, and the baselines that they must beat again, and nothing else."
     return "\n\n".join([*parts, provenance([*rows.read("quality"), *rows.read("runs")], again)]) if parts else NOTHING
 
 
@@ -404,6 +406,32 @@ def count_of(protocol: Line) -> int:
     """How many images were scored."""
     count: int = protocol.get("generated", protocol.get("pairs", 0)) or protocol["retrieval"]["captions"]
     return count
+
+
+def shipping() -> str:
+    """What the scores of shipped weights must reach, a row for each verb of a task that has images."""
+    body, tasks = [], {TASKS[name].verb: TASKS[name] for name in TASKS if TASKS[name].generates}
+    for verb, task_of_verb in sorted(tasks.items()):
+        bench = task_of_verb.bench
+        better = {m: "below" if find_metric(m).better == "lower" else "above" for m in bench.bars}
+        goals = [f"`{m}` {better[m]} {' and '.join(names)}" for m, names in bench.bars.items()]
+        goals += [f"`{m}` of at least {value:g}" for m, value in bench.least.items()]
+        goals += [f"at most {bench.max_copies:.0%} near-copies"] if bench.max_copies is not None else []
+        body.append([f"`{verb}`", f"`{bench.main}`", "; ".join(goals) or "none"])
+    return table(["verb", "main score", "must reach"], body)
+
+
+def counts_of(protocols: Sequence[Line]) -> str:
+    """How many images were scored, and how many held-out ones they were compared with, in words."""
+    counts = {count_of(p) for p in protocols}
+    held_out = {p["reference"]["images"] for p in protocols if "reference" in p}
+    words = [f"{span(counts)} images"]
+    return ", against ".join([*words, *([span(held_out)] if held_out else [])])
+
+
+def span(numbers: Collection[int]) -> str:
+    """The least and the largest of some numbers; one if they are equal."""
+    return " to ".join(f"{n:,}" for n in sorted({min(numbers), max(numbers)}))
 
 
 def weight_noise() -> str:
@@ -1093,6 +1121,7 @@ TABLES: dict[str, dict[Path, Callable[[], str]]] = {  # marker -> its files, eac
     "ranking": {DOCS / "metrics.md": ranking},
     "weight-noise": {DOCS / "metrics.md": weight_noise},
     "copies": {DOCS / "metrics.md": copies},
+    "shipping": {DOCS / "metrics.md": shipping},
     "inputs": {DOCS / "metrics.md": inputs},
     "modes": {DOCS / "modes.md": toys},
     "speed": {DOCS / "speed.md": speed},

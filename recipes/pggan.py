@@ -14,7 +14,7 @@ Differences from the paper:
   (fashion-mnist) are averaged.
 - celeba-1024: the networks, batches and schedule for CelebA-HQ on CelebA's smaller images, because CelebA-HQ
   is not a registered data set; train on it with ``--dataset folder:PATH --variant 1024``.
-- celeba: the setting of the paper's ablations at 128x128, with the whole images' central squares.
+- celeba: the setting of the paper's ablations at 128x128, on the central 148x148 pixels, as the data set has them.
 - lsun-bedroom: the whole set and no mirroring.
 - fashion-mnist: widths of 64, 64, 32 and 16, 64 numbers of noise, clothes are padded to 32x32.
 - cifar10-small: begins at 8x8; widths of 96, 96, 64 and 32, 64 numbers of noise, gamma is 1 instead of 750, which is

@@ -12,8 +12,8 @@ Differences from the paper:
 - Weight decay includes biases and norms' gains.
 - The learning rate is piecewise linear between the code's values after each sixteenth of the run; the code's falls
   after every 250 batches.
-- celeba: images as the data set prepares them, each mirrored at random; the authors crop 148 pixels, blur, and augment
-  the set to 600,000 images with small translations, rotations and changes of color.
+- celeba: the central 148x148 pixels, each image mirrored at random; the authors crop 148 pixels a little lower (rows
+  40 to 188), blur, and augment the set to 600,000 images with small translations, rotations and changes of color.
 - celeba-small: a quarter of the width, a code of 64, weight 4e-6 (D compares a quarter as many features), and, as on
   fashion-mnist, the non-saturating loss and EMA weights.
 - fashion-mnist: 32x32, a quarter of the width, a code of 16, weight 5e-5 (the code's default: D compares a quarter as

@@ -13,11 +13,11 @@ from helpers.tiny import translate_spec
 
 import zoo
 from zoo import hub, settings
-from zoo.data import Facts, ImageSet, Rows, Source, facts
+from zoo.data import Facts, ImageData, ImageSet, Rows, Source, facts
 from zoo.data.fields import Image, Label
 from zoo.engine.stage import build_networks, load_pretrained, resolve
 from zoo.files import tensor_hash
-from zoo.metrics import feature_networks, statistics
+from zoo.metrics import baselines, feature_networks, images, statistics
 from zoo.metrics.baselines import Gaussian
 from zoo.metrics.features import FeatureExtractor
 from zoo.models import build_model
@@ -284,6 +284,21 @@ def test_shipping_errors(quality):
     noise = {"noise": dict.fromkeys(good["scores"], 9.0)}
     protocol = {"protocol": {"weights": {"tensors": "1"}}}
     assert len(quality.changes(good | noise | protocol, now | protocol)) == 3
+
+
+def test_bars_of_models_of_texts(quality):
+    """Five times the chance to find one caption among 50; nothing if the data have no captions."""
+    bench, row = zoo.load("stackgan-emoji-small").bench, {"what": "m", "to": "", "dataset": "d"}
+    for scores, count in (({"caption-retrieval": 0.09}, 1), ({"caption-retrieval": 0.1}, 0), ({"fd-d": 1.0}, 0)):
+        assert len(quality.bar_errors({**row, "scores": scores}, [], bench)) == count
+
+
+def test_copies_are_scored_once(quality):
+    """An image beside its own copy has no other neighbor, so that recall would be 0."""
+    x = torch.arange(30, dtype=torch.uint8).view(30, 1, 1, 1).expand(30, 1, 8, 8)
+    real = images.from_data(ImageData(Facts("d", "D", 1, 8, splits={"test": 30}), {"x": x}, "unused"))
+    assert quality.few(baselines.Copies(real)) == {"n": 30} and quality.few(Gaussian(real)) == {}
+    assert quality.few(baselines.Copies(real.map(lambda x: x.repeat(400, 1, 1, 1)))) == {}
 
 
 def test_bars_of_translators(quality):

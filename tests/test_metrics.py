@@ -862,8 +862,8 @@ def test_attributes_of_translations(faces):
     assert result["errors"]["attribute-preservation-faces"] > 0
     some = images.spread(len(rows), 5)  # fewer images are compared with their own labels
     few = zoo.evaluate(model, metrics, dataset=faces, features="faces", to="smiling", n=5)["scores"]
-    kept = (recognized == labels)[some][:, 1:].double().mean().item()
-    assert few["attribute-preservation-faces"] == pytest.approx(kept)
+    expected = (recognized == labels)[some][:, 1:].double().mean().item()
+    assert few["attribute-preservation-faces"] == pytest.approx(expected)
     with pytest.raises(ValueError, match="tiny recognizes no attributes"):
         zoo.evaluate(model, metrics, dataset=faces, features="tiny", to="smiling")
     with pytest.raises(ValueError, match="faces predicts no classes"):

@@ -111,7 +111,7 @@ class Bench:
         main: the metric that decides whether weights are better.
         bars: of a metric the names of the baselines that shipped weights must beat in it, if the data have what the
             metric needs.
-        min_recall: at least so much recall, None if recall does not count.
+        least: the least values of scores, if the data have what they need.
         max_copies: at most such a share of near-copies, None if they do not count.
         max_noise: the noise of the main score is at most such a share of it, None if it does not count.
     """
@@ -119,7 +119,7 @@ class Bench:
     metrics: tuple[str, ...] = ("fd", "kid", "is", "precision", "recall", "density", "coverage", "near-copies")
     main: str = "fd"
     bars: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    min_recall: float | None = None
+    least: Mapping[str, float] = field(default_factory=dict)
     max_copies: float | None = None
     max_noise: float | None = None
 

@@ -73,7 +73,9 @@ class ImageModel(Model):
     keys: ClassVar[tuple[str, ...]] = ("prior",)
     seeded = True
     condition = "y"  # what G gets beside z, by its name there
-    bench = Bench(bars={"fd": ("mixture of 100 local Gaussians",)}, min_recall=0.3, max_copies=0.01, max_noise=0.25)
+    bench = Bench(
+        bars={"fd": ("mixture of 100 local Gaussians",)}, least={"recall": 0.3}, max_copies=0.01, max_noise=0.25
+    )
 
     def __init__(self, spec: Mapping[str, Any], networks: Mapping[str, nn.Module] | None, card: Json | None):
         super().__init__(spec, networks, card)
