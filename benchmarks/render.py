@@ -424,9 +424,9 @@ def shipping() -> str:
 def counts_of(protocols: Sequence[Line]) -> str:
     """How many images were scored, and how many held-out ones they were compared with, in words."""
     counts = {count_of(p) for p in protocols}
-    held_out = {p["reference"]["images"] for p in protocols if "reference" in p}
+    references = {p["reference"]["images"] for p in protocols if "reference" in p}
     words = [f"{span(counts)} images"]
-    return ", against ".join([*words, *([span(held_out)] if held_out else [])])
+    return ", against ".join([*words, *([span(references)] if references else [])])
 
 
 def span(numbers: Collection[int]) -> str:
