@@ -48,7 +48,7 @@ from zoo.metrics import baselines, features, label_scores
 from zoo.metrics import copies as near_copies
 from zoo.metrics.evaluate import missing_kind
 from zoo.metrics.image_source import find
-from zoo.metrics.images import Images, from_data, from_sampler, quantize, spread
+from zoo.metrics.images import Images, from_data, from_sampler, pad_to, quantize, spread
 from zoo.metrics.inputs import ScoreInputs
 from zoo.metrics.metric import DEFAULTS, find_metric
 from zoo.metrics.statistics import compute_statistics
@@ -530,6 +530,49 @@ def truncation_command(what: str, images: int) -> None:
         row |= rows.facts(f"python benchmarks/measure.py truncation {row['recipe']}", 0)
         rows.write("truncation", row, ("recipe", "truncation"))
         show(row)
+
+
+# Projection -----------------------------------------------------------------------------------------------------------
+
+STARTS = 1000  # samples, of which the nearest ones are the starts
+OWN_SEED = 1_000_000  # of the model's own images that are projected: none of the samples
+
+
+def projection_line(what: str, count: int, steps: int) -> Line:
+    """How near the images of the latents that ``project`` finds are: of ``count`` of the model's own images, and of as
+    many held-out ones beside the nearest of ``STARTS`` samples. Noise that a generator takes beside the latent is left
+    out."""
+    model, source = zoo.load(what), find(what)
+    plain: dict[str, Any] = {"noise": "none"} if model.style_count else {}
+    stage = source.stage
+    assert stage is not None
+    data = open_data(source.dataset, None if stage.data.pad else stage.resolution, "test")
+    real = from_data(data, spread(len(data), count))
+    if stage.data.pad:
+        real = real.map(pad_to(stage.resolution))
+    samples = torch.cat([*model.iter_samples(STARTS, chunk=50, **plain)])
+    line: Line = {"recipe": model.card["name"], "projected": count, "steps": steps, "psnr": {}}
+    sides = {"own": model.sample(count, seed=OWN_SEED, **plain), "held-out": torch.cat([*real.stream()]).float() / 255}
+    for name, x in sides.items():
+        projection = model.project(x, steps=steps, samples=STARTS, **plain)
+        nearest = torch.stack([(samples - image).square().mean((1, 2, 3)).min() for image in x])
+        line["psnr"][name] = {
+            "projected": [round(v, 2) for v in projection.psnr.tolist()],
+            "nearest sample": [round(v, 2) for v in (-10 * nearest.log10()).tolist()],
+        }
+    return {**line, "weights": source.weights}
+
+
+@command.command("projection", context_settings={"show_default": True})
+@click.argument("what")
+@click.option("--images", default=8, type=click.IntRange(min=1), help="Of the model's own, and held-out ones.")
+@click.option("--steps", default=300, type=click.IntRange(min=1), help="Of the optimizer.")
+def projection_command(what: str, images: int, steps: int) -> None:
+    """How near the images of projected latents are: results/projection.jsonl."""
+    row = projection_line(what, images, steps)
+    row |= rows.facts(f"python benchmarks/measure.py projection {row['recipe']}", 0)
+    rows.write("projection", row, ("recipe",))
+    show(row)
 
 
 # What the seed alone changes ------------------------------------------------------------------------------------------

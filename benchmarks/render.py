@@ -688,6 +688,21 @@ def truncations() -> str:
     return f"{table(['', 'limit', *scores], body)}\n\n{provenance(lines)}"
 
 
+def projections() -> str:
+    """PSNR of the images of latents that were found for images."""
+    lines = rows.read("projection")
+    if not lines:
+        return NOTHING
+    body = []
+    for r in sorted(lines, key=lambda r: r["recipe"]):
+        for name, values in r["psnr"].items():
+            cells = [f"{min(v):.1f} to {max(v):.1f}" for v in (values["projected"], values["nearest sample"])]
+            better = sum(a > b for a, b in zip(values["projected"], values["nearest sample"], strict=True))
+            body.append([f"`{r['recipe']}`", name, *cells, f"{better} of {r['projected']}"])
+    head = ["", "images", "PSNR of the projection, dB", "of the nearest of 1,000 samples", "nearer than it"]
+    return f"{table(head, body)}\n\n{provenance(lines)}"
+
+
 def searches() -> str:
     """Settings of a recipe at a quarter of its budget; the one that the recipe has is marked."""
     lines = rows.read("search")
@@ -1116,6 +1131,7 @@ TABLES: dict[str, dict[Path, Callable[[], str]]] = {  # marker -> its files, eac
     "encoders": {DOCS / "results.md": encoders},
     "sampling": {DOCS / "results.md": samplings},
     "truncation": {DOCS / "results.md": truncations},
+    "projection": {DOCS / "results.md": projections},
     "searches": {DOCS / "results.md": searches},
     "features": {DOCS / "metrics.md": feature_networks},
     "ranking": {DOCS / "metrics.md": ranking},

@@ -120,6 +120,25 @@ def test_coupled(results, tmp_path, monkeypatch):
     assert line == f"| `{one['recipe']}` | plain and edges | {cells[0]} | {cells[1]} |  |  |"
 
 
+def test_projection(results, tmp_path, monkeypatch):
+    """Images of a run's own, and held-out ones, are nearer to their projections than to any sample."""
+    import measure
+    import render
+
+    run = train_tiny("gan-fashion-mnist", tmp_path / "run", {"G": {"hidden": (8,)}, "D": {}})
+    monkeypatch.setattr(measure, "STARTS", 30)
+    assert measure.rows.run(measure.command, ["projection", str(run), "--images", "3", "--steps", "20"]) == 0
+    (row,) = measure.rows.read("projection")
+    model = zoo.load(run)
+    x = torch.cat([*model.iter_samples(30)])
+    nearest = (x - model.sample(1, seed=measure.OWN_SEED)).square().mean((1, 2, 3)).min()
+    assert row["psnr"]["own"]["nearest sample"][0] == pytest.approx(-10 * nearest.log10().item(), abs=0.01)
+    for values in row["psnr"].values():
+        assert all(a > b for a, b in zip(values["projected"], values["nearest sample"], strict=True))
+    own, held_out = (line for line in render.projections().splitlines() if line.startswith("| `gan"))
+    assert "| own |" in own and own.endswith("| 3 of 3 |") and "| held-out |" in held_out
+
+
 def test_no_results_yet(results):
     import render
 
