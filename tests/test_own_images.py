@@ -17,6 +17,7 @@ import zoo
 from zoo.data import facts, open_data
 from zoo.data.fields import Attributes, Image, Label, Text
 from zoo.data.files import natural
+from zoo.data.folder import Folder
 from zoo.data.images import DataWarning
 from zoo.metrics.image_source import find
 from zoo.metrics.images import from_folder
@@ -244,6 +245,103 @@ def test_table_mistakes(tmp_path):
     (tmp_path / "t.csv").unlink()
     (tmp_path / "settings.json").write_text('{"lr": 1}')
     assert "settings.json names none of the images" in facts(f"folder:{tmp_path}").about
+
+
+# Several tables -------------------------------------------------------------------------------------------------------
+
+
+def put_splits(root: Path, tables: dict, form="folder") -> str:
+    """An image k.png for row k of the table of each split, and the table beside them if it has a header (its first
+    line). Returns the path of the folder, or of a zip archive of it."""
+    value = 0
+    for split, (header, *rows) in tables.items():
+        for k, _ in enumerate(rows):
+            put(root / "in" / split / f"{k}.png", value)
+            value += 1
+        if header:
+            write_csv(
+                root / "in" / split / "metadata.csv",
+                ("file_name", *header),
+                [(f"{k}.png", *row) for k, row in enumerate(rows)],
+            )
+    if form == "folder":
+        return f"{root}/in"
+    with zipfile.ZipFile(root / "in.zip", "w") as archive:
+        for path in sorted((root / "in").rglob("*.*")):
+            archive.write(path, path.relative_to(root / "in"))
+    return f"{root}/in.zip"
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_classes_are_numbered_over_all_tables(tmp_path, form):
+    """One table a split, as Hugging Face has them, in a folder or an archive."""
+    root = put_splits(
+        tmp_path, {"train": [["label"], ["ant"], ["cat"]], "test": [["label"], ["cat"], ["bee"], ["cat"]]}, form
+    )
+    assert facts(f"folder:{root}").classes == ("ant", "bee", "cat")
+    train, test = opened(root), opened(root, split="test")
+    assert train.arrays["y"].tolist() == [0, 2] and test.arrays["y"].tolist() == [2, 1, 2]
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_attributes_of_several_tables_go_by_their_names(tmp_path, form):
+    train = [["Smiling", "Young", "age"], [1, 0, 1], [0, 0, 0]]
+    test = [["age", "Young", "Smiling"], [30, 1, 0], [40, 1, 1]]
+    root = put_splits(tmp_path, {"train": train, "test": test}, form)
+    own = facts(f"folder:{root}")
+    assert set(own.fields["attributes"].names) == {"Smiling", "Young"}
+    assert "columns of train/metadata.csv that are left out: age" in own.about  # it is no flag in the other one
+    train, test = opened(root), opened(root, split="test")
+    assert train.labels("attributes.Smiling").tolist() == [1, 0] and train.labels("attributes.Young").tolist() == [0, 0]
+    assert test.labels("attributes.Smiling").tolist() == [0, 1] and test.labels("attributes.Young").tolist() == [1, 1]
+
+
+def test_tables_that_do_not_fit_together(tmp_path):
+    root = put_splits(tmp_path / "a", {"train": [["Smiling", "Young"], [1, 0]], "test": [["Smiling"], [1]]})
+    message = r"'Young' of train/metadata.csv is missing in test/metadata.csv; add it, or use .*\?attributes=Smiling"
+    with pytest.raises(ValueError, match=message):
+        facts(f"folder:{root}")
+    assert facts(f"folder:{root}?attributes=Smiling").fields["attributes"] == Attributes(("Smiling",))
+    root = put_splits(tmp_path / "b", {"train": [["label", "class"], [1, "cat"]], "test": [["label"], [1]]})
+    with pytest.raises(ValueError, match=r"must be in one column, got 'label' of test/.* and 'class' of train/"):
+        facts(f"folder:{root}")
+
+
+def test_two_tables_of_the_same_images(tmp_path):
+    """Their columns are added up."""
+    for k in range(2):
+        put(tmp_path / f"{k}.png", k)
+    write_csv(tmp_path / "a.csv", ("image", "label", "Smiling"), [("0.png", "cat", 1), ("1.png", "ant", 0)])
+    write_csv(tmp_path / "b.csv", ("image", "caption", "Young"), [("0.png", "one", 0), ("1.png", "two", 1)])
+    data = opened(tmp_path)
+    assert data.facts.fields["attributes"] == Attributes(("Smiling", "Young"))
+    assert data.arrays["attributes"].tolist() == [[1, 0], [0, 1]] and data.arrays["y"].tolist() == [1, 0]
+    assert data.captions == ["one", "two"]
+
+
+def test_a_table_in_a_folder_names_no_image_of_another_one(tmp_path):
+    """Its row of an image that is gone is no row of an image of this name in another folder."""
+    root = put_splits(tmp_path, {"train": [["label"], ["a"], ["b"], ["b"]], "test": [["label"], ["a"], ["a"], ["a"]]})
+    (tmp_path / "in" / "train" / "2.png").unlink()
+    assert "1 rows of train/metadata.csv name no image here" in facts(f"folder:{root}").about
+    assert opened(root, split="test").arrays["y"].tolist() == [0, 0, 0]
+
+
+def test_a_table_in_a_folder_names_its_images_by_names_that_others_have_too(tmp_path):
+    for split in ("train", "test"):
+        put(tmp_path / split / "images" / "0.png")
+        write_csv(tmp_path / split / "metadata.csv", ("file_name", "caption"), [("0.png", f"of {split}")])
+    assert opened(tmp_path).captions == ["of train"] and opened(tmp_path, split="test").captions == ["of test"]
+
+
+def test_a_folder_is_prepared_again_if_its_labels_are_read_otherwise(tmp_path):
+    """The file that an earlier version prepared is not used, though the images and the classes are the same."""
+    root = put_splits(tmp_path, {"train": [["label"], ["a"], ["b"]]})
+    assert opened(root).arrays["y"].tolist() == [0, 1]
+    folder = Folder(f"folder:{root}")
+    before = folder._state("train")
+    folder.annotations.values["train/0.png"]["y"] = 1
+    assert folder._state("train") != before
 
 
 # Kinds of files -------------------------------------------------------------------------------------------------------

@@ -220,8 +220,12 @@ class Folder:
         return notes
 
     def _state(self, split: str) -> str:
-        """A hash of the names, sizes and times of a split's images, of the tables, and of the options."""
+        """A hash of the names, sizes and times of a split's images, of what tables say of them, of the tables, and of
+        the options."""
         state = hashlib.sha256(f"{self.root} {sorted(self.options.items())} {self.facts.to_json()}".encode())
+        for item in self.items[split]:
+            if item.file.name in self.annotations.values:
+                state.update(f"{sorted(self.annotations.values[item.file.name].items())}\n".encode())
         files = [item.file for item in self.items[split]] + [*self.contents.tables, *self.contents.texts]
         for file in dict.fromkeys(files):
             state.update(f"{file.stamp()}\n".encode())
