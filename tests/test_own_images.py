@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -332,6 +333,48 @@ def test_a_table_in_a_folder_names_its_images_by_names_that_others_have_too(tmp_
         put(tmp_path / split / "images" / "0.png")
         write_csv(tmp_path / split / "metadata.csv", ("file_name", "caption"), [("0.png", f"of {split}")])
     assert opened(tmp_path).captions == ["of train"] and opened(tmp_path, split="test").captions == ["of test"]
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+@pytest.mark.parametrize(
+    ("column", "row", "word"), [("caption", "a cat", "caption"), ("label", "cat", "label"), ("Young", 1, "attributes")]
+)
+def test_a_table_of_one_split_only(tmp_path, form, column, row, word):
+    root = put_splits(tmp_path, {"train": [[column], [row], [row]], "test": [[], [], [], []]}, form)
+    message = rf"3 of 3 images of test have no {word} in a table: test/0.png, .*\?labels=no"
+    with pytest.raises(ValueError, match=message):
+        facts(f"folder:{root}")
+    assert facts(f"folder:{root}?labels=no").keys == ("x",)
+
+
+def test_a_table_of_one_split_and_folders_of_classes(tmp_path):
+    """The classes of the folders and those of the table are not mixed."""
+    for split in ("train", "test"):
+        put(tmp_path / split / "cat" / "0.png")
+    write_csv(tmp_path / "train" / "metadata.csv", ("file_name", "label"), [("cat/0.png", "cat")])
+    with pytest.raises(ValueError, match="1 of 1 images of test have no label in a table: test/cat/0.png"):
+        facts(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_a_table_of_splits_of_one_folder_only(tmp_path, form):
+    root = put_splits(tmp_path, {"cat": [["split"], ["train"], ["test"]], "dog": [[], []]}, form)
+    with pytest.raises(ValueError, match=r"1 of 3 images have no split in a table: dog/0.png; .*\?labels=no"):
+        facts(f"folder:{root}")
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_tables_in_a_folder_without_images(tmp_path, form):
+    """They name images anywhere, one table those of each split."""
+    root = put_splits(tmp_path, {"train": [[], [], []], "test": [[], []]})
+    (tmp_path / "in" / "meta").mkdir()
+    for split, labels in {"train": ["cat", "ant"], "test": ["bee"]}.items():
+        rows = [(f"{split}/{k}.png", label) for k, label in enumerate(labels)]
+        write_csv(tmp_path / "in" / "meta" / f"{split}.csv", ("image", "label"), rows)
+    if form == "zip":
+        root = shutil.make_archive(str(tmp_path / "in"), "zip", root)
+    assert facts(f"folder:{root}").classes == ("ant", "bee", "cat")
+    assert opened(root).arrays["y"].tolist() == [2, 0] and opened(root, split="test").arrays["y"].tolist() == [1]
 
 
 def test_a_folder_is_prepared_again_if_its_labels_are_read_otherwise(tmp_path):
