@@ -387,6 +387,86 @@ def test_a_folder_is_prepared_again_if_its_labels_are_read_otherwise(tmp_path):
     assert folder._state("train") != before
 
 
+# Damaged JSON ---------------------------------------------------------------------------------------------------------
+
+ENTRIES = [{"id": 7, "file_name": "0.png"}, {"id": 8, "file_name": "1.png"}]
+NOTES = [{"image_id": 7, "caption": "one"}, {"image_id": 8, "caption": "two"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"images": [*ENTRIES, {"id": 9}], "annotations": NOTES}, "images: entry 2 has no file_name"),
+        ({"images": [*ENTRIES, {"file_name": "2.png"}], "annotations": NOTES}, "images: entry 2 has no id"),
+        ({"images": [*ENTRIES, "2.png"], "annotations": NOTES}, 'images: entry 2 must be an object, got "2.png"'),
+        ({"images": [{"id": [7], "file_name": "0.png"}], "annotations": NOTES}, "entry 0: id must be text or a number"),
+        ({"images": [{"id": 7, "file_name": {}}], "annotations": NOTES}, "entry 0: file_name must be text, got {"),
+        ({"images": ENTRIES, "annotations": [*NOTES, 7]}, "annotations: entry 2 must be an object, got 7"),
+        ({"images": ENTRIES, "annotations": [*NOTES, None]}, "annotations: entry 2 must be an object, got null"),
+        ({"images": ENTRIES, "annotations": [*NOTES, {"caption": "a"}]}, "annotations: entry 2 has no image_id"),
+        (
+            {"images": ENTRIES, "annotations": [*NOTES, {"image_id": {}, "caption": "a"}]},
+            "image_id must be text or a n",
+        ),
+        ({"labels": [["0.png", {"a": 1}], ["1.png", {"a": 2}]]}, "label of 0.png .*must be text or a number, got {"),
+        ({"labels": [["0.png", [[1]]], ["1.png", [[0]]]]}, "label .*must be one class, or 1 numbers 0 or 1"),
+        ({"labels": [["0.png", [{}, 1]], ["1.png", [0, 1]]]}, "label .*must be one class, or 2 numbers 0 or 1"),
+        ({"labels": [["0.png", 1], ["1.png", [0, 1]]]}, "label .*must be one class, or 2 numbers 0 or 1"),
+        ([{"file": "0.png", "split": ["a"]}, {"file": "1.png", "split": {}}], r"split of 0.png .* got \['a'\]"),
+        ([{"file": "0.png", "text": {}}, {"file": "1.png", "text": 7}], "2 images have an empty caption"),
+    ],
+)
+def test_damaged_json_beside_images(tmp_path, shell, content, message):
+    """One line that names the file, and not a bug of the zoo."""
+    for k in range(2):
+        put(tmp_path / "in" / f"{k}.png", k)
+    (tmp_path / "in" / "t.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message) as error:
+        facts(f"folder:{tmp_path}/in")
+    assert "t.json" in str(error.value) or "empty caption" in message
+    assert len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 300 + 2 * len(str(tmp_path))
+    result = shell("show", "folder:in")
+    assert result.status == 2 and len(result.err.splitlines()) == 1, result.err
+
+
+@pytest.mark.parametrize(
+    ("content", "count"),
+    [
+        ({"images": ENTRIES, "annotations": [*NOTES, *({"image_id": k, "caption": "x"} for k in (9, "7"))]}, 2),
+        ({"images": ENTRIES, "annotations": [*NOTES, {"image_id": 9}]}, 0),
+        ([{"file": "0.png", "text": "one"}, 7, {"file": "1.png", "text": "two"}, {"file": None, "text": "x"}], 2),
+        ({"labels": [["0.png", 0], ["1.png", 1], ["2.png", 1], ["1.png"], "1.png", [None, 0]]}, 4),
+    ],
+)
+def test_rows_of_json_that_name_no_image_are_left_out(tmp_path, content, count):
+    for k in range(2):
+        put(tmp_path / f"{k}.png", k)
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    if not count:
+        assert "name no image" not in facts(f"folder:{tmp_path}").about
+        return
+    with pytest.warns(DataWarning, match=f"{count} rows of t.json name no image here"):
+        data = opened(tmp_path)
+    assert data.arrays["y"].tolist() == [0, 1] if "labels" in content else data.captions == ["one", "two"]
+
+
+def test_a_row_without_a_name_is_not_of_the_image_none(tmp_path):
+    for name in ("0.png", "None.png"):
+        put(tmp_path / name)
+    rows = [{"file": "0.png", "text": "one"}, {"file": None, "text": "x"}, {"file": "None.png", "text": "two"}]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert opened(tmp_path).captions == ["one", "two"]
+
+
+def test_columns_that_the_first_row_lacks(tmp_path):
+    for k in range(2):
+        put(tmp_path / f"{k}.png")
+    rows = [{"file": "0.png"}, {"file": "1.png", "label": "cat"}]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = opened(tmp_path)
+    assert data.facts.classes == ("cat",) and data.arrays["y"].tolist() == [-1, 0]
+
+
 # Kinds of files -------------------------------------------------------------------------------------------------------
 
 

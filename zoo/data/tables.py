@@ -102,7 +102,10 @@ class Names:
                 self.by_name[short] = None if short in self.by_name else image.name
 
     def find(self, value: Any, folders: Sequence[str] = ()) -> str | None:
-        text = str(value).strip().replace("\\", "/").removeprefix("./")
+        """The image that a value of a table names, None if it names none."""
+        if not isinstance(value, str):
+            return None
+        text = value.strip().replace("\\", "/").removeprefix("./")
         inside = "/".join((*folders, text))
         return self.by_path.get(inside) or self.by_path.get(text) or self.by_name.get(text) or self._end(text)
 
@@ -147,7 +150,7 @@ def read_table(name: str, table: File) -> list[Row]:
         if table.suffix in (".csv", ".tsv"):
             return _csv_rows(text, table.suffix)
         if table.suffix == ".jsonl":
-            return [row for line in text.splitlines() if line.strip() and isinstance(row := json.loads(line), dict)]
+            return _objects(json.loads(line) for line in text.splitlines() if line.strip())
         return _json_rows(json.loads(text))
     except (OSError, ValueError, csv.Error, RecursionError) as error:
         raise ValueError(f"{name}: {table.name} can't be read: {' '.join(str(error).split())[:120]}; "
@@ -176,17 +179,22 @@ def _guess_header(lines: Sequence[Sequence[str]]) -> list[str]:
     return ["image", kind, *(f"column{i}" for i in range(2, len(lines[0])))][: len(lines[0])]
 
 
+def _objects(content: Iterable[Any]) -> list[Row]:
+    """Values of JSON as rows; what is no object is a row that names no image."""
+    return [row if isinstance(row, dict) else {} for row in content]
+
+
 def _json_rows(content: Any) -> list[Row]:
     if isinstance(content, list):
-        return [row for row in content if isinstance(row, dict)]
+        return _objects(content)
     if not isinstance(content, dict):
         return []
-    labels, annotations = content.get("labels"), content.get("annotations")
+    labels, images, annotations = (content.get(key) for key in ("labels", "images", "annotations"))
     if isinstance(labels, list):  # StyleGAN
-        return [{"image": row[0], "label": row[1]} for row in labels if isinstance(row, list) and len(row) == 2]
-    if isinstance(annotations, list) and isinstance(content.get("images"), list):  # COCO
-        files = {image["id"]: image["file_name"] for image in content["images"]}
-        return [{"image": files[a["image_id"]], "caption": a["caption"]} for a in annotations if "caption" in a]
+        pairs = [row if isinstance(row, list) and len(row) == 2 else (None, None) for row in labels]
+        return [{"image": image, "label": label} for image, label in pairs]
+    if isinstance(annotations, list) and isinstance(images, list):
+        return _coco_rows(images, annotations)
     rows: list[Row] = []
     for image, value in content.items():
         if isinstance(value, dict):
@@ -199,10 +207,39 @@ def _json_rows(content: Any) -> list[Row]:
     return rows
 
 
+def _coco_rows(images: Sequence[Any], annotations: Sequence[Any]) -> list[Row]:
+    """A row for each caption; it names no image if no entry of ``images`` has its id. Raises ValueError for an entry
+    that is not as in COCO."""
+    for number, entry in enumerate(images):
+        _check_entry(f"images: entry {number}", entry, {"id": (str, int, float), "file_name": (str,)})
+    for number, entry in enumerate(annotations):
+        captioned = isinstance(entry, dict) and "caption" in entry
+        _check_entry(f"annotations: entry {number}", entry, {"image_id": (str, int, float)} if captioned else {})
+    files = {image["id"]: image["file_name"] for image in images}
+    return [{"image": files.get(a["image_id"]), "caption": a["caption"]} for a in annotations if "caption" in a]
+
+
+def _check_entry(place: str, entry: Any, types: Mapping[str, tuple[type, ...]]) -> None:
+    """Raises ValueError if ``entry`` is no object with values of these types."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"{place} must be an object, got {json.dumps(entry)[:40]}")
+    for key, kinds in types.items():
+        if key not in entry:
+            raise ValueError(f"{place} has no {key}")
+        if not isinstance(entry[key], kinds):
+            expected = "text or a number" if int in kinds else "text"
+            raise ValueError(f"{place}: {key} must be {expected}, got {json.dumps(entry[key])[:40]}")
+
+
+def columns_of(rows: Iterable[Row]) -> list[str]:
+    """The columns of a table, in their order: JSON may leave some out of a row."""
+    return [*dict.fromkeys(key for row in rows for key in row)]
+
+
 def image_column(rows: Sequence[Row], names: Names, table: File) -> str | None:
     """The column whose values name images, most of them; None if no column names any."""
     best, column = (0, 0), None
-    for key in rows[0] if rows else ():
+    for key in columns_of(rows):
         texts = [text for row in rows if isinstance(text := row.get(key), str)]
         images = [text for text in texts if names.find(text, table.folders)]
         count = (
@@ -271,7 +308,7 @@ def _read_columns(name: str, table: File, scopes: Scopes, result: Annotations) -
     by_image: dict[str, list[Row]] = {}
     unknown = 0
     for row in rows:
-        image = names.find(row.get(column, ""), table.folders)
+        image = names.find(row.get(column), table.folders)
         if image is None:
             unknown += 1
         else:
@@ -283,7 +320,7 @@ def _read_columns(name: str, table: File, scopes: Scopes, result: Annotations) -
     if missing:
         raise ValueError(f"{name}: {table.name} has no row for {len(missing)} of {len(images)} images: "
                          f"{listed(missing)}; add them, or leave all tables out with {name}?labels=no")  # fmt: skip
-    return [Column(table, key, by_image) for key in rows[0] if key != column]
+    return [Column(table, key, by_image) for key in columns_of(rows) if key != column]
 
 
 def _add_captions(name: str, columns: Sequence[Column], result: Annotations) -> None:
@@ -351,7 +388,7 @@ def _read_splits(name: str, column: Column, result: Annotations) -> None:
         split = SPLITS.get(text) or NUMBERED_SPLITS.get(text)
         if split is None:
             raise ValueError(f"{name}: {column.key} of {image} in {column.table.name} must be train, val, test or "
-                             f"0, 1, 2, got {value!r}")  # fmt: skip
+                             f"0, 1, 2, got {repr(value)[:40]}")  # fmt: skip
         result.splits[image] = split
 
 
@@ -371,14 +408,20 @@ def _add_labels(name: str, columns: Sequence[Column], result: Annotations) -> No
     if others:
         raise ValueError(f"{name}: labels must be in one column, got '{first.key}' of {first.table.name} and "
                          f"'{others[0].key}' of {others[0].table.name}")  # fmt: skip
+    for image, value in labels.items():
+        if isinstance(value, dict):
+            owner = owners[image]
+            raise ValueError(f"{name}: {owner.key} of {image} in {owner.table.name} must be text or a number, got "
+                             f"{json.dumps(value)[:40]}")  # fmt: skip
     several = next((value for value in labels.values() if isinstance(value, list)), None)
     if several is not None:  # several classes at once
         count = len(several)
         for image, value in labels.items():
-            if not isinstance(value, list) or len(value) != count or set(value) - {0, 1}:
+            if not isinstance(value, list) or len(value) != count or not all(v in (0, 1) for v in value):
                 owner = owners[image]
                 raise ValueError(f"{name}: {owner.key} in {owner.table.name} must be one class, or {count} numbers "
                                  "0 or 1")  # fmt: skip
+        labels = {image: [int(v) for v in value] for image, value in labels.items()}
         if all(sum(value) == 1 for value in labels.values()):
             labels = {image: value.index(1) for image, value in labels.items()}
         else:
