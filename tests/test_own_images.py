@@ -425,8 +425,9 @@ def test_damaged_json_beside_images(tmp_path, shell, content, message):
         facts(f"folder:{tmp_path}/in")
     assert "t.json" in str(error.value) or "empty caption" in message
     assert len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 300 + 2 * len(str(tmp_path))
-    result = shell("show", "folder:in")
-    assert result.status == 2 and len(result.err.splitlines()) == 1, result.err
+    result = shell("data", "get", "folder:in")
+    assert result.status == 2 and result.err.startswith("zoo: folder:in: "), result.err
+    assert len(result.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
