@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -1243,7 +1244,7 @@ def test_shards_mistakes(shards, tmp_path):
     with contextlib.suppress(FileNotFoundError):
         cut = tmp_path / "s-03.tar"
         cut.write_bytes(cut.read_bytes()[:3000])
-    with pytest.raises(OSError, match=r"shards:"):
+    with pytest.raises(OSError, match=r"shards:.*s-03\.tar: unexpected end of data"):
         Loader(open_data(shards), seed=0).next(41)
 
 
@@ -1289,6 +1290,35 @@ def test_a_wrong_label_of_the_first_sample_of_shards(tmp_path, shell):
     put_shard(tmp_path / "s.tar", {"0": {"png": png(0), "cls": b"cat"}})
     result = shell("train", "dcgan", "--dataset", "shards:s.tar?classes=10", "--dry-run")
     assert result.status == 2 and "s.tar, sample 0: cls must be a class, 0 to 9" in result.err
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+@pytest.mark.parametrize(
+    ("kind", "limit", "message"),
+    [
+        ("png", "MAX_IMAGE_BYTES", r"s\.tar: 2\.png has 41,943,040 bytes .* at most 1,048,576"),
+        ("cls", "MAX_TABLE_BYTES", r"s\.tar: 2\.cls has 41,943,040 bytes .* at most 1,048,576"),
+        ("mp4", "", ""),  # it is not read
+    ],
+)
+def test_large_members_of_shards(tmp_path, monkeypatch, kind, limit, message, mode):
+    pytest.importorskip("webdataset")
+    if limit:
+        monkeypatch.setattr(zoo.data.files, limit, 1 << 20)
+    samples = {f"{k}": {"png": png(k), "cls": b"0"} for k in range(4)}
+    samples["2"] = {**samples["2"], kind: bytes(40 << 20)}
+    put_shard(tmp_path / "s.tar", samples, mode)
+    data = open_data(f"shards:{tmp_path}/s.tar?classes=1", 8)
+    tracemalloc.start()
+    try:
+        if message:
+            with pytest.raises(OSError, match=message):
+                Loader(data, seed=0).next(4)
+        else:
+            assert sorted(ids(Loader(data, seed=0).next(4))) == [0, 1, 2, 3]
+        assert tracemalloc.get_traced_memory()[1] < (6 if mode == "w" else 36) << 20  # gzip's buffer, and no file
+    finally:
+        tracemalloc.stop()
 
 
 def test_scores_need_splits(tmp_path, shell):

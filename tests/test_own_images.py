@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import shutil
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -15,9 +16,9 @@ from helpers.tiny import model, translate_spec
 from PIL import Image as PilImage
 
 import zoo
-from zoo.data import facts, open_data
+from zoo.data import facts, files, open_data
 from zoo.data.fields import Attributes, Image, Label, Text
-from zoo.data.files import natural
+from zoo.data.files import File, natural
 from zoo.data.folder import Folder
 from zoo.data.images import DataWarning
 from zoo.metrics.image_source import find
@@ -385,6 +386,124 @@ def test_a_folder_is_prepared_again_if_its_labels_are_read_otherwise(tmp_path):
     before = folder._state("train")
     folder.annotations.values["train/0.png"]["y"] = 1
     assert folder._state("train") != before
+
+
+# Archives -------------------------------------------------------------------------------------------------------------
+
+
+def zeros(path: Path, name: str, size: int, method=zipfile.ZIP_DEFLATED) -> Path:
+    """An archive with an image and ``name``, a file of ``size`` zeros."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.write(put(path.parent / "1.png", 7), "1.png")
+        with archive.open(name, "w") as member:
+            for start in range(0, size, 1 << 20):
+                member.write(bytes(min(1 << 20, size - start)))
+    (path.parent / "1.png").unlink()
+    return path
+
+
+def claim(path: Path, size: int, claimed: int) -> None:
+    """Change the size that a member's entries claim."""
+    content = path.read_bytes()
+    assert content.count(size.to_bytes(4, "little")) >= 2 and size > 1 << 24
+    path.write_bytes(content.replace(size.to_bytes(4, "little"), claimed.to_bytes(4, "little")))
+
+
+def peak_memory(action) -> int:
+    """Bytes that Python allocated during ``action``, at most at once."""
+    tracemalloc.start()
+    try:
+        action()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+METHODS = [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.json", "1.txt"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_large_table_in_an_archive_is_not_unpacked(tmp_path, monkeypatch, name, method):
+    monkeypatch.setattr(files, "MAX_TABLE_BYTES", 1 << 20)
+    path = zeros(tmp_path / "a.zip", name, 40 << 20, method)
+
+    def read():
+        with pytest.raises(ValueError, match=rf"a\.zip.*{name}.* 41,943,040 bytes .* at most 1,048,576") as error:
+            facts(f"folder:{path}")
+        assert "labels=no" in str(error.value)
+
+    assert peak_memory(read) < 4 << 20
+    assert facts(f"folder:{path}?labels=no").splits == {"train": 1}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_archive_that_claims_a_smaller_size(tmp_path, monkeypatch, method):
+    """No more is unpacked than it claims, and what is beyond is an error."""
+    monkeypatch.setattr(files, "MAX_TABLE_BYTES", 1 << 20)
+    size = (40 << 20) + 77
+    path = zeros(tmp_path / "a.zip", "t.csv", size, method)
+    claim(path, size, 1000)
+
+    def read():
+        with pytest.raises(ValueError, match=r"t\.csv can't be read: Bad CRC-32"):
+            facts(f"folder:{path}")
+
+    assert peak_memory(read) < (4 << 20 if method == zipfile.ZIP_DEFLATED else 90 << 20)
+
+
+def test_a_large_image_in_an_archive_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_IMAGE_BYTES", 1 << 20)
+    path = zeros(tmp_path / "a.zip", "2.png", 40 << 20)
+    message = r"1 of 2 images can't be read: 2\.png \(a\.zip: 2\.png has 41,943,040 bytes .* at most 1,048,576"
+    with pytest.raises(ValueError, match=message):
+        opened(path)
+    with pytest.warns(DataWarning, match="1 of 2 images are left out"):
+        assert values(opened(path, "?skip=corrupt")) == [7]
+    assert peak_memory(lambda: Folder(f"folder:{path}?skip=corrupt").sides()) < 4 << 20
+
+
+def test_limits_of_archives():
+    assert files.MAX_IMAGE_BYTES == 256 << 20 and files.MAX_TABLE_BYTES == 64 << 20
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, *METHODS])
+def test_members_of_all_methods_are_read(tmp_path, method):
+    rng = np.random.default_rng(0)
+    content = rng.bytes(100_000) + bytes(3 << 20) + rng.bytes(7)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("x.png", content)
+        archive.writestr("empty.png", b"")
+    assert File("x.png", tmp_path / "a.zip", "x.png").read() == content
+    assert File("empty.png", tmp_path / "a.zip", "empty.png").read() == b""
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("damage", ["bytes", "cut"])
+def test_damaged_members_are_left_out(tmp_path, method, damage):
+    """Each way of packing has errors of its own."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    PilImage.fromarray(noise).save(tmp_path / "x.bmp")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.write(put(tmp_path / "y.bmp", 7), "1.bmp")
+        archive.write(tmp_path / "x.bmp", "2.bmp")
+        info = archive.getinfo("2.bmp")
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    start = info.header_offset + 30 + len("2.bmp")
+    if damage == "bytes":
+        content[start + 20 : start + 2000] = b"\xa5" * 1980
+    else:  # its entries claim fewer packed bytes
+        packed = info.compress_size.to_bytes(4, "little")
+        content = content.replace(packed, (info.compress_size // 2).to_bytes(4, "little"))
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.warns(DataWarning, match="of 2 images are left out"):
+        assert 0 < len(opened(tmp_path / "a.zip", "?skip=corrupt")) < 2
+
+
+def test_a_member_that_is_not_there(tmp_path):
+    path = zeros(tmp_path / "a.zip", "t.csv", 10)
+    with pytest.raises(OSError, match=r"a\.zip: no member gone\.png"):
+        File("gone.png", path, "gone.png").read()
 
 
 # Damaged JSON ---------------------------------------------------------------------------------------------------------

@@ -14,16 +14,20 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import lzma
 import random
 import re
+import tarfile
+import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from zoo.data.facts import Facts
+from zoo.data.files import check_member
 from zoo.data.folder import parse_options
 from zoo.data.images import open_picture, square, to_array, to_pil
 from zoo.data.loader import Loader, to_device
@@ -72,6 +76,28 @@ def class_names(name: str, text: str) -> tuple[str, ...]:
     return tuple(map(str, range(int(text))))
 
 
+def members(shards: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The files of open shards as webdataset groups them to samples. Only images, labels and captions are read. Raises
+    OSError if one is too large or a shard is damaged."""
+    endings = tuple(f".{kind}" for kind in (*IMAGES, "cls", "txt"))
+    for shard in shards:
+        url = shard["url"]
+        try:
+            with tarfile.open(fileobj=shard["stream"], mode="r|*") as tar:
+                for member in tar:
+                    if not member.isreg() or re.match(r"__[^/]*__($|/)", member.name):  # as webdataset: no sample's
+                        continue
+                    content = b""
+                    if member.name.lower().endswith(endings) and (file := tar.extractfile(member)):
+                        check_member(url, member.name, member.size)
+                        content = file.read()
+                    yield {"fname": member.name, "data": content, "__url__": url}
+                    tar.members = []  # type: ignore[attr-defined]  # a stream: nothing is read again
+        except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise OSError(f"{url}: {error}") from error
+        yield {}  # the end of a shard is the end of a sample
+
+
 def place(sample: Sample) -> str:
     """Where a sample is: its shard and its key."""
     return f"{sample.get('__url__', 'a shard')}, sample {sample.get('__key__')!s}"
@@ -115,9 +141,12 @@ class ShardData(ImageData):
     def samples(self, urls: list[str]) -> Iterator[Sample]:
         """The undecoded samples of some shards, one after the other. Raises OSError if a shard can't be read."""
         import webdataset
+        from webdataset.tariterators import group_by_keys
 
         try:
-            yield from webdataset.WebDataset(urls, shardshuffle=False, nodesplitter=None, empty_check=False)
+            opened = webdataset.WebDataset(urls, shardshuffle=False, nodesplitter=None, empty_check=False)
+            # Its last two steps read and group the files.
+            yield from webdataset.DataPipeline(*opened.pipeline[:-2], members, group_by_keys)
         except Exception as error:  # tar, network and pipe errors of many kinds
             raise OSError(f"{self.name}: {' '.join(str(error).split())}") from error
 

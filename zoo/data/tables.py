@@ -267,8 +267,11 @@ def _captions_of_texts(name: str, images: Sequence[File], texts: Sequence[File],
     for image in images:
         try:
             lines = by_stem[image.stem].read().decode("utf-8-sig").splitlines()
-        except ValueError:
+        except UnicodeDecodeError:
             raise ValueError(f"{name}: {by_stem[image.stem].name} must be UTF-8 text") from None
+        except OSError as error:
+            raise ValueError(f"{name}: {by_stem[image.stem].name} can't be read: {error.strerror or error}; "
+                             f"repair it, or leave all captions out with {name}?labels=no") from None  # fmt: skip
         result.values.setdefault(image.name, {})["caption"] = [line.strip() for line in lines if line.strip()]
 
 
