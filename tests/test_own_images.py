@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from helpers.tiny import model, translate_spec
 from PIL import Image as PilImage
 
@@ -895,7 +896,7 @@ class Items:
         return len(self.labels)
 
     def __getitem__(self, i):
-        return self.item(torch.full((3, 8, 8), i, dtype=torch.uint8), self.labels[i])
+        return self.item(torch.full((3, 8, 8), i % 256, dtype=torch.uint8), self.labels[i])
 
 
 @pytest.mark.parametrize(
@@ -958,6 +959,98 @@ def test_items_as_hugging_face_has_them():
     assert rows["x"][:, 0, 0, 0].tolist() == [0, 1, 2] and rows["caption"] == ["no. 0", "no. 1", "no. 2"]
     subset = torch.utils.data.Subset(Items([0, 1, 2], targets=[0, 1, 2], classes=("a", "b", "c")), [2, 0])
     assert open_data(subset).labels("y").tolist() == [2, 0] and facts(subset).classes == ("a", "b", "c")
+
+
+class Vision(torchvision.datasets.VisionDataset):
+    """As torchvision has them: ``targets`` are the labels before transforms. ``reads``: the items that were read."""
+
+    def __init__(self, targets, classes=(), **transforms):
+        super().__init__("", **transforms)
+        self.targets, self.classes, self.reads = targets, classes, []
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, i):
+        self.reads.append(i)
+        item = PilImage.new("RGB", (8, 8), (i,) * 3), int(self.targets[i])
+        return self.transforms(*item) if self.transforms else item
+
+
+def double_labels(image, label):
+    return image, 2 * label
+
+
+LETTERS = ("a", "b", "c", "d")
+TRANSFORMS = {
+    "none": ({}, LETTERS, [0, 1, 2, 3]),
+    "of images": ({"transform": lambda image: image.convert("L")}, LETTERS, [0, 1, 2, 3]),
+    "to a tensor": ({"target_transform": torch.tensor}, LETTERS, [0, 1, 2, 3]),
+    "one-hot": ({"target_transform": lambda y: torch.eye(4)[y]}, LETTERS, [0, 1, 2, 3]),
+    "remainder": ({"target_transform": lambda y: y % 2}, ("0", "1"), [0, 1, 0, 1]),
+    "order": ({"target_transform": lambda y: 3 - y}, ("0", "1", "2", "3"), [3, 2, 1, 0]),
+    "names": ({"target_transform": lambda y: "dcba"[y]}, LETTERS, [3, 2, 1, 0]),
+    "joint": ({"transforms": double_labels}, ("0", "2", "4", "6"), [0, 1, 2, 3]),
+}
+
+
+@pytest.mark.filterwarnings("ignore::zoo.data.images.DataWarning")
+@pytest.mark.parametrize("subset", [False, True])
+@pytest.mark.parametrize("kind", TRANSFORMS)
+def test_labels_of_a_transformed_dataset(kind, subset):
+    """Those of its items, wherever they are asked for."""
+    transforms, classes, numbers = TRANSFORMS[kind]
+    dataset = Vision([0, 1, 2, 3] * 50, LETTERS, **transforms)
+    numbers = numbers * 50
+    if subset:
+        order = list(range(200))[::-1]
+        dataset, numbers = torch.utils.data.Subset(dataset, order), numbers[::-1]
+    data = open_data(dataset)
+    assert data.facts.classes == classes
+    assert data.labels("y").tolist() == numbers == data.rows(torch.arange(200))["y"].tolist()
+    changed = kind in ("remainder", "order", "joint")
+    assert ("its labels are not its targets: the names of its classes are left out" in data.facts.about) == changed
+
+
+def test_items_without_a_field_of_the_first():
+    x = torch.zeros(3, 8, 8)
+    for key, value in (("y", 1), ("caption", "a cat"), ("attributes", [0, 1])):
+        with pytest.raises(ValueError, match=f"an item of the list has no {key}, which item 0 has; it has x"):
+            open_data([{"x": x, key: value}, {"x": x}])
+    for label in (float("nan"), float("inf")):  # real numbers are no classes
+        assert open_data([(x, label)]).facts.classes == ()
+
+
+def test_targets_save_reading_all_items():
+    """Also if a target_transform can be applied to them alone."""
+    for transforms in ({}, {"target_transform": lambda y: y % 2}):
+        dataset = Vision([0, 1, 2, 3] * 50, **transforms)
+        assert open_data(dataset).labels("y").tolist() == [y % 2 if transforms else y for y in dataset.targets]
+        assert len(set(dataset.reads)) <= 64
+
+
+@pytest.mark.filterwarnings("ignore::zoo.data.images.DataWarning")
+def test_targets_that_are_not_the_labels():
+    """Of another Dataset, or a transform that fails without its items: every item is read."""
+
+    def fails(y):
+        raise KeyError(y)
+
+    dataset = Items([1, 0, 1], targets=[0, 1, 0], classes=("cat", "dog"))
+    assert open_data(dataset).labels("y").tolist() == [1, 0, 1]
+    dataset = Items([1, 0, 1], targets=[0, 1, 0], target_transform=fails)
+    assert open_data(dataset).labels("y").tolist() == [1, 0, 1]
+
+
+def test_a_label_that_differs_from_its_target_is_named():
+    """If the items that are compared at the start agree and another one does not."""
+    targets = [0, 1] * 500
+    labels = [*targets]
+    labels[5] = 0  # not among the 64 of 1,000 that are compared
+    data = open_data(Items(labels, targets=targets))
+    assert data.rows(torch.tensor([4, 6]))["y"].tolist() == [0, 0]
+    with pytest.raises(ValueError, match=r"the Items: item 5 has the label 0, its targets have 1"):
+        data.rows(torch.tensor([4, 5, 6]))
 
 
 @pytest.mark.parametrize(("fit", "corner", "middle"), [("crop", 90, 90), ("pad", 0, 90), ("stretch", 10, 90)])
