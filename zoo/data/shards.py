@@ -99,7 +99,7 @@ def members(shards: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def place(sample: Sample) -> str:
-    """Where a sample is: its shard and its key."""
+    """The shard and the key of a sample."""
     return f"{sample.get('__url__', 'a shard')}, sample {sample.get('__key__')!s}"
 
 
