@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -1178,22 +1179,30 @@ def test_datasets_with_fields():
 # Shards.
 
 
+def put_shard(path, samples, mode="w"):
+    """A tar file of samples: {number: {extension: content}}."""
+    with tarfile.open(path, mode) as tar:
+        for key, files in samples.items():
+            for kind, content in files.items():
+                member = tarfile.TarInfo(f"{key}.{kind}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+def png(value, size=(10, 8)) -> bytes:
+    file = io.BytesIO()
+    PilImage.new("RGB", size, (value,) * 3).save(file, "PNG")
+    return file.getvalue()
+
+
 @pytest.fixture
 def shards(tmp_path):
     pytest.importorskip("webdataset")
     for s in range(8):
-        with tarfile.open(tmp_path / f"s-{s:02}.tar", "w") as tar:
-            for k in range(5):
-                file = io.BytesIO()
-                PilImage.new("RGB", (10, 8), (s * 5 + k,) * 3).save(file, "PNG")
-                for kind, content in (
-                    ("png", file.getvalue()),
-                    ("cls", b"%d" % (k % 2)),
-                    ("txt", b"image %d" % k),
-                ):
-                    member = tarfile.TarInfo(f"{s:02}{k:04}.{kind}")
-                    member.size = len(content)
-                    tar.addfile(member, io.BytesIO(content))
+        samples = {
+            f"{s:02}{k:04}": {"png": png(s * 5 + k), "cls": b"%d" % (k % 2), "txt": b"image %d" % k} for k in range(5)
+        }
+        put_shard(tmp_path / f"s-{s:02}.tar", samples)
     return f"shards:{tmp_path}/s-{{00..07}}.tar"
 
 
@@ -1235,8 +1244,98 @@ def test_shards_mistakes(shards, tmp_path):
     with contextlib.suppress(FileNotFoundError):
         cut = tmp_path / "s-03.tar"
         cut.write_bytes(cut.read_bytes()[:3000])
-    with pytest.raises(OSError, match=r"shards:"):
+    with pytest.raises(OSError, match=r"shards:.*s-03\.tar: unexpected end of data"):
         Loader(open_data(shards), seed=0).next(41)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (b"22", "must be a class, 0 to 9, or -1 for no label, got '22'"),
+        (b"10", "got '10'"),
+        (b"-5", "got '-5'"),
+        (b"cat", "got 'cat'"),
+        (b"1.5", "got '1.5'"),
+        (b"\xff\xfe", "got "),
+        (b"9" * 10_000, "got '9999"),
+        (b"", "got ''"),
+        (None, "has no cls"),
+    ],
+)
+def test_labels_of_shards_are_checked(tmp_path, label, message, workers):
+    """With the names of the shard and the sample."""
+    pytest.importorskip("webdataset")
+    samples = {f"{k:04}": {"png": png(k), "cls": b"%d" % k} for k in range(4)}
+    samples["0002"] = {"png": png(2), **({} if label is None else {"cls": label})}
+    put_shard(tmp_path / "s.tar", samples)
+    data = open_data(f"shards:{tmp_path}/s.tar?classes=10", 8)
+    with pytest.raises(ValueError, match=rf"s\.tar, sample 0002.* {message}") as error:
+        Loader(data, seed=0, workers=workers).next(4)
+    assert len(str(error.value)) < 300 + 2 * len(str(tmp_path)) and "\n" not in str(error.value)
+    assert "y" not in Loader(open_data(f"shards:{tmp_path}/s.tar", 8), seed=0).next(4)  # without classes: no labels
+
+
+def test_labels_of_shards(tmp_path):
+    pytest.importorskip("webdataset")
+    samples = {f"{k}": {"png": png(k), "cls": label} for k, label in enumerate((b"9", b" 0\n", b"-1", b"07"))}
+    put_shard(tmp_path / "s.tar", samples)
+    batch = Loader(open_data(f"shards:{tmp_path}/s.tar?classes=10", 8), seed=0).next(4)
+    labels = dict(zip(ids(batch), batch["y"].tolist(), strict=True))
+    assert labels == {0: 9, 1: 0, 2: -1, 3: 7}
+
+
+def test_a_wrong_label_of_the_first_sample_of_shards(tmp_path, shell):
+    pytest.importorskip("webdataset")
+    put_shard(tmp_path / "s.tar", {"0": {"png": png(0), "cls": b"cat"}})
+    result = shell("train", "dcgan", "--dataset", "shards:s.tar?classes=10", "--dry-run")
+    assert result.status == 2 and "s.tar, sample 0: cls must be a class, 0 to 9" in result.err
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+@pytest.mark.parametrize(
+    ("kind", "limit", "message"),
+    [
+        ("png", "MAX_IMAGE_BYTES", r"s\.tar: 2\.png has 41,943,040 bytes .* at most 1,048,576"),
+        ("cls", "MAX_TABLE_BYTES", r"s\.tar: 2\.cls has 41,943,040 bytes .* at most 1,048,576"),
+        ("mp4", "", ""),  # it is not read
+    ],
+)
+def test_large_members_of_shards(tmp_path, monkeypatch, kind, limit, message, mode):
+    pytest.importorskip("webdataset")
+    if limit:
+        monkeypatch.setattr(zoo.data.files, limit, 1 << 20)
+    samples = {f"{k}": {"png": png(k), "cls": b"0"} for k in range(4)}
+    samples["2"] = {**samples["2"], kind: bytes(40 << 20)}
+    put_shard(tmp_path / "s.tar", samples, mode)
+    data = open_data(f"shards:{tmp_path}/s.tar?classes=1", 8)
+    tracemalloc.start()
+    try:
+        if message:
+            with pytest.raises(OSError, match=message):
+                Loader(data, seed=0).next(4)
+        else:
+            assert sorted(ids(Loader(data, seed=0).next(4))) == [0, 1, 2, 3]
+        assert tracemalloc.get_traced_memory()[1] < (6 if mode == "w" else 36) << 20  # gzip's buffer, and no file
+    finally:
+        tracemalloc.stop()
+
+
+def test_scores_need_splits(tmp_path, shell):
+    """Shards are a stream: nothing can be compared with all of it."""
+    pytest.importorskip("webdataset")
+    put_shard(tmp_path / "s.tar", {f"{k}": {"png": png(k)} for k in range(4)})
+    PilImage.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    message = "shards:s.tar: must have splits, such as folder:PATH or a registered set"
+    for options in ([], ["--split", "train"], ["--split", "test"]):
+        result = shell("eval", "dcgan-fashion-mnist", "--dataset", "shards:s.tar", "-n", 4, *options)
+        assert result.status == 2 and message in result.err and len(result.err.splitlines()) == 1, result.err
+    with pytest.raises(ValueError, match=message):
+        zoo.evaluate("dcgan-fashion-mnist", dataset=open_data("shards:s.tar", 8))
+    result = shell(
+        "train", "dcgan", "--dataset", "shards:s.tar", "--variant", "small", "--eval-every", 8, "--out", "new"
+    )
+    assert result.status == 2 and message in result.err and not (tmp_path / "new").exists()  # before it trains
 
 
 # Photographs at native size.

@@ -1285,7 +1285,7 @@ def test_scoring_leaves_the_training_as_it_is(short, tmp_path):
 
 
 def test_error_of_a_classifier_during_training(monkeypatch, tmp_path):
-    monkeypatch.setattr(evaluate, "check_watch", lambda name: None)
+    monkeypatch.setattr(evaluate, "check_watch", lambda facts, source: None)
     recipe = small("triplegan-mnist-supervised").rescaled(8)
     source = stand_in(recipe)
     train.train(recipe, tmp_path / "run", runtime=runtime(8), dataset=source)

@@ -4,19 +4,23 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
+import tracemalloc
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from helpers.tiny import model, translate_spec
 from PIL import Image as PilImage
 
 import zoo
-from zoo.data import facts, open_data
+from zoo.data import facts, files, open_data
 from zoo.data.fields import Attributes, Image, Label, Text
-from zoo.data.files import natural
+from zoo.data.files import File, natural
+from zoo.data.folder import Folder
 from zoo.data.images import DataWarning
 from zoo.metrics.image_source import find
 from zoo.metrics.images import from_folder
@@ -244,6 +248,344 @@ def test_table_mistakes(tmp_path):
     (tmp_path / "t.csv").unlink()
     (tmp_path / "settings.json").write_text('{"lr": 1}')
     assert "settings.json names none of the images" in facts(f"folder:{tmp_path}").about
+
+
+# Several tables -------------------------------------------------------------------------------------------------------
+
+
+def put_splits(root: Path, tables: dict, form="folder") -> str:
+    """An image k.png for row k of the table of each split, and the table beside them if it has a header (its first
+    line). Returns the path of the folder, or of a zip archive of it."""
+    value = 0
+    for split, (header, *rows) in tables.items():
+        for k, _ in enumerate(rows):
+            put(root / "in" / split / f"{k}.png", value)
+            value += 1
+        if header:
+            write_csv(
+                root / "in" / split / "metadata.csv",
+                ("file_name", *header),
+                [(f"{k}.png", *row) for k, row in enumerate(rows)],
+            )
+    if form == "folder":
+        return f"{root}/in"
+    with zipfile.ZipFile(root / "in.zip", "w") as archive:
+        for path in sorted((root / "in").rglob("*.*")):
+            archive.write(path, path.relative_to(root / "in"))
+    return f"{root}/in.zip"
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_classes_are_numbered_over_all_tables(tmp_path, form):
+    """One table a split, as Hugging Face has them, in a folder or an archive."""
+    root = put_splits(
+        tmp_path, {"train": [["label"], ["ant"], ["cat"]], "test": [["label"], ["cat"], ["bee"], ["cat"]]}, form
+    )
+    assert facts(f"folder:{root}").classes == ("ant", "bee", "cat")
+    train, test = opened(root), opened(root, split="test")
+    assert train.arrays["y"].tolist() == [0, 2] and test.arrays["y"].tolist() == [2, 1, 2]
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_attributes_of_several_tables_go_by_their_names(tmp_path, form):
+    train = [["Smiling", "Young", "age"], [1, 0, 1], [0, 0, 0]]
+    test = [["age", "Young", "Smiling"], [30, 1, 0], [40, 1, 1]]
+    root = put_splits(tmp_path, {"train": train, "test": test}, form)
+    own = facts(f"folder:{root}")
+    assert set(own.fields["attributes"].names) == {"Smiling", "Young"}
+    assert "columns of train/metadata.csv that are left out: age" in own.about  # it is no flag in the other one
+    train, test = opened(root), opened(root, split="test")
+    assert train.labels("attributes.Smiling").tolist() == [1, 0] and train.labels("attributes.Young").tolist() == [0, 0]
+    assert test.labels("attributes.Smiling").tolist() == [0, 1] and test.labels("attributes.Young").tolist() == [1, 1]
+
+
+def test_tables_that_do_not_fit_together(tmp_path):
+    root = put_splits(tmp_path / "a", {"train": [["Smiling", "Young"], [1, 0]], "test": [["Smiling"], [1]]})
+    message = r"'Young' of train/metadata.csv is missing in test/metadata.csv; add it, or use .*\?attributes=Smiling"
+    with pytest.raises(ValueError, match=message):
+        facts(f"folder:{root}")
+    assert facts(f"folder:{root}?attributes=Smiling").fields["attributes"] == Attributes(("Smiling",))
+    root = put_splits(tmp_path / "b", {"train": [["label", "class"], [1, "cat"]], "test": [["label"], [1]]})
+    with pytest.raises(ValueError, match=r"must be in one column, got 'label' of test/.* and 'class' of train/"):
+        facts(f"folder:{root}")
+
+
+def test_two_tables_of_the_same_images(tmp_path):
+    """Their columns are added up."""
+    for k in range(2):
+        put(tmp_path / f"{k}.png", k)
+    write_csv(tmp_path / "a.csv", ("image", "label", "Smiling"), [("0.png", "cat", 1), ("1.png", "ant", 0)])
+    write_csv(tmp_path / "b.csv", ("image", "caption", "Young"), [("0.png", "one", 0), ("1.png", "two", 1)])
+    data = opened(tmp_path)
+    assert data.facts.fields["attributes"] == Attributes(("Smiling", "Young"))
+    assert data.arrays["attributes"].tolist() == [[1, 0], [0, 1]] and data.arrays["y"].tolist() == [1, 0]
+    assert data.captions == ["one", "two"]
+
+
+def test_a_table_in_a_folder_names_no_image_of_another_one(tmp_path):
+    """Its row of an image that is gone is no row of an image of this name in another folder."""
+    root = put_splits(tmp_path, {"train": [["label"], ["a"], ["b"], ["b"]], "test": [["label"], ["a"], ["a"], ["a"]]})
+    (tmp_path / "in" / "train" / "2.png").unlink()
+    assert "1 rows of train/metadata.csv name no image here" in facts(f"folder:{root}").about
+    assert opened(root, split="test").arrays["y"].tolist() == [0, 0, 0]
+
+
+def test_a_table_in_a_folder_names_its_images_by_names_that_others_have_too(tmp_path):
+    for split in ("train", "test"):
+        put(tmp_path / split / "images" / "0.png")
+        write_csv(tmp_path / split / "metadata.csv", ("file_name", "caption"), [("0.png", f"of {split}")])
+    assert opened(tmp_path).captions == ["of train"] and opened(tmp_path, split="test").captions == ["of test"]
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+@pytest.mark.parametrize(
+    ("column", "row", "word"), [("caption", "a cat", "caption"), ("label", "cat", "label"), ("Young", 1, "attributes")]
+)
+def test_a_table_of_one_split_only(tmp_path, form, column, row, word):
+    root = put_splits(tmp_path, {"train": [[column], [row], [row]], "test": [[], [], [], []]}, form)
+    message = rf"3 of 3 images of test have no {word} in a table: test/0.png, .*\?labels=no"
+    with pytest.raises(ValueError, match=message):
+        facts(f"folder:{root}")
+    assert facts(f"folder:{root}?labels=no").keys == ("x",)
+
+
+def test_a_table_of_one_split_and_folders_of_classes(tmp_path):
+    """The classes of the folders and those of the table are not mixed."""
+    for split in ("train", "test"):
+        put(tmp_path / split / "cat" / "0.png")
+    write_csv(tmp_path / "train" / "metadata.csv", ("file_name", "label"), [("cat/0.png", "cat")])
+    with pytest.raises(ValueError, match="1 of 1 images of test have no label in a table: test/cat/0.png"):
+        facts(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_a_table_of_splits_of_one_folder_only(tmp_path, form):
+    root = put_splits(tmp_path, {"cat": [["split"], ["train"], ["test"]], "dog": [[], []]}, form)
+    with pytest.raises(ValueError, match=r"1 of 3 images have no split in a table: dog/0.png; .*\?labels=no"):
+        facts(f"folder:{root}")
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_tables_in_a_folder_without_images(tmp_path, form):
+    """They name images anywhere, one table those of each split."""
+    root = put_splits(tmp_path, {"train": [[], [], []], "test": [[], []]})
+    (tmp_path / "in" / "meta").mkdir()
+    for split, labels in {"train": ["cat", "ant"], "test": ["bee"]}.items():
+        rows = [(f"{split}/{k}.png", label) for k, label in enumerate(labels)]
+        write_csv(tmp_path / "in" / "meta" / f"{split}.csv", ("image", "label"), rows)
+    if form == "zip":
+        root = shutil.make_archive(str(tmp_path / "in"), "zip", root)
+    assert facts(f"folder:{root}").classes == ("ant", "bee", "cat")
+    assert opened(root).arrays["y"].tolist() == [2, 0] and opened(root, split="test").arrays["y"].tolist() == [1]
+
+
+def test_a_folder_is_prepared_again_if_its_labels_are_read_otherwise(tmp_path):
+    """The file that an earlier version prepared is not used, though the images and the classes are the same."""
+    root = put_splits(tmp_path, {"train": [["label"], ["a"], ["b"]]})
+    assert opened(root).arrays["y"].tolist() == [0, 1]
+    folder = Folder(f"folder:{root}")
+    before = folder._state("train")
+    folder.annotations.values["train/0.png"]["y"] = 1
+    assert folder._state("train") != before
+
+
+# Archives -------------------------------------------------------------------------------------------------------------
+
+
+def zeros(path: Path, name: str, size: int, method=zipfile.ZIP_DEFLATED) -> Path:
+    """An archive with an image and ``name``, a file of ``size`` zeros."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.write(put(path.parent / "1.png", 7), "1.png")
+        with archive.open(name, "w") as member:
+            for start in range(0, size, 1 << 20):
+                member.write(bytes(min(1 << 20, size - start)))
+    (path.parent / "1.png").unlink()
+    return path
+
+
+def claim(path: Path, size: int, claimed: int) -> None:
+    """Change the size that a member's entries claim."""
+    content = path.read_bytes()
+    assert content.count(size.to_bytes(4, "little")) >= 2 and size > 1 << 24
+    path.write_bytes(content.replace(size.to_bytes(4, "little"), claimed.to_bytes(4, "little")))
+
+
+def peak_memory(action) -> int:
+    """Bytes that Python allocated during ``action``, at most at once."""
+    tracemalloc.start()
+    try:
+        action()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+METHODS = [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.json", "1.txt"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_large_table_in_an_archive_is_not_unpacked(tmp_path, monkeypatch, name, method):
+    monkeypatch.setattr(files, "MAX_TABLE_BYTES", 1 << 20)
+    path = zeros(tmp_path / "a.zip", name, 40 << 20, method)
+
+    def read():
+        with pytest.raises(ValueError, match=rf"a\.zip.*{name}.* 41,943,040 bytes .* at most 1,048,576") as error:
+            facts(f"folder:{path}")
+        assert "labels=no" in str(error.value)
+
+    assert peak_memory(read) < 4 << 20
+    assert facts(f"folder:{path}?labels=no").splits == {"train": 1}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_archive_that_claims_a_smaller_size(tmp_path, monkeypatch, method):
+    """No more is unpacked than it claims, and what is beyond is an error."""
+    monkeypatch.setattr(files, "MAX_TABLE_BYTES", 1 << 20)
+    size = (40 << 20) + 77
+    path = zeros(tmp_path / "a.zip", "t.csv", size, method)
+    claim(path, size, 1000)
+
+    def read():
+        with pytest.raises(ValueError, match=r"t\.csv can't be read: Bad CRC-32"):
+            facts(f"folder:{path}")
+
+    assert peak_memory(read) < (4 << 20 if method == zipfile.ZIP_DEFLATED else 90 << 20)
+
+
+def test_a_large_image_in_an_archive_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_IMAGE_BYTES", 1 << 20)
+    path = zeros(tmp_path / "a.zip", "2.png", 40 << 20)
+    message = r"1 of 2 images can't be read: 2\.png \(a\.zip: 2\.png has 41,943,040 bytes .* at most 1,048,576"
+    with pytest.raises(ValueError, match=message):
+        opened(path)
+    with pytest.warns(DataWarning, match="1 of 2 images are left out"):
+        assert values(opened(path, "?skip=corrupt")) == [7]
+    assert peak_memory(lambda: Folder(f"folder:{path}?skip=corrupt").sides()) < 4 << 20
+
+
+def test_limits_of_archives():
+    assert files.MAX_IMAGE_BYTES == 256 << 20 and files.MAX_TABLE_BYTES == 64 << 20
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, *METHODS])
+def test_members_of_all_methods_are_read(tmp_path, method):
+    rng = np.random.default_rng(0)
+    content = rng.bytes(100_000) + bytes(3 << 20) + rng.bytes(7)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("x.png", content)
+        archive.writestr("empty.png", b"")
+    assert File("x.png", tmp_path / "a.zip", "x.png").read() == content
+    assert File("empty.png", tmp_path / "a.zip", "empty.png").read() == b""
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("damage", ["bytes", "cut"])
+def test_damaged_members_are_left_out(tmp_path, method, damage):
+    """Each way of packing has errors of its own."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    PilImage.fromarray(noise).save(tmp_path / "x.bmp")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.write(put(tmp_path / "y.bmp", 7), "1.bmp")
+        archive.write(tmp_path / "x.bmp", "2.bmp")
+        info = archive.getinfo("2.bmp")
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    start = info.header_offset + 30 + len("2.bmp")
+    if damage == "bytes":
+        content[start + 20 : start + 2000] = b"\xa5" * 1980
+    else:  # its entries claim fewer packed bytes
+        packed = info.compress_size.to_bytes(4, "little")
+        content = content.replace(packed, (info.compress_size // 2).to_bytes(4, "little"))
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.warns(DataWarning, match="of 2 images are left out"):
+        assert 0 < len(opened(tmp_path / "a.zip", "?skip=corrupt")) < 2
+
+
+def test_a_member_that_is_not_there(tmp_path):
+    path = zeros(tmp_path / "a.zip", "t.csv", 10)
+    with pytest.raises(OSError, match=r"a\.zip: no member gone\.png"):
+        File("gone.png", path, "gone.png").read()
+
+
+# Damaged JSON ---------------------------------------------------------------------------------------------------------
+
+ENTRIES = [{"id": 7, "file_name": "0.png"}, {"id": 8, "file_name": "1.png"}]
+NOTES = [{"image_id": 7, "caption": "one"}, {"image_id": 8, "caption": "two"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"images": [*ENTRIES, {"id": 9}], "annotations": NOTES}, "images: entry 2 has no file_name"),
+        ({"images": [*ENTRIES, {"file_name": "2.png"}], "annotations": NOTES}, "images: entry 2 has no id"),
+        ({"images": [*ENTRIES, "2.png"], "annotations": NOTES}, 'images: entry 2 must be an object, got "2.png"'),
+        ({"images": [{"id": [7], "file_name": "0.png"}], "annotations": NOTES}, "entry 0: id must be text or a number"),
+        ({"images": [{"id": 7, "file_name": {}}], "annotations": NOTES}, "entry 0: file_name must be text, got {"),
+        ({"images": ENTRIES, "annotations": [*NOTES, 7]}, "annotations: entry 2 must be an object, got 7"),
+        ({"images": ENTRIES, "annotations": [*NOTES, None]}, "annotations: entry 2 must be an object, got null"),
+        ({"images": ENTRIES, "annotations": [*NOTES, {"caption": "a"}]}, "annotations: entry 2 has no image_id"),
+        (
+            {"images": ENTRIES, "annotations": [*NOTES, {"image_id": {}, "caption": "a"}]},
+            "image_id must be text or a n",
+        ),
+        ({"labels": [["0.png", {"a": 1}], ["1.png", {"a": 2}]]}, "label of 0.png .*must be text or a number, got {"),
+        ({"labels": [["0.png", [[1]]], ["1.png", [[0]]]]}, "label .*must be one class, or 1 numbers 0 or 1"),
+        ({"labels": [["0.png", [{}, 1]], ["1.png", [0, 1]]]}, "label .*must be one class, or 2 numbers 0 or 1"),
+        ({"labels": [["0.png", 1], ["1.png", [0, 1]]]}, "label .*must be one class, or 2 numbers 0 or 1"),
+        ([{"file": "0.png", "split": ["a"]}, {"file": "1.png", "split": {}}], r"split of 0.png .* got \['a'\]"),
+        ([{"file": "0.png", "text": {}}, {"file": "1.png", "text": 7}], "2 images have an empty caption"),
+    ],
+)
+def test_damaged_json_beside_images(tmp_path, shell, content, message):
+    """One line that names the file, and not a bug of the zoo."""
+    for k in range(2):
+        put(tmp_path / "in" / f"{k}.png", k)
+    (tmp_path / "in" / "t.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message) as error:
+        facts(f"folder:{tmp_path}/in")
+    assert "t.json" in str(error.value) or "empty caption" in message
+    assert len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 300 + 2 * len(str(tmp_path))
+    result = shell("data", "get", "folder:in")
+    assert result.status == 2 and result.err.startswith("zoo: folder:in: "), result.err
+    assert len(result.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "count"),
+    [
+        ({"images": ENTRIES, "annotations": [*NOTES, *({"image_id": k, "caption": "x"} for k in (9, "7"))]}, 2),
+        ({"images": ENTRIES, "annotations": [*NOTES, {"image_id": 9}]}, 0),
+        ([{"file": "0.png", "text": "one"}, 7, {"file": "1.png", "text": "two"}, {"file": None, "text": "x"}], 2),
+        ({"labels": [["0.png", 0], ["1.png", 1], ["2.png", 1], ["1.png"], "1.png", [None, 0]]}, 4),
+    ],
+)
+def test_rows_of_json_that_name_no_image_are_left_out(tmp_path, content, count):
+    for k in range(2):
+        put(tmp_path / f"{k}.png", k)
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    if not count:
+        assert "name no image" not in facts(f"folder:{tmp_path}").about
+        return
+    with pytest.warns(DataWarning, match=f"{count} rows of t.json name no image here"):
+        data = opened(tmp_path)
+    assert data.arrays["y"].tolist() == [0, 1] if "labels" in content else data.captions == ["one", "two"]
+
+
+def test_a_row_without_a_name_is_not_of_the_image_none(tmp_path):
+    for name in ("0.png", "None.png"):
+        put(tmp_path / name)
+    rows = [{"file": "0.png", "text": "one"}, {"file": None, "text": "x"}, {"file": "None.png", "text": "two"}]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert opened(tmp_path).captions == ["one", "two"]
+
+
+def test_columns_that_the_first_row_lacks(tmp_path):
+    for k in range(2):
+        put(tmp_path / f"{k}.png")
+    rows = [{"file": "0.png"}, {"file": "1.png", "label": "cat"}]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = opened(tmp_path)
+    assert data.facts.classes == ("cat",) and data.arrays["y"].tolist() == [-1, 0]
 
 
 # Kinds of files -------------------------------------------------------------------------------------------------------
@@ -567,7 +909,7 @@ class Items:
         return len(self.labels)
 
     def __getitem__(self, i):
-        return self.item(torch.full((3, 8, 8), i, dtype=torch.uint8), self.labels[i])
+        return self.item(torch.full((3, 8, 8), i % 256, dtype=torch.uint8), self.labels[i])
 
 
 @pytest.mark.parametrize(
@@ -630,6 +972,98 @@ def test_items_as_hugging_face_has_them():
     assert rows["x"][:, 0, 0, 0].tolist() == [0, 1, 2] and rows["caption"] == ["no. 0", "no. 1", "no. 2"]
     subset = torch.utils.data.Subset(Items([0, 1, 2], targets=[0, 1, 2], classes=("a", "b", "c")), [2, 0])
     assert open_data(subset).labels("y").tolist() == [2, 0] and facts(subset).classes == ("a", "b", "c")
+
+
+class Vision(torchvision.datasets.VisionDataset):
+    """As torchvision has them: ``targets`` are the labels before transforms. ``reads``: the items that were read."""
+
+    def __init__(self, targets, classes=(), **transforms):
+        super().__init__("", **transforms)
+        self.targets, self.classes, self.reads = targets, classes, []
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, i):
+        self.reads.append(i)
+        item = PilImage.new("RGB", (8, 8), (i,) * 3), int(self.targets[i])
+        return self.transforms(*item) if self.transforms else item
+
+
+def double_labels(image, label):
+    return image, 2 * label
+
+
+LETTERS = ("a", "b", "c", "d")
+TRANSFORMS = {
+    "none": ({}, LETTERS, [0, 1, 2, 3]),
+    "of images": ({"transform": lambda image: image.convert("L")}, LETTERS, [0, 1, 2, 3]),
+    "to a tensor": ({"target_transform": torch.tensor}, LETTERS, [0, 1, 2, 3]),
+    "one-hot": ({"target_transform": lambda y: torch.eye(4)[y]}, LETTERS, [0, 1, 2, 3]),
+    "remainder": ({"target_transform": lambda y: y % 2}, ("0", "1"), [0, 1, 0, 1]),
+    "order": ({"target_transform": lambda y: 3 - y}, ("0", "1", "2", "3"), [3, 2, 1, 0]),
+    "names": ({"target_transform": lambda y: "dcba"[y]}, LETTERS, [3, 2, 1, 0]),
+    "joint": ({"transforms": double_labels}, ("0", "2", "4", "6"), [0, 1, 2, 3]),
+}
+
+
+@pytest.mark.filterwarnings("ignore::zoo.data.images.DataWarning")
+@pytest.mark.parametrize("subset", [False, True])
+@pytest.mark.parametrize("kind", TRANSFORMS)
+def test_labels_of_a_transformed_dataset(kind, subset):
+    """Those of its items, wherever they are asked for."""
+    transforms, classes, numbers = TRANSFORMS[kind]
+    dataset = Vision([0, 1, 2, 3] * 50, LETTERS, **transforms)
+    numbers = numbers * 50
+    if subset:
+        order = list(range(200))[::-1]
+        dataset, numbers = torch.utils.data.Subset(dataset, order), numbers[::-1]
+    data = open_data(dataset)
+    assert data.facts.classes == classes
+    assert data.labels("y").tolist() == numbers == data.rows(torch.arange(200))["y"].tolist()
+    changed = kind in ("remainder", "order", "joint")
+    assert ("its labels are not its targets: the names of its classes are left out" in data.facts.about) == changed
+
+
+def test_items_without_a_field_of_the_first():
+    x = torch.zeros(3, 8, 8)
+    for key, value in (("y", 1), ("caption", "a cat"), ("attributes", [0, 1])):
+        with pytest.raises(ValueError, match=f"an item of the list has no {key}, which item 0 has; it has x"):
+            open_data([{"x": x, key: value}, {"x": x}])
+    for label in (float("nan"), float("inf")):  # real numbers are no classes
+        assert open_data([(x, label)]).facts.classes == ()
+
+
+def test_targets_save_reading_all_items():
+    """Also if a target_transform can be applied to them alone."""
+    for transforms in ({}, {"target_transform": lambda y: y % 2}):
+        dataset = Vision([0, 1, 2, 3] * 50, **transforms)
+        assert open_data(dataset).labels("y").tolist() == [y % 2 if transforms else y for y in dataset.targets]
+        assert len(set(dataset.reads)) <= 64
+
+
+@pytest.mark.filterwarnings("ignore::zoo.data.images.DataWarning")
+def test_targets_that_are_not_the_labels():
+    """Of another Dataset, or a transform that fails without its items: every item is read."""
+
+    def fails(y):
+        raise KeyError(y)
+
+    dataset = Items([1, 0, 1], targets=[0, 1, 0], classes=("cat", "dog"))
+    assert open_data(dataset).labels("y").tolist() == [1, 0, 1]
+    dataset = Items([1, 0, 1], targets=[0, 1, 0], target_transform=fails)
+    assert open_data(dataset).labels("y").tolist() == [1, 0, 1]
+
+
+def test_a_label_that_differs_from_its_target_is_named():
+    """If the items that are compared at the start agree and another one does not."""
+    targets = [0, 1] * 500
+    labels = [*targets]
+    labels[5] = 0  # not among the 64 of 1,000 that are compared
+    data = open_data(Items(labels, targets=targets))
+    assert data.rows(torch.tensor([4, 6]))["y"].tolist() == [0, 0]
+    with pytest.raises(ValueError, match=r"the Items: item 5 has the label 0, its targets have 1"):
+        data.rows(torch.tensor([4, 5, 6]))
 
 
 @pytest.mark.parametrize(("fit", "corner", "middle"), [("crop", 90, 90), ("pad", 0, 90), ("stretch", 10, 90)])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import io
+import lzma
 import os
 import re
 import zipfile
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +18,9 @@ from zoo.data.images import SUFFIXES
 
 TABLES = {".csv", ".tsv", ".json", ".jsonl"}
 CAPTIONS = ".txt"
+MAX_IMAGE_BYTES = 256 << 20  # of a file in an archive, unpacked: a few kilobytes can become gigabytes
+MAX_TABLE_BYTES = 64 << 20  # of a file in an archive that is no image
+PIECE_BYTES = 4096  # of a packed file that are unpacked at once: zipfile limits only what deflate makes of them
 SYSTEM = {"__MACOSX", "Thumbs.db", "desktop.ini"}  # what operating systems leave in folders and archives
 
 
@@ -35,13 +40,20 @@ class File:
     member: str = ""
 
     def read(self) -> bytes:
-        """Its content. Raises OSError."""
+        """Its content. Raises OSError; of a file in an archive also if it is too large, before it is unpacked."""
         if not self.member:
             return self.path.read_bytes()
+        archive = open_archive(self.path, _time(self.path))
         try:
-            return open_archive(self.path, _time(self.path)).read(self.member)
-        except (zipfile.BadZipFile, RuntimeError) as error:  # damaged, encrypted, unknown method
-            raise OSError(str(error)) from error
+            size = archive.getinfo(self.member).file_size
+        except KeyError:
+            raise OSError(f"{self.path.name}: no member {self.member}") from None
+        check_member(self.path.name, self.member, size)
+        try:
+            with archive.open(self.member) as member:
+                return b"".join(iter(functools.partial(member.read, PIECE_BYTES), b""))
+        except (zipfile.BadZipFile, RuntimeError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise OSError(str(error) or "cut short") from error  # damaged, encrypted, unknown method
 
     def open(self) -> Path | io.BytesIO:
         """What reads its content piece by piece. Raises OSError."""
@@ -69,6 +81,13 @@ class File:
 
     def __str__(self) -> str:
         return f"{self.path}/{self.member}" if self.member else str(self.path)
+
+
+def check_member(archive: str, member: str, size: int) -> None:
+    """Raises OSError if a file in an archive is too large, ``size`` bytes unpacked, to be read into memory."""
+    limit = MAX_IMAGE_BYTES if PurePosixPath(member).suffix.lower() in SUFFIXES else MAX_TABLE_BYTES
+    if size > limit:
+        raise OSError(f"{archive}: {member} has {size:,} bytes unpacked; must have at most {limit:,} in an archive")
 
 
 def _time(path: Path) -> int:

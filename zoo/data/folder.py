@@ -105,6 +105,7 @@ class Folder:
         self._check_contents()
         self.annotations = self._annotations()
         layout = self._layout()
+        self._check_values(layout)
         self.items, self.paired = layout.splits, layout.paired
         self.domains = layout.classes
         fields = self._fields(layout)
@@ -143,6 +144,9 @@ class Folder:
         pairs, splits = self.options.get("pairs"), self.annotations.splits
         layout = arrange(self.name, self.contents.images, self.contents.empty, splits="splits" not in self.options)
         if splits and [*layout.splits] == ["train"]:
+            missing = [item.file.name for item in layout.splits["train"] if item.file.name not in splits]
+            if missing:
+                raise ValueError(self._without("split", missing, len(layout.splits["train"])))
             by_split: dict[str, list[Item]] = {}
             for item in layout.splits["train"]:
                 by_split.setdefault(splits[item.file.name], []).append(item)
@@ -152,6 +156,24 @@ class Folder:
             if not in_folders and (pairs == "yes" or not layout.classes) and self._all_wide(pairs == "yes"):
                 split_halves(layout)
         return layout
+
+    def _check_values(self, layout: Layout) -> None:
+        """Raises ValueError if tables give a field to some of the images only."""
+        values = self.annotations.values
+        for split, items in layout.splits.items():
+            names = [*dict.fromkeys(item.file.name for item in items)]
+            for key in self.annotations.fields:
+                missing = [name for name in names if key not in values.get(name, ())]
+                if missing:
+                    word = "label" if key == "y" else key
+                    raise ValueError(self._without(word, missing, len(names), f" of {split}"))
+
+    def _without(self, what: str, missing: list[str], total: int, of_split: str = "") -> str:
+        """The message for images that no table gives a value."""
+        return (
+            f"{self.name}: {len(missing)} of {total} images{of_split} have no {what} in a table: {listed(missing)}; "
+            f"add a table of them, or leave all tables out with {self.name}?labels=no"
+        )
 
     def _all_wide(self, required: bool) -> bool:
         """Whether all pictures are twice as wide as high, as pairs are stored. Raises ValueError if ``required`` and
@@ -220,8 +242,12 @@ class Folder:
         return notes
 
     def _state(self, split: str) -> str:
-        """A hash of the names, sizes and times of a split's images, of the tables, and of the options."""
+        """A hash of the names, sizes and times of a split's images, of what tables say of them, of the tables, and of
+        the options."""
         state = hashlib.sha256(f"{self.root} {sorted(self.options.items())} {self.facts.to_json()}".encode())
+        for item in self.items[split]:
+            if item.file.name in self.annotations.values:
+                state.update(f"{sorted(self.annotations.values[item.file.name].items())}\n".encode())
         files = [item.file for item in self.items[split]] + [*self.contents.tables, *self.contents.texts]
         for file in dict.fromkeys(files):
             state.update(f"{file.stamp()}\n".encode())

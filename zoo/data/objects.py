@@ -171,7 +171,9 @@ class DatasetData(ImageData):
         fields: dict[str, Field] = {"x": Image(max(channels_of(item["x"]) for item in sample))}
         self.y: Labels | None = None
         if "y" in first:
-            self.y = Labels(name, label_values(dataset), class_names_of(dataset))
+            self.y = labels_of(
+                name, dataset, dict(zip(chosen, (field_of(name, item, "y") for item in sample), strict=True))
+            )
         for key, value in first.items():
             if key == "y" and self.y is not None and self.y.field is not None:
                 fields[key] = self.y.field
@@ -210,7 +212,7 @@ class DatasetData(ImageData):
 
         rows: dict[str, Any] = {}
         for key, field in self.facts.fields.items():
-            values = [item[key] for item in items]
+            values = [field_of(self.facts.name, item, key) for item in items]
             if key == "y" and self.y is not None and self.y.field is not None:
                 values = self.y.numbers(values)
             if isinstance(field, Image):
@@ -222,12 +224,22 @@ class DatasetData(ImageData):
         return rows
 
     def rows(self, indices: torch.Tensor) -> dict[str, Any]:
-        """As in ImageData."""
-        return self._rows([fields_of(self.dataset[i]) for i in indices.tolist()])
+        """As in ImageData. Raises ValueError if a label is not that of the Dataset's targets."""
+        rows = self._rows([fields_of(self.dataset[i]) for i in indices.tolist()])
+        if self.y is not None and self.y.field is not None and self.y.from_targets:
+            for i, label, other in zip(
+                indices.tolist(), rows["y"].tolist(), self.labels("y")[indices].tolist(), strict=True
+            ):
+                if label != other:
+                    raise ValueError(f"the {self.facts.name}: item {i} has the label {self._class(label)}, its targets "
+                                     f"have {self._class(other)}; they must be the same")  # fmt: skip
+        return rows
+
+    def _class(self, number: int) -> str:
+        return self.facts.classes[number] if number >= 0 else "none"
 
     def labels(self, key: str) -> torch.Tensor:
-        """All values of one label or attribute: for "y" the Dataset's ``targets`` or column if it has one; otherwise
-        every item is read, once."""
+        """All values of one label or attribute: for "y" see :func:`labels_of`; otherwise every item is read, once."""
         import torch
 
         name, column = self.facts.column(key)
@@ -235,7 +247,8 @@ class DatasetData(ImageData):
             if name == "y" and self.y is not None and self.y.field is not None:
                 values = self.y.numbers(self.y.values)
             else:
-                values = [fields_of(self.dataset[i])[name] for i in range(len(self.dataset))]
+                items = (self.dataset[i] for i in range(len(self.dataset)))
+                values = [field_of(self.facts.name, item, name) for item in items]
             self._labels[name] = torch.as_tensor(pack(name, self.facts.fields[name], values)).long()
         return self._labels[name] if column is None else self._labels[name][:, column]
 
@@ -254,14 +267,15 @@ class Labels:
         names: of the classes, if the Dataset has them.
 
     ``field``: Label, or None if these are no classes (real numbers, several classes at once). ``notes``: what its owner
-    should know. Raises ValueError for a number without a name, or below -1.
+    should know. ``from_targets``: whether they were read without the items. Raises ValueError for a number without a
+    name, or below -1.
     """
 
     def __init__(self, name: str, values: Sequence[Any], names: Sequence[str]):
-        self.values, self.notes = values, list[str]()
+        self.values, self.notes, self.from_targets = values, list[str](), False
         self.field: Label | None = None
         self._number: dict[Any, int] = {}
-        plain = [self._plain(value) for value in values]
+        plain = [plain_label(value) for value in values]
         if any(value is NO_CLASS for value in plain):
             return
         known = [value for value in plain if value not in (None, -1)]
@@ -296,26 +310,11 @@ class Labels:
                 self.notes.append(f"{len(empty)} of its {len(names)} classes have no images: {', '.join(empty[:5])}")
         self.field = Label(tuple(map(str, names)))
 
-    def _plain(self, value: Any) -> Any:
-        """A label as a text, a whole number or None; ``NO_CLASS`` if it is none of these."""
-        import numpy as np
-
-        if value is None or isinstance(value, str):
-            return value
-        array = np.asarray(value)
-        if array.dtype.kind not in "iubf":
-            return NO_CLASS
-        if array.size > 1:
-            one_hot = array.ndim == 1 and set(np.unique(array).tolist()) <= {0, 1} and array.sum() == 1
-            return int(array.argmax()) if one_hot else NO_CLASS
-        number = array.reshape(-1)[0] if array.size else 0.5
-        return int(number) if number == int(number) else NO_CLASS
-
     def numbers(self, values: Iterable[Any]) -> list[int]:
         """The class of each label; -1 for no label. Raises ValueError for one that was not among all labels."""
         result = []
         for value in values:
-            plain = self._plain(value)
+            plain = plain_label(value)
             if plain not in self._number and plain not in (None, -1):
                 raise ValueError(f"label {value!r}: must be one of {', '.join(map(str, self._number))}")
             result.append(self._number.get(plain, -1))
@@ -326,25 +325,86 @@ NO_CLASS = object()
 SYNONYMS = {"image": "x", "img": "x", "label": "y", "labels": "y", "text": "caption"}
 
 
-def label_values(dataset: Any) -> list[Any]:
-    """All labels: of ``targets`` or the column of a table if there is one, otherwise of every item."""
-    indices, inner = None, dataset
-    if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):  # torch.utils.data.Subset
-        indices, inner = list(dataset.indices), dataset.dataset
+def plain_label(value: Any) -> Any:
+    """A label as a text, a whole number or None; ``NO_CLASS`` if it is none of these."""
+    import numpy as np
+
+    if value is None or isinstance(value, str):
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind not in "iubf":
+        return NO_CLASS
+    if array.size > 1:
+        one_hot = array.ndim == 1 and set(np.unique(array).tolist()) <= {0, 1} and array.sum() == 1
+        return int(array.argmax()) if one_hot else NO_CLASS
+    number = array.reshape(-1)[0] if array.size else 0.5
+    return int(number) if float(number).is_integer() else NO_CLASS
+
+
+def labels_of(name: str, dataset: Any, sample: Mapping[int, Any]) -> Labels:
+    """The labels of a Dataset ``name``: its targets after its ``target_transform``, if they agree with ``sample``, the
+    labels of some items by index; otherwise those of every item.
+
+    If the labels of items are other numbers than the targets, the names of the classes are not theirs."""
+    targets, names = targets_of(dataset), class_names_of(dataset)
+    values = transformed(dataset, targets) if targets is not None else None
+    from_targets = values is not None and same_labels(values, sample)
+    if values is None or not from_targets:
+        values = [field_of(name, dataset[i], "y") for i in range(len(dataset))]
+    other = names and targets is not None and not same_labels(targets, sample) and are_numbers(targets, sample)
+    labels = Labels(name, values, () if other else names)
+    labels.from_targets = from_targets
+    if other:
+        labels.notes.append("its labels are not its targets: the names of its classes are left out")
+    return labels
+
+
+def targets_of(dataset: Any) -> list[Any] | None:
+    """All ``targets`` of a Dataset, or the column of its labels; None if it has none."""
+    inner, indices = base_of(dataset)
     column = getattr(inner, "targets", None)
     if column is None:
         names = getattr(inner, "column_names", None) or ()
         key = next((name for name in ("y", "label", "labels") if name in names), None)
         column = inner[key] if key else None
-    if column is not None and len(column) == len(inner):
-        values = column.tolist() if hasattr(column, "tolist") else list(column)
-        return values if indices is None else [values[i] for i in indices]
-    return [fields_of(dataset[i])["y"] for i in range(len(dataset))]
+    if column is None or len(column) != len(inner):
+        return None
+    values = column.tolist() if hasattr(column, "tolist") else list(column)
+    return values if indices is None else [values[i] for i in indices]
+
+
+def base_of(dataset: Any) -> tuple[Any, list[int] | None]:
+    """A Dataset and None; of a ``torch.utils.data.Subset`` the whole one, and the indices."""
+    if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
+        return dataset.dataset, list(dataset.indices)
+    return dataset, None
+
+
+def transformed(dataset: Any, targets: list[Any]) -> list[Any] | None:
+    """The targets after the Dataset's ``target_transform``, if it has one; None if that fails."""
+    change = getattr(base_of(dataset)[0], "target_transform", None)
+    if change is None:
+        return targets
+    try:
+        return [change(value) for value in targets]
+    except Exception:  # the user's own code, which may need more than the target
+        return None
+
+
+def same_labels(values: Sequence[Any], sample: Mapping[int, Any]) -> bool:
+    """Whether ``values`` has the labels of ``sample`` at its indices; None and -1 are both "no label"."""
+    pairs = ((plain_label(values[i]), plain_label(label)) for i, label in sample.items())
+    return all(a == b or {a, b} <= {None, -1} for a, b in pairs)
+
+
+def are_numbers(values: Sequence[Any], sample: Mapping[int, Any]) -> bool:
+    """Whether the labels of ``sample``, and ``values`` at its indices, are whole numbers."""
+    return all(isinstance(plain_label(value), int) for i, label in sample.items() for value in (label, values[i]))
 
 
 def class_names_of(dataset: Any) -> tuple[str, ...]:
     """The names that a Dataset gives its classes: ``classes``, or the ``names`` of a feature; () if it has none."""
-    inner = dataset.dataset if hasattr(dataset, "indices") and hasattr(dataset, "dataset") else dataset
+    inner = base_of(dataset)[0]
     features = getattr(inner, "features", None)
     if isinstance(features, Mapping):
         for key in ("y", "label", "labels"):
@@ -361,6 +421,14 @@ def fields_of(item: Any) -> Mapping[str, Any]:
     if isinstance(item, (tuple, list)):
         return {"x": item[0], "y": item[1]} if len(item) > 1 else {"x": item[0]}
     return {"x": item}
+
+
+def field_of(name: str, item: Any, key: str) -> Any:
+    """One field of an item of a Dataset ``name``. Raises ValueError if it lacks it."""
+    fields = fields_of(item)
+    if key not in fields:
+        raise ValueError(f"an item of the {name} has no {key}, which item 0 has; it has {', '.join(fields)}")
+    return fields[key]
 
 
 def channels_of(image: Any) -> int:

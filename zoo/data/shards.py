@@ -2,10 +2,11 @@
 
 PATTERN is a pattern of ``webdataset``: files or http(s) addresses with braces, ``data/train-{000..099}.tar``; none of
 webdataset's other ways to read (``pipe:``, ``gs:``, ...), which start programs. A sample's image is its jpg, jpeg, png
-or webp, its label its ``cls``, its caption its ``txt``. ``shards:PATTERN?classes=1000`` gives the number of classes of
-the labels. Every process reads its own shards: process r of w reads shards r, r + w, ..., in a new order in
-each pass, through a shuffle buffer. Such a stream can't be resumed exactly: from a new position it goes on with other
-images.
+or webp, its label its ``cls``, its caption its ``txt``. ``shards:PATTERN?classes=1000`` gives the number of classes: a
+label is then a number below it, or -1 for "no label"; without it labels are not read. Every process reads its own
+shards: process r of w reads shards r, r + w, ..., in a new order in each pass, through a shuffle buffer. Such a stream
+can't be resumed exactly: from a new position it goes on with other images. It has no splits, so nothing is scored on
+it.
 """
 
 from __future__ import annotations
@@ -13,16 +14,20 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import lzma
 import random
 import re
+import tarfile
+import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from zoo.data.facts import Facts
+from zoo.data.files import check_member
 from zoo.data.folder import parse_options
 from zoo.data.images import open_picture, square, to_array, to_pil
 from zoo.data.loader import Loader, to_device
@@ -71,6 +76,33 @@ def class_names(name: str, text: str) -> tuple[str, ...]:
     return tuple(map(str, range(int(text))))
 
 
+def members(shards: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The files of open shards as webdataset groups them to samples. Only images, labels and captions are read. Raises
+    OSError if one is too large or a shard is damaged."""
+    endings = tuple(f".{kind}" for kind in (*IMAGES, "cls", "txt"))
+    for shard in shards:
+        url = shard["url"]
+        try:
+            with tarfile.open(fileobj=shard["stream"], mode="r|*") as tar:
+                for member in tar:
+                    if not member.isreg() or re.match(r"__[^/]*__($|/)", member.name):  # as webdataset: no sample's
+                        continue
+                    content = b""
+                    if member.name.lower().endswith(endings) and (file := tar.extractfile(member)):
+                        check_member(url, member.name, member.size)
+                        content = file.read()
+                    yield {"fname": member.name, "data": content, "__url__": url}
+                    tar.members = []  # type: ignore[attr-defined]  # a stream: nothing is read again
+        except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise OSError(f"{url}: {error}") from error
+        yield {}  # the end of a shard is the end of a sample
+
+
+def place(sample: Sample) -> str:
+    """The shard and the key of a sample."""
+    return f"{sample.get('__url__', 'a shard')}, sample {sample.get('__key__')!s}"
+
+
 def open_shards(name: str, resolution: int | None) -> ShardData:
     """``shards:PATTERN`` as a stream. Raises ValueError if webdataset is missing or the first shard has no images."""
     return ShardData(name, resolution)
@@ -90,19 +122,17 @@ class ShardData(ImageData):
             ) from None
         pattern, options = parse_options(name, ("classes",))
         self.name, self.urls = name, expand(name, pattern)
-        classes = class_names(name, options.get("classes", "0"))
+        self.classes = class_names(name, options.get("classes", "0"))
         if not re.match("https?://", self.urls[0]) and not Path(self.urls[0]).exists():
             raise ValueError(f"{name}: '{self.urls[0]}': no such file; several shards are train-{{000..099}}.tar")
         sample = next(self.samples(self.urls), None)
         if sample is None or not any(kind in sample for kind in IMAGES):
             raise ValueError(f"{name}: no sample with an image ({', '.join(IMAGES)}) in its first shard")
-        if classes and "cls" not in sample:
-            raise ValueError(f"{name}: classes={len(classes)}, but its samples have no cls")
-        keys = ("x", *(("y",) if classes else ()), *(("caption",) if "txt" in sample else ()))
+        keys = ("x", *(("y",) if self.classes else ()), *(("caption",) if "txt" in sample else ()))
         self.side = resolution
         self.side = resolution or self.decode(sample, keys)["x"].shape[-1]
         about = f"{len(self.urls)} shards, streamed: the order can't be resumed exactly."
-        facts = Facts(name, f"Shards {pattern}", 3, self.side, classes, keys, {}, "the user's own", about)
+        facts = Facts(name, f"Shards {pattern}", 3, self.side, self.classes, keys, {}, "the user's own", about)
         super().__init__(facts, {}, hashlib.sha256("\n".join(self.urls).encode()).hexdigest())
 
     def __len__(self) -> int:
@@ -111,30 +141,45 @@ class ShardData(ImageData):
     def samples(self, urls: list[str]) -> Iterator[Sample]:
         """The undecoded samples of some shards, one after the other. Raises OSError if a shard can't be read."""
         import webdataset
+        from webdataset.tariterators import group_by_keys
 
         try:
-            yield from webdataset.WebDataset(urls, shardshuffle=False, nodesplitter=None, empty_check=False)
+            opened = webdataset.WebDataset(urls, shardshuffle=False, nodesplitter=None, empty_check=False)
+            # Its last two steps read and group the files.
+            yield from webdataset.DataPipeline(*opened.pipeline[:-2], members, group_by_keys)
         except Exception as error:  # tar, network and pipe errors of many kinds
             raise OSError(f"{self.name}: {' '.join(str(error).split())}") from error
 
     def decode(self, sample: Sample, keys: tuple[str, ...]) -> Decoded:
-        """One sample: "x" uint8 [3, R, R], "y" int64 [], "caption" text. Raises OSError if it can't be read."""
+        """One sample: "x" uint8 [3, R, R], "y" int64 [], "caption" text. Raises OSError if it can't be read, ValueError
+        if its label is none of the classes."""
         import numpy as np
 
         kind = next((kind for kind in IMAGES if kind in sample), None)
-        key = str(sample.get("__key__"))
         if kind is None:
-            raise OSError(f"{self.name}: sample {key} has no image")
+            raise OSError(f"{self.name}: {place(sample)} has no image")
         try:
             image = square(to_pil(open_picture(io.BytesIO(sample[kind])), 3), self.side)
         except Exception as error:  # Pillow's decoders raise many kinds
-            raise OSError(f"{self.name}: image {key}.{kind} can't be read: {error}") from error
+            raise OSError(f"{self.name}: {place(sample)}: {kind} can't be read: {error}") from error
         row: Decoded = {"x": to_array(image)}
         if "y" in keys:
-            row["y"] = np.asarray(int(sample["cls"]))
+            row["y"] = np.asarray(self.label(sample))
         if "caption" in keys:
             row["caption"] = sample.get("txt", b"").decode(errors="replace")
         return row
+
+    def label(self, sample: Sample) -> int:
+        """The class of a sample. Raises ValueError if it has none, or none of the classes."""
+        if "cls" not in sample:
+            raise ValueError(
+                f"{self.name}: {place(sample)} has no cls; it must be a class, 0 to {len(self.classes) - 1}"
+            )
+        text = sample["cls"][:40].decode(errors="replace").strip()
+        if not re.fullmatch(r"-1|[0-9]{1,9}", text) or int(text) >= len(self.classes):
+            raise ValueError(f"{self.name}: {place(sample)}: cls must be a class, 0 to {len(self.classes) - 1}, or -1 "
+                             f"for no label, got {text!r}")  # fmt: skip
+        return int(text)
 
     def feed(self, loader: Loader, where: Where | None, part: tuple[int, int], workers: int) -> ShardFeed:
         """The stream of one process. Raises ValueError for ``where``, or if there are fewer shards than processes."""

@@ -99,7 +99,7 @@ def train(
     if runtime.eval_every:
         from zoo.metrics.evaluate import check_watch
 
-        check_watch(facts)
+        check_watch(facts, source)
     if init is not None:
         load_init(build_networks(recipe, seed), init)
         init = str(Path(init).resolve() if Path(init).exists() else init)

@@ -21,7 +21,7 @@ from zoo.checks import check_device, check_list
 from zoo.data import Facts
 from zoo.metrics import copies, features, image_source, scores
 from zoo.metrics.image_source import ImageSource
-from zoo.metrics.inputs import FEATURE_INPUTS, INPUTS, ScoreInputs, value_of
+from zoo.metrics.inputs import FEATURE_INPUTS, INPUTS, ScoreInputs, check_splits, value_of
 from zoo.metrics.metric import DEFAULTS, AnyMetric, find_metric
 from zoo.metrics.statistics import Progress
 from zoo.models import Model
@@ -314,8 +314,9 @@ def protocol(inputs: ScoreInputs) -> dict[str, Any]:
 WATCH_COUNT = 2_000  # images: enough to see a trend, and quick
 
 
-def check_watch(facts: Facts) -> None:
-    """Raises ValueError if models of a data set cannot be scored during training."""
+def check_watch(facts: Facts, source: Any) -> None:
+    """Raises ValueError if models of a data set, ``source``, cannot be scored during training."""
+    check_splits(facts, source)
     features.default(facts.name, facts.channels)
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from zoo import hub
 from zoo.checks import check_whole
+from zoo.data import Facts, open_data
 from zoo.data import facts as facts_of
-from zoo.data import open_data
 from zoo.data.loader import paired_rows, rows_with
 from zoo.data.store import ImageData
 from zoo.data.views import VIEWS
@@ -62,6 +62,15 @@ class Input:
     value: Callable[[ScoreInputs], Any] | None = None
 
 
+def check_splits(facts: Facts, dataset: Any) -> None:
+    """Raises ValueError if a data set is a stream, which has no splits to compare images with."""
+    opened = isinstance(dataset, ImageData) and not dataset.is_stream  # these are one split
+    if not facts.splits and not opened:
+        raise ValueError(
+            f"dataset={facts.name}: must have splits, such as folder:PATH or a registered set; a stream has no scores"
+        )
+
+
 class ScoreInputs:
     """The inputs of metrics, computed when they are first used: an attribute for each name in ``INPUTS`` that has no
     function of its own. The task of the source says which images are compared with which.
@@ -96,6 +105,7 @@ class ScoreInputs:
             self.facts = facts_of(self.dataset)
         if self.facts.resolution == 0:
             raise ValueError(f"dataset={self.facts.name}: must have images, got points")
+        check_splits(self.facts, self.dataset)
         if source.task is not None:
             to = source.task.direction(to)
         elif to is not None:
