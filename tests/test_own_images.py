@@ -465,7 +465,7 @@ def test_a_large_image_in_an_archive_is_left_out(tmp_path, monkeypatch):
 
 
 def test_limits_of_archives():
-    assert files.MAX_IMAGE_BYTES == 256 << 20 and files.MAX_TABLE_BYTES == 64 << 20
+    assert files.MAX_IMAGE_BYTES == 256 << 20 and files.MAX_TABLE_BYTES == 128 << 20
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, *METHODS])

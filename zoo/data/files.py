@@ -19,7 +19,7 @@ from zoo.data.images import SUFFIXES
 TABLES = {".csv", ".tsv", ".json", ".jsonl"}
 CAPTIONS = ".txt"
 MAX_IMAGE_BYTES = 256 << 20  # of a file in an archive, unpacked: a few kilobytes can become gigabytes
-MAX_TABLE_BYTES = 64 << 20  # of a file in an archive that is no image
+MAX_TABLE_BYTES = 128 << 20  # of a file in an archive that is no image
 PIECE_BYTES = 4096  # of a packed file that are unpacked at once: zipfile limits only what deflate makes of them
 SYSTEM = {"__MACOSX", "Thumbs.db", "desktop.ini"}  # what operating systems leave in folders and archives
 
