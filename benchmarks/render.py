@@ -974,8 +974,11 @@ with captions train StackGAN and StackGAN++ in their reduced settings, whose tex
 | `7.txt` beside `7.png` | captions, one a line |
 | a table that names the images | captions, labels, splits, attributes |
 
-A table is a `.csv`, `.tsv`, `.json` or `.jsonl` in the folder, or beside the archive, with the columns `caption`,
-`label` and `split` (also `text`, `class`, `partition`, ...); all other columns of 0 and 1 are attributes.
+A table is a `.csv`, `.tsv`, `.json` or `.jsonl` in the folder or the archive, or beside the archive, with the columns
+`caption`, `label` and `split` (also `text`, `class`, `partition`, ...); all other columns of 0 and 1 are attributes. A
+table in a folder with images is about those. Several (`train/metadata.csv` and `test/metadata.csv`, as Hugging Face has
+them) are read as one: classes are numbered over the labels of all, attributes are found by the names of their columns,
+which each of these tables must have. What a table says of some images, a table must say of all, whatever their split.
 
 Folders that fit none of these are an error. What is left out (other files, columns, rows without an image) is counted
 in a warning and in `zoo show`. Options follow a question mark, `"folder:photos?fit=pad&skip=corrupt"`:
@@ -993,6 +996,13 @@ in a warning and in `zoo show`. Options follow a question mark, `"folder:photos?
 
 `zoo eval` and `--input` read images in the same way (`--input "photos?fit=pad"`); of pictures of two halves a model of
 pairs translates the half that it was trained to.
+
+Shards have a sample's image (`.jpg`, `.png`, `.webp`), its label in `.cls` and its caption in `.txt`. Labels are read if
+their number is given, `"shards:PATTERN?classes=10"`; each must then be 0 to 9, or -1 for no label. A stream has no
+splits, so models are trained on it and scored on another data set: `zoo eval RUN --dataset folder:PATH`.
+
+Of a file in an archive or a shard at most 256 MB are unpacked if it is an image, 128 MB if it is a table, a label or
+captions; a larger one is an error (`skip=corrupt` leaves out images). A larger table can lie beside the archive.
 
 ### Photographs of many sizes
 
@@ -1030,8 +1040,9 @@ Each field has a type, which a data set declares (`zoo show celeba` lists them) 
 A torch Dataset (or a list) has images, (image, label), dicts of fields, or pairs, as (image, image) or `{{"a": image,
 "b": image}}`, which it must not change at random. An image is PIL, a path, or a tensor or array uint8 or in [0, 1];
 `zoo.data.Images(dataset, fit="pad")` says what becomes of images that are no squares, as `?fit=pad` does for a
-folder. Numbers are never rounded: 0.9 is a Vector, and an error if the field is declared as a Label. If a row has
-several images they are cropped and mirrored together.
+folder. Labels are the Dataset's `targets` (or the column of its table) after its `target_transform`, so that not every
+image is read, if 64 items agree with them; otherwise those of all items. Numbers are never rounded: 0.9 is a Vector,
+and an error if the field is declared as a Label. If a row has several images they are cropped and mirrored together.
 
 ```python
 class Faces(torch.utils.data.Dataset):
