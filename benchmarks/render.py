@@ -997,8 +997,8 @@ in a warning and in `zoo show`. Options follow a question mark, `"folder:photos?
 `zoo eval` and `--input` read images in the same way (`--input "photos?fit=pad"`); of pictures of two halves a model of
 pairs translates the half that it was trained to.
 
-Shards have a sample's image (`.jpg`, `.png`, `.webp`), its label in `.cls` and its caption in `.txt`. Labels are read if
-their number is given, `"shards:PATTERN?classes=10"`; each must then be 0 to 9, or -1 for no label. A stream has no
+Shards have a sample's image (`.jpg`, `.png`, `.webp`), its label in `.cls` and its caption in `.txt`. Labels are read
+if their number is given, `"shards:PATTERN?classes=10"`; each must then be 0 to 9, or -1 for no label. A stream has no
 splits, so models are trained on it and scored on another data set: `zoo eval RUN --dataset folder:PATH`.
 
 Of a file in an archive or a shard at most 256 MB are unpacked if it is an image, 128 MB if it is a table, a label or
