@@ -118,6 +118,16 @@ def test_pairs_in_two_folders(tmp_path):
         facts(f"folder:{tmp_path}")
 
 
+def test_pairs_of_which_an_image_cannot_be_read(tmp_path):
+    for k in range(3):
+        put(tmp_path / "A" / f"{k}.png", k)
+        put(tmp_path / "B" / f"{k}.png", 100 + k)
+    (tmp_path / "B" / "1.png").write_bytes(b"x")
+    with pytest.warns(DataWarning, match=r"1 of 6 images are left out .*B/1.png.*, and 1 that were their pairs"):
+        data = opened(tmp_path, "?skip=corrupt")
+    assert values(data) == [0, 100, 2, 102]
+
+
 def test_unpaired_domains_of_other_names(tmp_path):
     for k in range(3):
         put(tmp_path / "a" / f"horse{k}.png")

@@ -285,7 +285,7 @@ class Folder:
     def _rows(self, split: str, unreadable: list[str], resolution: int | None) -> Iterator[Row]:
         """Rows of the readable images; the names of the others are added to ``unreadable``."""
         items = self.items[split]
-        low, high = 255, 0
+        low, high, partners = 255, 0, 0
         group = 2 if self.paired else 1
         for start in range(0, len(items), group):
             rows: list[dict[str, Any]] = []
@@ -296,6 +296,7 @@ class Folder:
                     reason = f"{item.file.name} ({' '.join(str(error).split())[:160]})"
                     unreadable += [reason] if reason not in unreadable[-2:] else []
             if len(rows) < group:  # with it its pair
+                partners += len(rows)
                 continue
             for row in rows:
                 if self.facts.channels and not isinstance(row["x"], bytes):
@@ -312,7 +313,8 @@ class Folder:
         if unreadable and len(unreadable) < total:
             warnings.warn(
                 f"{self.name}: {len(unreadable)} of {total} images are left out since they can't be read: "
-                f"{listed(unreadable)}", DataWarning, stacklevel=2,
+                f"{listed(unreadable)}" + f", and {partners} that were their pairs" * bool(partners),
+                DataWarning, stacklevel=2,
             )  # fmt: skip
         if 0 <= high - low < NARROW and len(items) > 1:
             warnings.warn(
