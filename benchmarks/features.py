@@ -408,7 +408,7 @@ def weights(pair: list[FeatureNetwork], before: Mapping[str, dict]) -> dict[str,
     references: dict[str, list[Tensor]] = {}  # features of reals by both networks
     for name in hub.index():
         model, tensors = hub.load(name), tensor_hash(hub.find(name))[:16]
-        if model.card["dataset"]["name"] != dataset or not model.generates:
+        if model.card["dataset"]["name"] != dataset or not model.generates or "fd" not in model.bench.metrics:
             continue
         resolution = None if pair[0].facts["fit"] == "pad" else model.resolution
         wheres = [{}] if model.seeded else [labels_of(model, entry, key) for key, entry in model.entries.items()]

@@ -362,7 +362,7 @@ def baseline_changes(now: Line, lines: list[Line]) -> list[str]:
     """Which baselines beside a line have another feature network, or another reference, a line each."""
     errors = []
     for row in lines:
-        if row["kind"] == "baseline" and direction(row) == direction(now):
+        if row["kind"] == "baseline" and direction(row) == direction(now) and {*row["scores"]} & {*now["scores"]}:
             keys = ["features_hash", *(["reference"] if row["protocol"]["split"] == now["protocol"]["split"] else [])]
             different = [k for k in keys if row["protocol"].get(k) != now["protocol"].get(k)]
             errors += [f"{row['what']} on {row['dataset']}: has another {k}; run --baselines" for k in different]

@@ -135,8 +135,8 @@ def test_projection(results, tmp_path, monkeypatch):
     assert row["psnr"]["own"]["nearest sample"][0] == pytest.approx(-10 * nearest.log10().item(), abs=0.01)
     for values in row["psnr"].values():
         assert all(a > b for a, b in zip(values["projected"], values["nearest sample"], strict=True))
-    own, held_out = (line for line in render.projections().splitlines() if line.startswith("| `gan"))
-    assert "| own |" in own and own.endswith("| 3 of 3 |") and "| held-out |" in held_out
+    own, other = (line for line in render.projections().splitlines() if line.startswith("| `gan"))
+    assert "| own |" in own and own.endswith("| 3 of 3 |") and "| held-out |" in other
 
 
 def test_no_results_yet(results):
