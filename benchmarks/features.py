@@ -86,13 +86,15 @@ CELEBA = Training("celeba", "resize", {"attributes": "attributes"}, resolution=6
                   epochs=12, batch=128, shift=4, border=None, cutout=12, crop=56, crop_epochs=9)  # fmt: skip
 EMOJI = Training("emoji", "resize", {"category": "y", "style": "domain"}, resolution=64, widths=(16, 32, 64, 128),
                  epochs=16, batch=128, shift=4, border=255, cutout=12, crop=56, crop_epochs=11)  # fmt: skip
+MNIST = Training("mnist", "pad", widths=(24, 48, 96), epochs=4, flip=False, cutout=0, crop=28, crop_epochs=3)
 TRAININGS = {
     "fashion-mnist": FASHION,
     "cifar10": CIFAR10,
-    "mnist": Training("mnist", "pad", widths=(24, 48, 96), epochs=4, flip=False, cutout=0, crop=28, crop_epochs=3),
+    "mnist": MNIST,
     "emoji": EMOJI,
     "celeba": CELEBA,
     "fashion-mnist-b": replace(FASHION, seed=1, widths=(24, 48, 96), epochs=2, crop_epochs=1),
+    "mnist-b": replace(MNIST, seed=1, widths=(16, 32, 64), epochs=2, crop_epochs=2),
     "cifar10-b": replace(CIFAR10, seed=1, widths=(32, 64, 128), epochs=4, crop_epochs=3),
     "celeba-b": replace(CELEBA, seed=1, epochs=4, crop_epochs=3),
     "emoji-b": replace(EMOJI, seed=1, epochs=6, crop_epochs=4),
