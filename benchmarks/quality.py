@@ -23,6 +23,7 @@ images (a translator, an upscaler) is not scored again without them, which is pr
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import statistics
@@ -200,7 +201,8 @@ def trivial_models(dataset: str) -> list[tuple[str, Model]]:
     several: list[tuple[str, Model]] = []
     for model in shipped_for(dataset):
         source = find(model)
-        several += model.baselines(lambda to: ScoreInputs(source, dataset=dataset, split="train", to=to))  # noqa: B023
+        for of in (model.baselines, functools.partial(baselines.of_domains, model)):
+            several += of(lambda to: ScoreInputs(source, dataset=dataset, split="train", to=to))  # noqa: B023
     return several
 
 
@@ -219,7 +221,7 @@ def baselines_of(dataset: str, only: Sequence[str] = (), **options: Any) -> Iter
                 done.add(key)
                 yield {"what": label, "kind": "baseline", **score(model, to, **options)}
     models = shipped_for(dataset)
-    generators = [m for m in models if m.bench.bars and type(m).baselines is Model.baselines]
+    generators = [m for m in models if m.bench.bars and type(m).baselines is Model.baselines and not m.directions]
     if models and not generators:
         return
     sides = {m.resolution for m in generators} if data_facts(dataset).cropped else set()

@@ -609,7 +609,7 @@ def test_baselines_of_a_coupled_model(tmp_path):
     train.train(settings.find("cogan-fashion-mnist").replace(dataset="fashion-mnist-10k"), tmp_path / "run", images=64)
     model = zoo.load(tmp_path / "run")
     source = image_source.find(model)
-    several = dict(model.baselines(lambda to: inputs.ScoreInputs(source, split="train", to=to)))
+    several = dict(baselines.of_domains(model, lambda to: inputs.ScoreInputs(source, split="train", to=to)))
     assert [*several] == [make.name for make in baselines.GENERATORS]
     real = {to: [*inputs.ScoreInputs(source, to=to).reference_images.stream()] for to in model.direction_names}
     real = {to: torch.cat(pieces) for to, pieces in real.items()}

@@ -9,13 +9,19 @@ so ``zoo.evaluate`` takes it. The same seed gives the same images. ``Copies`` of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from zoo.data.store import ImageData
 from zoo.metrics.images import Images, from_data, spread
+from zoo.models import Model
+from zoo.models.coupled import CoupledModel
+
+if TYPE_CHECKING:
+    from zoo.metrics.inputs import ScoreInputs
 
 FIT = 10_000  # training images that the Gaussian and the mixture are fitted to
 
@@ -117,6 +123,27 @@ class Copies(Baseline):
 
 
 GENERATORS: tuple[type[Baseline], ...] = (Gaussian, Mixture, NoisyImages, Copies)
+
+
+class Separate(CoupledModel):
+    """A generator for each domain, in place of the network of ``model``: their images of one seed are no pairs."""
+
+    def __init__(self, model: Model, generators: Mapping[str, Baseline]):
+        super().__init__(model.spec, model.networks, model.card)
+        self.generators = generators
+
+    def iter_samples(self, n: int | None = None, *, to: str | None = None, **options: Any) -> Iterator[Tensor]:
+        """As :meth:`CoupledModel.iter_samples`, of one domain. ``options``: ``seed`` and ``chunk``."""
+        yield from self.generators[self.direction(to)].iter_samples(n or 1, **options)
+
+
+def of_domains(model: Model, inputs: Callable[[str], ScoreInputs]) -> Iterator[tuple[str, Model]]:
+    """Of a model that makes images of several domains from noise one of each kind, by name, with a generator for each
+    domain, fitted to its training images; none of another model. ``inputs``: as for :meth:`zoo.models.Model.baselines`."""
+    if model.seeded and model.directions:
+        images = {to: inputs(to).real_images("train") for to in model.directions}
+        for make in GENERATORS:
+            yield make.name, Separate(model, {to: make(several) for to, several in images.items()})
 
 
 def principal(x: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

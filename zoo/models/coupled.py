@@ -5,7 +5,7 @@ Keys of the spec as for images, and ``domains``, the domains' names: ``{"a": "di
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from zoo.data.views import VIEWS
 from zoo.files import Json
 from zoo.models.arguments import find_domain
-from zoo.models.base import Model, Pairs, Program
+from zoo.models.base import Pairs, Program
 from zoo.models.image import ImageModel
 from zoo.models.image_files import generator_program, write_samples
 from zoo.models.request import Request
 from zoo.registry import TASKS
 
 if TYPE_CHECKING:
-    from zoo.metrics.baselines import Baseline
     from zoo.metrics.inputs import ScoreInputs
 
 BOTH = "both"
@@ -102,23 +101,3 @@ class CoupledModel(ImageModel):
             return None
         first, second = (inputs.sampled(domain) for domain in self.directions)
         return Pairs(second, first.map(VIEWS[b.view]), generated=True)
-
-    def baselines(self, inputs: Callable[[str], ScoreInputs]) -> Iterator[tuple[str, Model]]:
-        """Those of :mod:`zoo.metrics.baselines`, one for each domain, fitted to its training images."""
-        from zoo.metrics.baselines import GENERATORS
-
-        images = {to: inputs(to).real_images("train") for to in self.directions}
-        for make in GENERATORS:
-            yield make.name, Separate(self, {to: make(several) for to, several in images.items()})
-
-
-class Separate(CoupledModel):
-    """A generator for each domain, in place of the network of ``model``: their images of one seed are no pairs."""
-
-    def __init__(self, model: CoupledModel, generators: Mapping[str, Baseline]):
-        super().__init__(model.spec, model.networks, model.card)
-        self.generators = generators
-
-    def iter_samples(self, n: int | None = None, *, to: str | None = None, **options: Any) -> Iterator[Tensor]:
-        """As :meth:`CoupledModel.iter_samples`, of one domain. ``options``: ``seed`` and ``chunk``."""
-        yield from self.generators[self.direction(to)].iter_samples(n or 1, **options)
