@@ -139,7 +139,8 @@ class Separate(CoupledModel):
 
 def of_domains(model: Model, inputs: Callable[[str], ScoreInputs]) -> Iterator[tuple[str, Model]]:
     """Of a model that makes images of several domains from noise one of each kind, by name, with a generator for each
-    domain, fitted to its training images; none of another model. ``inputs``: as for :meth:`zoo.models.Model.baselines`."""
+    domain, fitted to its training images; none of another model. ``inputs``: as for
+    :meth:`zoo.models.Model.baselines`."""
     if model.seeded and model.directions:
         images = {to: inputs(to).real_images("train") for to in model.directions}
         for make in GENERATORS:
