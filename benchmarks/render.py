@@ -168,15 +168,19 @@ def most_common(lines: Sequence[Line]) -> str:
 
 
 def best(lines: Sequence[Line], model: str, first: str) -> Line | None:
-    """The line with a model's smallest distance; one on the data set ``first`` if there is one. Of generators of
-    several domains the first domain counts, for the others are compared with other images."""
+    """The line with a model's smallest distance; one on the data set ``first`` if there is one, else one
+    of shipped weights. Of generators of several domains the first domain counts, for the others are compared with other
+    images."""
 
     def domain(r: Line) -> int:
         return 0 if "input-retrieval" in short(r["scores"]) else [*r["run"]["end"]].index(r["to"])
 
     candidates = [r for r in lines if r["kind"] != "baseline" and model_of(r["run"]) == model]
     candidates = [r for r in candidates if rows.main_score(r["scores"])[0] == "fd"]
-    order = {id(r): (r["dataset"] != first, domain(r), rows.distance(r["scores"])) for r in candidates}
+    order = {
+        id(r): (r["dataset"] != first, r["kind"] != "weights", domain(r), rows.distance(r["scores"]))
+        for r in candidates
+    }
     return min(candidates, key=lambda r: order[id(r)], default=None)
 
 
