@@ -43,9 +43,9 @@ def strip(run: Mapping[str, Any]) -> Image.Image:
 
 
 def write_strips(runs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the strip of each model: ``runs``, the run that represents it. Translators, whose rows belong together,
-    have their grids instead."""
-    runs = {model: run for model, run in runs.items() if not render.translates(run)}
+    """Write the strip of each model: ``runs``, the run that represents it. Those whose rows belong together have
+    their grids instead."""
+    runs = {model: run for model, run in runs.items() if not render.whole_grid(run)}
     render.STRIPS.mkdir(parents=True, exist_ok=True)
     for model, run in runs.items():
         strip(run).save(render.STRIPS / f"{model}.png", optimize=True)

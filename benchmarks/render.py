@@ -904,16 +904,17 @@ def gallery_runs() -> dict[str, Line]:
     return {model: line["run"] for model, line in chosen.items() if line}
 
 
-def translates(run: Line) -> bool:
-    """Whether a run's scores are by direction."""
-    return any(run["end"])
+def whole_grid(run: Line) -> bool:
+    """Whether the rows of a run's grid belong together: those of several domains, and an upscaler's inputs, outputs and
+    targets."""
+    return any(run["end"]) or any("psnr-y" in scores for scores in run["end"].values())
 
 
 GALLERY_TEXT = """\
 The timeline in pictures: a row a model, in order of years, each from a run whose scores are in [Results](results.md).
 Models of images from noise are shown on {dataset}, if they were trained on it, all at the same small compute: the rows
 compare reduced settings, not what the papers reached. The images are evenly spaced cells of the grid on the model's
-page, none is selected; translators show that grid."""
+page, none is selected; translators, upscalers and models of two domains show that grid."""
 
 
 def gallery_page() -> str:
@@ -925,7 +926,7 @@ def gallery_page() -> str:
             missing.append(link)
             continue
         run = runs[p["model"]]
-        path = grid(run) if translates(run) else STRIPS / f"{p['model']}.png"
+        path = grid(run) if whole_grid(run) else STRIPS / f"{p['model']}.png"
         picture = path.relative_to(DOCS).as_posix()
         facts = f"{p['paper']}, {date(p['arxiv'])[:4]}. `{run['recipe']}`, {count(run['images'])} images"
         body.append(f"**{link}**: {facts}\n\n![samples of {run['recipe']}]({picture})")
