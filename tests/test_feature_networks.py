@@ -42,7 +42,7 @@ def tiny(channels=1, resolution=32, fit="resize") -> FeatureNetwork:
 
 
 def test_each_data_set_has_its_feature_network():
-    seconds = [f"{name}-b" for name in ("celeba", "cifar10", "emoji", "fashion-mnist")]
+    seconds = [f"{name}-b" for name in ("celeba", "cifar10", "emoji", "fashion-mnist", "mnist")]
     names = sorted(["celeba", "mnist", "cifar10", "emoji", "fashion-mnist", *seconds])
     assert sorted(bench.TRAININGS) == names and {*NAMES} <= {*names}
 

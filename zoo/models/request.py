@@ -167,8 +167,7 @@ class Request:
         for width, height in sizes if self.scale > 1 else ():
             self.check_picture(width * larger, height * larger)
         paths = [out / name if self.folder else out for name in output_names(readable)]
-        originals = {file.path.resolve() for file in inputs.files}
-        if lost := [path for path in paths if path.resolve() in originals]:
+        if lost := [path for path in paths if path.resolve() in inputs.originals]:
             raise ValueError(f"--out {out}: must not be where the inputs are, for {lost[0].name} would be written "
                              "over; choose another")  # fmt: skip
         if half is not None:
@@ -193,7 +192,8 @@ class Inputs:
     set's images are.
 
     ``transparent``: transparent images stay so. ``folder``: whether it is more than a file. ``left_out``: what is not
-    read, in words. Raises ValueError if there are no images.
+    read, in words. ``originals``: the images, without outputs of before, once ``readable`` has looked at them. Raises
+    ValueError if there are no images.
     """
 
     def __init__(self, source: str, transparent: bool = False):
@@ -213,6 +213,7 @@ class Inputs:
         self.range = parse_range(f"--input {source}", options["range"]) if "range" in options else None
         self.folder = root.is_dir() or root.suffix.lower() == ".zip"
         self.left_out: list[str] = []
+        self.originals: set[Path] = set()
         self.files = [File(root.name, root)]
         if not self.folder:
             return
@@ -237,6 +238,7 @@ class Inputs:
             if self.folder and root != results and file.path.resolve().is_relative_to(results):
                 self.left_out.append(f"{file.name}, an output of before")
                 continue
+            self.originals.add(file.path.resolve())
             try:
                 self.read(file, channels)
                 readable.append(file)
