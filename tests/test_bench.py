@@ -535,6 +535,18 @@ def test_baselines_of_another_task_have_another_reference(quality):
     ]
 
 
+def test_changes_of_baselines(quality, monkeypatch):
+    """A distance that moved, and a baseline without a line; a score that a line of another task does not have is none."""
+    now = [{"dataset": "d", "to": "", "what": "bicubic", "scores": {"psnr-y": 22.0, "fd-d": 9.0}}]
+    monkeypatch.setattr(quality, "bars", lambda dataset: now)
+    monkeypatch.setattr(quality, "dataset_of", lambda name: "d")
+    line = {**now[0], "kind": "baseline", "scores": {"psnr-y": 22.0}}
+    assert quality.bar_changes(["m"], [line]) == []
+    (error,) = quality.bar_changes(["m"], [{**line, "scores": {"psnr-y": 25.0}}])
+    assert error == "bicubic on d: psnr-y must be 25.0 as in the committed line, got 22.0"
+    assert len(quality.bar_changes(["m"], [])) == 2
+
+
 def test_runs_beat_a_gaussian_in_ten_principal_components(benchmark):
     """Every committed line of a generator, of any seed: otherwise it has learned no more than a covariance. Models of
     texts have a bar of their own, the retrieval of captions."""
