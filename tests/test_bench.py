@@ -536,7 +536,7 @@ def test_baselines_of_another_task_have_another_reference(quality):
 
 
 def test_changes_of_baselines(quality, monkeypatch):
-    """A distance that moved, and a baseline without a line; a score that a line of another task does not have is none."""
+    """A distance that moved, and a baseline without a line; a score that only another task has is not compared."""
     now = [{"dataset": "d", "to": "", "what": "bicubic", "scores": {"psnr-y": 22.0, "fd-d": 9.0}}]
     monkeypatch.setattr(quality, "bars", lambda dataset: now)
     monkeypatch.setattr(quality, "dataset_of", lambda name: "d")
