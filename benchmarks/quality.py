@@ -23,7 +23,6 @@ images (a translator, an upscaler) is not scored again without them, which is pr
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import statistics
@@ -45,7 +44,7 @@ from zoo.data import open_data
 from zoo.files import tensor_hash
 from zoo.metrics import baselines, references
 from zoo.metrics.evaluate import missing_input, missing_kind
-from zoo.metrics.image_source import find
+from zoo.metrics.image_source import ImageSource, find
 from zoo.metrics.inputs import FEATURE_INPUTS, ScoreInputs
 from zoo.metrics.metric import AnyMetric, find_metric
 from zoo.models import Bench, Model
@@ -201,8 +200,11 @@ def trivial_models(dataset: str) -> list[tuple[str, Model]]:
     several: list[tuple[str, Model]] = []
     for model in shipped_for(dataset):
         source = find(model)
-        for of in (model.baselines, functools.partial(baselines.of_domains, model)):
-            several += of(lambda to: ScoreInputs(source, dataset=dataset, split="train", to=to))  # noqa: B023
+
+        def inputs(to: str, source: ImageSource = source) -> ScoreInputs:
+            return ScoreInputs(source, dataset=dataset, split="train", to=to)
+
+        several += [*model.baselines(inputs), *baselines.of_domains(model, inputs)]
     return several
 
 
@@ -229,16 +231,13 @@ def baselines_of(dataset: str, only: Sequence[str] = (), **options: Any) -> Iter
         for make in baselines.GENERATORS:
             if not only or make.name in only:
                 baseline = make(open_data(dataset, side))
-                yield {
-                    "what": make.name,
-                    "kind": "baseline",
-                    **score(baseline, dataset=dataset, **few(baseline), **options),
-                }
+                line = score(baseline, dataset=dataset, **few(baseline), **options)
+                yield {"what": make.name, "kind": "baseline", **line}
         what = "held-out images, against the training images"
         if not only or what in only:
             holdout = baselines.Copies(open_data(dataset, side, split="test"))
-            again = score(holdout, dataset=dataset, split="train", **few(holdout), **options)
-            yield {"what": what, "kind": "baseline", **again}
+            line = score(holdout, dataset=dataset, split="train", **few(holdout), **options)
+            yield {"what": what, "kind": "baseline", **line}
 
 
 def few(baseline: baselines.Baseline) -> dict[str, int]:

@@ -172,16 +172,13 @@ def best(lines: Sequence[Line], model: str, first: str) -> Line | None:
     of shipped weights. Of generators of several domains the first domain counts, for the others are compared with other
     images."""
 
-    def domain(r: Line) -> int:
-        return 0 if "input-retrieval" in short(r["scores"]) else [*r["run"]["end"]].index(r["to"])
+    def order(r: Line) -> tuple[bool, bool, int, float]:
+        domain = 0 if "input-retrieval" in short(r["scores"]) else [*r["run"]["end"]].index(r["to"])
+        return r["dataset"] != first, r["kind"] != "weights", domain, rows.distance(r["scores"])
 
     candidates = [r for r in lines if r["kind"] != "baseline" and model_of(r["run"]) == model]
     candidates = [r for r in candidates if rows.main_score(r["scores"])[0] == "fd"]
-    order = {
-        id(r): (r["dataset"] != first, r["kind"] != "weights", domain(r), rows.distance(r["scores"]))
-        for r in candidates
-    }
-    return min(candidates, key=lambda r: order[id(r)], default=None)
+    return min(candidates, key=order, default=None)
 
 
 def models() -> str:
