@@ -811,20 +811,20 @@ def device_cell(line: Line, key: str) -> str:
 
 
 def longer_runs() -> str:
-    """Fashion-MNIST's settings with ten times the images."""
+    """Fashion-MNIST's settings with ten times the images; how many of them were run."""
     lines = {r["recipe"]: r for r in reversed(rows.read("runs-x10"))}
     names = [name for name in settings.names() if settings.find(name).dataset == "fashion-mnist"]
+    text = f"Measured: {len([name for name in names if name in lines]) or 'none'} of {len(names)} settings."
+    if not lines:
+        return text
     body = []
-    for name in names:
-        row = lines.get(name)
-        if row is None:
-            body.append([f"`{name}`", count(10 * settings.find(name).images), *["not measured"] * 3])
-        else:
-            scores = short(row["end"][""])
-            values = [f"{scores['fd']:.2f}", number(scores["recall"]), rows.minutes(row)]
-            body.append([f"`{name}`", count(row["images"]), *values])
-    parts = [table(["recipe", "images", "fd", "recall", "minutes"], body)]
-    return "\n\n".join([*parts, *([provenance([*lines.values()])] if lines else [])])
+    for name, row in sorted(lines.items()):
+        scores = short(row["end"][""])
+        body.append(
+            [f"`{name}`", count(row["images"]), f"{scores['fd']:.2f}", number(scores["recall"]), rows.minutes(row)]
+        )
+    parts = [text, table(["recipe", "images", "fd", "recall", "minutes"], body), provenance([*lines.values()])]
+    return "\n\n".join(parts)
 
 
 # Pages ----------------------------------------------------------------------------------------------------------------
