@@ -56,7 +56,7 @@ class StarGAN(Game):
     image's, y = G(x, c), and u on the lines between x and y::
 
         D minimizes  E D(y) - E D(x) + classify CE(x, c') + penalty E (|grad D(u)| - 1)^2
-        G minimizes  -E D(y) + classify CE(y, c) + cycle |G(y, c') - x|
+        G minimizes  -E D(y) + classify CE(y, c) + cycle (|G(y, c') - x| + identity |G(x, c') - x|)
 
     means over the batch and over patches and pixels; in the gradient the patches are summed.
 
@@ -67,6 +67,7 @@ class StarGAN(Game):
         attributes: those that are used, by name; () for a label.
         exclusive: of them those of which a translation has one, such as colors of hair.
         classify, cycle, penalty: weights.
+        identity: weight, relative to ``cycle``: 0 in the paper. As in CycleGAN it keeps colors.
         n_critic: steps of D for one of G.
         augment: Spec in AUGMENTATIONS: D gets all images, real and fake, through it.
 
@@ -86,6 +87,7 @@ class StarGAN(Game):
         classify: float = 1.0,
         cycle: float = 10.0,
         penalty: float = 10.0,
+        identity: float = 0.0,
         n_critic: int = 5,
         augment: Spec | None = None,
     ):
@@ -107,7 +109,7 @@ class StarGAN(Game):
                 raise ValueError(
                     f"networks.{network}.domains={domains}: must be the number of domains, {len(self.names)}"
                 )
-        self.classify, self.cycle, self.n_critic = classify, cycle, n_critic
+        self.classify, self.cycle, self.identity, self.n_critic = classify, cycle, identity, n_critic
         self.penalty = GradientPenalty(penalty)
         self.head = DomainHead("D.domain", self.binary)
         self.heads = (self.head,)
@@ -150,11 +152,20 @@ class StarGAN(Game):
         output = discriminate(fake, heads=[head.network])
         adversarial = -output.score.float().mean()
         classification = head.loss_G(output, batch, discriminate)
-        cycle = (self.G(fake, batch["domain_real"]).float() - batch["x"].float()).abs().mean()
+        cycle = self._back(fake, batch)
         batch.log("G/adversarial", adversarial)
         batch.log("G/domain", classification)
         batch.log("G/cycle", cycle)
-        return adversarial + self.classify * classification + self.cycle * cycle
+        loss = adversarial + self.classify * classification + self.cycle * cycle
+        if self.identity:
+            identity = self._back(batch["x"], batch)
+            batch.log("G/identity", identity)
+            loss = loss + self.cycle * self.identity * identity
+        return loss
+
+    def _back(self, x: Tensor, batch: Batch) -> Tensor:
+        """The L1 distance of the batch's images to x, translated to their own domains."""
+        return (self.G(x, batch["domain_real"]).float() - batch["x"].float()).abs().mean()
 
     def ships(self) -> dict[str, Any]:
         """Of attributes the images keep the others, as D recognizes them: so D ships beside G."""
