@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import json
 import math
+import re
 import shlex
 from pathlib import Path
 
@@ -377,6 +378,27 @@ def test_documented_settings(recipe):
     """Each command of the page changes something and survives a dry run."""
     assert recipe != settings.find(recipe.model, recipe.dataset, recipe.variant)
     assert describe(recipe)["stages"]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if any(s.schedules for s in settings.find(name).stages)])
+def test_fields_of_schedules(name):
+    """What a schedule sets at once cannot be set beside it, which would have no effect; its points can."""
+    recipe = settings.find(name)
+    for i, stage in enumerate(recipe.stages):
+        for j, schedule in enumerate(stage.schedules):
+            points = f"stages.{i}.schedules.{j}.points"
+            assert overrides.override(recipe, points, "[[0, 0.125]]").stages[i].schedules[j].at(10) == 0.125
+            kind, _, rest = schedule.target.partition(".")
+            if kind != "optimizers":
+                continue
+            player, field = rest.split(".", 1)
+            players = [p for p in stage.optimizers if "." not in p] if player == "*" else [player]
+            for player in players[:1]:
+                key = f"stages.{i}.optimizers.{player}.{field}"
+                with pytest.raises(
+                    ValueError, match=rf"{re.escape(key)}.*no effect, since .*; change stages\.{i}\.sch"
+                ):
+                    overrides.override(recipe, key, "0.125")
 
 
 def parts(stage: Stage):

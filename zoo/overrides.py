@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from zoo.recipe import Pretrained, Recipe, Rounds, Stage, Stream, decode
+from zoo.recipe import Pretrained, Recipe, Rounds, Schedule, Stage, Stream, decode
 from zoo.registry import FrozenDict, Registry, Spec, nearest
 
 MAX_NUMBER = 10**15  # of whole numbers in a recipe
@@ -203,7 +203,7 @@ def override(recipe: Recipe, key: str, text: str) -> Recipe:
 
     ``key``: a dotted path (``optimizers.D.lr``, ``batch``, ``networks.G.width``, ``stages.1.game.loss``); a path that
     does not start with a field of the recipe is one of the first stage. ``text``: JSON, else a string.
-    Raises ValueError if there is no such field or the value does not fit.
+    Raises ValueError if there is no such field, the value does not fit, or a schedule would replace it at once.
     """
     path = key.split(".")
     where = f"--set {key}={text}"
@@ -223,7 +223,30 @@ def override(recipe: Recipe, key: str, text: str) -> Recipe:
         path = ["stages", "0", *path]
     result = _replace(recipe, path, value, "", where)
     check(result)
+    _check_schedules(result, path, where)
     return result
+
+
+def _check_schedules(recipe: Recipe, path: list[str], where: str) -> None:
+    """Raises ValueError if a schedule sets the field at ``path`` in all stages that have it, so that another value would
+    have no effect."""
+    one, field = path[0] == "stages", ".".join(path[2:] if path[0] == "stages" else path)
+    found = dict[str, Schedule]()
+    for i, stage in enumerate(recipe.stages):
+        if one and path[1] != str(i):
+            continue
+        names = [j for j, s in enumerate(stage.schedules) if _covers(s.target, field)]
+        if not names:
+            return
+        found[f"stages.{i}.schedules.{names[-1]}"] = stage.schedules[names[-1]]
+    for name, schedule in found.items():
+        points = json.dumps(schedule.points)
+        raise ValueError(f"{where}: has no effect, since {name} sets it; change {name}.points, {points}")
+
+
+def _covers(target: str, field: str) -> bool:
+    """Whether a schedule's target is the field, of one player or, with a star, of all."""
+    return re.fullmatch(re.escape(target).replace(r"\*", ".+"), field) is not None
 
 
 def override_all(recipe: Recipe, texts: Iterable[str]) -> Recipe:
