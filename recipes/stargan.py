@@ -16,8 +16,8 @@ Differences from the paper:
 - celeba-small: 64x64, a quarter of the width, 4 residual blocks in G, 5 convolutions in D.
 - emoji-small: the domains are the three styles of drawings (softmax instead of independent attributes), 32x32, 3/8 of
   the width, 3 residual blocks in G, 4 convolutions in D.
-  As in CycleGAN's code an identity term of half the cycle's weight keeps colors: without it G inverted them. There are
-  3,003 training images of a style, so that D gets them with DiffAugment's translations and cutouts.
+  As in CycleGAN's code an identity term of half the cycle's weight keeps colors: without it G inverted them. There
+  are 3,003 to 3,358 training images of a style, so that D gets them with DiffAugment's translations and cutouts.
 - Data of one's own (``--dataset folder:PATH``) give the domains: the columns of a table of attributes, all of them if
   the five are not among them, or the class folders.
 - Reduced settings: one step of D for one of G, batches of 4 and a learning rate of 4e-4, since steps are few; samples

@@ -228,8 +228,8 @@ def override(recipe: Recipe, key: str, text: str) -> Recipe:
 
 
 def _check_schedules(recipe: Recipe, path: list[str], where: str) -> None:
-    """Raises ValueError if a schedule sets the field at ``path`` in all stages that have it, so that another value would
-    have no effect."""
+    """Raises ValueError if a schedule sets the field at ``path`` in all stages that have it: another value would have
+    no effect."""
     one, field = path[0] == "stages", ".".join(path[2:] if path[0] == "stages" else path)
     found = dict[str, Schedule]()
     for i, stage in enumerate(recipe.stages):
