@@ -13,7 +13,9 @@ Differences from the paper:
 - emoji: 64x64 drawings in three styles, upsampled to the paper's size. The authors' photographs of the Alps and
   paintings are not registered here.
 - emoji-small: 32x32, a quarter of the width, 4 residual blocks instead of 9, three scales in D instead of four, batches
-  of 4; samples come from EMA weights of G.
+  of 4; samples come from EMA weights of G. With the term of the authors' code, off there, that an image's own decoder
+  gives it back, which keeps colors. There are 3,003 to 3,358 training images of a style, so that D gets them with
+  DiffAugment's translations and cutouts.
 """
 
 from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage, Stream
@@ -30,8 +32,10 @@ def recipe(
     load: int | None,
     sizes: tuple[int, int, int],
     ema: dict[str, Ema],
+    **terms: float | Spec,
 ) -> Recipe:
-    """All domains, by name. ``sizes``: the width of both networks, residual blocks of G, scales of D."""
+    """All domains, by name. ``sizes``: the width of both networks, residual blocks of G, scales of D. ``terms``: more
+    arguments of the game."""
     width, blocks, layers = sizes
     n = len(domains)
     adam = Adam(lr=2e-4, betas=(0.5, 0.999))
@@ -43,7 +47,7 @@ def recipe(
         },
         stages=(
             Stage(
-                game=Spec("combogan", domains=domains),
+                game=Spec("combogan", domains=domains, **terms),
                 optimizers={f"{name}.{k}": adam for name in "GD" for k in range(n)},
                 images=images,
                 batch=batch,
@@ -65,4 +69,5 @@ def emoji(domain: tuple[str, ...] = STYLES) -> Recipe:
 @setting("emoji", "small")
 def emoji_small(domain: tuple[str, ...] = STYLES) -> Recipe:
     "Three styles of emoji at 32x32: 24,000 batches of 4."
-    return recipe(domain, 24_000 * 4, 4, 32, None, (16, 4, 3), {"G": Ema(halflife=200 * 4)})
+    augment, ema = Spec("diffaugment", policy=("translation", "cutout")), {"G": Ema(halflife=200 * 4)}
+    return recipe(domain, 24_000 * 4, 4, 32, None, (16, 4, 3), ema, identity=5.0, augment=augment)

@@ -35,7 +35,7 @@ def test_committed_searches(search, path, tmp_path):
     ("name", "text", "message"),
     [
         ("gan-mnist-small", "optimizers.G.learning=1", "line 1: --set optimizers.G.learning=1"),
-        ("gan-mnist-small", "batch=50\n\nbatch=20 optimizers.G.lr=0.1", "line 3: must have the fields"),
+        ("gan-mnist-small", "batch=50\n\nbatch=20 optimizers.G.clip=0.1", "line 3: must have the fields"),
         ("gan-mnist-small", "batch", "line 1: --set batch: must be KEY=VALUE, as in --set"),
         ("gan-mnist-small", "# nothing", "has no settings"),
         ("gan-minst", "batch=50", "gan-minst"),
@@ -70,7 +70,9 @@ def test_from_the_file_to_the_lines(search, tmp_path, monkeypatch):
         return 0
 
     path = tmp_path / "gan-fashion-mnist.txt"
-    path.write_text("optimizers.G.lr=0.1 optimizers.D.lr=0.1\noptimizers.G.lr=0.2 optimizers.D.lr=0.1  # faster\n")
+    path.write_text(
+        "optimizers.G.clip=0.1 optimizers.D.clip=0.1\noptimizers.G.clip=0.2 optimizers.D.clip=0.1  # faster\n"
+    )
     monkeypatch.setattr(search, "SHARE", 1e-4)
     monkeypatch.setattr(search.Campaign, "call", call)
     monkeypatch.setattr(search.rows, "RESULTS", tmp_path / "results")
@@ -80,12 +82,12 @@ def test_from_the_file_to_the_lines(search, tmp_path, monkeypatch):
         assert calls == expected
     lines = search.rows.read("search", tmp_path / "results")
     assert [line["fields"] for line in lines] == [
-        "optimizers.G.lr=0.1 optimizers.D.lr=0.1",
-        "optimizers.G.lr=0.2 optimizers.D.lr=0.1",
+        "optimizers.G.clip=0.1 optimizers.D.clip=0.1",
+        "optimizers.G.clip=0.2 optimizers.D.clip=0.1",
     ]
     assert all(line["scores"] == {"": {"fd-fashion-mnist": 1.2346}} for line in lines)
     rates = {
-        zoo.load(run).card["recipe"]["stages"][0]["optimizers"]["G"]["lr"] for run in (tmp_path / "out").glob("*/")
+        zoo.load(run).card["recipe"]["stages"][0]["optimizers"]["G"]["clip"] for run in (tmp_path / "out").glob("*/")
     }
     assert rates == {0.1, 0.2}
 

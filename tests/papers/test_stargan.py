@@ -180,7 +180,7 @@ def test_plain_loop(plain_loop, name, identity):
         batch=4,
         eps=EPS,
         data=Data(flip=True, streams={"data": Stream(keys={"x": "x", key: key})}),
-        game={"key": key, "identity": identity, "n_critic": 5 if binary else 2},
+        game={"key": key, "identity": identity, "n_critic": 5 if binary else 2, "augment": None},
         resolution=16,
     )
     n_critic, lr = loop.run.game.n_critic, 1e-4 if binary else 4e-4
