@@ -1,4 +1,4 @@
-"""Activation memory, estimated on ``meta``, and that of a real step."""
+"""Activation memory and the size of a weights file, estimated on ``meta``, and those of a real step and file."""
 
 import pytest
 import torch
@@ -6,8 +6,9 @@ from helpers.play import session
 from helpers.recipes import small, stand_in
 from torch import nn
 
+from zoo import hub, settings
 from zoo.data import facts as facts_of
-from zoo.engine.memory import SavedForBackward, activations
+from zoo.engine.memory import SavedForBackward, activations, weights_file
 
 
 @pytest.mark.parametrize("name", ["biggan-fashion-mnist", "s3gan-cifar10-small", "dcgan-fashion-mnist"])
@@ -49,10 +50,24 @@ def test_what_is_counted():
     assert saved.bytes == 4 * (5 * 10 + 5 * 20)
 
 
+@pytest.mark.parametrize("name", sorted(hub.index()))
+def test_size_of_a_weights_file(name):
+    """As that of the shipped one, which has a header of names besides."""
+    recipe, entry = settings.find(name), hub.index()[name]
+    file = weights_file(recipe, facts_of(recipe.dataset))
+    size = file["half" if entry["half"] else "float32"]
+    assert size < entry["bytes"] < size + 2**16
+    assert {tensor.split(".")[0] for tensor in hub.read_header(hub.find(name))["parameters"]} == set(file["networks"])
+
+
 def test_cost_on_the_command_line(shell):
     facts = shell("show", "biggan-fashion-mnist", "--cost", "--batch", "8", "--json").json
     (turns,) = facts["stages"]
     assert facts["parameters"]["G"] > 1000 and [t["batch"] for t in turns] == [8, 8]
     assert all(t["bytes"] > 0 and t["multiply_adds_an_image"] > 0 for t in turns)
-    assert "MiB of activations at a batch of 32" in shell("show", "biggan-fashion-mnist", "--cost").out
+    assert (
+        facts["weights_file"]["networks"] == ["G"] and facts["weights_file"]["float32"] > 4 * facts["parameters"]["G"]
+    )
+    text = shell("show", "biggan-fashion-mnist", "--cost").out
+    assert "MiB of activations at a batch of 32" in text and "weights file (G): 0.3" in text
     assert "--batch 8: only with --cost" in shell("show", "dcgan", "--batch", "8").err

@@ -15,7 +15,9 @@ from zoo.files import Json
 @click.command("show", short_help="Describe a model, recipe, weights or data set.")
 @click.argument("name")
 @click.option(
-    "--cost", is_flag=True, help="Of a recipe: parameters, multiply-adds an image and activation memory, by turn."
+    "--cost",
+    is_flag=True,
+    help="Of a recipe: parameters and the size of its weights file; by turn multiply-adds an image, activation memory.",
 )
 @click.option("--batch", type=click.IntRange(min=1), help="With --cost: another batch size than the recipe's.")
 @json_option
@@ -37,23 +39,28 @@ def command(name: str, cost: bool, batch: int | None, as_json: bool) -> None:
 
 
 def cost_of(name: str, batch: int | None) -> Json:
-    """Parameters of a recipe's networks; of each turn multiply-adds for each image of its batch, and activation memory.
-    Raises ValueError if there is no such recipe."""
+    """Parameters of a recipe's networks; the bytes of its weights file; of each turn multiply-adds for each image of
+    its batch, and activation memory. Raises ValueError if there is no such recipe."""
     from zoo import costs, data
-    from zoo.engine.memory import activations
+    from zoo.engine.memory import activations, weights_file
 
     recipe = settings.find(name)
-    cost, memory = costs.cost(recipe), activations(recipe, data.facts(recipe.dataset), batch)
+    of_data = data.facts(recipe.dataset)
+    cost, memory = costs.cost(recipe), activations(recipe, of_data, batch)
     stages = []
     for stage, turns in zip(cost["stages"], memory, strict=True):
         each = [round(turn["multiply_adds"] / turn["batch"]) for turn in stage["turns"]]
         stages.append([{**turn, "multiply_adds_an_image": n} for turn, n in zip(turns, each, strict=True)])
-    return {"recipe": name, "parameters": cost["parameters"], "stages": stages}
+    file = weights_file(recipe, of_data)
+    return {"recipe": name, "parameters": cost["parameters"], "weights_file": file, "stages": stages}
 
 
 def _cost_text(facts: Json) -> str:
     lines = [f"recipe: {facts['recipe']}", "parameters:"]
     lines += [f"  {name}: {count:,}" for name, count in facts["parameters"].items()]
+    file = facts["weights_file"]
+    half, full = (f"{file[kind] / 1e6:,.2f} MB" for kind in ("half", "float32"))
+    lines.append(f"weights file ({', '.join(file['networks'])}): {half} in half precision, {full} in float32")
     for i, turns in enumerate(facts["stages"]):
         lines.append(f"stage {i + 1}:")
         for turn in turns:

@@ -1,4 +1,5 @@
-"""Activation memory: the bytes that a step keeps from its forward pass for the backward pass."""
+"""Bytes, before anything is trained: of a step's activations, which it keeps from its forward pass for the backward
+pass, and of the weights file."""
 
 from __future__ import annotations
 
@@ -70,3 +71,19 @@ def _of_stage(recipe: Recipe, index: int, networks: dict[str, nn.Module], facts:
             learner.play(turn, batch, 0)
         result.append({"players": list(turn.players), "batch": batch.size, "bytes": saved.bytes // stage.accumulate})
     return result
+
+
+def weights_file(recipe: Recipe, facts: Facts) -> dict[str, Any]:
+    """The ``networks`` that the recipe's weights file would have, and the bytes of their tensors in ``float32`` and in
+    ``half`` precision, computed on ``meta``; the file's header of some kB is not counted.
+
+    Raises ValueError if the recipe's parts do not fit each other or the data.
+    """
+    recipe = resolve(recipe, facts)
+    with mistakes(), torch.device("meta"):
+        game = build_game(recipe.stages[-1], build_networks(recipe, device="meta"), facts)
+    names = list(game.ships()["networks"])
+    tensors = [t for name in names for t in game.get_submodule(name).state_dict().values()]
+    total = sum(t.nbytes for t in tensors)
+    floats = sum(t.nbytes for t in tensors if t.is_floating_point())
+    return {"networks": names, "float32": total, "half": total - floats // 2}
