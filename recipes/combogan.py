@@ -13,9 +13,9 @@ Differences from the paper:
 - emoji: 64x64 drawings in three styles, upsampled to the paper's size. The authors' photographs of the Alps and
   paintings are not registered here.
 - emoji-small: 32x32, a quarter of the width, 4 residual blocks instead of 9, three scales in D instead of four, batches
-  of 4; samples come from EMA weights of G. With the term of the authors' code, off there, that an image's own decoder
-  gives it back, which keeps colors. There are 3,003 to 3,358 training images of a style, so that D gets them with
-  DiffAugment's translations and cutouts.
+  of 4; samples come from EMA weights of G. With a term of the authors' code that is off there, the distance of a
+  translation to its image, both at half the size, which keeps colors. There are 3,003 to 3,358 training
+  images of a style, so that D gets them with DiffAugment's translations and cutouts.
 """
 
 from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage, Stream
@@ -70,4 +70,4 @@ def emoji(domain: tuple[str, ...] = STYLES) -> Recipe:
 def emoji_small(domain: tuple[str, ...] = STYLES) -> Recipe:
     "Three styles of emoji at 32x32: 24,000 batches of 4."
     augment, ema = Spec("diffaugment", policy=("translation", "cutout")), {"G": Ema(halflife=200 * 4)}
-    return recipe(domain, 24_000 * 4, 4, 32, None, (16, 4, 3), ema, identity=5.0, augment=augment)
+    return recipe(domain, 24_000 * 4, 4, 32, None, (16, 4, 3), ema, forward=5.0, augment=augment)

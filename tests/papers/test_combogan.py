@@ -150,10 +150,10 @@ def test_a_round_leaves_other_domains_alone():
 # Training -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("identity", [0.0, 2.0])
-def test_plain_loop(plain_loop, identity):
+@pytest.mark.parametrize("forward", [0.0, 2.0])
+def test_plain_loop(plain_loop, forward):
     """The authors' loop: two domains at random, their encoders and decoders, then their discriminators; without and
-    with their code's term of an image's own decoder."""
+    with their code's term of the images before and after."""
     loop = plain_loop(
         "combogan-emoji",
         {"G": {"width": 2, "blocks": 1}, "D": {"width": 2, "layers": 2}},
@@ -163,7 +163,7 @@ def test_plain_loop(plain_loop, identity):
         batch=2,
         eps=EPS,
         data=Data(load=18, flip=True, streams={f"x{k}": Stream(keys={"x": f"x{k}"}, where={"y": k}) for k in range(3)}),
-        game={"pool": 3, "identity": identity},
+        game={"pool": 3, "forward": forward},
         resolution=16,
     )
     G, D = loop.copy("G"), loop.copy("D")
@@ -204,9 +204,8 @@ def test_plain_loop(plain_loop, identity):
         back_a, back_b = G[a].decoder(G[b].encoder(fake_b)), G[b].decoder(G[a].encoder(fake_a))
         loss = adversarial(D[b](fake_b), 1) + adversarial(D[a](fake_a), 1)
         loss = loss + 10 * (smooth_l1_loss(back_a, x) + smooth_l1_loss(back_b, y))
-        for k, real in ((a, x), (b, y)):
-            same, half = G[k].decoder(G[k].encoder(real)), nn.AvgPool2d(3, stride=2)
-            loss = loss + identity * smooth_l1_loss(half(same), half(real))
+        half = nn.AvgPool2d(3, stride=2)
+        loss = loss + forward * (smooth_l1_loss(half(fake_b), half(x)) + smooth_l1_loss(half(fake_a), half(y)))
         loss.backward()
         for k in (a, b):
             opt_G[k].step()

@@ -5,8 +5,8 @@ A. Anoosheh, E. Agustsson, R. Timofte, L. Van Gool, ComboGAN: Unrestrained Scala
 step of their encoders and decoders on a joint loss, then one of their discriminators, whose fakes come from pools.
 
 Differences from the authors' code: a batch has one pair of domains (with more than one image in a batch their code
-draws a pair for each and uses the networks of the first). Left out: two of the terms that are off by default (latent,
-forward).
+draws a pair for each and uses the networks of the first). Left out: two of the terms that are off by default (identity,
+latent).
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class ComboGAN(Game):
     """G, with ``encode(x, k)`` and ``decode(code, k)``, and D, a network for each domain k, which has several scores.
 
     With a and b of the two domains A and B of the round, y_B = decode(encode(a, A), B) and y_A likewise, G minimizes
-    gan(D_B(y_B), 1) + gan(D_A(y_A), 1) + cycle (|a - decode(encode(y_B, B), A)| + ...)
-    + identity (|a - decode(encode(a, A), A)| + ...) with the smooth L1 distance, of the identity between images of half
-    the size; the D of each domain half of gan(D(x), 1) + gan(D(old fake), 0); see :func:`gan`.
+    gan(D_B(y_B), 1) + gan(D_A(y_A), 1) + cycle (|a - decode(encode(y_B, B), A)| + ...) + forward (|a - y_B| + ...) with
+    the smooth L1 distance, in the last term between images of half the size; the D of each domain half of
+    gan(D(x), 1) + gan(D(old fake), 0); see :func:`gan`.
 
     Args:
         networks: G and D.
@@ -40,7 +40,7 @@ class ComboGAN(Game):
         domains: the names of the domains, at least two; by default "0", "1", ... for as many as G has. The images of
             domain k are the batch's ``xk``.
         cycle: weight of the way back.
-        identity: weight of an image's own decoder, 0 by default in the authors' code.
+        forward: weight of the distance of a translation to its image. It keeps colors; 0 in the paper.
         pool: fakes in each discriminator's pool.
         augment: Spec in AUGMENTATIONS: D gets all images, real and fake, through it.
 
@@ -58,7 +58,7 @@ class ComboGAN(Game):
         resolution: int,
         domains: Sequence[str] = (),
         cycle: float = 10.0,
-        identity: float = 0.0,
+        forward: float = 0.0,
         pool: int = 50,
         augment: Spec | None = None,
     ):
@@ -75,7 +75,7 @@ class ComboGAN(Game):
                 raise ValueError(f"networks.{name}.domains={count}: must be the number of domains, {len(domains)}")
         if pool < 0:
             raise ValueError(f"game.pool={pool}: must be 0 or more")
-        self.domains, self.cycle, self.identity = tuple(domains), cycle, identity
+        self.domains, self.cycle, self.forward_weight = tuple(domains), cycle, forward
         self.needs = tuple(f"x{k}" for k in range(len(domains)))
         self.pairs = list(permutations(range(len(domains)), 2))
         self.pools = nn.ModuleList(ImagePool(pool, channels, resolution) for _ in domains)
@@ -98,23 +98,21 @@ class ComboGAN(Game):
 
     def loss_G(self, batch: Batch) -> Tensor:
         discriminate, (a, b) = Discriminate(self, batch), batch["pair"]
-        adversarial = cycle = identity = batch[f"x{a}"].new_zeros(()).float()
+        adversarial = cycle = forward = batch[f"x{a}"].new_zeros(()).float()
         for source, target in ((a, b), (b, a)):
             x = batch[f"x{source}"]
-            code = self.G.encode(x, source)
-            fake = self.G.decode(code, target)
+            fake = self.G.decode(self.G.encode(x, source), target)
             batch[f"fake{target}"] = fake.detach()
             back = self.G.decode(self.G.encode(fake, target), source)
             adversarial = adversarial + gan(discriminate(fake, D=f"D.{target}").scores, 1.0)
             cycle = cycle + smooth_l1_loss(back.float(), x.float())
-            if self.identity:
-                same = self.G.decode(code, source)
-                identity = identity + smooth_l1_loss(avg_pool2d(same.float(), 3, 2), avg_pool2d(x.float(), 3, 2))
+            if self.forward_weight:
+                forward = forward + smooth_l1_loss(avg_pool2d(fake.float(), 3, 2), avg_pool2d(x.float(), 3, 2))
         batch.log("G/adversarial", adversarial)
         batch.log("G/cycle", cycle)
-        if self.identity:
-            batch.log("G/identity", identity)
-        return adversarial + self.cycle * cycle + self.identity * identity
+        if self.forward_weight:
+            batch.log("G/forward", forward)
+        return adversarial + self.cycle * cycle + self.forward_weight * forward
 
     def sample_pools(self, batch: Batch) -> None:
         """The fakes that the discriminators get. A pool takes those of the whole batch, one after the other."""
