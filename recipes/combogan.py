@@ -68,6 +68,6 @@ def emoji(domain: tuple[str, ...] = STYLES) -> Recipe:
 
 @setting("emoji", "small")
 def emoji_small(domain: tuple[str, ...] = STYLES) -> Recipe:
-    "Three styles of emoji at 32x32: 24,000 batches of 4."
+    "Three styles of emoji at 32x32: 48,000 batches of 4."
     augment, ema = Spec("diffaugment", policy=("translation", "cutout")), {"G": Ema(halflife=200 * 4)}
-    return recipe(domain, 24_000 * 4, 4, 32, None, (16, 4, 3), ema, forward=5.0, augment=augment)
+    return recipe(domain, 48_000 * 4, 4, 32, None, (16, 4, 3), ema, forward=5.0, augment=augment)
