@@ -86,6 +86,11 @@ def test_show(shell, tmp_path):
     assert facts["parameters"]["G"] > 1000 and facts["settings"]["model"] == "dcgan"
     text = shell("show", "dcgan-fashion-mnist").out
     assert f"{facts['parameters']['G']:,} parameters" in text and "Radford" in text and "rounds" in text
+    assert "  game: adversarial(loss=non-saturating" in text and "  optimizers.G: Adam(lr=0.0002, betas=[0.5" in text
+    assert "ema.G: half-life of" in text
+    srgan = shell("show", "srgan-sunhays80-small").out
+    assert "  optimizers.G: Adam(" in srgan and "  stages.1.optimizers.G: Adam(" in srgan
+    assert "optimizers.*.lr is 0.0002 at 40,000, 0 at 80,000 images" in shell("show", "cyclegan-facades-small").out
     assert "dcgan-celeba" in shell("show", "dcgan").out
     assert "10,000" in shell("show", "fashion-mnist").out
     path = weights(tmp_path / "w.safetensors", image_spec(), dataset={"name": "ring", "license": "generated"})

@@ -10,6 +10,7 @@ import click
 from zoo import settings
 from zoo.cli.output import amount, echo, json_option, plain, print_json, times
 from zoo.files import Json
+from zoo.reports.values import number_text, value_text
 
 
 @click.command("show", short_help="Describe a model, recipe, weights or data set.")
@@ -159,7 +160,7 @@ def _text(facts: Json) -> str:
         elif of_a_recipe and key == "pretrained":
             lines += _pretrained(value)
         elif of_a_recipe and key == "stages":
-            lines += _stages(value)
+            lines += _stages(value, facts["settings"])
         else:
             lines += _entry(key, value, 0)
     return "\n".join(lines)
@@ -183,16 +184,24 @@ def _pretrained(networks: Json) -> list[str]:
     return lines
 
 
-def _stages(stages: list[Json]) -> list[str]:
+def _stages(stages: list[Json], settings: Json) -> list[str]:
+    """The budget and the turns of each stage, and what ``--set`` changes most often, by its keys."""
     lines = []
-    for i, stage in enumerate(stages):
+    for i, (stage, recipe) in enumerate(zip(stages, settings["stages"], strict=True)):
         work = amount(stage["multiply_adds_a_round"] * stage["rounds"])
         lines.append(f"stage {i + 1}: {stage['images']:,} images in {stage['rounds']:,} rounds, {work} multiply-adds")
         for turn in stage["turns"]:
             real = {"fresh": "new real images", "last": "the last real images"}.get(turn["draw"], "no real images")
             players = " and ".join(turn["players"])
             lines.append(f"  {players}: {times(turn['times'])} a round, batch {turn['batch']}, {real}")
-    return lines
+        at = f"stages.{i}." if i else ""
+        lines.append(f"  {at}game: {value_text(recipe['game'])}")
+        lines += [f"  {at}optimizers.{player}: {value_text(o)}" for player, o in recipe["optimizers"].items()]
+        for j, schedule in enumerate(recipe["schedules"]):
+            points = ", ".join(f"{number_text(v)} at {number_text(images)}" for images, v in schedule["points"])
+            lines.append(f"  {at}schedules.{j}: {schedule['target']} is {points} images, {schedule['shape']}")
+    ema = settings["ema"].items()
+    return [*lines, *(f"ema.{network}: half-life of {number_text(e['halflife'])} images" for network, e in ema)]
 
 
 def _entry(key: str, value: object, depth: int) -> list[str]:
