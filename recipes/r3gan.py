@@ -73,7 +73,7 @@ def recipe(
         penalties=(Spec("r1", weight=gamma[0]), Spec("r2", weight=gamma[0])),
         labels="real",
         reals="fresh",
-        **({"augment": Spec("ada", p=0.0, geometry=1.0, color=0.5, cutout=1.0)} if p else {}),
+        **({"augment": Spec("ada", p=0.0, geometry=1.0, color=0.5, cutout=1.0, target=None)} if p else {}),
     )
     return Recipe(
         networks={

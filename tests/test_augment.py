@@ -21,7 +21,7 @@ from zoo.registry import AUGMENTATIONS, Spec
 SPECS = {
     "diffaugment": Spec("diffaugment"),
     "half": Spec("diffaugment", p=0.5),
-    "ada": Spec("ada", p=0.6, color=0.5),
+    "ada": Spec("ada", p=0.6, color=0.5, target=None),
 }
 OWN = [name for name in AUGMENTATIONS.names() if AUGMENTATIONS[name].__module__ == "zoo.augment"]
 every_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
@@ -308,7 +308,7 @@ def test_every_game_with_images_for_D_takes_an_augmentation(game, monkeypatch):
 def test_probability_zero_is_a_game_without():
     """The same gradients: only the numbers that are drawn after it may differ."""
     losses = []
-    for spec in (None, Spec("diffaugment", p=0.0), Spec("ada", p=0.0)):
+    for spec in (None, Spec("diffaugment", p=0.0), Spec("ada", p=0.0, target=None)):
         run = session(augmented(spec), images())
         batch = run.new_batch()
         run.draw(batch)
@@ -319,7 +319,7 @@ def test_probability_zero_is_a_game_without():
 
 def test_schedule_of_the_probability():
     schedule = Schedule("game.augment.p", ((0, 0.0), (8, 0.5), (16, 0.25)))
-    run = session(augmented(Spec("ada", p=0.0), schedules=(schedule,)), images())
+    run = session(augmented(Spec("ada", p=0.0, target=None), schedules=(schedule,)), images())
     values = []
     for _ in range(3):
         play(run)
@@ -335,7 +335,7 @@ def test_p_changes_by_the_reals_that_were_scored(options, order, monkeypatch):
     record = ADA.record
     monkeypatch.setattr(ADA, "record", lambda augment, scores: record(augment, scores.abs()))
     game = {"loss": Spec("non-saturating"), "penalties": (), "order": order, **options}
-    run = session(augmented(Spec("ada", target=0.6, speed=1_000), game=game), images())
+    run = session(augmented(Spec("ada", speed=1_000), game=game), images())
     play(run, 20)
     waiting = run.total_images / 1_000 - run.game.augment.p.item()
     assert 0 <= waiting <= 8 * (4 + options.get("n_critic", 1)) / 1_000

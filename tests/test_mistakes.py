@@ -83,9 +83,10 @@ MISTAKES = {
     "player": ((*TRAIN, "--set", "optimizers.E.lr=1"), "--set", "optimizers.E.lr=1", "G, D"),
     "network's argument": ((*TRAIN, "--set", "networks.G.hiden=[8]"), "--set", "hiden", "did you mean hidden"),
     "type": ((*TRAIN, "--set", "batch=many"), "batch", "'many'", "must be int"),
+    "two budgets": ((*TRAIN, "--images", "100", "--set", "images=5000"), "--set images=5000", "no effect with --images"),
     "value that a schedule sets": (
         ("train", "cyclegan-emoji-small", "--set", "optimizers.G.lr=1e-4", "--dry-run"),
-        "--set", "optimizers.G.lr=1e-4", "has no effect, since stages.0.schedules.0 sets it; change stages.0.schedules",
+        "--set", "optimizers.G.lr=0.0001", "has no effect, since schedules.0 sets it; change schedules.0.points",
     ),
     "type of a fraction": ((*TRAIN, "--set", "optimizers.D.lr=fast"), "lr", "'fast'", "must be float"),
     "beta": ((*TRAIN, "--set", "optimizers.D.betas=[0.5,2]"), "optimizers.D.betas.1", "2", "below 1"),

@@ -96,6 +96,7 @@ def test_prepared_copies(tmp_path, own_home, shell):
     assert (
         shell("data", "remove").status == 2 and "did you mean folder-mine" in shell("data", "remove", "folder-mne").err
     )
+    assert "--all: must be without NAMES" in shell("data", "remove", "folder-mine", "--all").err
     assert shell("data", "remove", "folder-mine").status == 0 and shell("data", "list", "--json").json == []
     assert len([*(tmp_path / "mine").iterdir()]) == 8 and len(open_data(data, 8)) == 8
 

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from zoo.engine.stage import build_game, build_networks, load_pretrained, resolv
 from zoo.engine.step import Learner
 from zoo.game import Batch
 from zoo.pretrained import Frozen
-from zoo.recipe import Data, Ema, Recipe, Schedule, Stage, Stream
+from zoo.recipe import Data, Ema, Recipe, Schedule, Stage, Stream, encode
 from zoo.registry import AUGMENTATIONS, GAMES, HEADS, LOSSES, NETWORKS, PENALTIES, PRIORS, Spec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -391,14 +392,107 @@ def test_fields_of_schedules(name):
             kind, _, rest = schedule.target.partition(".")
             if kind != "optimizers":
                 continue
-            player, field = rest.split(".", 1)
-            players = [p for p in stage.optimizers if "." not in p] if player == "*" else [player]
-            for player in players[:1]:
-                key = f"stages.{i}.optimizers.{player}.{field}"
-                with pytest.raises(
-                    ValueError, match=rf"{re.escape(key)}.*no effect, since .*; change stages\.{i}\.sch"
-                ):
-                    overrides.override(recipe, key, "0.125")
+            player, field = next((p, rest[len(p) + 1 :]) for p in (*stage.optimizers, "*") if rest.startswith(f"{p}."))
+            player = next(iter(stage.optimizers)) if player == "*" else player
+            key = f"{f'stages.{i}.' if i else ''}optimizers.{player}.{field}"
+            with pytest.raises(
+                ValueError, match=rf"--set {re.escape(key)}=0\.125: has no effect, since .*schedules\.\d"
+            ):
+                overrides.override(recipe, key, "0.125")
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "sets"),
+    [
+        ("cyclegan-emoji", "optimizers.G", '{"@": "Adam", "lr": 1e-5}', "optimizers.G.lr=1e-05"),
+        ("r3gan-fashion-mnist", "optimizers.D.betas", "[0.0, 0.5]", "optimizers.D.betas.1=0.5"),
+        ("r3gan-fashion-mnist", "game.penalties.0", '{"@": "Spec", "name": "r1", "kwargs": {"weight": 3}}', "weight=3"),
+        ("r3gan-fashion-mnist", "ema.G", '{"@": "Ema", "halflife": 7}', "ema.G.halflife=7"),
+    ],
+)
+def test_fields_around_those_of_schedules(name, key, value, sets):
+    with pytest.raises(ValueError, match=re.escape(sets) + ": has no effect, since schedules"):
+        overrides.override(settings.find(name), key, value)
+
+
+def test_players_with_dots():
+    recipe = overrides.override(settings.find("lapgan-fashion-mnist"), "stages.1.optimizers.G.levels.1.lr", "0.5")
+    assert recipe.stages[1].optimizers["G.levels.1"].lr == 0.5
+
+
+def test_changes_that_only_fit_together():
+    recipe = settings.find("pix2pix-facades-small")
+    both = [f"data.streams.{k}.batch=2" for k in "ab"]
+    changed = overrides.override_all(recipe, both)
+    assert {s.batch for s in changed.stages[0].data.streams.values()} == {2}
+    for one in both:
+        with pytest.raises(ValueError, match="must be that of"):
+            overrides.override_all(recipe, [one])
+    values = overrides.override_all(settings.find("gan-mnist-small"), ["schedules=[]", "optimizers.G.lr=0.5"])
+    assert values.stages[0].optimizers["G"].lr == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("wgan-gp-fashion-mnist", "game.penalties.0.every=0", "every=0: must be at least 1"),
+        ("wgan-gp-fashion-mnist", "game.n_critic=0", r"game\.n_critic=0: must be at least 1"),
+        ("wgan-gp-fashion-mnist", "game.n_generator=-1", r"game\.n_generator=-1: must be at least 1"),
+        ("sngan-fashion-mnist", "game.generator_batch=0", r"game\.generator_batch=0: must be at least 1"),
+        ("stargan-emoji-small", "game.n_critic=0", "repeat of a turn of D must be at least 1, got 0"),
+        ("lapgan-fashion-mnist", "stages.1.game.generator_batch=0", "batch of a turn of .* must be at least 1, got 0"),
+        ("wgan-fashion-mnist", "game.clip=0", r"game\.clip=0: must be above 0"),
+        ("wgan-fashion-mnist", 'game.n_critic={"@": "Rounds", "base": 5, "every": [0, 5]}', r"every=\(0, 5\)"),
+        ("wgan-fashion-mnist", 'game.n_critic={"@": "Rounds", "base": 5, "first": [3, -1]}', r"first=\(3, -1\)"),
+        ("lapgan-fashion-mnist", "game.prior.dim=7", r"game\.prior\.dim=7: must be left out"),
+        ("dcgan-fashion-mnist", "ema.G.rampup=0", r"ema\.G\.rampup=0: must be above 0"),
+        ("dcgan-fashion-mnist", "data.load=40", r"data\.load=40: must be left out with data\.pad"),
+        ("stargan-emoji-small", "game.cycle=0", r"game\.identity=0\.5: must be 0 with game\.cycle=0"),
+        ("cyclegan-emoji-small", "game.augment=ada", r"game\.augment\.target=0\.6: must be null"),
+    ],
+)
+def test_values_without_effect(name, change, message):
+    """Refused, not taken for another value or left out."""
+    with pytest.raises(ValueError, match=message):
+        describe(overrides.override_all(settings.find(name), [change]))
+
+
+def test_two_budgets():
+    with pytest.raises(ValueError, match="--set images=5000: has no effect with --images 100"):
+        overrides.override_all(settings.find("dcgan-mnist"), ["images=5000"], 100)
+    several = overrides.override_all(settings.find("lapgan-fashion-mnist"), ["stages.1.images=5000"], 100)
+    assert several.stages[1].images == 5000, "its share of the budget"
+
+
+def test_augmentation_by_name_alone():
+    """ADA adapts p to the paper's target."""
+    recipe = overrides.override(settings.find("dcgan-mnist"), "game.augment", "ada")
+    assert build_game(recipe.stages[0], build_networks(resolve(recipe, facts_of("mnist"))), facts_of("mnist")).adapts
+
+
+def specs(value, path=()):
+    """The Specs in a value, by their paths."""
+    if isinstance(value, Spec):
+        yield ".".join(path), value
+        value = value.kwargs
+    elif dataclasses.is_dataclass(value):
+        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, tuple):
+        value = {str(i): v for i, v in enumerate(value)}
+    for key, part in value.items() if isinstance(value, Mapping) else ():
+        yield from specs(part, (*path, key))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_arguments_of_all_parts(name):
+    """Every argument that a recipe gives to any of its parts can be set; one that the part does not take is refused."""
+    recipe = settings.find(name)
+    for path, spec in specs(recipe):
+        for key, value in spec.kwargs.items():
+            assert overrides.override(recipe, f"{path}.{key}", json.dumps(encode(value))) == recipe
+        if spec.kwargs:
+            with pytest.raises(ValueError, match=f"'{re.escape(spec.name)}' takes no argument 'nothing'"):
+                overrides.override(recipe, f"{path}.nothing", "1")
 
 
 def parts(stage: Stage):

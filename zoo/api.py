@@ -156,8 +156,8 @@ def train(
     recipe = choice.recipe
     if choice.note and listener is not None:
         listener("note", text=choice.note)
-    for key, value in (settings or {}).items():
-        recipe = overrides.override(recipe, key, value if isinstance(value, str) else json.dumps(encode(value)))
+    values = {k: v if isinstance(v, str) else json.dumps(encode(v)) for k, v in (settings or {}).items()}
+    recipe = overrides.override_all(recipe, [f"{key}={value}" for key, value in values.items()], images)
     with close:
         return run(
             recipe,

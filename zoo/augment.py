@@ -173,9 +173,9 @@ class ADA(Augmentation):
     - color: brightness, contrast, inversion of brightness, rotation of hues, saturation;
     - cutout: zeros in a square of half the size.
 
-    Each is applied to an image with the probability p times its group's factor. ``p`` is constant, or a schedule writes
-    it, or, with a ``target``, it is adapted to D's overfitting: every four steps of D it rises if the mean sign of D's
-    scores of real images in these steps is above the target, and falls if it is below, but not below 0.
+    Each is applied to an image with the probability p times its group's factor. It is adapted to D's overfitting: every
+    four steps of D it rises if the mean sign of D's scores of real images in these steps is above the target, and falls
+    if it is below, but not below 0. Without a target it is constant, or a schedule writes it.
 
     Differences from the paper: the image is resampled once, by cubic convolution (Keys 1981, a = -0.5); the authors
     sample a copy of twice its size, which a wavelet filter computes. The filters of frequency bands and the added noise
@@ -184,7 +184,7 @@ class ADA(Augmentation):
     Args:
         p: the probability, at first.
         geometry, color, cutout: factors of the groups, from 0 to 1. Raises ValueError for others.
-        target: of the mean sign; None: p is not adapted. The paper's is 0.6.
+        target: of the mean sign, the paper's by default; None: p is not adapted.
         speed: images in which p changes by 1. Raises ValueError unless it is above 0.
     """
 
@@ -199,7 +199,7 @@ class ADA(Augmentation):
         geometry: float = 1.0,
         color: float = 1.0,
         cutout: float = 1.0,
-        target: float | None = None,
+        target: float | None = 0.6,
         speed: float = 500_000,
     ):
         super().__init__(p)

@@ -215,6 +215,8 @@ class Turn:
         precompute: ``precompute(batch, n)``, before n steps of a repeated turn, without gradient: what each of them
             gets in its batch, for what does not change while its players learn (the fakes of n critic steps from one
             pass of G).
+
+    Raises ValueError for numbers below 1.
     """
 
     players: Sequence[str]
@@ -227,6 +229,14 @@ class Turn:
     before: Callable[[Batch], None] | None = None
     after: Callable[[Batch], None] | None = None
     precompute: Callable[[Batch, int], Sequence[Mapping[str, Any]]] | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("repeat", "every", "batch"):
+            value = getattr(self, key)
+            if isinstance(value, int) and value < 1:
+                raise ValueError(
+                    f"game: the {key} of a turn of {' and '.join(self.players)} must be at least 1, got {value}"
+                )
 
     def times(self, round: int) -> int:
         """How often it is played in this round."""
@@ -281,7 +291,10 @@ class Game(nn.Module, abc.ABC):
         self.augment_spec, self.augment = spec, AUGMENTATIONS.build(spec)
         self.adapts = getattr(self.augment, "target", None) is not None
         if self.adapts and not self.adapts_augment:
-            raise ValueError(f"game.augment.target: the {type(self).__name__} game does not adapt p; leave target out")
+            raise ValueError(
+                f"game.augment.target={self.augment.target}: must be null, with a value of p, since the "
+                f"{type(self).__name__} game does not adapt p"
+            )
 
     def continue_augment(self, before: Game) -> None:
         """An augmentation that adapts goes on from that of the stage ``before``, if both have the same."""

@@ -9,10 +9,10 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from zoo.recipe import Pretrained, Recipe, Rounds, Schedule, Stage, Stream, decode
+from zoo.recipe import Pretrained, Recipe, Rounds, Stage, Stream, decode
 from zoo.registry import FrozenDict, Registry, Spec, nearest
 
 MAX_NUMBER = 10**15  # of whole numbers in a recipe
@@ -90,6 +90,8 @@ def check(recipe: Recipe) -> None:
     for key, ema in recipe.ema.items():
         if ema.halflife <= 0:
             raise ValueError(f"ema.{key}.halflife={ema.halflife}: must be above 0 images")
+        if ema.rampup is not None and ema.rampup <= 0:
+            raise ValueError(f"ema.{key}.rampup={ema.rampup}: must be above 0, or null for none")
         if key not in recipe.networks:
             raise ValueError(f"ema.{key}: must name a network{nearest(key, recipe.networks)}")
     for name, pretrained in recipe.pretrained.items():
@@ -145,6 +147,8 @@ def _check_stage(stage: Stage, where: str) -> None:
         raise ValueError(f"{where}.level={stage.level}: must be 0 or more")
     if stage.resolution < 0:
         raise ValueError(f"{where}.resolution={stage.resolution}: must be at least 1 (0 for points)")
+    if data.load is not None and data.pad:
+        raise ValueError(f"{where}.data.load={data.load}: must be left out with data.pad, which crops nothing")
     if data.load is not None and data.load < stage.resolution:
         raise ValueError(f"{where}.data.load={data.load}: must be at least resolution={stage.resolution}")
     if data.range[0] >= data.range[1]:
@@ -199,12 +203,35 @@ def _check_aligned(streams: Mapping[str, Stream], name: str, where: str) -> None
 
 
 def override(recipe: Recipe, key: str, text: str) -> Recipe:
-    """The recipe with one field changed (``zoo train --set key=text``).
+    """The recipe with one field changed (``zoo train --set key=text``), as by :func:`override_all`."""
+    return override_all(recipe, [f"{key}={text}"])
 
-    ``key``: a dotted path (``optimizers.D.lr``, ``batch``, ``networks.G.width``, ``stages.1.game.loss``); a path that
-    does not start with a field of the recipe is one of the first stage. ``text``: JSON, else a string.
-    Raises ValueError if there is no such field, the value does not fit, or a schedule would replace it at once.
+
+def override_all(recipe: Recipe, texts: Iterable[str], images: int | None = None) -> Recipe:
+    """The recipe with the changes ``KEY=VALUE`` of ``--set``, one after the other. ``images``: the budget that it will
+    be rescaled to, if any.
+
+    ``KEY``: a dotted path (``optimizers.D.lr``, ``batch``, ``networks.G.width``, ``stages.1.game.loss``); a path that
+    does not start with a field of the recipe is one of the first stage. ``VALUE``: JSON, else a string.
+    Raises ValueError for another text, if there is no such field, the value does not fit, or a schedule would replace
+    it at once.
     """
+    result = recipe
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--set {text}: must be KEY=VALUE, as in --set optimizers.D.lr=1e-4")
+        result = _override(result, key, value)
+    if result is not recipe:
+        check(result)
+        _check_schedules(recipe, result)
+        budget = [stage.images for stage in result.stages]
+        if images is not None and len(budget) == 1 and budget != [stage.images for stage in recipe.stages]:
+            raise ValueError(f"--set images={budget[0]}: has no effect with --images {images}; give one of them")
+    return result
+
+
+def _override(recipe: Recipe, key: str, text: str) -> Recipe:
     path = key.split(".")
     where = f"--set {key}={text}"
     try:
@@ -221,43 +248,55 @@ def override(recipe: Recipe, key: str, text: str) -> Recipe:
         if path[0] not in in_stage:
             raise ValueError(f"{where}: no such key{nearest(path[0], top | in_stage)}")
         path = ["stages", "0", *path]
-    result = _replace(recipe, path, value, "", where)
-    check(result)
-    _check_schedules(result, path, where)
-    return result
+    return _replace(recipe, path, value, "", where)
 
 
-def _check_schedules(recipe: Recipe, path: list[str], where: str) -> None:
-    """Raises ValueError if a schedule sets the field at ``path`` in all stages that have it: another value would have
-    no effect."""
-    one, field = path[0] == "stages", ".".join(path[2:] if path[0] == "stages" else path)
-    found = dict[str, Schedule]()
-    for i, stage in enumerate(recipe.stages):
-        if one and path[1] != str(i):
-            continue
-        names = [j for j, s in enumerate(stage.schedules) if _covers(s.target, field)]
-        if not names:
-            return
-        found[f"stages.{i}.schedules.{names[-1]}"] = stage.schedules[names[-1]]
-    for name, schedule in found.items():
-        points = json.dumps(schedule.points)
-        raise ValueError(f"{where}: has no effect, since {name} sets it; change {name}.points, {points}")
+def _check_schedules(before: Recipe, after: Recipe) -> None:
+    """Raises ValueError if a value was changed that a schedule sets in all stages, so that the change has no effect."""
+    if len(before.stages) != len(after.stages):
+        return
+    for i, (old, new) in enumerate(zip(before.stages, after.stages, strict=True)):
+        for j, schedule in enumerate(new.schedules):
+            if schedule not in old.schedules:
+                continue  # it was changed too
+            of_recipe = schedule.target.startswith("ema.")
+            if of_recipe and not all(schedule.target in (s.target for s in stage.schedules) for stage in after.stages):
+                continue
+            roots = (before, after) if of_recipe else (old, new)
+            for path in _places(schedule.target, new):
+                was, value = (_value(root, path) for root in roots)
+                if value != was:
+                    key = ".".join(path if of_recipe or not i else ("stages", str(i), *path))
+                    name, points = f"{f'stages.{i}.' if i else ''}schedules.{j}", json.dumps(schedule.points)
+                    raise ValueError(
+                        f"--set {key}={value}: has no effect, since {name} sets it; change {name}.points, {points}"
+                    )
 
 
-def _covers(target: str, field: str) -> bool:
-    """Whether a schedule's target is the field, of one player or, with a star, of all."""
-    return re.fullmatch(re.escape(target).replace(r"\*", ".+"), field) is not None
+def _places(target: str, stage: Stage) -> list[tuple[str, ...]]:
+    """The paths of the fields that a schedule writes; a player's name is one part of it."""
+    kind, _, rest = target.partition(".")
+    if kind != "optimizers":
+        return [(kind, *rest.split("."))]
+    for player in sorted((*stage.optimizers, "*"), key=len, reverse=True):
+        if rest.startswith(f"{player}."):
+            field = rest[len(player) + 1 :].split(".")
+            return [(kind, name, *field) for name in (stage.optimizers if player == "*" else (player,))]
+    return []
 
 
-def override_all(recipe: Recipe, texts: Iterable[str]) -> Recipe:
-    """The recipe with the changes ``KEY=VALUE`` of ``--set``, one after the other. Raises ValueError for another text,
-    and as :func:`override`."""
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise ValueError(f"--set {text}: must be KEY=VALUE, as in --set optimizers.D.lr=1e-4")
-        recipe = override(recipe, key, value)
-    return recipe
+def _value(node: Any, path: Sequence[str]) -> Any:
+    """What a recipe has at a path, None if it has nothing there."""
+    for part in path:
+        if isinstance(node, Spec):
+            node = node.kwargs
+        if isinstance(node, Mapping):
+            node = node.get(part)
+        elif isinstance(node, (list, tuple)):
+            node = node[int(part)] if part.isdigit() and int(part) < len(node) else None
+        else:
+            node = getattr(node, part, None)
+    return node
 
 
 def _replace(node: Any, path: list[str], value: Any, parent: str, where: str) -> Any:
@@ -282,9 +321,13 @@ def _replace(node: Any, path: list[str], value: Any, parent: str, where: str) ->
             raise ValueError(f"{where}: {type(node).__name__} has no '{head}'{nearest(head, fields)}")
         return dataclasses.replace(node, **{head: inner(getattr(node, head))})
     if isinstance(node, Mapping):
-        if head not in node:
+        names = [".".join(path[:n]) for n in range(len(path), 0, -1)]  # the name of a player may have dots
+        name = next((n for n in names if n in node), None)
+        if name is None:
             raise ValueError(f"{where}: '{head}' is not in {parent}{nearest(head, node) or ': ' + ', '.join(node)}")
-        return FrozenDict({**node, head: inner(node[head])})
+        rest = path[name.count(".") + 1 :]
+        new = _replace(node[name], rest, value, f"{parent}.{name}".lstrip("."), where)
+        return FrozenDict({**node, name: new})
     if isinstance(node, (list, tuple)):
         if not head.isdigit() or int(head) >= len(node):
             raise ValueError(f"{where}: {parent} must have an index from 0 to {len(node) - 1}, got '{head}'")
@@ -326,6 +369,7 @@ PLACES = {  # fields with the specs of a registry
     "game": "GAMES",
     "loss": "LOSSES",
     "penalties": "PENALTIES",
+    "heads": "HEADS",
     "prior": "PRIORS",
     "augment": "AUGMENTATIONS",
 }

@@ -64,6 +64,8 @@ class Penalty(nn.Module):
 
     def __init__(self, weight: float, every: int = 1):
         super().__init__()
+        if every < 1:
+            raise ValueError(f"game.penalties: every={every}: must be at least 1 round")
         self.register_buffer("weight", torch.tensor(float(weight)))
         self.every = every
 

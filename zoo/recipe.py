@@ -147,11 +147,18 @@ class Schedule(_Data):
 @dataclass(frozen=True)
 class Rounds(_Data):
     """How often a turn is played in a round: ``base`` times, except: ``first=(n, k)``: k times in the first n rounds;
-    ``every=(n, k)``: k times in each round whose number is a multiple of n (WGAN: 100 critic steps every 500)."""
+    ``every=(n, k)``: k times in each round whose number is a multiple of n (WGAN: 100 critic steps every 500). Raises
+    ValueError for numbers that are too small."""
 
     base: int
     first: tuple[int, int] | None = None
     every: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key, values in (("base", (1, self.base)), ("first", self.first), ("every", self.every)):
+            if values is not None and not (len(values) == 2 and values[0] >= 1 and values[1] >= 0):
+                raise ValueError(f"{key}={getattr(self, key)}: rounds must be at least 1, and times at least 0")
 
     def __call__(self, round: int) -> int:
         if self.first and round < self.first[0]:

@@ -58,6 +58,8 @@ def remove(names: tuple[str, ...], every: bool, as_json: bool) -> None:
     for name in names:
         if name not in known:
             raise ValueError(f"'{name}': no prepared set has this name{nearest(name, known)} (zoo data list)")
+    if names and every:
+        raise ValueError("--all: must be without NAMES")
     if not names and not every:
         raise ValueError("NAMES: must be one of those that `zoo data list` shows, or --all")
     rows = []

@@ -161,7 +161,7 @@ def command(
 
     code = Code.of(model)
     choice = choose(model, dataset, variant)
-    recipe = overrides.override_all(choice.recipe, changes)
+    recipe = overrides.override_all(choice.recipe, changes, images)
     if init is not None and not Path(init).exists():
         hub.find(init)  # a wrong name is reported before anything else
     if processes.main_process() and out is not None:

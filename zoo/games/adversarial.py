@@ -142,6 +142,12 @@ class Adversarial(Game):
                 raise ValueError(
                     f"game.{key}={getattr(self, key)}: must be left at {allowed[0]} with game.order='{self.order}'"
                 )
+        for key in ("n_critic", "n_generator", "generator_batch"):
+            value = getattr(self, key)
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"game.{key}={value}: must be at least 1")
+        if self.clip is not None and self.clip <= 0:
+            raise ValueError(f"game.clip={self.clip}: must be above 0, or null for none")
         if self.noise == "shared" and self.generator_batch:
             raise ValueError(
                 f"game.generator_batch={self.generator_batch}: must be left out with game.noise='shared', since G's "

@@ -94,6 +94,10 @@ class CycleGAN(Game):
     ):
         super().__init__(networks)
         self.set_augment(augment)
+        if identity and not cycle:
+            raise ValueError(
+                f"game.identity={identity}: must be 0 with game.cycle=0, since its weight is relative to cycle"
+            )
         if pool < 0:
             raise ValueError(f"game.pool={pool}: must be 0 or more")
         check_domains(domains)

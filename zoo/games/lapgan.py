@@ -72,6 +72,10 @@ class LAPGAN(Game):
             raise ValueError(f"game.level={level}: must be from 0 to {len(sizes) - 1}")
         if self.D.sizes != sizes:
             raise ValueError(f"networks.D.sizes={self.D.sizes}: must be those of G, {sizes}")
+        if "dim" in prior.kwargs:
+            raise ValueError(
+                f"game.prior.dim={prior.kwargs['dim']}: must be left out; it is networks.G.noise of the level"
+            )
         self.level, self.pair, self.prior_spec = level, LOSSES.build(loss), prior
         self.prior: Prior = PRIORS.build(prior.replace(dim=self.G.noise[level]))
         self.generator_batch = generator_batch

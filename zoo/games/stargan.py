@@ -93,6 +93,10 @@ class StarGAN(Game):
     ):
         super().__init__(networks)
         self.set_augment(augment)
+        if identity and not cycle:
+            raise ValueError(
+                f"game.identity={identity}: must be 0 with game.cycle=0, since its weight is relative to cycle"
+            )
         self.needs = ("x", key)
         names = label_names.get(key, attributes)
         for name in attributes:
