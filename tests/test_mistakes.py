@@ -86,7 +86,7 @@ MISTAKES = {
     "two budgets": ((*TRAIN, "--images", "100", "--set", "images=5000"), "--set images=5000", "no effect with --images"),
     "value that a schedule sets": (
         ("train", "cyclegan-emoji-small", "--set", "optimizers.G.lr=1e-4", "--dry-run"),
-        "--set", "optimizers.G.lr=0.0001", "has no effect, since schedules.0 sets it; change schedules.0.points",
+        "optimizers.G.lr=0.0001", "has no effect, since schedules.0 sets it; change schedules.0.points",
     ),
     "type of a fraction": ((*TRAIN, "--set", "optimizers.D.lr=fast"), "lr", "'fast'", "must be float"),
     "beta": ((*TRAIN, "--set", "optimizers.D.betas=[0.5,2]"), "optimizers.D.betas.1", "2", "below 1"),

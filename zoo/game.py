@@ -289,10 +289,11 @@ class Game(nn.Module, abc.ABC):
         if spec is None:
             return
         self.augment_spec, self.augment = spec, AUGMENTATIONS.build(spec)
-        self.adapts = getattr(self.augment, "target", None) is not None
+        target = getattr(self.augment, "target", None)
+        self.adapts = target is not None
         if self.adapts and not self.adapts_augment:
             raise ValueError(
-                f"game.augment.target={self.augment.target}: must be null, with a value of p, since the "
+                f"game.augment.target={target}: must be null, with a value of p, since the "
                 f"{type(self).__name__} game does not adapt p"
             )
 
