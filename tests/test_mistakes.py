@@ -83,7 +83,7 @@ MISTAKES = {
     "player": ((*TRAIN, "--set", "optimizers.E.lr=1"), "--set", "optimizers.E.lr=1", "G, D"),
     "network's argument": ((*TRAIN, "--set", "networks.G.hiden=[8]"), "--set", "hiden", "did you mean hidden"),
     "type": ((*TRAIN, "--set", "batch=many"), "batch", "'many'", "must be int"),
-    "two budgets": ((*TRAIN, "--images", "100", "--set", "images=5000"), "--set images=5000", "no effect with --images"),
+    "two budgets": ((*TRAIN, "--images", "100", "--set", "images=5000"), "images=5000", "no effect with --images"),
     "value that a schedule sets": (
         ("train", "cyclegan-emoji-small", "--set", "optimizers.G.lr=1e-4", "--dry-run"),
         "optimizers.G.lr=0.0001", "has no effect, since schedules.0 sets it; change schedules.0.points",
