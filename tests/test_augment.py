@@ -327,6 +327,12 @@ def test_schedule_of_the_probability():
     assert values == [0.0, 0.5, 0.25]
 
 
+def test_a_schedule_of_a_p_that_adapts():
+    schedule = Schedule("game.augment.p", ((0, 0.0), (8, 0.5)))
+    with pytest.raises(ValueError, match=r"'game.augment.p': p is adapted to game.augment.target; leave one"):
+        session(augmented(Spec("ada", target=0.6), schedules=(schedule,)), images())
+
+
 @pytest.mark.parametrize("options", [{}, {"generator_batch": 8}, {"n_critic": 5}])
 @pytest.mark.parametrize("order", ["D-first", "G-first"])
 def test_p_changes_by_the_reals_that_were_scored(options, order, monkeypatch):

@@ -880,6 +880,33 @@ def test_schedule_mistakes_are_errors_before_any_work(target, message, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("targets", "number"),
+    [
+        (("optimizers.*.lr", "optimizers.D.lr"), "optimizers.*.lr and optimizers.D.lr"),
+        (
+            ("optimizers.G.betas.0", "optimizers.*.betas.1", "optimizers.*.betas.0"),
+            "G.betas.0 and optimizers.*.betas.0",
+        ),
+        (("optimizers.D.lr", "optimizers.D.lr"), "(optimizers.D.lr)"),
+        (("ema.G.halflife", "ema.G.halflife"), "(ema.G.halflife)"),
+        (("game.G.norm.running_mean", "game.G.norm.running_mean"), "(game.G.norm.running_mean)"),
+        (("optimizers.*.betas.0", "optimizers.*.betas.1", "optimizers.G.lr", "optimizers.D.lr"), ""),
+    ],
+)
+def test_two_schedules_of_one_number(targets, number):
+    """Its value would depend on which changed last, and that is another one after a resume."""
+    schedules = tuple(Schedule(target, ((0, 1.0), (8 * k, 0.5))) for k, target in enumerate(targets, 1))
+    networks = {"G": Spec("test-mlp", norm=True), "D": D}
+    tested = recipe(optimizer=Adam(lr=0.1), schedules=schedules, ema={"G": Ema(halflife=5)}, networks=networks)
+    if not number:
+        assert dry_run(tested, facts_of("ring"))
+        return
+    for start in (lambda: dry_run(tested, facts_of("ring")), lambda: session(tested)):
+        with pytest.raises(ValueError, match=rf"two of them write the same number.*{re.escape(number)}"):
+            start()
+
+
 # Averages -------------------------------------------------------------------------------------------------------------
 
 

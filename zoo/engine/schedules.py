@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
@@ -13,13 +13,24 @@ from zoo.recipe import Schedule
 from zoo.registry import nearest
 
 
+Place = tuple[Hashable, ...]  # of a number that a schedule writes, the same for all targets that mean it
+Setter = tuple[Place, Callable[[float], None]]
+
+
 class Schedules:
-    """The schedules of a stage, bound to what they write. Raises ValueError if a target does not exist."""
+    """The schedules of a stage, bound to what they write. Raises ValueError if a target does not exist, or if two
+    schedules write the same number: its value would depend on which of them changed last."""
 
     def __init__(self, schedules: Sequence[Schedule], learner: Learner, ema_networks: EmaNetworks):
-        self.bound = [
-            (schedule, setter) for schedule in schedules for setter in _setters(schedule.target, learner, ema_networks)
-        ]
+        self.bound: list[tuple[Schedule, Callable[[float], None]]] = []
+        targets: dict[Place, str] = {}
+        for schedule in schedules:
+            for place, write in _setters(schedule.target, learner, ema_networks):
+                if place in targets:
+                    both = " and ".join(dict.fromkeys((targets[place], schedule.target)))
+                    raise ValueError(f"schedules: two of them write the same number ({both}); leave one out")
+                targets[place] = schedule.target
+                self.bound.append((schedule, write))
         self._last: list[float | None] = [None] * len(self.bound)
 
     def write(self, images: int) -> None:
@@ -31,7 +42,7 @@ class Schedules:
                 self._last[i] = value
 
 
-def _setters(target: str, learner: Learner, ema_networks: EmaNetworks) -> list[Callable[[float], None]]:
+def _setters(target: str, learner: Learner, ema_networks: EmaNetworks) -> list[Setter]:
     kind, _, rest = target.partition(".")
     if kind == "game":
         buffers = dict(learner.game.named_buffers())
@@ -40,20 +51,22 @@ def _setters(target: str, learner: Learner, ema_networks: EmaNetworks) -> list[C
                 f"schedule target '{target}': must be a buffer of the game, got '{rest}'{nearest(rest, buffers)}"
             )
         buffer = buffers[rest]
-        return [lambda value: _fill(buffer, value)]
+        if learner.game.adapts and buffer is getattr(learner.game.augment, "p", None):
+            raise ValueError(f"schedule target '{target}': p is adapted to game.augment.target; leave one of both out")
+        return [(("buffer", id(buffer)), lambda value: _fill(buffer, value))]
     if kind == "ema":
         name, _, field = rest.rpartition(".")
         if name not in ema_networks or field != "halflife":
             targets = ", ".join(f"ema.{n}.halflife" for n in ema_networks)
             raise ValueError(f"schedule target '{target}': must be one of {targets or '(the recipe has no ema)'}")
-        return [lambda value: setattr(ema_networks[name], field, value)]
+        return [(("ema", name, field), lambda value: setattr(ema_networks[name], field, value))]
     # optimizers.PLAYER.FIELD or optimizers.PLAYER.FIELD.INDEX; a player's name may have dots itself
     for player in sorted((*learner.optimizers, "*"), key=len, reverse=True):
         if rest.startswith(player + "."):
             optimizers = list(learner.optimizers.values()) if player == "*" else [learner.optimizers[player]]
             field, _, index = rest[len(player) + 1 :].partition(".")
             groups = [g for o in optimizers for g in o.param_groups]
-            return [_field(target, g, field, index) for g in groups]
+            return [(("optimizer", id(g), field, index), _field(target, g, field, index)) for g in groups]
     targets = ", ".join(f"optimizers.{p}." for p in learner.optimizers)
     raise ValueError(f"schedule target '{target}': must begin with one of {targets}")
 
