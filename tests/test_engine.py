@@ -709,6 +709,51 @@ def test_stages_and_resolutions(tmp_path, monkeypatch):
         assert same(start[3], end[3]) == (i == 1)  # an idle network keeps its average
 
 
+@game
+class Initialized(Duel):
+    """``prepare`` overwrites both networks and a buffer of the game. ``only``: the players of the stage."""
+
+    def __init__(self, networks, only=("D", "G")):
+        super().__init__(networks)
+        self.only = tuple(only)
+        self.register_buffer("prepared", torch.zeros(()))
+
+    def prepare(self, batch):
+        self.prepared.add_(1)
+        for p in (*self.G.first.parameters(), *self.D.parameters()):
+            p.fill_(0.5)
+        self.G.norm.running_mean.fill_(9.0)
+
+    def turns(self):
+        every = {"D": Turn(("D",), self.loss_D), "G": Turn(("G",), self.loss_G, draw="last")}
+        return [every[p] for p in self.only]
+
+
+@pytest.mark.parametrize("first", [("D", "G"), ("D",), ("G",)])
+def test_data_dependent_initialization_leaves_what_an_earlier_stage_trained(first):
+    """The rest is initialized, also its average; a buffer of the game is prepared in every stage."""
+
+    def stage(only):
+        optimizers = dict.fromkeys(only, STEP)
+        return Stage(Initialized.spec.replace(only=only), optimizers, images=16, batch=8, resolution=0)
+
+    networks = {"G": Spec("test-mlp", norm=True), "D": D}
+    parts = (stage(first), stage(("D", "G")))
+    ema = {"G": Ema(halflife=50), "D": Ema(halflife=50)}
+    before = session(Recipe(networks, parts, ema=ema, model="test", dataset="ring"))
+    play(before, 2)
+    end = {name: weights(before.game.get_submodule(name)) for name in "GD"}
+    average = {name: weights(before.ema_networks[name].network) for name in "GD"}
+    after = session(before.recipe, stage=1, after=before)
+    assert after.game.prepared == 1
+    for name in "GD":
+        now, ema_now = weights(after.game.get_submodule(name)), weights(after.ema_networks[name].network)
+        if name in first:
+            assert same(now, end[name]) and same(ema_now, average[name])
+        else:
+            assert (now["first.weight"] == 0.5).all() and same(now, ema_now)
+
+
 def test_a_part_that_learns_no_more_has_its_ema_weights(tmp_path, monkeypatch):
     """Stage II of StackGAN trains on images of the weights that sample stage I. The ``stages()`` above keep G's last
     weights in the second stage, since G learns again in the third."""

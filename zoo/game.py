@@ -318,8 +318,8 @@ class Game(nn.Module, abc.ABC):
 
     def prepare(self, batch: Batch) -> None:
         """Before the first round of the stage, without gradient, in training mode: data-dependent initialization.
-        ``batch`` has up to 1,024 real images, the same in every process. A G with ``initialize`` gets 500 draws of the
-        game's prior."""
+        ``batch`` has up to 1,024 real images, the same in every process. Players of an earlier stage keep what they
+        learned, whatever it does to them. A G with ``initialize`` gets 500 draws of the game's prior."""
         prior, initialize = getattr(self, "prior", None), getattr(getattr(self, "G", None), "initialize", None)
         if prior is not None and initialize is not None:
             initialize(prior(500, batch.generator, batch.device))

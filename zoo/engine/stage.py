@@ -288,6 +288,16 @@ def domain_names(stage: Stage, facts: Facts, domains: Iterable[str]) -> dict[str
     return names if len(set(names.values())) == len(names) else {}
 
 
+@contextlib.contextmanager
+def unchanged(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Afterwards the parameters and buffers of the modules have their values of before."""
+    tensors = [tensor for m in modules for tensor in (*m.parameters(), *m.buffers())]
+    before = [tensor.clone() for tensor in tensors]
+    yield
+    for tensor, value in zip(tensors, before, strict=True):
+        tensor.copy_(value)
+
+
 # A stage that is being played ---------------------------------------------------------------------------------------
 
 PRECOMPUTE_STEPS = 8  # steps of a repeated turn whose fakes one pass of G generates, at most; they stay in memory
@@ -523,9 +533,10 @@ class StageRun:
 
     @torch.no_grad()
     def prepare(self, init: str | Path | None = None) -> None:
-        """The game's data-dependent initialization, on the same images in every process. It comes before the weights
-        ``init`` to begin from, and the EMA weights begin as the players after both. Before a later stage, parts that
-        learn no more get their EMA weights: the stage trains on what samples are computed with."""
+        """The game's data-dependent initialization, on the same images in every process; what an earlier stage trained
+        stays as it is. It comes before the weights ``init`` to begin from, and the EMA weights begin as the players
+        after both. Before a later stage, parts that learn no more get their EMA weights: the stage trains on what
+        samples are computed with."""
         torch.manual_seed(seed_for(self.seed, "prepare", self.index))
         self.noise.manual_seed(seed_for(self.seed, "prepare noise", self.index))
         batch = Batch(self.stage.batch, device=self.device, generator=self.noise)
@@ -535,14 +546,18 @@ class StageRun:
             once = self.loader(name, rank=0, world=1, device=torch.device("cpu"))
             for key, value in once.next(size).items():
                 batch[key] = self.to_layout(value.to(self.device) if isinstance(value, Tensor) else value)
-        self.game.prepare(batch)
+        earlier = self.recipe.stages[: self.index] if self.total_images else ()
+        players = dict.fromkeys(player for stage in earlier for player in stage.optimizers)
+        trained = [player for player in players if player.partition(".")[0] in self.networks]
+        with unchanged([self.game.get_submodule(player) for player in trained]):
+            self.game.prepare(batch)
         if self.total_images == 0 and init is not None:
             load_init(self.networks, init)
         parallel.broadcast(self.game)  # devices may have rounded differently
-        if self.total_images == 0:
-            for name, ema_network in self.ema_networks.items():
+        for name, ema_network in self.ema_networks.items():
+            if not any(f"{player}.".startswith(f"{name}.") for player in trained):
                 ema_network.network.load_state_dict(self.game.get_submodule(name).state_dict())
-        else:
+        if self.total_images:
             self.ema_networks.write_finished(
                 self.game, (p for s in self.recipe.stages[self.index :] for p in s.optimizers)
             )
