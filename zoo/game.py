@@ -258,6 +258,7 @@ class Game(nn.Module, abc.ABC):
     if no layer mixes the samples of a batch (``"auto"``), ``"always"`` or ``"never"``; ``heads`` on D's features,
     if there are any; ``augment(images, batch)``, which D's images pass, if there is one. ``adapts_augment``: whether
     the game adapts an augmentation's p that has a target; one with a target raises ValueError otherwise.
+    ``takes_unlabeled``: whether the class ``y`` of an image may be -1, for one without a label.
     """
 
     takes: tuple[str, ...] = ()
@@ -265,6 +266,7 @@ class Game(nn.Module, abc.ABC):
     joined: Literal["auto", "always", "never"] = "auto"
     adapts_augment: bool = False
     adapts: bool = False  # whether this game's augmentation has a target
+    takes_unlabeled: bool = False
     augment_spec: Spec | None = None
     heads: Sequence[Head]
     augment: Callable[[Sequence[Tensor], Batch], Sequence[Tensor]]

@@ -31,12 +31,14 @@ class Head(nn.Module):
     ``network``: its path in the game, also the name of its outputs. ``D``: whose features it reads. ``reads_real``,
     ``reads_fake``: whether it gets those of real and of fake images. ``changes_given``: D's score depends on its output
     (:meth:`given`), so that it is read in every pass that has a score. ``needs``: keys that the data must have.
+    ``takes_unlabeled``: whether it learns from images of which some have no label, ``y`` = -1.
     """
 
     D = "D"
     reads_real = reads_fake = True
     changes_given = False
     needs: tuple[str, ...] = ()
+    takes_unlabeled = False
 
     def __init__(self, network: str):
         super().__init__()
@@ -226,6 +228,7 @@ class PredictedClassHead(Head):
     """
 
     changes_given, whole_batch, needs = True, "the mean over the labeled reals", ("y",)
+    takes_unlabeled = True
 
     def __init__(self, weight: float = 1.0):
         super().__init__("D.predictor")

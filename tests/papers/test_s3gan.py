@@ -206,6 +206,33 @@ def test_the_loader_yields_few_labels():
         overrides.check(overrides.override(recipe, "data.streams.data.labeled", "0"))
 
 
+@pytest.mark.parametrize(
+    ("name", "stream", "more", "taken"),
+    [
+        ("dcgan-cifar10-small", "data", {}, False),
+        ("acgan-cifar10-small", "data", {}, False),
+        ("cgan-mnist", "data", {}, False),
+        ("improved-gan-mnist", "labeled", {}, False),
+        ("triplegan-mnist", "labeled", {}, False),
+        ("s3gan-cifar10-small", "data", {}, True),
+        ("s3gan-cifar10-small", "data", {"game.labels": "real"}, False),
+        ("s3gan-fashion-mnist-s2gan", "data", {}, True),
+        ("s3gan-fashion-mnist-rotation", "data", {}, False),
+    ],
+)
+def test_games_that_take_unlabeled_images(name, stream, more, taken):
+    """The others would ignore the share, or read the class -1."""
+    recipe = settings.find(name)
+    for key, value in {f"stages.0.data.streams.{stream}.labeled": "0.5", **more}.items():
+        recipe = overrides.override(recipe, key, value)
+    if taken:
+        assert describe(recipe)["stages"]
+        return
+    with pytest.raises(ValueError, match=rf"data.streams.{stream}.labeled=0.5: the game '.*' and its heads take no"):
+        describe(recipe)
+    assert describe(overrides.override(recipe, f"stages.0.data.streams.{stream}.labeled", "1.0"))
+
+
 def test_data_without_labels():
     with pytest.raises(ValueError, match=r"labeled=0.5: ring has no labels"):
         FewLabels(open_data("ring"), 0.5, 0)

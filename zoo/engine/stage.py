@@ -109,7 +109,7 @@ def load_pretrained(recipe: Recipe) -> tuple[Recipe, dict[str, Frozen]]:
 
 def build_game(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) -> Game:
     """The stage's game of the networks, which are set to its level. Raises ValueError if the game or a stream needs
-    keys that the data set does not have, or the level is wrong."""
+    keys that the data set does not have, a stream hides labels that the game needs, or the level is wrong."""
     set_level(stage, networks)
     for stream in stage.data.streams.values():
         own = facts_of_stream(stream, facts)
@@ -133,6 +133,10 @@ def build_game(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts) ->
             f"game '{stage.game.name}' needs '{missing[0]}', but '{sets}' has {', '.join(sorted(names))}; "
             f"choose another data set (zoo list datasets)"
         )
+    for name, stream in stage.data.streams.items():
+        if stream.labeled is not None and stream.labeled < 1 and not game.takes_unlabeled:
+            raise ValueError(f"data.streams.{name}.labeled={stream.labeled}: the game '{stage.game.name}' and its "
+                             f"heads take no images without a label; leave it out")  # fmt: skip
     return game
 
 

@@ -118,6 +118,9 @@ class Adversarial(Game):
             tuple(h.network for h in self.heads if h.reads_real),
             tuple(h.network for h in self.heads if h.reads_fake),
         )
+        # A head learns without some labels; no other part may need them all.
+        others = any("y" in h.needs for h in self.heads if not h.takes_unlabeled) or self.labels == "real"
+        self.takes_unlabeled |= any(h.takes_unlabeled for h in self.heads) and not others
         self.learn_with_D = ("D", *(h.network for h in self.heads if not h.network.startswith(f"{h.D}.")))
 
     def build_penalties(self, penalties: Sequence[Spec], networks: Mapping[str, nn.Module]) -> None:
