@@ -1,6 +1,7 @@
 """A run goes on past its budget or with moved data; prepared copies are listed and removed; CelebA's files by hand."""
 
 import dataclasses
+import json
 import shutil
 import zipfile
 
@@ -60,6 +61,29 @@ def test_past_the_budget_with_moved_data(tmp_path, own_home, shell, command):
     with pytest.raises(ValueError, match=r"has weights but no checkpoint.safetensors to go on from"):
         zoo.resume(run, images=80)
     assert torch.equal(load_file(run / "weights.safetensors")[key], second[key])
+
+
+@pytest.mark.parametrize("from_object", [False, True])
+def test_the_place_of_the_data_is_kept(tmp_path, own_home, shell, monkeypatch, from_object):
+    """Also of a run that began with an object, and from any working folder."""
+    data = photos(tmp_path / "here")
+    source = open_data(data, 32) if from_object else data
+    common = dict(settings={**SMALL, "stages.0.resolution": 32}, device="cpu")
+    run = zoo.train("dcgan", source, out=tmp_path / "run", images=8, **common)
+    if from_object:
+        with pytest.raises(ValueError, match="given as an object; pass it again"):
+            zoo.resume(run, images=16)
+    (tmp_path / "here").rename(tmp_path / "there")
+    monkeypatch.chdir(tmp_path)
+    zoo.resume(run, images=16, dataset="folder:./there?pairs=no")
+    kept = json.loads((run / "recipe.json").read_text())["changes"]["dataset"]
+    assert kept == f"folder:{tmp_path}/there?pairs=no"
+    monkeypatch.chdir(run)
+    events = {}
+    zoo.resume(run, images=32, minutes=0, progress=lambda event, **facts: events.setdefault(event, facts))
+    assert zoo.load(run).card["images"] == 24 and events["done"]["resume"] == f"zoo resume {run}"
+    page = zoo.report(run).read_text()
+    assert f"zoo resume {run}" in page and "The data set was an object" not in page
 
 
 def test_a_run_of_own_images_is_scored_on_them(tmp_path, own_home, shell):

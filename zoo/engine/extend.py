@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from zoo.engine.run_folder import RECIPE, RunFolder
@@ -60,8 +61,14 @@ def more_changes(folder: RunFolder, images: int | None = None, dataset: str | No
         with_budget(folder.recipe(), images)
         changes["images"] = images
     if dataset is not None:
-        changes["dataset"] = dataset
+        changes["dataset"] = absolute(dataset)
     return changes
+
+
+def absolute(dataset: str) -> str:
+    """The name of a data set; of ``folder:PATH`` with a path that leads to it from any working folder."""
+    path = dataset.removeprefix("folder:")
+    return dataset if path in (dataset, "") or path.startswith("~") else f"folder:{Path.cwd() / path}"
 
 
 def write_changes(folder: RunFolder, changes: Mapping[str, Any]) -> None:

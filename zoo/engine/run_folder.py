@@ -84,6 +84,12 @@ def new_run(out: str | Path | None, recipe: Recipe, runtime: Runtime, seed: int,
             raise
 
 
+def needs_object(facts: Mapping[str, Any]) -> bool:
+    """Whether a run goes on with a data set that its user gives as an object, since no name is known for it. ``facts``:
+    of recipe.json."""
+    return bool(facts.get("dataset_object")) and "dataset" not in facts.get("changes", {})
+
+
 def resume_command(path: Path, from_object: bool) -> str:
     """What continues a run: a command, or a line of Python if its data set was given as an object."""
     return f"zoo.resume({str(path)!r}, dataset=...)" if from_object else f"zoo resume {shlex.quote(str(path))}"

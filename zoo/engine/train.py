@@ -32,7 +32,16 @@ from zoo.engine.export import card, export, finished_model, model_of, uses
 from zoo.engine.extend import more_changes, recipe_of, write_changes
 from zoo.engine.finetune import load_init
 from zoo.engine.log import Clock, Log
-from zoo.engine.run_folder import CHECKPOINT, RECIPE, SAMPLES, WEIGHTS, RunFolder, new_run, resume_command
+from zoo.engine.run_folder import (
+    CHECKPOINT,
+    RECIPE,
+    SAMPLES,
+    WEIGHTS,
+    RunFolder,
+    needs_object,
+    new_run,
+    resume_command,
+)
 from zoo.engine.runtime import Runtime, machine_of
 from zoo.engine.stage import (
     Progress,
@@ -164,7 +173,7 @@ def resume(
         tensors, state = checkpoint.load(path) if path.exists() else (None, None)
         if state is not None:
             check_recipe(state["recipe"], folder)
-        if facts_of_run["dataset_object"] and dataset is None:
+        if needs_object(facts_of_run) and dataset is None:
             raise ValueError(f"run '{run}': was trained on a data set given as an object; pass it again as dataset=")
         source = recipe.dataset if dataset is None else dataset
         facts = facts_of(source)
@@ -322,7 +331,7 @@ def training_loop(
         images=run.total_images,
         seconds=time.monotonic() - start_time,
         stopped_by=stop.reason or "budget",
-        resume=resume_command(folder.path, folder.facts()["dataset_object"]) if stop.reason else None,
+        resume=resume_command(folder.path, needs_object(folder.facts())) if stop.reason else None,
         use=uses(shipped(run.game, recipe, run.stage, facts), folder.path),
     )
     parallel.stop()

@@ -10,7 +10,7 @@ from zoo import recipe as recipes
 from zoo import settings
 from zoo.engine.dry_run import describe
 from zoo.engine.export import uses
-from zoo.engine.run_folder import CHECKPOINT, WEIGHTS, resume_command
+from zoo.engine.run_folder import CHECKPOINT, WEIGHTS, needs_object, resume_command
 from zoo.engine.stage import build_networks, parameters
 from zoo.files import Json, sha256
 from zoo.registry import DATASETS
@@ -88,7 +88,7 @@ def costs(run: Run) -> tuple[dict[str, int], list[Json]]:
         with random.fork_rng(devices=[]):
             built = recipes.decode(run.recipe)
             counts = parameters(build_networks(built, device="meta"))
-            if built.dataset in DATASETS.names() and not run.facts.get("dataset_object"):
+            if built.dataset in DATASETS.names() and not needs_object(run.facts):
                 stages = describe(built)["stages"]
     except Exception:  # a user's own parts that are not installed here may fail in any way
         pass
@@ -127,7 +127,7 @@ def commands(run: Run) -> list[tuple[str, str, str]]:
     result = []
     if run.images < run.budget:
         start = "" if (run.path / CHECKPOINT).exists() else " (from the start: there is no checkpoint yet)"
-        from_object = bool(run.facts.get("dataset_object"))
+        from_object = needs_object(run.facts)
         command = resume_command(run.path, from_object)
         note = "The data set was an object: resume the run in Python, with the same object." if from_object else ""
         result.append((f"Continue{start}:", command, note))
