@@ -1,5 +1,6 @@
 """The setting for data that a model has no setting for is chosen by the data alone."""
 
+import json
 import signal
 
 import pytest
@@ -7,10 +8,11 @@ import torch
 from PIL import Image
 
 import zoo
-from zoo import settings
+from zoo import costs, settings
 from zoo.adapt import domain_streams
 from zoo.choice import choose
 from zoo.cli.train import advice, time_rounds
+from zoo.engine.dry_run import equivalent_images
 from zoo.engine.run_folder import default_folders
 
 
@@ -162,7 +164,7 @@ def test_time_without_the_first_rounds(monkeypatch):
         for number, rate in enumerate((0.1, 50.0, 70.0, 60.0)):
             assert not requests, f"stopped before tick {number}"
             monkeypatch.setattr("time.monotonic", lambda now=100.0 + 2 * number: now)
-            progress("tick", images=number, images_per_second=rate)
+            progress("tick", images=number, images_per_second=rate, stage=0)
 
     monkeypatch.setattr("zoo.engine.train.train", train)
     monkeypatch.setattr("zoo.cli.train.TIMED_SECONDS", 6.0)
@@ -171,6 +173,41 @@ def test_time_without_the_first_rounds(monkeypatch):
         assert requests == ["stop"]
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def test_time_of_several_stages(shell, monkeypatch, own_home):
+    """The rate is that of the first stage, and what later ones cost more is counted."""
+    recipe = settings.find("pggan-fashion-mnist")
+    rates = {0: 1_000.0, 1: 10.0}
+
+    def train(recipe, out, progress, **options):
+        with pytest.raises(Interrupted):
+            for stage in (0, 1, 2):
+                progress("tick", images_per_second=rates[stage], stage=stage)
+        return out
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(number):
+        raise Interrupted
+
+    monkeypatch.setattr("zoo.engine.train.train", train)
+    monkeypatch.setattr(signal, "raise_signal", interrupt)
+    result = shell("train", recipe.name, "--dry-run", "--time", "--json")
+    time = json.loads(result.out[result.out.rindex("{") :])
+    assert time["images_per_second"] == 1_000.0
+    assert time["seconds"] == pytest.approx(equivalent_images(costs.table()[recipe.name]["cost"]["stages"]) / 1_000)
+    assert time["seconds"] > 10 * recipe.images / 1_000
+
+
+@pytest.mark.parametrize(
+    "options", [("--init", "dcgan-fashion-mnist"), ("--minutes", 1), ("--out", "run"), ("--log", "tensorboard")]
+)
+def test_time_with_options_that_would_do_nothing(shell, options):
+    result = shell("train", "dcgan-cifar10-small", "--dry-run", "--time", *options)
+    assert result.status == 2 and result.out == ""
+    assert f"{options[0]} {options[1]}" in result.err and "must be left out with --time" in result.err
 
 
 def test_names_of_domains_come_from_the_data(photos, tmp_path):

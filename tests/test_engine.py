@@ -33,9 +33,10 @@ from torch import nn
 from torch.nn.functional import softplus
 
 import zoo
+from zoo.costs import table
 from zoo.data import facts as facts_of
 from zoo.engine import checkpoint, log, train
-from zoo.engine.dry_run import describe, dry_run
+from zoo.engine.dry_run import describe, dry_run, equivalent_images
 from zoo.engine.ema import EmaNetwork
 from zoo.engine.run_folder import CHECKPOINT, WEIGHTS, RunFolder
 from zoo.engine.runtime import Runtime
@@ -793,6 +794,54 @@ def test_the_weights_of_each_stage(tmp_path, monkeypatch):
     for k in (1, 2):
         name = f"weights-stage-{k}.safetensors"
         assert tensor_hash(tmp_path / "cut" / name) == tensor_hash(tmp_path / "run" / name)
+
+
+def test_time_left_counts_what_later_stages_cost(tmp_path, monkeypatch):
+    """Also after a resume. An image that is left counts as those of the running stage that have its multiply-adds: the
+    second and the third stage have four times the pixels, in the second G learns nothing."""
+    monkeypatch.setattr(train, "Clock", Every)
+    source = images(side=16).arrays["x"]
+    costs = [s["multiply_adds_a_round"] for s in dry_run(resolve(stages(), facts_of(source)), facts_of(source))]
+    assert costs[0] < costs[1] < costs[2]
+    expected = [
+        (stage, done + 24 * stage, 24 - done + sum(24 * later / costs[stage] for later in costs[stage + 1 :]))
+        for stage in range(3)
+        for done in (8, 16, 24)
+    ]
+    ticks = []
+
+    def progress(event, **facts):
+        if event == "tick":
+            left = facts["seconds_left"] * facts["images_per_second"]
+            ticks.append((facts["stage"], facts["images"], pytest.approx(left)))
+            if facts["stage"] and not (tmp_path / "killed").exists():
+                (tmp_path / "killed").touch()
+                raise Killed
+
+    with pytest.raises(Killed):
+        train.train(stages(), tmp_path / "run", runtime=CPU, dataset=source, progress=progress)
+    assert ticks.pop() == expected[3]  # which is played again: the last checkpoint is of the end of the first stage
+    train.resume(tmp_path / "run", dataset=source, progress=progress)
+    assert ticks == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("dcgan-cifar10-small", 1, 1),
+        ("pggan-celeba-1024", 100, 1000),
+        ("triplegan-mnist", 5, 6),
+        ("srgan-imagenet", 1.5, 2),
+    ],
+)
+def test_images_of_later_stages_in_those_of_the_first(name, least, most):
+    """Relative to the number of images. A stage without convolutions and matrix products says nothing."""
+    stages = table()[name]["cost"]["stages"]
+    total = sum(stage["images"] for stage in stages)
+    assert least <= equivalent_images(stages) / total <= most
+    assert equivalent_images(stages, len(stages) - 1) == stages[-1]["images"]
+    free = [{**stage, "multiply_adds_a_round": 0.0} for stage in stages]
+    assert equivalent_images(free) == total
 
 
 def test_resume_in_a_later_stage(tmp_path, monkeypatch):

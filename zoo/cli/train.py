@@ -159,6 +159,8 @@ def command(
     from zoo import costs
     from zoo.choice import choose
 
+    if timed:
+        check_timed(dry_run, init=init, minutes=minutes, out=out, log=log)
     code = Code.of(model)
     choice = choose(model, dataset, variant)
     recipe = overrides.override_all(choice.recipe, changes, images)
@@ -171,8 +173,6 @@ def command(
         cost = costs.cost(recipe, images, from_table=not dry_run, micro_batch=micro_batch if nproc == 1 else None)
         check_processes(rescaled, cost, nproc)
         print_cost(rescaled, cost, choice, as_json, dry_run)
-    if timed and not dry_run:
-        raise ValueError("--time: must be with --dry-run; a run prints its time by itself")
     if dry_run and not timed:
         return
     if nproc > 1 and not processes.launched():
@@ -193,7 +193,7 @@ def command(
         micro_batch=micro_batch,
     )
     if timed:
-        print_time(rescaled, time_rounds(rescaled, runtime, seed), as_json)
+        print_time(cost, time_rounds(rescaled, runtime, seed), as_json)
         return
     progress = Progress(as_json, minutes, lambda device, seconds: advice(recipe, device, seconds))
     try:
@@ -216,7 +216,7 @@ TIMED_SECONDS = 10.0  # of --dry-run --time, after the first rounds
 
 
 def time_rounds(recipe: Recipe, runtime: Runtime, seed: int) -> float:
-    """Real images a second of this machine, from rounds that leave nothing but the prepared data."""
+    """Real images a second of this machine in the first stage, from rounds that leave nothing but the prepared data."""
     from zoo.engine.train import train
 
     rates: list[float] = []
@@ -225,9 +225,10 @@ def time_rounds(recipe: Recipe, runtime: Runtime, seed: int) -> float:
     def listen(event: str, **facts: Any) -> None:
         nonlocal first_tick
         if event == "tick":
-            rates.append(facts["images_per_second"])
             first_tick = min(first_tick, time.monotonic())
-            if time.monotonic() - first_tick >= TIMED_SECONDS:
+            if facts["stage"] == 0:
+                rates.append(facts["images_per_second"])
+            if facts["stage"] or time.monotonic() - first_tick >= TIMED_SECONDS:
                 signal.raise_signal(signal.SIGTERM)  # stops all processes after their round
 
     with tempfile.TemporaryDirectory() as folder:
@@ -235,12 +236,25 @@ def time_rounds(recipe: Recipe, runtime: Runtime, seed: int) -> float:
     return statistics.median(rates[1:] or rates)  # the first rounds are slower, and compile
 
 
-def print_time(recipe: Recipe, rate: float, as_json: bool) -> None:
-    seconds = recipe.images / rate
+def print_time(cost: Json, rate: float, as_json: bool) -> None:
+    """Print the time of the whole budget. ``cost``: of :func:`zoo.costs.cost`. ``rate``: of :func:`time_rounds`."""
+    from zoo.engine.dry_run import equivalent_images
+
+    seconds = equivalent_images(cost["stages"]) / rate
     if as_json:
         print_json({"images_per_second": rate, "seconds": seconds})
     else:
         echo(f"{rate:,.1f} images/s on this machine: the whole budget takes about {duration(seconds)}")
+
+
+def check_timed(dry_run: bool, **options: Any) -> None:
+    """Raises ValueError for --time without --dry-run, or with an option that does nothing beside it."""
+    if not dry_run:
+        raise ValueError("--time: must be with --dry-run; a run prints its time by itself")
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(f"--{name} {value}: must be left out with --time, which plays new networks and keeps "
+                             f"nothing")  # fmt: skip
 
 
 def check_processes(recipe: Recipe, cost: Json, nproc: int) -> None:

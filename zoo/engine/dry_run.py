@@ -178,6 +178,15 @@ def _dry_run_stage(
     }
 
 
+def equivalent_images(stages: Sequence[Mapping[str, Any]], index: int = 0) -> float:
+    """The images of the stages from ``index`` on, each counted as so many of stage ``index`` as have its multiply-adds:
+    divided by the images that this stage takes a second, the time that they need. ``stages``: of :func:`dry_run`. A
+    stage without convolutions and matrix products says nothing: then all images count as one."""
+    costs = [stage["multiply_adds_a_round"] / stage["images_a_round"] for stage in stages]
+    weights = [cost / costs[index] if costs[index] else 1.0 for cost in costs]
+    return sum(weight * stage["images"] for weight, stage in zip(weights[index:], stages[index:], strict=True))
+
+
 def times_played(stage: Stage, networks: Mapping[str, nn.Module], facts: Facts, rounds: int) -> list[int]:
     """How often each of the stage's turns is played in its first ``rounds`` rounds, bursts and skipped rounds as they
     are."""

@@ -72,7 +72,8 @@ class Log:
     """Running means of scalars, on the device between ticks; once a tick a line of log.jsonl and an event for ``tell``.
 
     ``players``: each player's parameters by name, checked for NaN. ``total``: the run's budget in images. ``images``:
-    what it had consumed when this process started. ``deadline``: a time of :func:`time.monotonic`.
+    what it had consumed when this process started. ``end``: what it would consume in all if each image cost as much as
+    one of this stage, by default ``total``. ``deadline``: a time of :func:`time.monotonic`.
     """
 
     def __init__(
@@ -83,10 +84,12 @@ class Log:
         *,
         total: int,
         images: int,
+        end: float | None = None,
         deadline: float = math.inf,
     ):
         self.folder, self.players, self.tell = folder, players, tell
         self.total, self.deadline = total, deadline
+        self.end = total if end is None else end
         self.means: dict[str, RunningMean] = {}
         self.last_time, self.last_images = time.monotonic(), images
         self.first = True
@@ -109,7 +112,7 @@ class Log:
             self.folder.log({**clock, "stopped": str(error)})
             raise
         rate = (clock["images"] - self.last_images) / max(now - self.last_time, 1e-9)
-        whole = max(self.total - clock["images"], 0) / max(rate, 1e-9)  # the last batch may go beyond the budget
+        whole = max(self.end - clock["images"], 0) / max(rate, 1e-9)  # the last batch may go beyond the budget
         self.last_time, self.last_images = now, clock["images"]
         scores = dict(score())
         if scores:
@@ -127,6 +130,7 @@ class Log:
             images_per_second=rate,
             seconds_left=min(whole, max(self.deadline - now, 0.0)),
             round=clock["round"],
+            stage=clock["stage"],
             logs=means,
             scores=scores.get("scores", {}),
         )

@@ -12,7 +12,6 @@ from zoo.engine.step import Learner
 from zoo.recipe import Schedule
 from zoo.registry import nearest
 
-
 Place = tuple[Hashable, ...]  # of a number that a schedule writes, the same for all targets that mean it
 Setter = tuple[Place, Callable[[float], None]]
 

@@ -15,7 +15,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from zoo.checks import check_number
 from zoo.data import Facts
 from zoo.data import facts as facts_of
 from zoo.engine import checkpoint
-from zoo.engine.dry_run import dry_run, mistakes
+from zoo.engine.dry_run import dry_run, equivalent_images, mistakes
 from zoo.engine.export import card, export, finished_model, model_of, uses
 from zoo.engine.extend import more_changes, recipe_of, write_changes
 from zoo.engine.finetune import load_init
@@ -104,7 +104,7 @@ def train(
     facts = facts_of(source)
     with mistakes():
         recipe = resolve(recipe, facts)
-    dry_run(recipe, facts, runtime.micro_batch)
+    costs = dry_run(recipe, facts, runtime.micro_batch)
     if runtime.eval_every:
         from zoo.metrics.evaluate import check_watch
 
@@ -133,6 +133,7 @@ def train(
             seed,
             folder,
             tell,
+            costs,
             pretrained=pretrained,
             init=init,
             minutes=minutes,
@@ -177,7 +178,7 @@ def resume(
             raise ValueError(f"run '{run}': was trained on a data set given as an object; pass it again as dataset=")
         source = recipe.dataset if dataset is None else dataset
         facts = facts_of(source)
-        dry_run(recipe, facts, runtime.micro_batch)
+        costs = dry_run(recipe, facts, runtime.micro_batch)
         recipe, pretrained = load_pretrained(recipe)
         if state is None and init is not None:
             load_init(build_networks(recipe, seed), init)
@@ -196,6 +197,7 @@ def resume(
             seed,
             folder,
             tell,
+            costs,
             pretrained=pretrained,
             init=init,
             minutes=minutes,
@@ -214,6 +216,7 @@ def training_loop(
     seed: int,
     folder: RunFolder,
     tell: Progress,
+    costs: Sequence[Mapping[str, Any]],
     *,
     pretrained: Mapping[str, nn.Module] | None = None,
     init: str | Path | None = None,
@@ -222,8 +225,9 @@ def training_loop(
     state: Mapping[str, Any] | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Train all stages, or the rest of them from a checkpoint's ``tensors`` and ``state``. ``pretrained``: the frozen
-    networks of the recipe. ``changes``: of the run's recipe.json. Returns the run's folder."""
+    """Train all stages, or the rest of them from a checkpoint's ``tensors`` and ``state``. ``costs``: of the stages, by
+    :func:`zoo.engine.dry_run.dry_run`. ``pretrained``: the frozen networks of the recipe. ``changes``: of the run's
+    recipe.json. Returns the run's folder."""
     start_time = time.monotonic()
     deadline = math.inf if minutes is None else start_time + minutes * 60
     seconds_before = state["seconds"] if state is not None else 0.0
@@ -269,7 +273,13 @@ def training_loop(
 
             # A checkpoint before the first round, so that there is always one to go back to
             log = Log(
-                folder, run.learner.players, tell, total=recipe.images, images=run.total_images, deadline=deadline
+                folder,
+                run.learner.players,
+                tell,
+                total=recipe.images,
+                images=run.total_images,
+                end=run.total_images - run.images + equivalent_images(costs, index),
+                deadline=deadline,
             )
             record = log.record if main else ignore
             with parallel.main_process_only() as works:
