@@ -136,6 +136,12 @@ def test_create_with_changes(photos):
         zoo.create("dcgan", photos(), widht=8)
 
 
+@pytest.mark.parametrize(("model", "key", "value"), [("dcgan", "channels", 1), ("acgan", "classes", 5)])
+def test_create_with_what_the_data_fix(model, key, value):
+    with pytest.raises(ValueError, match=f"{key}={value}: must be those of the data set; leave it out"):
+        zoo.create(model, "cifar10", **{key: value})
+
+
 def test_first_lines(shell, photos):
     result = shell("train", "dcgan", "--dataset", photos(), "--dry-run")
     assert result.status == 0

@@ -1019,6 +1019,20 @@ def test_labeled_images_are_a_holdout(halves, monkeypatch):
         zoo.evaluate(halves[0], ["error"], dataset="halves")
 
 
+@pytest.mark.parametrize("metrics", [None, ["error"]])
+def test_a_number_of_images_on_which_no_score_depends(metrics, halves):
+    """What a model predicts is computed of all held-out images."""
+    classifier, holdout = halves
+    with pytest.raises(ValueError, match="n=5: error need no generated images; leave it out"):
+        zoo.evaluate(classifier, metrics, dataset=holdout, n=5)
+    given = inputs.ScoreInputs(image_source.find(classifier), dataset=holdout, n=5)
+    evaluate.check_options(given, ["error", "near-copies"], None, None)
+
+
+def test_inputs_that_are_counted_exist():
+    assert inputs.INPUTS.keys() > inputs.COUNTED_INPUTS
+
+
 def test_the_border_of_training_is_put_around_labeled_images(halves):
     classifier, holdout = halves
     classifier.card = card_of("dcgan-fashion-mnist")

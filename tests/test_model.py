@@ -192,6 +192,51 @@ def test_grid():
         translator.grid(3)
 
 
+class Dropping(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.dropout, self.scale = torch.nn.Dropout(0.5), torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return self.scale * self.dropout(x)
+
+
+class Noisy(Dropping):
+    def __init__(self):
+        super().__init__()
+        self.noise_shapes = {"shift": (1, 16, 16)}
+
+    def forward(self, x, noise):
+        return self.scale * x + noise["shift"]
+
+
+@pytest.mark.parametrize(
+    ("network", "sampling", "draws"),
+    [(Dropping, "dropout", True), (Noisy, "running", True), (Dropping, "running", False)],
+)
+def test_grids_of_a_translator_with_a_seed(network, sampling, draws):
+    spec = translate_spec(networks={"G": {}}, to={"b": "G"}, domains={}, sampling={"mode": sampling})
+    translator, x = build_model(spec, {"G": network()}), torch.rand(3, 3, 16, 16)
+    assert translator.draws == draws
+    grid = np.asarray(translator.grid(3, inputs={"a": x}))
+    assert (grid == np.asarray(translator.grid(3, inputs={"a": x}, seed=0))).all()
+    if not draws:
+        with pytest.raises(ValueError, match="seed=5: the images of this model depend on no seed; leave it out"):
+            translator.grid(3, inputs={"a": x}, seed=5)
+        return
+    other = np.asarray(translator.grid(3, inputs={"a": x}, seed=5))
+    assert (other[:18] == grid[:18]).all() and (other[18:] != grid[18:]).any()  # a row of inputs, one of translations
+    expected = (translator.translate(x, seed=5)[0] * 255 + 0.5).byte().permute(1, 2, 0).numpy()
+    assert np.abs(other[20:36, 2:18].astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("spec", [image_spec, class_spec, coded_spec])
+def test_a_grid_of_seeds_takes_no_inputs(spec):
+    m = model(spec())
+    with pytest.raises(ValueError, match="inputs: the grid of this model shows images of seeds; leave it out"):
+        m.grid(4, inputs={"x": torch.rand(4, m.channels, m.resolution, m.resolution)})
+
+
 def test_a_model_is_a_function():
     m, c = model(image_spec()), model(class_spec())
     z, _ = m.latents(range(3))

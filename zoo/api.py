@@ -51,10 +51,11 @@ def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0, **
             (:func:`zoo.choice.choose`).
         variant: a setting other than the main one, such as ``small``.
         seed: of the first weights.
-        changes: ``resolution`` of the images in pixels; anything else is an argument of all networks that have it.
+        changes: ``resolution`` of the images in pixels; anything else is an argument of all networks that have it,
+            except ``channels`` and ``classes``, which are those of the data set.
 
     Raises ValueError for an unknown name, a data set without a field that the recipe needs, or an argument that no
-    network has.
+    network has or the data set fixes.
     """
     from torch import random
 
@@ -78,7 +79,11 @@ def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0, **
 
 def change(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """The recipe with other arguments of its networks, and another ``resolution``. Raises ValueError for an argument
-    that no network has."""
+    that no network has, or that the data set fixes."""
+    for key in ("channels", "classes"):
+        if key in changes:
+            raise ValueError(f"{key}={changes[key]}: must be those of the data set; leave it out, or choose another "
+                             f"dataset")  # fmt: skip
     resolution = changes.get("resolution")
     if resolution is not None:
         if len({stage.resolution for stage in recipe.stages}) > 1:

@@ -21,7 +21,7 @@ from zoo.checks import check_device, check_list
 from zoo.data import Facts
 from zoo.metrics import copies, features, image_source, scores
 from zoo.metrics.image_source import ImageSource
-from zoo.metrics.inputs import FEATURE_INPUTS, INPUTS, ScoreInputs, check_splits, value_of
+from zoo.metrics.inputs import COUNTED_INPUTS, FEATURE_INPUTS, INPUTS, ScoreInputs, check_splits, value_of
 from zoo.metrics.metric import DEFAULTS, AnyMetric, find_metric
 from zoo.metrics.statistics import Progress
 from zoo.models import Model
@@ -109,21 +109,27 @@ def check_options(
     inputs: ScoreInputs, names: Sequence[str], features: str | None, inception: str | Path | None
 ) -> None:
     """Raises ValueError for an argument on which none of the scores depends."""
-    needs = {need for name in names for need in find_metric(name).needs}
+    needs = needs_of(names)
     for key, value in (("features", features), ("inception", inception)):
         if value is not None and not FEATURE_INPUTS & needs:
             raise ValueError(f"{key}={value}: {', '.join(names)} need no feature network; leave it out")
     if inputs.reference_file is not None and "reference" not in needs:
         raise ValueError(f"reference={inputs.reference_file}: {', '.join(names)} need no reference features; leave it "
                          "out")  # fmt: skip
+    if inputs.n is not None and not COUNTED_INPUTS & needs:
+        raise ValueError(f"n={inputs.n}: {', '.join(names)} need no generated images; leave it out")
     if inputs.seed and not draws(inputs.source.model):
         raise ValueError(f"seed={inputs.seed}: the images of '{inputs.source.name}' depend on no seed; leave it out")
 
 
+def needs_of(names: Sequence[str]) -> set[str]:
+    """The inputs that some of the metrics need."""
+    return {need for name in names for need in find_metric(name).needs}
+
+
 def draws(model: Any) -> bool:
     """Whether the images of a source depend on a seed."""
-    task = model if isinstance(model, Model) else None
-    return model is not None and (task is None or task.seeded or task.sampling.mode == "dropout")
+    return model is not None and (not isinstance(model, Model) or model.draws)
 
 
 def borrowed_network(inputs: ScoreInputs, features: str | None) -> list[str]:
@@ -327,6 +333,7 @@ def watch(model: Model, source: Any) -> dict[str, Any]:
     1, ..., or of its first direction as many images as there are, against the reference of :func:`evaluate` (with fewer
     images a distance is a little larger). ``source``: what it is trained on."""
     to = next(iter(model.directions), None)
-    result = evaluate(model, model.watched, dataset=source, n=WATCH_COUNT, to=to)
+    n = WATCH_COUNT if COUNTED_INPUTS & needs_of(model.watched) else None
+    result = evaluate(model, model.watched, dataset=source, n=n, to=to)
     weights = {"checkpoint": "none: the model in training"}
     return {"scores": result["scores"], "protocol": {**result["protocol"], "weights": weights}}

@@ -530,4 +530,8 @@ def value_of(inputs: ScoreInputs, need: str) -> Any:
 FEATURE_INPUTS = {  # of scores that are named after the feature network
     "generated", "reference", "inputs", "patches", "changed_attributes", "other_attributes",
 }  # fmt: skip
+COUNTED_INPUTS = {  # of which there are as many as images are scored
+    "generated", "inputs", "patches", "changed_attributes", "other_attributes", "images", "requested_classes",
+    "retrieval", "outputs", "targets",
+}  # fmt: skip
 PAIR_INPUTS = {"outputs", "targets"}  # a metric that needs them is called with a chunk of pairs at a time

@@ -136,6 +136,7 @@ class Model(nn.Module):
         keys: what its spec must have beside ``kind``, ``networks``, ``range``, ``resolution``, ``channels``.
         generates: whether its outputs are images that can be scored.
         seeded: whether they come from seeds.
+        draws: whether they depend on a seed; others than seeded ones may, by dropout or noise.
         translates: whether its outputs show what is on the images that it is given, in another domain.
         reads_captions: whether images and captions can be compared: it has :meth:`captioned_images`.
         test_rule: why it is scored on the split ``test`` whatever its size, in words; "" if it is not.
@@ -174,6 +175,10 @@ class Model(nn.Module):
             self.add_module(name, networks[name])
         if self.classifies and spec["classifier"] not in [*spec["networks"]]:
             raise ValueError(f"model spec: classifier: must name a network, got {excerpt(spec['classifier'])}")
+
+    @property
+    def draws(self) -> bool:
+        return self.seeded
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -248,6 +253,10 @@ class Model(nn.Module):
         the batch's keys, for models whose input is images."""
         raise TypeError(f"a {self.spec['kind']} model has no preview")
 
+    def preview_from(self, reals: Mapping[str, Tensor], seed: int) -> tuple[Tensor, int]:
+        """As :meth:`preview`, with the seeds from ``seed`` on. A task that ``draws`` and is not ``seeded`` has it."""
+        return self.preview(reals)
+
     def outputs(self, n: int, seed: int = 0, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
         """n images of the seeds from ``seed`` on; for models with inputs all that it makes of ``inputs``, images
         [N, C, H, W] in [0, 1] by the batch's keys. Raises ValueError if it needs inputs and has none."""
@@ -260,16 +269,20 @@ class Model(nn.Module):
         and of what it makes of them.
 
         ``columns``: by default the square root of n. ``inputs``: images [N, C, H, W] in [0, 1] by the keys of the
-        batch. Raises ValueError if it needs inputs and has none.
+        batch. Raises ValueError if it needs inputs and has none, and for inputs or a seed on which nothing depends.
         """
         from zoo.pictures import grid_picture
 
+        if seed and not self.draws:
+            raise ValueError(f"seed={seed}: the images of this model depend on no seed; leave it out")
         if self.seeded:
+            if inputs is not None:
+                raise ValueError("inputs: the grid of this model shows images of seeds; leave it out")
             return grid_picture(self.outputs(n, seed).cpu(), columns)
         if not inputs:
             raise ValueError(f"a model with the verb {self.verb} needs images: pass inputs={{'x': ...}}")
         reals = {key: self.from_unit(x[:n]).to(self.device) for key, x in inputs.items()}
-        images, across = self.preview(reals)
+        images, across = self.preview_from(reals, seed)
         return grid_picture(images.cpu(), columns or across)
 
     # What the rest of the zoo asks ------------------------------------------------------------------------------------

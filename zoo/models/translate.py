@@ -99,6 +99,11 @@ class TranslateModel(Model):
         self.domains = dict(spec.get("domains", {}))
 
     @property
+    def draws(self) -> bool:
+        noise = any(getattr(self.network(to), "noise_shapes", {}) for to in self.directions)
+        return noise or self.sampling.mode == "dropout"
+
+    @property
     def directions(self) -> tuple[str, ...]:
         return tuple(self.to_network)
 
@@ -197,12 +202,15 @@ class TranslateModel(Model):
     def preview(self, reals: Mapping[str, Tensor]) -> tuple[Tensor, int]:
         """For each direction a row of real images, if they are not those of the direction before, a row of their
         translations and, if it was trained on pairs, a row of the real images that these should be."""
+        return self.preview_from(reals, 0)
+
+    def preview_from(self, reals: Mapping[str, Tensor], seed: int) -> tuple[Tensor, int]:
         rows, before = list[Tensor](), None
         for to in self.directions:
             images = self._source(to, reals)
             source = self.to_unit(images)
             rows += [source] if images is not before else []
-            rows.append(self.translate(source, to).to(source.device))
+            rows.append(self.translate(source, to, seed=seed).to(source.device))
             before = images
             if self.spec.get("paired") and to in reals:
                 rows.append(self.to_unit(reals[to]))
@@ -251,7 +259,7 @@ class TranslateModel(Model):
     def write(self, request: Request) -> None:
         if request.source is None:
             raise ValueError(f"--input: '{request.name}' translates images; give an image or a folder of images")
-        seed = ("seed",) if self.sampling.mode == "dropout" else ()
+        seed = ("seed",) if self.draws else ()
         request.only("source", "to", "chunk", "scale", *seed)
         to, chunk = self.direction(request.to), 16 if request.chunk is None else request.chunk
         request.remake(
