@@ -64,7 +64,7 @@ def test_past_the_budget_with_moved_data(tmp_path, own_home, shell, command):
 
 
 @pytest.mark.parametrize("from_object", [False, True])
-def test_the_place_of_the_data_is_kept(tmp_path, own_home, shell, monkeypatch, from_object):
+def test_the_new_place_of_the_data_stays(tmp_path, own_home, shell, monkeypatch, from_object):
     """Also of a run that began with an object, and from any working folder."""
     data = photos(tmp_path / "here")
     source = open_data(data, 32) if from_object else data
@@ -76,8 +76,8 @@ def test_the_place_of_the_data_is_kept(tmp_path, own_home, shell, monkeypatch, f
     (tmp_path / "here").rename(tmp_path / "there")
     monkeypatch.chdir(tmp_path)
     zoo.resume(run, images=16, dataset="folder:./there?pairs=no")
-    kept = json.loads((run / "recipe.json").read_text())["changes"]["dataset"]
-    assert kept == f"folder:{tmp_path}/there?pairs=no"
+    place = json.loads((run / "recipe.json").read_text())["changes"]["dataset"]
+    assert place == f"folder:{tmp_path}/there?pairs=no"
     monkeypatch.chdir(run)
     events = {}
     zoo.resume(run, images=32, minutes=0, progress=lambda event, **facts: events.setdefault(event, facts))
