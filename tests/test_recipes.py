@@ -457,6 +457,17 @@ def test_values_without_effect(name, change, message):
         describe(overrides.override_all(settings.find(name), [change]))
 
 
+@pytest.mark.parametrize(("name", "mode"), [("r3gan-fashion-mnist", "batch"), ("dcgan-fashion-mnist", "dropout")])
+def test_ways_of_sampling_without_effect(name, mode):
+    recipe = overrides.override(settings.find(name), "sampling.mode", mode)
+    facts = facts_of(recipe.dataset)
+    recipe = resolve(recipe, facts)
+    with torch.device("meta"):
+        game = build_game(recipe.stages[0], build_networks(recipe, device="meta"), facts)
+    with pytest.raises(ValueError, match=f"sampling.mode={mode}: must be running, since G has no"):
+        shipped(game, recipe, recipe.stages[0], facts)
+
+
 def test_two_budgets():
     with pytest.raises(ValueError, match="--set images=5000: has no effect with --images 100"):
         overrides.override_all(settings.find("dcgan-mnist"), ["images=5000"], 100)

@@ -25,6 +25,7 @@ from zoo.engine.runtime import Runtime
 from zoo.engine.schedules import Schedules
 from zoo.engine.step import Learner
 from zoo.game import Batch, Game, Turn
+from zoo.models.inference import check_sampling
 from zoo.networks.interfaces import Growing
 from zoo.overrides import check
 from zoo.pretrained import Frozen, build
@@ -266,6 +267,7 @@ def shipped(game: Game, recipe: Recipe, stage: Stage, facts: Facts) -> dict[str,
     if "pretrained" in ships:
         spec["pretrained"] = {n: encode(recipe.pretrained[n]) for n in ships["pretrained"]}
     if recipe.sampling != Sampling():
+        check_sampling(recipe.sampling, {name: game.get_submodule(name) for name in ships["networks"]})
         spec["sampling"] = {"mode": recipe.sampling.mode, "chunk": recipe.sampling.chunk}
     if "domains" in spec:
         spec["domains"] = {**spec["domains"], **domain_names(stage, facts, spec["domains"])}

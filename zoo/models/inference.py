@@ -34,6 +34,14 @@ def sampling_of(spec: Mapping[str, Any] | None) -> Sampling:
         raise ValueError(f"model spec: sampling={spec}: must have the keys mode and chunk") from None
 
 
+def check_sampling(sampling: Sampling, networks: Mapping[str, nn.Module]) -> None:
+    """Raises ValueError for a mode that would change nothing of these networks."""
+    layers = {"batch": NORMS, "standing": NORMS, "dropout": (nn.modules.dropout._DropoutNd,)}.get(sampling.mode)
+    if layers and not any(isinstance(m, layers) for network in networks.values() for m in network.modules()):
+        kind = "dropout" if sampling.mode == "dropout" else "normalization"
+        raise ValueError(f"sampling.mode={sampling.mode}: must be running, since {', '.join(networks)} has no {kind}")
+
+
 @contextlib.contextmanager
 def inference(model: nn.Module, sampling: Sampling = Sampling(), seeds: Sequence[int] = ()) -> Iterator[None]:
     """Evaluation mode, changed as ``sampling`` says, and no gradient. Afterwards each module has its former mode, so
