@@ -493,10 +493,24 @@ def test_export(form, name, kind, shell, tmp_path):
     assert torch.allclose(images, expected, atol=1e-4)
 
 
+def shipped_domains() -> list[tuple[str, str]]:
+    """(name, direction): of each shipped model whose network gets a domain beside the images, the first and the last
+    direction that does."""
+    specs = {name: hub.read_header(hub.SHIPPED / e["file"])["card"]["model"] for name, e in hub.index().items()}
+    conditional = {name: [to for to, e in spec.get("to", {}).items() if "domain" in e] for name, spec in specs.items()}
+    return [
+        (name, to)
+        for name, directions in conditional.items()
+        if directions
+        for to in {*directions[:1], *directions[-1:]}
+    ]
+
+
 @pytest.mark.parametrize("form, name", [("onnx", "g.onnx"), ("torch", "g.pt2")])
 @pytest.mark.parametrize(
     "shipped, to",
     [
+        *sorted(shipped_domains()),
         ("stylegan-fashion-mnist", None),  # a constant that is expanded to the batch
         ("stylegan2-fashion-mnist", None),
         ("xgan-emoji-small", "noto"),  # codes that are split into the domains'

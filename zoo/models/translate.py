@@ -134,7 +134,7 @@ class TranslateModel(Model):
         values, recognizer = self.conditions[to], self.recognizer(to)
         plain = [math.nan if v is None else v for v in values] if isinstance(values, list) else values
         condition = torch.tensor(plain, device=x.device)
-        condition = condition.expand(len(x), *condition.shape)
+        condition = condition.expand(x.shape[0], *condition.shape)  # not len(x), which an exported file would keep
         if recognizer is None:
             return condition
         return torch.where(condition.isnan(), (recognizer.logits(x) > 0).to(condition.dtype), condition)
