@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from helpers.tiny import CLASSES, class_spec, image_spec, model, translate_spec
@@ -14,6 +15,7 @@ from zoo.models import build_model
 from zoo.models.latents import truncated_normal
 from zoo.recipe import Sampling
 from zoo.registry import NETWORKS
+from zoo.seeds import seed_for
 
 
 @NETWORKS.register("tiny-noisy")
@@ -125,6 +127,59 @@ def test_a_seed_may_be_a_whole_float():
     assert torch.equal(m.sample(2, seed=1.0), m.sample(2, seed=1))
     with pytest.raises(ValueError, match="seed=1.5: must be a whole number"):
         m.sample(2, seed=1.5)
+
+
+FORMS = {
+    "array": np.array,
+    "floats": lambda seeds: np.array(seeds, np.float32),
+    "unsigned": lambda seeds: np.array(seeds, np.uint32),
+    "tensor": torch.tensor,
+    "real tensor": lambda seeds: torch.tensor(seeds).double(),
+    "numbers of NumPy": lambda seeds: [np.int64(seed) for seed in seeds],
+    "tensors": lambda seeds: [torch.tensor(seed) for seed in seeds],
+    "whole floats": lambda seeds: (*map(float, seeds),),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name, sampling", [("tiny-noisy", {}), ("tiny-dropout", {"mode": "dropout"})])
+def test_seeds_of_any_type_are_the_same_seeds(name, sampling, form):
+    """z, noise inputs and dropout come from the number, not from its type."""
+    m, seeds = model(small_spec(name, sampling=sampling)), FORMS[form]([5, 6, 9])
+    expected = m.sample(seeds=[5, 6, 9])
+    assert torch.equal(m.sample(seeds=seeds), expected) and torch.equal(m.sample(1, seed=seeds[2]), expected[2:])
+    z, _ = m.latents(seeds)
+    assert torch.equal(torch.cat([*m.decode(z, seeds=seeds)]), expected)
+    assert all(torch.equal(v, m.noise([5, 6, 9])[k]) for k, v in m.noise(seeds).items())
+    walk = [torch.cat([*m.interpolate(each, 2)]) for each in (seeds, [5, 6, 9])]
+    assert torch.equal(*walk)
+    if m.noise([0]):
+        assert torch.equal(m.sample(3, noise=seeds), m.sample(3, noise=[5, 6, 9]))
+        assert torch.equal(m.sample(3, noise=seeds[0]), m.sample(3, noise=5))
+
+
+@pytest.mark.parametrize(
+    "seeds", [np.array([1.5]), torch.tensor([-1]), [2**32], ["a"], [True], [[1]], np.array([True])]
+)
+def test_what_is_no_seed(seeds):
+    m = model(small_spec("tiny-noisy"))
+    z, _ = m.latents([0])
+    for call in (
+        m.sample,
+        lambda seeds: next(m.decode(z, seeds=seeds)),
+        lambda seeds: m.project(m.sample(1), seed=seeds[0]),
+    ):
+        with pytest.raises(ValueError, match="^seed=.*: must be a whole number from 0 to 4294967295"):
+            call(seeds=seeds)
+    translator, x = model(translate_spec()), torch.rand(1, 3, 16, 16)
+    with pytest.raises(ValueError, match="^seed=.*: must be a whole number from 0 to 4294967295"):
+        translator.translate(x, "b", seed=seeds[0])
+
+
+def test_the_hash_of_a_seed():
+    assert seed_for(np.int64(3), "noise") == seed_for(torch.tensor(3), "noise") == seed_for(3, "noise")
+    with pytest.raises(TypeError):
+        seed_for(3.0, "noise")
 
 
 def test_a_walk_has_one_class():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 
 MAX_SEED = (1 << 63) - 1  # of a run
 
@@ -13,5 +14,5 @@ def seed_for(seed: int, *position: int | str) -> int:
     All randomness of a round comes from such seeds: a resumed run needs no state of a generator, and processes get
     equal or different seeds by naming the position.
     """
-    text = repr((seed, *position)).encode()
+    text = repr((operator.index(seed), *position)).encode()  # NumPy's integers have another repr
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1

@@ -186,7 +186,7 @@ class ImageModel(Model):
         from a number on have.
         """
         chunk = self.chunk_size(chunk)
-        seeds = [0] * len(z) if seeds is None else seeds
+        seeds = [0] * len(z) if seeds is None else seed_list(len(z), 0, seeds)
         for start in range(0, len(z), chunk):
             count = min(chunk, len(z) - start)
             # The last batch is filled up: by its last image or, if the images of a batch count, by all in turn
@@ -415,6 +415,7 @@ class ImageModel(Model):
             raise ValueError(f"seeds={list(seeds)}: must be at least two seeds")
         if y is not None and not isinstance(y, (int, str)):
             raise ValueError(f"y={y}: must be one for all images of a walk")
+        seeds = seed_list(None, 0, seeds)
         z, classes = self.latents(seeds, y, truncation)
         between = great_circle if self.prior_spec.name == "normal" else torch.lerp
         path = torch.stack(
@@ -448,7 +449,7 @@ class ImageModel(Model):
         y = options.pop("y", None)
         self.plain_conditions(y, n)  # a mistake in them
         plain = y.tolist() if isinstance(y, (Tensor, np.ndarray)) else [*y] if isinstance(y, tuple) else y
-        facts = sample_facts(self, seed, y=plain, **options)
+        facts = sample_facts(self, seeds[0], y=plain, **options)
         write_files(
             Path(folder), lambda places: draw_places(self, seeds, places, plain, options), seeds, facts, scale=scale
         )

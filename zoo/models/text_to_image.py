@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from zoo.checks import check_list, check_whole
 from zoo.files import Json
+from zoo.models.arguments import check_seed
 from zoo.models.base import Bench, Program, shell_word
 from zoo.models.image import ImageModel
 from zoo.models.image_files import generator_program, write_samples
@@ -147,6 +148,7 @@ class TextToImageModel(ImageModel):
     ) -> tuple[Tensor, Tensor | None]:
         """The noise [N, ...] of the seeds and the embeddings [N, K], on the CPU. ``y``: texts or embeddings; by default
         seed k has the example k, in turn."""
+        seeds = [check_seed(seed) for seed in seeds]
         z, _ = super().latents(seeds, None, truncation)
         texts = [self.examples[seed % len(self.examples)] for seed in seeds] if y is None else y
         return z, self.conditions(texts, len(seeds))

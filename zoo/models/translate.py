@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.files import Json
-from zoo.models.arguments import Images, as_batch, check_chunk, find_domain
+from zoo.models.arguments import Images, as_batch, check_chunk, find_domain, seed_list
 from zoo.models.base import AttributeGoals, Bench, Model, Pairs, Program, build_model, probe_images, shell_word
 from zoo.models.inference import use_batch_statistics
 from zoo.models.latents import noise_inputs
@@ -154,10 +154,11 @@ class TranslateModel(Model):
             chunk: images in one pass; the recipe's number if it samples with batch statistics.
             seed: of the first image's noise or dropout, for models that have one; image k has ``seed + k``.
 
-        Raises ValueError if the images do not fit.
+        Raises ValueError if the images do not fit, or for a number that is no seed.
         """
         to = self.direction(to)
         x = as_batch(images, self.channels)
+        own_seeds = seed_list(len(x), seed, None)
         height, width = x.shape[-2:]
         fixed = self.side(to)
         if fixed and (height, width) != (fixed, fixed):
@@ -167,9 +168,9 @@ class TranslateModel(Model):
             raise ValueError(f"images of {width}x{height}: height and width must be multiples of 4; resize to {size}")
         outputs: list[Tensor] = []
         for part in x.split(self.sampling.together or check_chunk(chunk)):
-            first = seed + sum(len(y) for y in outputs)
+            first = sum(len(y) for y in outputs)
             try:
-                seeds = range(first, first + len(part))
+                seeds = own_seeds[first : first + len(part)]
                 noise = {k: v.to(self.device) for k, v in noise_inputs(self.network(to), seeds).items()}
                 with self.inference(seeds):
                     x = self.from_unit(part.to(self.device))
