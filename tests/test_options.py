@@ -80,6 +80,23 @@ def test_a_walk_has_one_class(shell, files):
     assert result.status == 2 and "--y 0,1: must be one class for a walk" in result.err
 
 
+@pytest.mark.parametrize(
+    ("model", "option", "message"),
+    [
+        ("coupled", "--to", "to='': no such domain"),
+        ("translate", "--to", "to='': no such domain"),
+        ("codes", "--traverse", "code '': no such code"),
+        ("codes", "--codes", "--codes : '' must be NAME=NUMBER"),
+        ("class", "--y", "y='': no such class"),
+    ],
+)
+def test_an_empty_text_is_a_value(model, option, message, shell, tmp_path, files):
+    more = ["--input", "picture.png"] if model == "translate" else []
+    result = shell("sample", f"{model}.safetensors", option, "", *more, "--out", "new.png")
+    (line,) = result.err.splitlines()
+    assert result.status == 2 and message in line and not (tmp_path / "new.png").exists()
+
+
 OTHERS = {
     "eval's seed of a folder": (("eval", "folder", "--dataset", "fashion-mnist-10k", "--seed", "1"), "seed=1"),
     "eval's code of a folder": (("eval", "folder", "--dataset", "fashion-mnist-10k", "--code", "x.py"), "code=x.py"),

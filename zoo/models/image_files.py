@@ -84,12 +84,17 @@ def check_options(request: Request, extra: Sequence[str]) -> None:
         raise ValueError(f"--y {','.join(map(str, request.y))}: must be one class for a walk, got {len(request.y)}")
 
 
+def one_picture(request: Request) -> bool:
+    """Whether an option decides that a request asks for one picture, whatever --out is."""
+    return bool(request.interpolate or request.classes or request.traverse is not None)
+
+
 def check_pictures(model: ImageModel, request: Request, across: int) -> None:
     """Raises ValueError if a picture that a request asks for has too many pixels; ``across``: as below."""
     width, height = (model.resolution * across, model.resolution) if model.resolution else (CANVAS, CANVAS)
-    if not model.resolution or request.interpolate or (request.folder and not request.classes and not request.traverse):
+    if not model.resolution or request.interpolate or (request.folder and not one_picture(request)):
         request.check_picture(width, height)
-    elif request.traverse:
+    elif request.traverse is not None:
         request.check_grid(width, height, request.count, model.codes.get(request.traverse) or 10)
     elif request.classes:
         request.check_grid(width, height, model.class_count, request.count)
@@ -103,9 +108,9 @@ def write_samples(model: ImageModel, request: Request, extra: Mapping[str, Any] 
     ``across``: how many images of the model's resolution are side by side in each of its images."""
     more = dict(extra or {})
     check_options(request, tuple(more))
-    walk, one_picture = request.interpolate, bool(request.interpolate or request.classes or request.traverse)
+    walk = request.interpolate
     what = "a walk" if walk else "a grid of classes" if request.classes else "a grid"
-    request.check_out(walk_endings() if walk else (".png",), what, folder=not one_picture)
+    request.check_out(walk_endings() if walk else (".png",), what, folder=not one_picture(request))
     if not model.resolution and (request.folder or walk):
         raise ValueError(f"--out {request.out}: '{request.name}' makes points; give a .png to plot them in")
     if walk and request.count < 2:
@@ -115,7 +120,7 @@ def write_samples(model: ImageModel, request: Request, extra: Mapping[str, Any] 
     seeds, y = range(request.seed, request.seed + request.count), request.y
     if walk:
         request.write_walk(model.interpolate(seeds, walk, y=y, **options))
-    elif request.traverse:
+    elif request.traverse is not None:
         request.write_grid(*model.traverse(request.traverse, seeds, chunk=request.chunk))
     elif request.classes:
         write_class_grid(model, request, options)

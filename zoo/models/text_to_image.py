@@ -14,6 +14,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -45,6 +46,7 @@ class TextToImageModel(ImageModel):
     reads_captions = True
     test_rule = "held-out captions"
     condition = "text"
+    text_width = 0  # K, the numbers of an embedding, once a text was embedded
     bench = Bench(
         ("fd", "kid", "precision", "recall", *RETRIEVAL),
         least={RETRIEVAL[0]: 5 / 50},  # five times the chance to find one caption among 50
@@ -127,18 +129,32 @@ class TextToImageModel(ImageModel):
         with torch.no_grad():
             parts = [encoder(different[i : i + EMBED]).float().cpu() for i in range(0, len(different), EMBED)]
         place = {text: k for k, text in enumerate(different)}
-        return torch.cat(parts)[[place[text] for text in texts]]
+        embeddings = torch.cat(parts)[[place[text] for text in texts]]
+        self.text_width = embeddings.shape[1]
+        return embeddings
 
     def conditions(self, y: Any, n: int) -> Tensor | None:
-        """The embeddings [n, K] of one text or of n of them, or those that are given; None for None."""
-        if y is None or isinstance(y, Tensor):
-            return y
+        """The embeddings float32 [n, K] of one text or of n of them, on the CPU; None for None. ``y``: texts, or
+        embeddings [K], [1, K] or [n, K]. Raises ValueError for another number of them."""
+        if y is None:
+            return None
+        if isinstance(y, (Tensor, np.ndarray)):
+            return self._given_embeddings(torch.as_tensor(y), n)
         if isinstance(y, str):
             return self.embed([y]).expand(n, -1)
         check_list("texts", y, "texts")
         if len(y) != n:
             raise ValueError(f"texts: must be one text, or one for each of {n} images, got {len(y)}")
         return self.embed(y)
+
+    def _given_embeddings(self, y: Tensor, n: int) -> Tensor:
+        width = self.text_width or self.embed(self.examples[:1]).shape[1]
+        embeddings = y[None] if y.ndim == 1 else y
+        fits = embeddings.ndim == 2 and len(embeddings) in (1, n) and embeddings.shape[1] == width
+        if not fits or not embeddings.is_floating_point() or not embeddings.isfinite().all():
+            shapes = f"[{width}] or [{n}, {width}]"
+            raise ValueError(f"y: embeddings must be finite floats {shapes}, got {y.dtype} {list(y.shape)}")
+        return embeddings.float().cpu().expand(n, -1)
 
     def plain_conditions(self, y: Any, n: int) -> list[Any] | None:
         return None if y is None else [y] * n if isinstance(y, str) else list(y)
