@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers.tiny import class_spec, coded_spec, image_spec, model, point_spec, translate_spec, weights
+from helpers.tiny import class_spec, coded_spec, codes_spec, image_spec, model, point_spec, translate_spec, weights
 from PIL import Image
 
 import zoo
@@ -220,6 +220,88 @@ def test_save_samples(tmp_path):
         model(point_spec()).save_samples(tmp_path / "b", 5)
 
 
+def noisy_spec() -> dict:
+    kwargs = {"channels": 3, "resolution": 16, "latent": 8, "w": 6, "widths": [4, 4, 4], "layers": 1}
+    return image_spec(networks={"G": {"name": "stylegan-generator", "kwargs": kwargs}})
+
+
+PER_IMAGE = {  # of four images, in several types
+    "y": (class_spec, [{"y": [0, 1, 2, 0]}, {"y": np.array([0, 1, 2, 0])}, {"y": ("cat", "1", "owl", 0)}]),
+    "codes": (
+        codes_spec,
+        [
+            {"codes": {"c1": [0, 1, 2, 0], "c2": 0.5}},
+            {"codes": {"c1": torch.tensor([0, 1, 2, 0]), "c2": np.float32(0.5)}},
+        ],
+    ),
+    "noise": (noisy_spec, [{"noise": [3, 5, 4, 3]}, {"noise": np.array([3, 5, 4, 3])}]),
+    "one noise": (noisy_spec, [{"noise": 3}, {"noise": np.int64(3)}, {"noise": torch.tensor(3)}]),
+    "mix": (noisy_spec, [{"mix": ([3, 5, 4, 3], 3)}, {"mix": (torch.tensor([3, 5, 4, 3]), np.int64(3))}]),
+    "one mix": (noisy_spec, [{"mix": (5, 3)}, {"mix": (np.int64(5), 3)}]),
+}
+
+
+def cut(value, n: int):
+    """The values of the first n images."""
+    if isinstance(value, dict):
+        return {key: cut(part, n) for key, part in value.items()}
+    if isinstance(value, tuple) and len(value) == 2:
+        return tuple(cut(part, n) for part in value)
+    return value[:n] if np.ndim(value) else value
+
+
+@pytest.mark.parametrize("name", PER_IMAGE)
+def test_files_of_values_of_each_image(name, tmp_path):
+    """A file that is gone is made again with its own values; a set grows; options of another type are the same."""
+    spec, forms = PER_IMAGE[name]
+    m = model(spec())
+    for form in forms:
+        m.save_samples(tmp_path / "a", 3, seed=7, **cut(form, 3))
+        m.save_samples(tmp_path / "a", 4, seed=7, chunk=3, **form)
+        x = (m.sample(4, seed=7, **form) * 255 + 0.5).byte()
+        for k in range(4):
+            image = np.asarray(Image.open(tmp_path / f"a/{7 + k:06d}.png"))
+            assert np.abs(image.reshape(*x.shape[2:], -1).astype(int) - x[k].permute(1, 2, 0).numpy()).max() <= 1
+        (tmp_path / "a/000008.png").unlink()
+    (key,) = forms[0]
+    for other in ({}, {key: None}):
+        with pytest.raises(ValueError, match="has samples of other weights or settings"):
+            m.save_samples(tmp_path / "a", 4, seed=7, **other)
+
+
+@pytest.mark.parametrize(
+    "options", [{"y": [0, 1]}, {"y": [0, 1, 3]}, {"y": [[0, 1, 2]]}, {"y": 3}, {"codes": {"c1": 1}}, {"noise": 3}]
+)
+def test_files_of_wrong_values(options, tmp_path):
+    with pytest.raises(ValueError, match=rf"^{next(iter(options))}"):
+        model(class_spec()).save_samples(tmp_path / "a", 3, **options)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_seed_has_its_class_in_a_folder_of_files(tmp_path, shell):
+    """However the images are requested: -n 3 from seed 0 and from seed 1 share two images."""
+    file = weights(tmp_path / "class.safetensors", class_spec())
+    several = ("sample", file, "-n", 3, "--out", "a/", "--y")
+    assert shell(*several, "0,1,2").status == 0
+    result = shell(*several, "0,1,2", "--seed", 1)
+    assert result.status == 2 and "has samples of other weights or settings" in result.err
+    assert shell(*several, "1,owl,0", "--seed", 1).status == 0
+    zoo.load(file).save_samples("a", 4, y=[0, 1, 2, 0])
+    assert len([*(tmp_path / "a").glob("*.png")]) == 4
+    expected = (zoo.load(file).sample(4, y=[0, 1, 2, 0]) * 255 + 0.5).byte()
+    for k in range(4):
+        assert np.array_equal(np.asarray(Image.open(tmp_path / f"a/{k:06d}.png")), expected[k, 0].numpy())
+    assert shell(*several, "1").status == 2, "one class for all is another setting"
+
+
+def test_more_images_than_seeds(tmp_path, shell):
+    weights(tmp_path / "image.safetensors", image_spec())
+    for count, seed in ((2**32 + 1, 0), (10**30, 0), (3, 2**32 - 2)):
+        result = shell("sample", "image.safetensors", "-n", count, "--seed", seed, "--out", "a/")
+        assert result.status == 2 and f"n={count}: the last seed must be at most 4294967295" in result.err
+    assert not (tmp_path / "a").exists()
+
+
 def test_python_and_the_command_line_continue_each_others_samples(tmp_path, shell):
     file = weights(tmp_path / "class.safetensors", class_spec())
     assert shell("sample", file, "-n", 3, "--y", "dog", "--truncation", "0.5", "--out", "a/").status == 0
@@ -237,6 +319,14 @@ def test_a_set_of_files_with_batch_statistics_is_continued(tmp_path):
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a/000009.png")), np.asarray(Image.open(tmp_path / "9.png")))
     with pytest.raises(ValueError, match="other weights or settings"):
         m.save_samples(tmp_path / "a", 12, seed=1)
+    networks = {"G": {"name": "dcgan-digit-generator", "kwargs": {"classes": 3, "width": 4, "hidden": 8}}}
+    spec = {"networks": networks, "channels": 1, "resolution": 28, "classes": ["a", "b", "c"], "range": [0, 1]}
+    c = model(image_spec(sampling={"mode": "batch", "chunk": 8}, **spec))
+    c.save_samples(tmp_path / "b", 3, y=np.array([0, 1, 2]))
+    (tmp_path / "b/000001.png").unlink()
+    c.save_samples(tmp_path / "b", 3, y=[0, 1, 2])
+    with pytest.raises(ValueError, match="other weights or settings"):
+        c.save_samples(tmp_path / "b", 4, y=[0, 1, 2, 0])
 
 
 @pytest.mark.parametrize("ending", ["gif", "mp4"])

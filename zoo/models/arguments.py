@@ -83,7 +83,8 @@ def seed_list(n: int | None, seed: int, seeds: Sequence[int] | None) -> Sequence
         return [check_seed(s) for s in seeds]
     n = 1 if n is None else check_whole("n", n)
     seed = check_seed(seed)
-    check_seed(seed + n - 1)
+    if seed + n > SEEDS:
+        raise ValueError(f"n={n}: the last seed must be at most {SEEDS - 1}, got {seed + n - 1}")
     return range(seed, seed + n)
 
 
@@ -178,7 +179,7 @@ def code_values(codes: CodeValues | None, n: int, sizes: Mapping[str, int]) -> d
 
 def seeds_of_images(value: int | Sequence[int], n: int, what: str) -> list[int]:
     """A seed for each of n images, from one for all or from n. Raises ValueError for others; ``what``: the argument."""
-    plain = plain_value(value)
+    plain: Any = plain_value(value)
     seeds = [*plain] if isinstance(plain, Sized) else [plain] * n
     if len(seeds) != n:
         raise ValueError(f"{what}: must be one seed, or one for each of {n} images, got {len(seeds)}")

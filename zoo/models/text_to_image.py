@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from zoo.checks import check_list, check_whole
 from zoo.files import Json
-from zoo.models.arguments import check_seed
+from zoo.models.arguments import check_seed, plain_value
 from zoo.models.base import Bench, Program, shell_word
 from zoo.models.image import ImageModel
 from zoo.models.image_files import generator_program, write_samples
@@ -138,7 +138,7 @@ class TextToImageModel(ImageModel):
         embeddings [K], [1, K] or [n, K]. Raises ValueError for another number of them."""
         if y is None:
             return None
-        if isinstance(y, (Tensor, np.ndarray)):
+        if isinstance(y, Tensor) or (isinstance(y, np.ndarray) and y.dtype.kind != "U"):
             return self._given_embeddings(torch.as_tensor(y), n)
         if isinstance(y, str):
             return self.embed([y]).expand(n, -1)
@@ -156,8 +156,11 @@ class TextToImageModel(ImageModel):
             raise ValueError(f"y: embeddings must be finite floats {shapes}, got {y.dtype} {list(y.shape)}")
         return embeddings.float().cpu().expand(n, -1)
 
-    def plain_conditions(self, y: Any, n: int) -> list[Any] | None:
-        return None if y is None else [y] * n if isinstance(y, str) else list(y)
+    def plain_conditions(self, y: Any, n: int) -> Any:
+        texts = y if isinstance(y, str) else plain_value(y)
+        check_texts([y] if isinstance(y, str) else texts)
+        self.conditions(texts, n)
+        return y if isinstance(y, str) else [*texts]
 
     def latents(
         self, seeds: Sequence[int], y: Any = None, truncation: float | None = None
