@@ -101,7 +101,7 @@ def read_model(path: str | Path, device: str = "cpu", verify: bool = True) -> Mo
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from zoo.build_check import build_on_meta, fill
+    from zoo.build_check import build_on_meta, check_pretrained_build, fill
     from zoo.pretrained import attach
 
     header, card = _open(path)
@@ -109,7 +109,10 @@ def read_model(path: str | Path, device: str = "cpu", verify: bool = True) -> Mo
         if verify:
             tensor_file.verify(path, header)
         model = fill(build_on_meta(card["model"], header.tensors), load_file(path), card)
-        attach(model, card["model"], load_pretrained(_pretrained_of(card)))
+        declared = _pretrained_of(card)
+        for name, p in declared.items():
+            check_pretrained_build(name, p)
+        attach(model, card["model"], load_pretrained(declared))
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise ValueError(f"weights '{path}': {one_line(error)}") from None
     return model.to(device).eval().requires_grad_(False)

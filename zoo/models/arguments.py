@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -180,7 +180,7 @@ def code_values(codes: CodeValues | None, n: int, sizes: Mapping[str, int]) -> d
 def seeds_of_images(value: int | Sequence[int], n: int, what: str) -> list[int]:
     """A seed for each of n images, from one for all or from n. Raises ValueError for others; ``what``: the argument."""
     plain: Any = plain_value(value)
-    seeds = [*plain] if isinstance(plain, Sized) else [plain] * n
+    seeds = [*plain] if isinstance(plain, Sequence) else [plain] * n
     if len(seeds) != n:
         raise ValueError(f"{what}: must be one seed, or one for each of {n} images, got {len(seeds)}")
     return [check_seed(seed) for seed in seeds]
