@@ -85,14 +85,26 @@ def _open(path: str | Path) -> tuple[tensor_file.Header, Json]:
         for key in ("dataset", "recipe"):
             if not isinstance(card.get(key, {}), dict):
                 raise ValueError(f"its Card's {key} must be an object, got {excerpt(card[key])}")
-        if not isinstance(name := card.get("dataset", {}).get("name", ""), str):
-            raise ValueError(f"its Card's dataset.name must be text, got {excerpt(name)}")
+        _check_data(card)
         if tensor_file.CHECKSUM not in header.metadata:
             raise ValueError("it has no checksum: an earlier version of the zoo wrote it")
     except ValueError as error:
         reason = f"truncated or not a weights file of the zoo ({one_line(error)})"
         raise ValueError(f"weights '{path}': {reason}; fetch or export it again") from None
     return header, card
+
+
+def _check_data(card: Json) -> None:
+    """Raises ValueError unless the data sets of a Card have names and licenses that are text."""
+    others = card.get("datasets_of_streams", [])
+    if not isinstance(others, list) or not all(isinstance(facts, dict) for facts in others):
+        raise ValueError(f"its Card's datasets_of_streams must be a list of objects, got {excerpt(others)}")
+    named = [("dataset", card.get("dataset", {})), *(("datasets_of_streams", facts) for facts in others)]
+    for where, facts in named:
+        if not isinstance(name := facts.get("name", ""), str):
+            raise ValueError(f"its Card's {where}.name must be text, got {excerpt(name)}")
+        if not isinstance(terms := facts.get("license"), (str, type(None))):
+            raise ValueError(f"its Card's {where}.license must be text or null, got {excerpt(terms)}")
 
 
 def read_model(path: str | Path, device: str = "cpu", verify: bool = True) -> Model:
