@@ -754,6 +754,24 @@ def test_every_input_has_its_output(tmp_path):
     assert "9 images, 9 outputs" in lines[-1] and "an output of before" in lines[-1]
 
 
+@pytest.mark.parametrize(
+    ("files", "outputs"),
+    [
+        (["a.png", "a.jpg", "a.png.jpg"], ["a.jpg.png", "a.png.jpg.png", "a.png.png"]),
+        (
+            ["a.png", "a.jpg", "a.png.jpg", "a.png.jpg.bmp"],
+            ["a.jpg.png", "a.png.jpg.bmp.png", "a.png.jpg.png", "a.png.png"],
+        ),
+        (["a.png", "a.png.jpg"], ["a.png", "a.png.png"]),
+    ],
+)
+def test_no_two_outputs_have_one_name(tmp_path, files, outputs):
+    for name in files:
+        put(tmp_path / "in" / name, 50)
+    remake(tmp_path / "in", f"{tmp_path}/out/")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == outputs
+
+
 def test_an_input_is_never_written_over(tmp_path):
     folder = tmp_path / "in"
     for name in ("a.png", "sub/b.jpg"):

@@ -295,8 +295,14 @@ class Inputs:
 
 def output_names(files: Sequence[File]) -> list[str]:
     """The name of each file's PNG, in the folder's own folders: no two are equal."""
-    stems = Counter(file.stem for file in files)
-    return [f"{file.stem if stems[file.stem] == 1 else file.name}.png" for file in files]
+    whole: set[str] = set()  # files that keep their ending, since another one would have the same name
+    while True:
+        names = [f"{file.name if file.name in whole else file.stem}.png" for file in files]
+        count = Counter(names)
+        more = {file.name for file, name in zip(files, names, strict=True) if count[name] > 1} - whole
+        if not more:
+            return names
+        whole |= more  # then a.png and a.jpg are a.png.png and a.jpg.png, as a.png.jpg may be
 
 
 def option_of(field: str) -> str:
