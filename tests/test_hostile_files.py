@@ -41,8 +41,8 @@ for path in paths:
     print(json.dumps([path.name, result, time.process_time() - start, memory("VmHWM:") - idle]), flush=True)
 """
 VALUES = [
-    10**400, 10**9, 1 << 62, 65_536, 3072, -1, 0, 1, 2.5, 1e308, True, None, "relu", "x" * 100_000, [], [1] * 50, [10**9] * 3,
-    {}, [[[[]]]], {"@": "Adam"}, {"@": "Spec", "name": "a", "kwargs": {}},
+    10**400, 10**9, 1 << 62, 65_536, 3072, -1, 0, 1, 2.5, 1e308, True, None, "relu", "x" * 100_000, [], [1] * 50,
+    [10**9] * 3, {}, [[[[]]]], {"@": "Adam"}, {"@": "Spec", "name": "a", "kwargs": {}},
 ]  # fmt: skip
 
 

@@ -11,9 +11,26 @@ from helpers.tiny import class_spec, coded_spec, codes_spec, image_spec, model, 
 from PIL import Image
 
 import zoo
+from zoo.api import cuda_numbers
+from zoo.metrics import features
 from zoo.models import build_model
+from zoo.registry import NETWORKS
+from zoo.seeds import own_random_state
 
 KINDS = {"images": image_spec, "classes": class_spec, "points": point_spec, "coded": coded_spec}
+
+
+@NETWORKS.register("tiny-flat")
+class Flat(torch.nn.Module):
+    """z [N, 4] -> [N, 1, 28, 28]."""
+
+    def __init__(self):
+        super().__init__()
+        self.latent = 4
+        self.layer = torch.nn.Linear(4, 28 * 28)
+
+    def forward(self, z):
+        return self.layer(z).tanh().unflatten(1, (1, 28, 28))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -73,6 +90,41 @@ def test_sampling_leaves_training_and_random_state_alone():
     assert all(c.training for c in m.modules()) and not x.requires_grad
     build_model(image_spec())
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_training_and_scores_leave_the_random_state_alone(recipe_file, tmp_path):
+    """It is the caller's."""
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+    run = tmp_path / "run"
+    m = model(image_spec(resolution=28, channels=1, networks={"G": {"name": "tiny-flat", "kwargs": {}}}))
+    for name, call in {
+        "train": lambda: zoo.train(str(recipe_file), "ring", images=640, out=run, progress=None),
+        "resume": lambda: zoo.resume(run, images=1280, progress=None),
+        "evaluate": lambda: zoo.evaluate(m, "precision", dataset="fashion-mnist-10k", n=64),
+        "a feature network": lambda: features.find("efficientnet-lite0"),
+    }.items():
+        call()
+        assert torch.equal(torch.random.get_rng_state(), state), name
+    with pytest.raises(ValueError), own_random_state():
+        torch.rand(3)
+        raise ValueError
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_training_on_cuda_leaves_its_random_state_alone(monkeypatch):
+    """The numbers of the devices whose state is restored."""
+    assert cuda_numbers("cpu") == cuda_numbers("gpu") == cuda_numbers("cuda:99") == []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [cuda_numbers(name) for name in ("auto", "cuda", "cuda:1", "cuda:2", "cpu", "mps")] == [
+        [0],
+        [0],
+        [1],
+        [],
+        [],
+        [],
+    ]
 
 
 def test_classes_by_number_name_and_list():
