@@ -25,7 +25,7 @@ VALUES = {
     "count": ["2"], "seed": ["0"], "y": ["1"], "classes": [], "interpolate": ["2"], "codes": ["c1=1"],
     "traverse": ["c1"], "truncation": ["0.5"], "source": ["picture.png"], "to": ["b"], "chunk": ["16"], "scale": ["1"],
 }  # fmt: skip
-INPUTS = {"coded": ("chunk", "scale"), "translate": ("to", "chunk", "scale")}  # what --input can be combined with
+INPUTS = {"coded": ("scale",), "translate": ("to", "scale")}  # what --input can be combined with
 
 
 def pairs() -> list[tuple[str, str, str]]:

@@ -484,7 +484,8 @@ def test_machines_that_somebody_else_wrote(run, name):
 @pytest.mark.parametrize(
     "model",
     [5, None, [], {}, {"kind": [1]}, {"kind": "translate", "to": 5},
-     {"kind": "translate", "to": {"a": 1}, "domains": 5}, {"kind": "text-to-image", "examples": []}, {"kind": "text-to-image"}, {"kind": "a task of their own"}],
+     {"kind": "translate", "to": {"a": 1}, "domains": 5}, {"kind": "text-to-image", "examples": []},
+     {"kind": "text-to-image"}, {"kind": "a task of their own"}],
 )  # fmt: skip
 def test_a_card_without_a_model_that_can_be_used(run, model):
     card = {"model": model, "images": HUGE, "metrics": {"fd": HUGE, "kid": [HUGE, [HUGE]]}}

@@ -6,7 +6,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from helpers.tiny import CLASSES, class_spec, image_spec, model, translate_spec
+from helpers.tiny import CLASSES, class_spec, image_spec, model, translate_spec, weights
+from PIL import Image
 from torch import nn
 
 import zoo
@@ -289,6 +290,29 @@ def test_dropout_of_a_translator_by_the_chunk():
     assert torch.equal(m.translate(x), y) and not torch.equal(m.translate(x, seed=1), y)
     assert torch.equal(m.translate(x[1], seed=1)[0], y[1]), "an image depends on itself and its seed alone"
     assert torch.equal(m.translate(x, "google"), y)
+
+
+@pytest.mark.parametrize("name, sampling", [("tiny-dropout-translator", {"mode": "dropout"}), ("tiny-grain", {})])
+def test_inputs_have_a_seed_each(name, sampling, shell, tmp_path):
+    """Image k of a folder has the seed SEED + k, with a network that draws; of one that does not the option is
+    refused."""
+    spec = translate_spec(networks={"G": {"name": name, "kwargs": {}}}, to={"b": "G"}, sampling=sampling)
+    m = model(spec)
+    weights(tmp_path / "w.safetensors", spec)
+    (tmp_path / "in").mkdir()
+    given = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    for k in range(3):
+        given.save(tmp_path / f"in/{k}.png")
+    assert shell("sample", "w.safetensors", "--input", "in", "--seed", 3, "--out", "out/").status == 0
+    expected = (m.translate([given] * 3, seed=3) * 255 + 0.5).byte()
+    for k in range(3):
+        image = np.asarray(Image.open(tmp_path / f"out/{k}.png")).astype(int)
+        assert np.abs(image - expected[k].permute(1, 2, 0).numpy()).max() <= 1
+    assert not torch.equal(expected[0], expected[1])
+    result = shell("sample", "w.safetensors", "--input", "in", "--seed", 2**32 - 2, "--out", "new/")
+    assert result.status == 2 and "the last seed must be at most" in result.err and not (tmp_path / "new").exists()
+    result = shell("sample", "w.safetensors", "--input", "in", "--chunk", 3, "--out", "new/")
+    assert result.status == 2 and "--chunk: 'w.safetensors' does not use it; leave --chunk out" in result.err
 
 
 def test_what_is_sampled_with_running_averages_says_nothing():

@@ -201,7 +201,7 @@ def write_projections(model: ImageModel, request: Request) -> None:
         raise ValueError(f"--y {','.join(map(str, request.y))}: must be one class with --input, got {len(request.y)}")
     distances = []
 
-    def nearest(image: Image) -> Tensor:
+    def nearest(image: Image, seed: int) -> Tensor:
         projection = model.project(image, y=request.y, seed=request.seed)
         distances.append(projection.psnr.item())
         return projection.images[0]

@@ -16,6 +16,7 @@ from zoo.data.files import File, contents, counts, listed
 from zoo.data.folder import OPTIONS, image_size, parse_options, parse_range
 from zoo.data.images import SUFFIXES, read, square
 from zoo.files import Json, beside, check_place, remove_partials
+from zoo.models.arguments import seed_list
 from zoo.pictures import MAX_PIXELS, VIDEO, grid_size, save, to_picture, write_grid, write_walk
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class Request:
 
     def remake(
         self,
-        make: Callable[[Image], Tensor],
+        make: Callable[[Image, int], Tensor],
         fixed: int | None,
         channels: int = 3,
         multiple: int = 4,
@@ -143,7 +144,7 @@ class Request:
         same names, and a line with the counts.
 
         Args:
-            make: from an image to an image.
+            make: from an image and its seed to an image; image k has the seed ``seed + k``.
             fixed: the side that the network takes, None if it takes all sides that are a multiple of ``multiple``.
             channels: of the images that it takes.
             transparent: it takes transparent images, as RGBA.
@@ -173,12 +174,14 @@ class Request:
         if half is not None:
             self.tell(f"--input {self.source}: the {('left', 'right')[half]} half of each picture, since all are twice "
                       "as wide as high (?pairs=no: the whole)")  # fmt: skip
-        for ((file, path),) in self.bar(([pair] for pair in zip(readable, paths, strict=True)), len(readable)):
+        seeds = seed_list(len(readable), self.seed, None)
+        triples = zip(readable, paths, seeds, strict=True)
+        for ((file, path, seed),) in self.bar(([triple] for triple in triples), len(readable)):
             picture = inputs.read(file, channels)
             width, height = picture.size
             if half is not None:
                 picture = picture.crop((half * (width // 2), 0, (half + 1) * (width // 2), height))
-            image = make(fit(fixed, picture, file, self.tell, multiple, inputs.fit))
+            image = make(fit(fixed, picture, file, self.tell, multiple, inputs.fit), seed)
             path.parent.mkdir(parents=True, exist_ok=True)
             save(to_picture(image, self.scale), path)
         if inputs.folder:

@@ -252,11 +252,12 @@ class TranslateModel(Model):
     def write(self, request: Request) -> None:
         if request.source is None:
             raise ValueError(f"--input: '{request.name}' translates images; give an image or a folder of images")
-        seed = ("seed",) if self.sampling.mode == "dropout" else ()
-        request.only("source", "to", "chunk", "scale", *seed)
-        to, chunk = self.direction(request.to), 16 if request.chunk is None else request.chunk
+        noise = any(getattr(network, "noise_shapes", {}) for network in self.networks.values())
+        seed = ("seed",) if noise or self.sampling.mode == "dropout" else ()
+        request.only("source", "to", "scale", *seed)
+        to = self.direction(request.to)
         request.remake(
-            lambda image: self.translate(image, to, chunk, seed=request.seed)[0],
+            lambda image, seed: self.translate(image, to, seed=seed)[0],
             self.side(to),
             self.channels,
             half=int(to == "a") if self.spec.get("paired") else None,

@@ -182,11 +182,10 @@ class UpscaleModel(Model):
     def write(self, request: Request) -> None:
         if request.source is None:
             raise ValueError(f"--input: '{request.name}' enlarges images; give an image or a folder of images")
-        request.only("source", "chunk", "scale")
-        chunk = 16 if request.chunk is None else request.chunk
+        request.only("source", "scale")
 
-        def make(image: Image.Image) -> Tensor:
-            (larger,) = self.upscale(image, chunk)
+        def make(image: Image.Image, seed: int) -> Tensor:
+            (larger,) = self.upscale(image)
             if len(larger) > self.channels and request.suffix in OPAQUE:
                 raise ValueError(f"--out {request.out}: the image is transparent, which {request.suffix} files cannot "
                                  f"be; choose .png")  # fmt: skip
