@@ -175,9 +175,11 @@ class UpscaleModel(Model):
                 return self.model.render(images)
 
         def inputs(n: int) -> tuple[Tensor, ...]:
-            return (torch.rand(n, self.channels, side, side, generator=torch.Generator().manual_seed(n)),)
+            size = (n, self.channels, side + n, side + 2 * n)  # of each n another size, for any is taken
+            return (torch.rand(size, generator=torch.Generator().manual_seed(n)),)
 
-        return Program(Upscaler().eval().requires_grad_(False), inputs, ["images"], "larger")
+        free = {"images": {2: "height", 3: "width"}}
+        return Program(Upscaler().eval().requires_grad_(False), inputs, ["images"], "larger", free)
 
     def write(self, request: Request) -> None:
         if request.source is None:
