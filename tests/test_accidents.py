@@ -236,6 +236,18 @@ def test_a_killed_export_leaves_no_file_beside(tmp_path):
         assert list(tmp_path.glob(".*.partial")) == [own]
 
 
+@pytest.mark.parametrize(
+    "name", ["画" * 84, "é" * 125, "a" * 250, "a" + "😀" * 62, b"\xff".decode(errors="surrogateescape") * 250]
+)
+def test_names_of_many_bytes(name, tmp_path):
+    """The temporary folder's own name fits whatever name a file system takes."""
+    path = tmp_path / name
+    path.write_bytes(b"old")
+    with beside(path) as partial:
+        partial.write_bytes(b"new")
+    assert path.read_bytes() == b"new" and [*tmp_path.iterdir()] == [path]
+
+
 # Full disks and permissions -------------------------------------------------------------------------------------------
 
 

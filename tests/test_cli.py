@@ -486,25 +486,50 @@ def test_export(form, name, kind, shell, tmp_path):
 
         session = onnxruntime.InferenceSession(name)
         assert [i.name for i in session.get_inputs()] == result.json["inputs"]
+        assert [o.name for o in session.get_outputs()] == [result.json["output"]]
         feeds = dict(zip(result.json["inputs"], (t.numpy() for t in inputs), strict=True))
         images = torch.from_numpy(session.run(None, feeds)[0])
     else:
         images = torch.export.load(name).module()(*inputs)
     assert torch.allclose(images, expected, atol=1e-4)
+    shapes = {key: ["N", *x.shape[1:]] for key, x in zip(result.json["inputs"], inputs, strict=True)}
+    assert result.json["shapes"] == shapes and result.json["output"] == m.program(to[1] if to else None).output
+
+
+def test_export_says_what_goes_in_and_comes_out(shell, tmp_path):
+    path = weights(tmp_path / "w.safetensors", translate_spec())
+    result = shell("export", path, "--format", "torch", "--to", "b", "--out", "g.pt2")
+    assert result.out.endswith("inputs images [N, 3, 16, 16]; output translated\n"), result.out
+
+
+def shipped_domains() -> list[tuple[str, str]]:
+    """(name, direction): of each shipped model whose network gets a domain beside the images, the first and the last
+    direction that does."""
+    specs = {name: hub.read_header(hub.SHIPPED / e["file"])["card"]["model"] for name, e in hub.index().items()}
+    conditional = {name: [to for to, e in spec.get("to", {}).items() if "domain" in e] for name, spec in specs.items()}
+    return [
+        (name, to)
+        for name, directions in conditional.items()
+        if directions
+        for to in {*directions[:1], *directions[-1:]}
+    ]
 
 
 @pytest.mark.parametrize("form, name", [("onnx", "g.onnx"), ("torch", "g.pt2")])
 @pytest.mark.parametrize(
     "shipped, to",
     [
+        *sorted(shipped_domains()),
         ("stylegan-fashion-mnist", None),  # a constant that is expanded to the batch
         ("stylegan2-fashion-mnist", None),
         ("xgan-emoji-small", "noto"),  # codes that are split into the domains'
         ("stackgan-emoji-small", None),  # truncated noise: the inverse error function
+        ("srgan-cifar10-small", None),  # any height and width
     ],
 )
 def test_export_of_shipped_weights(shipped, to, form, name, shell):
-    """The batch is free, whatever the network does with it, and the outputs are the model's."""
+    """The batch is free, whatever the network does with it, as are other sizes that the program says; the outputs are
+    the model's."""
     result = shell("export", shipped, "--format", form, "--out", name, *(["--to", to] if to else []), "--json")
     assert result.status == 0, result.err
     program = package.load(shipped).program(to)

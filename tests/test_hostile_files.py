@@ -41,8 +41,8 @@ for path in paths:
     print(json.dumps([path.name, result, time.process_time() - start, memory("VmHWM:") - idle]), flush=True)
 """
 VALUES = [
-    10**9, 1 << 62, 65_536, 3072, -1, 0, 1, 2.5, 1e308, True, None, "relu", "x" * 100_000, [], [1] * 50, [10**9] * 3,
-    {}, [[[[]]]], {"@": "Adam"}, {"@": "Spec", "name": "a", "kwargs": {}},
+    10**400, 10**9, 1 << 62, 65_536, 3072, -1, 0, 1, 2.5, 1e308, True, None, "relu", "x" * 100_000, [], [1] * 50,
+    [10**9] * 3, {}, [[[[]]]], {"@": "Adam"}, {"@": "Spec", "name": "a", "kwargs": {}},
 ]  # fmt: skip
 
 
@@ -201,6 +201,13 @@ def test_hostile_files_load_or_are_refused(tmp_path):
         (("dataset",), "cifar10"),
         (("dataset",), None),
         (("dataset",), {"name": [1]}),
+        (("dataset",), {"name": "x", "license": 5}),
+        (("datasets_of_streams",), 5),
+        (("datasets_of_streams",), None),
+        (("datasets_of_streams",), [5]),
+        (("datasets_of_streams",), {"name": "x"}),
+        (("datasets_of_streams",), [{"name": ["x"]}]),
+        (("datasets_of_streams",), [{"name": "x", "license": {}}]),
         (("recipe",), [1]),
         (("model", "classifier"), "Z"),
         (("model", "classifier"), ["G"]),

@@ -366,6 +366,22 @@ def test_publish_in_half_precision(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("step", ["data_license", "save_weights"])
+def test_what_fails_leaves_the_weights_of_the_index(step, tmp_path, monkeypatch):
+    """Whatever fails, before the index is written or at it."""
+    entry = publish.publish(weights(tmp_path / "w.safetensors", image_spec()), tmp_path / "shelf", "one")
+    hub.save_weights(tmp_path / "w.safetensors", model(image_spec(), seed=1).networks, {"model": image_spec()})
+    before = (tmp_path / "shelf/index.json").read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr(hub, step, lambda *args, **options: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            publish.publish(tmp_path / "w.safetensors", tmp_path / "shelf", "one")
+    assert (tmp_path / "shelf/index.json").read_text() == before and sha256(entry["path"]) == entry["sha256"]
+    assert sorted(p.name for p in (tmp_path / "shelf").iterdir()) == ["index.json", "one.safetensors"]
+    again = publish.publish(tmp_path / "w.safetensors", tmp_path / "shelf", "one")
+    assert sha256(entry["path"]) == again["sha256"] != entry["sha256"]
+
+
 def test_license_and_bar_of_what_is_published(tmp_path):
     sets = {"dataset": {"name": "faces", "license": "CC0"}, "datasets_of_streams": [{"name": "grid", "license": "MIT"}]}
     path = weights(tmp_path / "w.safetensors", image_spec(), **sets)

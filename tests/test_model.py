@@ -7,13 +7,30 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers.tiny import class_spec, coded_spec, image_spec, model, point_spec, translate_spec, weights
+from helpers.tiny import class_spec, coded_spec, codes_spec, image_spec, model, point_spec, translate_spec, weights
 from PIL import Image
 
 import zoo
+from zoo.api import cuda_numbers
+from zoo.metrics import features
 from zoo.models import build_model
+from zoo.registry import NETWORKS
+from zoo.seeds import own_random_state
 
 KINDS = {"images": image_spec, "classes": class_spec, "points": point_spec, "coded": coded_spec}
+
+
+@NETWORKS.register("tiny-flat")
+class Flat(torch.nn.Module):
+    """z [N, 4] -> [N, 1, 28, 28]."""
+
+    def __init__(self):
+        super().__init__()
+        self.latent = 4
+        self.layer = torch.nn.Linear(4, 28 * 28)
+
+    def forward(self, z):
+        return self.layer(z).tanh().unflatten(1, (1, 28, 28))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -73,6 +90,41 @@ def test_sampling_leaves_training_and_random_state_alone():
     assert all(c.training for c in m.modules()) and not x.requires_grad
     build_model(image_spec())
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_training_and_scores_leave_the_random_state_alone(recipe_file, tmp_path):
+    """It is the caller's."""
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+    run = tmp_path / "run"
+    m = model(image_spec(resolution=28, channels=1, networks={"G": {"name": "tiny-flat", "kwargs": {}}}))
+    for name, call in {
+        "train": lambda: zoo.train(str(recipe_file), "ring", images=640, out=run, progress=None),
+        "resume": lambda: zoo.resume(run, images=1280, progress=None),
+        "evaluate": lambda: zoo.evaluate(m, "precision", dataset="fashion-mnist-10k", n=64),
+        "a feature network": lambda: features.find("efficientnet-lite0"),
+    }.items():
+        call()
+        assert torch.equal(torch.random.get_rng_state(), state), name
+    with pytest.raises(ValueError), own_random_state():
+        torch.rand(3)
+        raise ValueError
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_training_on_cuda_leaves_its_random_state_alone(monkeypatch):
+    """The numbers of the devices whose state is restored."""
+    assert cuda_numbers("cpu") == cuda_numbers("gpu") == cuda_numbers("cuda:99") == []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [cuda_numbers(name) for name in ("auto", "cuda", "cuda:1", "cuda:2", "cpu", "mps")] == [
+        [0],
+        [0],
+        [1],
+        [],
+        [],
+        [],
+    ]
 
 
 def test_classes_by_number_name_and_list():
@@ -265,6 +317,88 @@ def test_save_samples(tmp_path):
         model(point_spec()).save_samples(tmp_path / "b", 5)
 
 
+def noisy_spec() -> dict:
+    kwargs = {"channels": 3, "resolution": 16, "latent": 8, "w": 6, "widths": [4, 4, 4], "layers": 1}
+    return image_spec(networks={"G": {"name": "stylegan-generator", "kwargs": kwargs}})
+
+
+PER_IMAGE = {  # of four images, in several types
+    "y": (class_spec, [{"y": [0, 1, 2, 0]}, {"y": np.array([0, 1, 2, 0])}, {"y": ("cat", "1", "owl", 0)}]),
+    "codes": (
+        codes_spec,
+        [
+            {"codes": {"c1": [0, 1, 2, 0], "c2": 0.5}},
+            {"codes": {"c1": torch.tensor([0, 1, 2, 0]), "c2": np.float32(0.5)}},
+        ],
+    ),
+    "noise": (noisy_spec, [{"noise": [3, 5, 4, 3]}, {"noise": np.array([3, 5, 4, 3])}]),
+    "one noise": (noisy_spec, [{"noise": 3}, {"noise": np.int64(3)}, {"noise": torch.tensor(3)}]),
+    "mix": (noisy_spec, [{"mix": ([3, 5, 4, 3], 3)}, {"mix": (torch.tensor([3, 5, 4, 3]), np.int64(3))}]),
+    "one mix": (noisy_spec, [{"mix": (5, 3)}, {"mix": (np.int64(5), 3)}]),
+}
+
+
+def cut(value, n: int):
+    """The values of the first n images."""
+    if isinstance(value, dict):
+        return {key: cut(part, n) for key, part in value.items()}
+    if isinstance(value, tuple) and len(value) == 2:
+        return tuple(cut(part, n) for part in value)
+    return value[:n] if np.ndim(value) else value
+
+
+@pytest.mark.parametrize("name", PER_IMAGE)
+def test_files_of_values_of_each_image(name, tmp_path):
+    """A file that is gone is made again with its own values; a set grows; options of another type are the same."""
+    spec, forms = PER_IMAGE[name]
+    m = model(spec())
+    for form in forms:
+        m.save_samples(tmp_path / "a", 3, seed=7, **cut(form, 3))
+        m.save_samples(tmp_path / "a", 4, seed=7, chunk=3, **form)
+        x = (m.sample(4, seed=7, **form) * 255 + 0.5).byte()
+        for k in range(4):
+            image = np.asarray(Image.open(tmp_path / f"a/{7 + k:06d}.png"))
+            assert np.abs(image.reshape(*x.shape[2:], -1).astype(int) - x[k].permute(1, 2, 0).numpy()).max() <= 1
+        (tmp_path / "a/000008.png").unlink()
+    (key,) = forms[0]
+    for other in ({}, {key: None}):
+        with pytest.raises(ValueError, match="has samples of other weights or settings"):
+            m.save_samples(tmp_path / "a", 4, seed=7, **other)
+
+
+@pytest.mark.parametrize(
+    "options", [{"y": [0, 1]}, {"y": [0, 1, 3]}, {"y": [[0, 1, 2]]}, {"y": 3}, {"codes": {"c1": 1}}, {"noise": 3}]
+)
+def test_files_of_wrong_values(options, tmp_path):
+    with pytest.raises(ValueError, match=rf"^{next(iter(options))}"):
+        model(class_spec()).save_samples(tmp_path / "a", 3, **options)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_seed_has_its_class_in_a_folder_of_files(tmp_path, shell):
+    """However the images are requested: -n 3 from seed 0 and from seed 1 share two images."""
+    file = weights(tmp_path / "class.safetensors", class_spec())
+    several = ("sample", file, "-n", 3, "--out", "a/", "--y")
+    assert shell(*several, "0,1,2").status == 0
+    result = shell(*several, "0,1,2", "--seed", 1)
+    assert result.status == 2 and "has samples of other weights or settings" in result.err
+    assert shell(*several, "1,owl,0", "--seed", 1).status == 0
+    zoo.load(file).save_samples("a", 4, y=[0, 1, 2, 0])
+    assert len([*(tmp_path / "a").glob("*.png")]) == 4
+    expected = (zoo.load(file).sample(4, y=[0, 1, 2, 0]) * 255 + 0.5).byte()
+    for k in range(4):
+        assert np.array_equal(np.asarray(Image.open(tmp_path / f"a/{k:06d}.png")), expected[k, 0].numpy())
+    assert shell(*several, "1").status == 2, "one class for all is another setting"
+
+
+def test_more_images_than_seeds(tmp_path, shell):
+    weights(tmp_path / "image.safetensors", image_spec())
+    for count, seed in ((2**32 + 1, 0), (10**30, 0), (3, 2**32 - 2)):
+        result = shell("sample", "image.safetensors", "-n", count, "--seed", seed, "--out", "a/")
+        assert result.status == 2 and f"n={count}: the last seed must be at most 4294967295" in result.err
+    assert not (tmp_path / "a").exists()
+
+
 def test_python_and_the_command_line_continue_each_others_samples(tmp_path, shell):
     file = weights(tmp_path / "class.safetensors", class_spec())
     assert shell("sample", file, "-n", 3, "--y", "dog", "--truncation", "0.5", "--out", "a/").status == 0
@@ -282,6 +416,14 @@ def test_a_set_of_files_with_batch_statistics_is_continued(tmp_path):
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a/000009.png")), np.asarray(Image.open(tmp_path / "9.png")))
     with pytest.raises(ValueError, match="other weights or settings"):
         m.save_samples(tmp_path / "a", 12, seed=1)
+    networks = {"G": {"name": "dcgan-digit-generator", "kwargs": {"classes": 3, "width": 4, "hidden": 8}}}
+    spec = {"networks": networks, "channels": 1, "resolution": 28, "classes": ["a", "b", "c"], "range": [0, 1]}
+    c = model(image_spec(sampling={"mode": "batch", "chunk": 8}, **spec))
+    c.save_samples(tmp_path / "b", 3, y=np.array([0, 1, 2]))
+    (tmp_path / "b/000001.png").unlink()
+    c.save_samples(tmp_path / "b", 3, y=[0, 1, 2])
+    with pytest.raises(ValueError, match="other weights or settings"):
+        c.save_samples(tmp_path / "b", 4, y=[0, 1, 2, 0])
 
 
 @pytest.mark.parametrize("ending", ["gif", "mp4"])

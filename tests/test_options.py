@@ -25,7 +25,7 @@ VALUES = {
     "count": ["2"], "seed": ["0"], "y": ["1"], "classes": [], "interpolate": ["2"], "codes": ["c1=1"],
     "traverse": ["c1"], "truncation": ["0.5"], "source": ["picture.png"], "to": ["b"], "chunk": ["16"], "scale": ["1"],
 }  # fmt: skip
-INPUTS = {"coded": ("chunk", "scale"), "translate": ("to", "chunk", "scale")}  # what --input can be combined with
+INPUTS = {"coded": ("scale",), "translate": ("to", "scale")}  # what --input can be combined with
 
 
 def pairs() -> list[tuple[str, str, str]]:
@@ -78,6 +78,23 @@ def test_options_that_do_something_are_taken(model, mode, shell, tmp_path, files
 def test_a_walk_has_one_class(shell, files):
     result = shell("sample", "class.safetensors", "--interpolate", 2, "-n", 2, "--y", "0,1", "--out", "new.gif")
     assert result.status == 2 and "--y 0,1: must be one class for a walk" in result.err
+
+
+@pytest.mark.parametrize(
+    ("model", "option", "message"),
+    [
+        ("coupled", "--to", "to='': no such domain"),
+        ("translate", "--to", "to='': no such domain"),
+        ("codes", "--traverse", "code '': no such code"),
+        ("codes", "--codes", "--codes : '' must be NAME=NUMBER"),
+        ("class", "--y", "y='': no such class"),
+    ],
+)
+def test_an_empty_text_is_a_value(model, option, message, shell, tmp_path, files):
+    more = ["--input", "picture.png"] if model == "translate" else []
+    result = shell("sample", f"{model}.safetensors", option, "", *more, "--out", "new.png")
+    (line,) = result.err.splitlines()
+    assert result.status == 2 and message in line and not (tmp_path / "new.png").exists()
 
 
 OTHERS = {

@@ -733,7 +733,7 @@ def test_classes_in_natural_order(tmp_path):
 
 def remake(source, out, tell=print, channels=3):
     request = Request("model", str(out), source=str(source), tell=tell)
-    request.remake(lambda image: as_batch(image, channels)[0], None, channels)
+    request.remake(lambda image, seed: as_batch(image, channels)[0], None, channels)
 
 
 def test_every_input_has_its_output(tmp_path):
@@ -752,6 +752,24 @@ def test_every_input_has_its_output(tmp_path):
     remake(folder, f"{folder}/out/", lines.append)
     remake(folder, f"{folder}/out/", lines.append)  # its own outputs are no inputs
     assert "9 images, 9 outputs" in lines[-1] and "an output of before" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("files", "outputs"),
+    [
+        (["a.png", "a.jpg", "a.png.jpg"], ["a.jpg.png", "a.png.jpg.png", "a.png.png"]),
+        (
+            ["a.png", "a.jpg", "a.png.jpg", "a.png.jpg.bmp"],
+            ["a.jpg.png", "a.png.jpg.bmp.png", "a.png.jpg.png", "a.png.png"],
+        ),
+        (["a.png", "a.png.jpg"], ["a.png", "a.png.png"]),
+    ],
+)
+def test_no_two_outputs_have_one_name(tmp_path, files, outputs):
+    for name in files:
+        put(tmp_path / "in" / name, 50)
+    remake(tmp_path / "in", f"{tmp_path}/out/")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == outputs
 
 
 def test_an_input_is_never_written_over(tmp_path):
@@ -837,13 +855,13 @@ def test_an_input_of_another_shape_is_fitted_as_in_training(tmp_path, fit):
     PilImage.fromarray(picture).save(path)
     lines = []
     request = Request("model", f"{tmp_path}/out/", source=f"{path.parent}{fit}", tell=lines.append)
-    request.remake(lambda image: as_batch(image, 3)[0], 4, half=0)
+    request.remake(lambda image, seed: as_batch(image, 3)[0], 4, half=0)
     out = np.asarray(PilImage.open(tmp_path / "out" / "1.png")).transpose(2, 0, 1)
     assert np.array_equal(out, open_data(f"folder:{path.parent}{fit}", 4).arrays["x"][0].numpy())
     how = {"": "cut to its center square and ", "?fit=pad": "padded to a square and ", "?fit=stretch": ""}[fit]
     assert lines[0].startswith(f"{path}: 10x6 {how}resized to 4x4")
     with pytest.raises(ValueError, match="fit must be crop or pad or stretch, got cut"):
-        Request("model", f"{tmp_path}/out2/", source=f"{path.parent}?fit=cut").remake(lambda image: image, 4)
+        Request("model", f"{tmp_path}/out2/", source=f"{path.parent}?fit=cut").remake(lambda image, seed: image, 4)
 
 
 def test_an_input_of_two_halves(tmp_path):
@@ -857,7 +875,7 @@ def test_an_input_of_two_halves(tmp_path):
     def translate(half, options="", out="out"):
         lines = []
         request = Request("model", f"{tmp_path / out}/", source=f"{tmp_path}/in{options}", tell=lines.append)
-        request.remake(lambda image: as_batch(image, 3)[0], 8, half=half)
+        request.remake(lambda image, seed: as_batch(image, 3)[0], 8, half=half)
         pictures = [np.asarray(PilImage.open(tmp_path / out / f"{i}.png")) for i in range(2)]
         return [np.unique(picture).tolist() for picture in pictures], lines
 

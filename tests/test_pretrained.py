@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import pickle
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pytest
@@ -127,6 +128,40 @@ def test_a_card_without_a_hash_is_refused(pretrained_weights, tmp_path):
     hub.save_weights(tmp_path / "file.safetensors", zoo.load(run).networks, card)
     with pytest.raises(ValueError, match=r"pretrained\.T\.source='\.\./secret': must be NAME, hf:"):
         zoo.load(tmp_path / "file.safetensors")
+
+
+@NETWORKS.register("test-crowd")
+class Crowd(torch.nn.Module):
+    """``layers`` layers without weights, and tables of ``tables`` numbers that no file has."""
+
+    def __init__(self, layers: int = 1, tables: Sequence[int] = ()):
+        super().__init__()
+
+        self.layers = torch.nn.Sequential(*(torch.nn.ReLU() for _ in range(layers)))
+        for k, n in enumerate(tables):
+            self.register_buffer(f"table{k}", torch.zeros(n, n), persistent=False)
+
+
+HUGE = {
+    "layers": ({"layers": 60_000}, r"pretrained\.T: must have at most 10,000 modules and tensors"),
+    "tables": ({"tables": [60_000] * 4}, r"pretrained\.T: .* of 16,777,216 numbers"),
+    "another type": ({"tables": [[1]]}, r"can't be built \(TypeError"),
+    "a larger number": ({"layers": 10**400}, r"has the number 1000000"),
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_a_network_that_a_card_asks_for_is_bounded(name, pretrained_weights, tmp_path):
+    """It is refused before it has its memory."""
+    run = train.train(described_recipe(), tmp_path / "run", runtime=CPU, dataset=described())
+    card, networks = hub.read_header(run / WEIGHTS)["card"], zoo.load(run).networks
+    kwargs, message = HUGE[name]
+    network = {"@": "Spec", "name": "test-crowd", "kwargs": kwargs}
+    card["model"]["pretrained"]["T"] |= {"network": network, "source": "", "hash": "0" * 64}
+    hub.save_weights(tmp_path / "file.safetensors", networks, card)
+    with pytest.raises(ValueError, match=message) as error:
+        zoo.load(tmp_path / "file.safetensors")
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
 def test_a_card_with_other_values_is_refused(pretrained_weights, tmp_path):

@@ -456,6 +456,78 @@ def test_no_string_becomes_markup(run):
     assert f"scores/{HOSTILE}" in readings["keys"] and HOSTILE in readings["keys"]
 
 
+def changed(run, **facts) -> None:
+    """recipe.json with other facts."""
+    content = json.loads((run / "recipe.json").read_text())
+    (run / "recipe.json").write_text(json.dumps({**content, **facts}))
+
+
+HUGE = 10**400
+MACHINES = {
+    "a number": (5, "machines that can't be read"),
+    "null": (None, "machines that can't be read"),
+    "a list of numbers": ([5], "machines that can't be read"),
+    "none": ([], "does not name its machine"),
+    "two without a start": ([{"cores": 3}, {"cores": HUGE}], "From a time on that recipe.json does not name"),
+    "texts and NaN": ([{"from_images": "x"}, {"from_images": float("nan"), "cores": 2}], "From a time on"),
+    "a huge number": ([{"from_images": HUGE}, {"from_images": 8}], "From image 8 on"),
+}
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_machines_that_somebody_else_wrote(run, name):
+    machines, text = MACHINES[name]
+    changed(run, machines=machines)
+    assert text in checked_page(run).text
+
+
+@pytest.mark.parametrize(
+    "model",
+    [5, None, [], {}, {"kind": [1]}, {"kind": "translate", "to": 5},
+     {"kind": "translate", "to": {"a": 1}, "domains": 5}, {"kind": "text-to-image", "examples": []},
+     {"kind": "text-to-image"}, {"kind": "a task of their own"}],
+)  # fmt: skip
+def test_a_card_without_a_model_that_can_be_used(run, model):
+    card = {"model": model, "images": HUGE, "metrics": {"fd": HUGE, "kid": [HUGE, [HUGE]]}}
+    header = json.dumps({"__metadata__": {"card": json.dumps(card), "checksum": "0" * 64}}).encode()
+    (run / "weights.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    page = checked_page(run)
+    assert "The model in their Card is none that this zoo knows." in page.text and "1" + "0" * 79 in page.text
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (1e-300, 1e299),
+        (1e-280, 1e299),
+        (-1e299, 1e299),
+        (5e-324, 1e-323),
+        (10**299, 1),
+        (HUGE, 1),
+        (1e-12, 1e299),
+        (0, 1e-300),
+    ],
+)
+def test_extreme_values_in_the_log(run, values):
+    log = [
+        {**line, "loss/D": values[k % 2], "x/y": values[0], "seconds": abs(values[1])}
+        for k, line in enumerate(lines(run) * 3)
+    ]
+    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    assert "loss/D" in checked_page(run).keys
+
+
+def test_numbers_in_recipe_json_of_any_size(run, shell):
+    changed(run, changes={"images": HUGE}, runtime={"device": HUGE}, zoo=HUGE)
+    assert "1" + "0" * 79 in checked_page(run).text
+    deep: list = []
+    for _ in range(500):
+        deep = [deep]
+    changed(run, zoo=deep)
+    result = shell("report", run)
+    assert result.status == 2 and "nested too deeply" in result.err and result.err.count("\n") == 1
+
+
 def test_templates_escape_values():
     templates = environment()
     macros = templates.get_template("macros.html").module

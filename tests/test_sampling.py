@@ -3,9 +3,11 @@
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
-from helpers.tiny import CLASSES, class_spec, image_spec, model, translate_spec
+from helpers.tiny import CLASSES, class_spec, image_spec, model, translate_spec, weights
+from PIL import Image
 from torch import nn
 
 import zoo
@@ -14,6 +16,7 @@ from zoo.models import build_model
 from zoo.models.latents import truncated_normal
 from zoo.recipe import Sampling
 from zoo.registry import NETWORKS
+from zoo.seeds import seed_for
 
 
 @NETWORKS.register("tiny-noisy")
@@ -127,6 +130,59 @@ def test_a_seed_may_be_a_whole_float():
         m.sample(2, seed=1.5)
 
 
+FORMS = {
+    "array": np.array,
+    "floats": lambda seeds: np.array(seeds, np.float32),
+    "unsigned": lambda seeds: np.array(seeds, np.uint32),
+    "tensor": torch.tensor,
+    "real tensor": lambda seeds: torch.tensor(seeds).double(),
+    "numbers of NumPy": lambda seeds: [np.int64(seed) for seed in seeds],
+    "tensors": lambda seeds: [torch.tensor(seed) for seed in seeds],
+    "whole floats": lambda seeds: (*map(float, seeds),),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name, sampling", [("tiny-noisy", {}), ("tiny-dropout", {"mode": "dropout"})])
+def test_seeds_of_any_type_are_the_same_seeds(name, sampling, form):
+    """z, noise inputs and dropout come from the number, not from its type."""
+    m, seeds = model(small_spec(name, sampling=sampling)), FORMS[form]([5, 6, 9])
+    expected = m.sample(seeds=[5, 6, 9])
+    assert torch.equal(m.sample(seeds=seeds), expected) and torch.equal(m.sample(1, seed=seeds[2]), expected[2:])
+    z, _ = m.latents(seeds)
+    assert torch.equal(torch.cat([*m.decode(z, seeds=seeds)]), expected)
+    assert all(torch.equal(v, m.noise([5, 6, 9])[k]) for k, v in m.noise(seeds).items())
+    walk = [torch.cat([*m.interpolate(each, 2)]) for each in (seeds, [5, 6, 9])]
+    assert torch.equal(*walk)
+    if m.noise([0]):
+        assert torch.equal(m.sample(3, noise=seeds), m.sample(3, noise=[5, 6, 9]))
+        assert torch.equal(m.sample(3, noise=seeds[0]), m.sample(3, noise=5))
+
+
+@pytest.mark.parametrize(
+    "seeds", [np.array([1.5]), torch.tensor([-1]), [2**32], ["a"], [True], [[1]], np.array([True])]
+)
+def test_what_is_no_seed(seeds):
+    m = model(small_spec("tiny-noisy"))
+    z, _ = m.latents([0])
+    for call in (
+        m.sample,
+        lambda seeds: next(m.decode(z, seeds=seeds)),
+        lambda seeds: m.project(m.sample(1), seed=seeds[0]),
+    ):
+        with pytest.raises(ValueError, match="^seed=.*: must be a whole number from 0 to 4294967295"):
+            call(seeds=seeds)
+    translator, x = model(translate_spec()), torch.rand(1, 3, 16, 16)
+    with pytest.raises(ValueError, match="^seed=.*: must be a whole number from 0 to 4294967295"):
+        translator.translate(x, "b", seed=seeds[0])
+
+
+def test_the_hash_of_a_seed():
+    assert seed_for(np.int64(3), "noise") == seed_for(torch.tensor(3), "noise") == seed_for(3, "noise")
+    with pytest.raises(TypeError):
+        seed_for(3.0, "noise")
+
+
 def test_a_walk_has_one_class():
     m = model(class_spec())
     with pytest.raises(ValueError, match=r"y=\[1, 2\]: must be one for all images of a walk"):
@@ -234,6 +290,29 @@ def test_dropout_of_a_translator_by_the_chunk():
     assert torch.equal(m.translate(x), y) and not torch.equal(m.translate(x, seed=1), y)
     assert torch.equal(m.translate(x[1], seed=1)[0], y[1]), "an image depends on itself and its seed alone"
     assert torch.equal(m.translate(x, "google"), y)
+
+
+@pytest.mark.parametrize("name, sampling", [("tiny-dropout-translator", {"mode": "dropout"}), ("tiny-grain", {})])
+def test_inputs_have_a_seed_each(name, sampling, shell, tmp_path):
+    """Image k of a folder has the seed SEED + k, with a network that draws; of one that does not the option is
+    refused."""
+    spec = translate_spec(networks={"G": {"name": name, "kwargs": {}}}, to={"b": "G"}, sampling=sampling)
+    m = model(spec)
+    weights(tmp_path / "w.safetensors", spec)
+    (tmp_path / "in").mkdir()
+    given = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    for k in range(3):
+        given.save(tmp_path / f"in/{k}.png")
+    assert shell("sample", "w.safetensors", "--input", "in", "--seed", 3, "--out", "out/").status == 0
+    expected = (m.translate([given] * 3, seed=3) * 255 + 0.5).byte()
+    for k in range(3):
+        image = np.asarray(Image.open(tmp_path / f"out/{k}.png")).astype(int)
+        assert np.abs(image - expected[k].permute(1, 2, 0).numpy()).max() <= 1
+    assert not torch.equal(expected[0], expected[1])
+    result = shell("sample", "w.safetensors", "--input", "in", "--seed", 2**32 - 2, "--out", "new/")
+    assert result.status == 2 and "the last seed must be at most" in result.err and not (tmp_path / "new").exists()
+    result = shell("sample", "w.safetensors", "--input", "in", "--chunk", 3, "--out", "new/")
+    assert result.status == 2 and "--chunk: 'w.safetensors' does not use it; leave --chunk out" in result.err
 
 
 def test_what_is_sampled_with_running_averages_says_nothing():

@@ -112,6 +112,13 @@ def test_texts_by_seeds_and_from_text_to_text(model, encoder):
             call()
 
 
+@pytest.mark.parametrize("form", [lambda e: e, lambda e: e[0], lambda e: e.numpy(), lambda e: e.expand(5, -1).double()])
+def test_embeddings_stand_in_for_texts(model, encoder, form):
+    """One for all images, or one for each; whatever the chunk."""
+    y = form(encoder(["a bird"]))
+    torch.testing.assert_close(model.sample(5, y=y, chunk=2), model.generate("a bird", seeds=range(5)))
+
+
 def test_a_text_is_embedded_once(model, encoder, monkeypatch):
     calls = []
     monkeypatch.setattr(type(encoder), "forward", lambda self, texts: calls.append(texts) or self.network(texts))
@@ -126,6 +133,12 @@ def test_mistakes(model, encoder):
         (lambda: model.generate(["a", 3]), "must be a text"),
         (lambda: model.generate("a" * 1001), "must be a text"),
         (lambda: model.generate(["a", "b"], seeds=[1]), "texts: must be one text, or one for each of 1 images, got 2"),
+        (lambda: model.sample(3, y=torch.zeros(2, 4)), r"y: embeddings must be finite floats \[4\] or \[3, 4\], got"),
+        (lambda: model.sample(3, y=torch.zeros(3, 5)), r"got torch.float32 \[3, 5\]"),
+        (lambda: model.sample(1, y=torch.zeros(3, 1, 4)), r"\[3, 1, 4\]"),
+        (lambda: model.sample(1, y=torch.zeros(())), r"\[\]"),
+        (lambda: model.sample(1, y=torch.zeros(4, dtype=torch.int64)), r"torch.int64 \[4\]"),
+        (lambda: model.sample(1, y=torch.full((4,), torch.nan)), "finite"),
         (lambda: build_model(spec_of(encoder, text="U")), "text='U': must be a pretrained network, got T"),
         (lambda: build_model(spec_of(encoder, examples=[])), "'examples' is missing"),
         (lambda: build_model(spec_of(encoder, examples=["a", 3])), "examples: must be 1 to 64 texts"),

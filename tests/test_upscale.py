@@ -163,6 +163,10 @@ def test_every_command(file, shell, tmp_path):
         assert result.status == 2 and message in result.err and len(result.err.splitlines()) == 1
     result = shell("export", file, "--format", "torch", "--out", "larger.pt2", "--json").json
     assert result["inputs"] == ["images"] and result["difference"] < 1e-5
+    assert result["shapes"] == {"images": ["N", 3, "height", "width"]} and result["output"] == "larger"
+    images = torch.rand(2, 3, 31, 12)
+    larger = torch.export.load("larger.pt2").module()(images)
+    torch.testing.assert_close(larger, zoo.load(file).upscale(images), atol=1e-4, rtol=0)
     assert shell("publish", file, "--to", "weights").status == 0
     entry = json.loads((tmp_path / "weights/index.json").read_text())["larger"]
     assert entry["kind"] == "upscale" and entry["half"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from zoo.choice import choose
 from zoo.own_code import Code
 from zoo.recipe import Recipe, encode
 from zoo.registry import DATASETS, NETWORKS, matching, nearest
+from zoo.seeds import own_random_state
 from zoo.settings import models, names
 
 if TYPE_CHECKING:
@@ -163,7 +165,7 @@ def train(
         listener("note", text=choice.note)
     values = {k: v if isinstance(v, str) else json.dumps(encode(v)) for k, v in (settings or {}).items()}
     recipe = overrides.override_all(recipe, [f"{key}={value}" for key, value in values.items()], images)
-    with close:
+    with close, own_random_state(cuda_numbers(device)):
         return run(
             recipe,
             out,
@@ -225,11 +227,25 @@ def resume(
     reason = own_code.recall(folder.code) if code is None else ""
     listener, close = progress_listener(progress, minutes)
     try:
-        with close:
+        with close, own_random_state(cuda_numbers(runtime.device)):
             options: dict[str, Any] = {"runtime": runtime, "minutes": minutes, "images": images, "dataset": dataset}
             return continue_run(run, **options, progress=listen(listener, log))
     except ValueError as error:
         raise (error if code is not None else own_code.explain(error, reason)) from error
+
+
+def cuda_numbers(device: str) -> list[int]:
+    """The number of the CUDA device that a training on ``device`` uses, as :meth:`Runtime.prepare_device` chooses it;
+    empty for another device, or for a name that is wrong."""
+    import torch
+
+    from zoo import parallel
+
+    match = re.fullmatch(r"auto|cuda(?::([0-9]+))?", str(device))
+    if match is None or not torch.cuda.is_available():
+        return []
+    number = int(match[1]) if match[1] else parallel.local_rank()
+    return [number] if number < torch.cuda.device_count() else []
 
 
 def check_budget(images: int | None, seed: int = 0) -> None:

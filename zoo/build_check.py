@@ -18,13 +18,18 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.overrides import TorchFunctionMode
 
+from zoo.checks import excerpt
 from zoo.files import Json
 from zoo.models import Model, build_model
+from zoo.recipe import Pretrained
+from zoo.registry import NETWORKS
 from zoo.tensor_file import Entry
 
 MAX_DEPTH, MAX_VALUES, MAX_CHARACTERS, MAX_NUMBER, MAX_NETWORKS = 16, 100_000, 2_000, 1 << 16, 256
 # Modules, parameters and buffers that networks may make: for each tensor of the file, and at most.
 REGISTRATIONS_PER_TENSOR, MAX_REGISTRATIONS = 16, 10_000
+# Numbers in the parameters and buffers of a pretrained network: if a file of weights must fit it, and if there is none.
+PRETRAINED_ELEMENTS, SOURCELESS_ELEMENTS = 1 << 33, 1 << 24
 VALUES = {"normal_", "uniform_", "trunc_normal_", "bernoulli_", "zero_", "fill_", "constant_", "copy_", "mul_", "add_",
           "div_", "clamp_", "erfinv_", "xavier_uniform_", "xavier_normal_", "kaiming_normal_", "kaiming_uniform_",
           "orthogonal_", "zeros_", "ones_"}  # fmt: skip
@@ -50,17 +55,22 @@ def build_on_meta(spec: Any, tensors: Mapping[str, Entry]) -> Model:
     _check_values(spec, max(MAX_NUMBER, elements))
     _check_fields(spec)
     registrations = min(REGISTRATIONS_PER_TENSOR * len(tensors) + 1000, MAX_REGISTRATIONS)
-    try:
-        with torch.device("meta"), _NoValues(), _bounded(registrations, 4 * elements + MAX_NUMBER):
-            model = build_model(spec)
-    except ValueError:
-        raise
-    except Exception as error:  # a constructor may raise anything when it gets arguments of a wrong type or value
-        raise ValueError(f"the networks of its Card can't be built ({type(error).__name__}: {error})") from None
+    more = "the networks of its Card have more parameters than the file"
+    with _bounded_build(registrations, 4 * elements + MAX_NUMBER, more):
+        model = build_model(spec)
     problem = _difference(model.state_dict(), tensors)
     if problem:
         raise ValueError(f"the tensors do not fit the networks of its Card ({problem})")
     return model
+
+
+def check_pretrained_build(name: str, pretrained: Pretrained) -> None:
+    """Build a pretrained network of a Card on ``meta``. Raises ValueError if it can't be built, or has more than
+    ``PRETRAINED_ELEMENTS`` numbers, ``SOURCELESS_ELEMENTS`` without a file of weights that it has to fit."""
+    elements = PRETRAINED_ELEMENTS if pretrained.source else SOURCELESS_ELEMENTS
+    more = f"pretrained.{name}: must have at most {MAX_REGISTRATIONS:,} modules and tensors, of {elements:,} numbers"
+    with _bounded_build(MAX_REGISTRATIONS, elements, more), torch.random.fork_rng(devices=[]):
+        NETWORKS.build(pretrained.network)
 
 
 def fill(model: Model, tensors: Mapping[str, Tensor], card: Json) -> Model:
@@ -101,7 +111,7 @@ def _check_values(spec: object, largest: float) -> None:
             )
         elif isinstance(value, (int, float)) and not abs(value) <= largest:
             raise ValueError(
-                f"its Card's model has the number {value:.3g}; must be at most {largest}, as its tensors are"
+                f"its Card's model has the number {excerpt(value)}; must be at most {largest}, as its tensors are"
             )
 
 
@@ -148,9 +158,22 @@ class _NoValues(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def _bounded(registrations: int, elements: int) -> Iterator[None]:
-    """While this thread builds networks: raises ValueError when they register more modules, parameters and buffers, or
-    more elements of these, than given."""
+def _bounded_build(registrations: int, elements: int, more: str) -> Iterator[None]:
+    """Networks of a Card are built on ``meta`` in the block. Raises ValueError ``more`` as :func:`_bounded`, and if
+    they can't be built."""
+    try:
+        with torch.device("meta"), _NoValues(), _bounded(registrations, elements, more):
+            yield
+    except ValueError:
+        raise
+    except Exception as error:  # a constructor may raise anything when it gets arguments of a wrong type or value
+        raise ValueError(f"the networks of its Card can't be built ({type(error).__name__}: {error})") from None
+
+
+@contextlib.contextmanager
+def _bounded(registrations: int, elements: int, more: str) -> Iterator[None]:
+    """While this thread builds networks: raises ValueError ``more`` when they register more modules, parameters and
+    buffers, or more elements of these, than given."""
     thread, count, total = threading.get_ident(), 0, 0
 
     def register(owner: nn.Module, name: str, value: object) -> None:
@@ -160,7 +183,7 @@ def _bounded(registrations: int, elements: int) -> Iterator[None]:
         count += 1
         total += math.prod(value.shape) if isinstance(value, Tensor) else 0
         if count > registrations or total > elements:
-            raise ValueError("the networks of its Card have more parameters than the file")
+            raise ValueError(more)
 
     with contextlib.ExitStack() as stack:
         for kind in ("module", "parameter", "buffer"):

@@ -109,7 +109,8 @@ def _lock(handle: int, wait: bool = False) -> None:
 def scratch(folder: str | Path, name: str) -> Iterator[Path]:
     """A new folder ``.NAME.PID.partial`` inside ``folder``, removed at the end of the block. It is locked meanwhile, so
     that :func:`remove_partials` can tell it from that of a killed process."""
-    path = Path(folder) / f".{name[:200]}.{os.getpid()}{PARTIAL}"
+    first = os.fsencode(name)[:200].decode(errors="ignore")  # a file system counts bytes
+    path = Path(folder) / f".{first}.{os.getpid()}{PARTIAL}"
     shutil.rmtree(path, ignore_errors=True)  # from a killed process with the same id
     path.mkdir()
     handle = os.open(path, os.O_RDONLY)

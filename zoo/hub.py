@@ -85,8 +85,7 @@ def _open(path: str | Path) -> tuple[tensor_file.Header, Json]:
         for key in ("dataset", "recipe"):
             if not isinstance(card.get(key, {}), dict):
                 raise ValueError(f"its Card's {key} must be an object, got {excerpt(card[key])}")
-        if not isinstance(name := card.get("dataset", {}).get("name", ""), str):
-            raise ValueError(f"its Card's dataset.name must be text, got {excerpt(name)}")
+        _check_data(card)
         if tensor_file.CHECKSUM not in header.metadata:
             raise ValueError("it has no checksum: an earlier version of the zoo wrote it")
     except ValueError as error:
@@ -95,13 +94,26 @@ def _open(path: str | Path) -> tuple[tensor_file.Header, Json]:
     return header, card
 
 
+def _check_data(card: Json) -> None:
+    """Raises ValueError unless the data sets of a Card have names and licenses that are text."""
+    others = card.get("datasets_of_streams", [])
+    if not isinstance(others, list) or not all(isinstance(facts, dict) for facts in others):
+        raise ValueError(f"its Card's datasets_of_streams must be a list of objects, got {excerpt(others)}")
+    named = [("dataset", card.get("dataset", {})), *(("datasets_of_streams", facts) for facts in others)]
+    for where, facts in named:
+        if not isinstance(name := facts.get("name", ""), str):
+            raise ValueError(f"its Card's {where}.name must be text, got {excerpt(name)}")
+        if not isinstance(terms := facts.get("license"), (str, type(None))):
+            raise ValueError(f"its Card's {where}.license must be text or null, got {excerpt(terms)}")
+
+
 def read_model(path: str | Path, device: str = "cpu", verify: bool = True) -> Model:
     """The Model in a weights file, in eval mode. ``verify``: compare the file with its checksum. Raises ValueError if
     the file is not a whole weights file, before anything of the size that its Card asks for is allocated."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from zoo.build_check import build_on_meta, fill
+    from zoo.build_check import build_on_meta, check_pretrained_build, fill
     from zoo.pretrained import attach
 
     header, card = _open(path)
@@ -109,7 +121,10 @@ def read_model(path: str | Path, device: str = "cpu", verify: bool = True) -> Mo
         if verify:
             tensor_file.verify(path, header)
         model = fill(build_on_meta(card["model"], header.tensors), load_file(path), card)
-        attach(model, card["model"], load_pretrained(_pretrained_of(card)))
+        declared = _pretrained_of(card)
+        for name, p in declared.items():
+            check_pretrained_build(name, p)
+        attach(model, card["model"], load_pretrained(declared))
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise ValueError(f"weights '{path}': {one_line(error)}") from None
     return model.to(device).eval().requires_grad_(False)

@@ -81,10 +81,13 @@ def publish(
     with folder_lock(folder):  # two that publish at once would lose an entry
         index = hub.index(folder)  # what cannot be read is reported before anything is written
         path = folder / f"{name}.safetensors"
-        entry = _entry(model, name, path, *_write(model, path))
-        listed = {key: value for key, value in entry.items() if key != "difference"}
-        with beside(folder / "index.json") as partial:
-            partial.write_text(json.dumps({**index, name: listed}, indent=2, sort_keys=True) + "\n")
+        with scratch(folder, path.name) as drafts:
+            draft = drafts / path.name
+            entry = _entry(model, name, draft, *_write(model, draft))
+            listed = {key: value for key, value in entry.items() if key != "difference"}
+            with beside(folder / "index.json") as partial:
+                partial.write_text(json.dumps({**index, name: listed}, indent=2, sort_keys=True) + "\n")
+                os.replace(draft, path)  # last: until here an error leaves the old weights with the old index
     return {**entry, "path": str(path)}
 
 
@@ -109,16 +112,13 @@ def _entry(model: Model, name: str, path: Path, half: bool, difference: float | 
 def _write(model: Model, path: Path) -> tuple[bool, float | None]:
     """Write the weights file. Returns whether it is in half precision, and by how much its images differ then."""
     half, largest = False, None
-    with scratch(path.parent, path.name) as folder:
-        draft = folder / path.name
-        if model.resolution:
-            with contextlib.suppress(NotFinite):  # a value that is too large for 16 bits
-                hub.save_weights(draft, model.networks, model.card, half=True)
-                largest = difference(model, draft, SHARE)
-                half = largest < MAX_DIFFERENCE
-        if not half:
-            hub.save_weights(draft, model.networks, model.card)
-        os.replace(draft, path)
+    if model.resolution:
+        with contextlib.suppress(NotFinite):  # a value that is too large for 16 bits
+            hub.save_weights(path, model.networks, model.card, half=True)
+            largest = difference(model, path, SHARE)
+            half = largest < MAX_DIFFERENCE
+    if not half:
+        hub.save_weights(path, model.networks, model.card)
     return half, largest
 
 

@@ -125,7 +125,7 @@ def check_depth(value: object, most: int = MAX_DEPTH) -> None:
     for _ in range(most):
         level = [p for v in level for p in (v.values() if isinstance(v, dict) else v if isinstance(v, list) else ())]
     if level:
-        raise ValueError("its header is nested too deeply")
+        raise ValueError(f"it is nested too deeply, in more than {most} levels")
 
 
 def read_header(path: str | Path) -> Header:

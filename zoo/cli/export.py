@@ -48,8 +48,9 @@ def command(name: str, form: str, out: str, to: str | None, code: str | None, as
 
     Inputs: `z` [N, latent] (and `y` [N], class numbers, or `text` [N, K], embeddings), or `images` [N, C, H, W] in
     [0, 1] for a translator or upscaler; then each noise input of the network, N(0, 1), by its name: `noise0`, ... of
-    StyleGAN, `code_0` and `code_1` of StackGAN. Output: `images` in [0, 1]. N is free. The file is removed if its
-    outputs differ from the model's.
+    StyleGAN, `code_0` and `code_1` of StackGAN. Output: images in [0, 1] (or points), in ONNX called `images`, of a
+    translator `translated`, of an upscaler `larger`. N is free, and so are height and width of an upscaler's images;
+    the other sizes are those that the command prints. The file is removed if its outputs differ from the model's.
     """
     from zoo import hub
 
@@ -71,12 +72,13 @@ def command(name: str, form: str, out: str, to: str | None, code: str | None, as
         scale = 1.0 if model.resolution else max(1.0, expected.abs().max().item())  # points have a range of their own
         if not difference <= TOLERANCE * scale:
             raise RuntimeError(f"{out}: the exported file gives other images (difference {difference:.2g}); removed")
-    names = exported.names
+    facts: dict[str, Any] = {"inputs": exported.names, "shapes": exported.shapes, "output": exported.output}
     if as_json:
         size = path.stat().st_size
-        print_json({"path": out, "format": form, "inputs": names, "difference": difference, "bytes": size})
+        print_json({"path": out, "format": form, **facts, "difference": difference, "bytes": size})
     else:
-        echo(f"{out}: same images, largest difference {difference:.1e}; inputs {', '.join(names)}")
+        listed = ", ".join(f"{name} [{', '.join(map(str, sizes))}]" for name, sizes in exported.shapes.items())
+        echo(f"{out}: same images, largest difference {difference:.1e}; inputs {listed}; output {exported.output}")
 
 
 def _need_onnx() -> None:
@@ -90,13 +92,14 @@ def _need_onnx() -> None:
         ) from None
 
 
-def _free_batch(exported: Program, count: int) -> tuple[object, ...]:
-    """The dynamic shapes of ``count`` inputs, by the signature of the program: those of ``*tensors`` are one tuple."""
+def _free_axes(exported: Program) -> tuple[object, ...]:
+    """The dynamic shapes of the inputs, by the signature of the program: those of ``*tensors`` are one tuple."""
     from inspect import Parameter, signature
 
     from torch.export import Dim
 
-    shapes: list[dict[int, Dim]] = [{0: Dim("batch")}] * count
+    axes = [{0: "batch", **exported.free.get(name, {})} for name in exported.names]
+    shapes: list[dict[int, Dim]] = [{axis: Dim(name) for axis, name in named.items()} for named in axes]
     if any(p.kind is Parameter.VAR_POSITIONAL for p in signature(exported.network.forward).parameters.values()):
         return (tuple(shapes),)
     return tuple(shapes)
@@ -118,7 +121,7 @@ def write_onnx(exported: Program, path: Path) -> Callable[..., Tensor]:
             inputs,
             str(path),
             dynamo=True,
-            dynamic_shapes=_free_batch(exported, len(inputs)),
+            dynamic_shapes=_free_axes(exported),
             input_names=names,
             output_names=[exported.output],
             external_data=False,
@@ -164,8 +167,6 @@ def write_torch(exported: Program, path: Path) -> Callable[..., Tensor]:
     import torch
 
     inputs, content = exported.inputs(2), io.BytesIO()
-    torch.export.save(
-        torch.export.export(exported.network, inputs, dynamic_shapes=_free_batch(exported, len(inputs))), content
-    )
+    torch.export.save(torch.export.export(exported.network, inputs, dynamic_shapes=_free_axes(exported)), content)
     path.write_bytes(content.getbuffer())  # torch's own writer aborts the process if the disk is full
     return torch.export.load(path).module()

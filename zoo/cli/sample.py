@@ -62,7 +62,9 @@ Chunk = TypeVar("Chunk", bound=Sized)
     "coupled model.  [default: both, side by side]",
 )
 @click.option(
-    "--chunk", type=click.IntRange(min=1), help="Images in one pass.  [default: 16, or as the recipe's sampling says]"
+    "--chunk",
+    type=click.IntRange(min=1),
+    help="Images in one pass, of those from seeds.  [default: 16, or as the recipe's sampling says]",
 )
 @click.option(
     "--scale", type=click.IntRange(min=1), default=1, show_default=True, help="Enlarge each pixel so many times."

@@ -26,6 +26,7 @@ from zoo.files import beside
 from zoo.metrics import feature_networks
 from zoo.metrics.feature_networks.network import FeatureNetwork
 from zoo.registry import DATASETS, nearest
+from zoo.seeds import own_random_state
 
 EFFICIENTNET = "efficientnet-lite0"
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"  # its SHA-256 starts with the end of its name
@@ -105,6 +106,7 @@ def full_precision() -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
+@own_random_state()  # constructors draw first weights, which the file's replace
 def find(name: str, *, device: torch.device | str = "cpu", inception: str | Path | None = None) -> FeatureExtractor:
     """The feature network called ``name``. ``inception``: the file of the Inception-v3's weights, if it cannot be
     downloaded. Raises ValueError for an unknown name, OSError if weights cannot be downloaded."""

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.objects import to_uint8
+from zoo.seeds import own_random_state
 
 WINDOW, DEVIATION = 11, 1.5
 LPIPS_FILES = ("vgg16-397923af.pth", "weights-vgg16-lpips.pth")
@@ -114,6 +115,7 @@ def lpips_missing() -> str:
 
 
 @functools.cache
+@own_random_state()
 def lpips_network() -> Callable[[Tensor, Tensor], Tensor]:
     from torch_fidelity.sample_similarity_lpips import SampleSimilarityLPIPS
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -53,26 +53,38 @@ def as_batch(images: Images, channels: int) -> Tensor:
     return torch.from_numpy(to_array(to_pil(images, channels)))[None].float() / 255
 
 
+def plain_value(value: Any) -> Any:
+    """Tensors and NumPy's arrays and numbers as Python's lists and numbers; anything else as it is."""
+    return value.tolist() if isinstance(value, (Tensor, np.ndarray, np.generic)) else value
+
+
 def check_seed(seed: int | float) -> int:
-    """The same number. Raises ValueError if it is not a seed."""
-    number = whole_number(int(seed) if isinstance(seed, float) and seed.is_integer() else seed)
+    """A seed as Python's int, whatever the type of the whole number, 3.0 too. Raises ValueError if it is not a seed."""
+    plain = plain_value(seed)
+    number = whole_number(int(plain) if isinstance(plain, float) and plain.is_integer() else plain)
     if number is None or not 0 <= number < SEEDS:
         raise ValueError(f"seed={excerpt(seed)}: must be a whole number from 0 to {SEEDS - 1}")
     return number
 
 
 def seed_list(n: int | None, seed: int, seeds: Sequence[int] | None) -> Sequence[int]:
-    """``seeds``, or n from ``seed`` on (by default one). Raises ValueError if they do not fit."""
+    """``seeds``, or n from ``seed`` on (by default one), as Python's ints. Raises ValueError if they do not fit."""
     if seeds is not None:
+        seeds = plain_value(seeds)
         check_list("seeds", seeds, "seeds")
         if n not in (None, len(seeds)):
             raise ValueError(f"n={n}: must be the number of seeds, got {len(seeds)} seeds")
         if not len(seeds):
             raise ValueError("seeds: the list is empty")
-        return seeds
+        if isinstance(seeds, range):  # it may be long
+            check_seed(min(seeds[0], seeds[-1]))
+            check_seed(max(seeds[0], seeds[-1]))
+            return seeds
+        return [check_seed(s) for s in seeds]
     n = 1 if n is None else check_whole("n", n)
     seed = check_seed(seed)
-    check_seed(seed + n - 1)
+    if seed + n > SEEDS:
+        raise ValueError(f"n={n}: the last seed must be at most {SEEDS - 1}, got {seed + n - 1}")
     return range(seed, seed + n)
 
 
@@ -104,7 +116,7 @@ def class_numbers(y: Classes | None, n: int, count: int, names: Sequence[str]) -
         return None
     if not count:
         raise ValueError(f"y={y!r}: this model is not class-conditional")
-    plain: Any = y.tolist() if isinstance(y, (Tensor, np.ndarray)) else y
+    plain = plain_value(y)
     one = isinstance(plain, str) or not isinstance(plain, Sequence)
     values = [plain] if one else [*plain]
     if not one and len(values) != n:
@@ -167,7 +179,8 @@ def code_values(codes: CodeValues | None, n: int, sizes: Mapping[str, int]) -> d
 
 def seeds_of_images(value: int | Sequence[int], n: int, what: str) -> list[int]:
     """A seed for each of n images, from one for all or from n. Raises ValueError for others; ``what``: the argument."""
-    seeds = [*value] if isinstance(value, Sized) else [value] * n
+    plain: Any = plain_value(value)
+    seeds = [*plain] if isinstance(plain, Sequence) else [plain] * n
     if len(seeds) != n:
         raise ValueError(f"{what}: must be one seed, or one for each of {n} images, got {len(seeds)}")
     return [check_seed(seed) for seed in seeds]
@@ -178,8 +191,9 @@ def noise_seeds(noise: NoiseSeeds | None, n: int, shapes: Mapping[str, Any]) -> 
     noise inputs. Raises ValueError if there are none, or for another value."""
     if noise is None:
         return None
+    noise = plain_value(noise)
     if not shapes:
-        raise ValueError(f"noise={noise!r}: must be a model whose generator has noise inputs; leave it out")
+        raise ValueError(f"noise={excerpt(noise)}: must be a model whose generator has noise inputs; leave it out")
     if noise == "none":
         return [None] * n
     if isinstance(noise, str):
@@ -194,9 +208,9 @@ def mixed_seeds(mix: Mix | None, n: int, styles: int) -> tuple[list[int], int] |
         return None
     if not isinstance(mix, tuple) or len(mix) != 2:
         raise ValueError(f"mix={excerpt(mix)}: must be (seed, layer)")
-    seeds, layer = mix
+    seeds, layer = mix[0], whole_number(plain_value(mix[1]))
     if not styles:
-        raise ValueError(f"mix={mix}: must be a model with styles; leave it out")
-    if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer <= styles:
-        raise ValueError(f"mix: the layer must be a whole number from 0 to {styles}, got {layer}")
+        raise ValueError(f"mix={excerpt(mix)}: must be a model with styles; leave it out")
+    if layer is None or not 0 <= layer <= styles:
+        raise ValueError(f"mix: the layer must be a whole number from 0 to {styles}, got {excerpt(mix[1])}")
     return seeds_of_images(seeds, n, "mix"), layer

@@ -75,6 +75,5 @@ class AutoencoderModel(ImageModel):
         if request.source is None:
             super().write(request)
             return
-        request.only("source", "chunk", "scale")
-        chunk = 16 if request.chunk is None else request.chunk
-        request.remake(lambda image: self.reconstruct(image, chunk=chunk)[0], self.resolution, self.channels)
+        request.only("source", "scale")
+        request.remake(lambda image, seed: self.reconstruct(image)[0], self.resolution, self.channels)

@@ -76,13 +76,22 @@ def task_of(spec: Mapping[str, Any]) -> type[Model]:
 class Program:
     """What ``zoo export`` writes: a module of tensors in, one tensor out.
 
-    ``inputs``: a function that samples n inputs. ``names``: of the inputs. ``output``: name of the output.
+    ``inputs``: a function that samples n inputs. ``names``: of the inputs. ``output``: name of the output. ``free``: of
+    an input by its name the axes beside the first that may have any size, with their names.
     """
 
     network: nn.Module
     inputs: Callable[[int], tuple[Tensor, ...]]
     names: list[str]
     output: str = "images"
+    free: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+
+    @property
+    def shapes(self) -> dict[str, list[int | str]]:
+        """Of each input its sizes, with the name of those that are free; the first is ``N``."""
+        shapes = {name: [*x.shape] for name, x in zip(self.names, self.inputs(1), strict=True)}
+        axes = {name: {0: "N", **self.free.get(name, {})} for name in shapes}
+        return {name: [axes[name].get(i, size) for i, size in enumerate(sizes)] for name, sizes in shapes.items()}
 
 
 class Pairs(NamedTuple):

@@ -91,7 +91,7 @@ class CoupledModel(ImageModel):
     def write(self, request: Request) -> None:
         if request.source is not None:
             raise ValueError(f"--input {request.source}: '{request.name}' makes images from noise; leave --input out")
-        to = request.to or BOTH
+        to = BOTH if request.to is None else request.to
         write_samples(self, request, {"to": to}, across=2 if to == BOTH else 1)
 
     def scored_pairs(self, inputs: ScoreInputs) -> Pairs | None:

@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -40,10 +39,11 @@ from zoo.models.arguments import (
     code_values,
     mixed_seeds,
     noise_seeds,
+    plain_value,
     seed_list,
 )
 from zoo.models.base import Bench, Model, Program, shell_word
-from zoo.models.image_files import draw_places, generator_program, sample_facts, write_projections, write_samples
+from zoo.models.image_files import generator_program, sample_files, write_projections, write_samples
 from zoo.models.inference import inference, standing_statistics
 from zoo.models.latents import great_circle, noise_inputs, truncated_normal
 from zoo.models.projection import Projection, project
@@ -124,10 +124,12 @@ class ImageModel(Model):
         """What G gets beside z for n images: class numbers int64 [n] of a class or of n of them; None for None."""
         return class_numbers(y, n, self.class_count, self.classes)
 
-    def plain_conditions(self, y: Any, n: int) -> list[Any] | None:
-        """The same as a list of numbers or texts."""
-        numbers = self.conditions(y, n)
-        return None if numbers is None else numbers.tolist()
+    def plain_conditions(self, y: Any, n: int) -> Any:
+        """The same in JSON: one number or text for all images, or a list of n."""
+        one = isinstance(y, str) or not isinstance(plain_value(y), Sequence)
+        numbers = self.conditions(y, 1 if one else n)
+        assert numbers is not None
+        return numbers.tolist()[0] if one else numbers.tolist()
 
     @property
     def style_count(self) -> int:
@@ -186,7 +188,7 @@ class ImageModel(Model):
         from a number on have.
         """
         chunk = self.chunk_size(chunk)
-        seeds = [0] * len(z) if seeds is None else seeds
+        seeds = [0] * len(z) if seeds is None else seed_list(len(z), 0, seeds)
         for start in range(0, len(z), chunk):
             count = min(chunk, len(z) - start)
             # The last batch is filled up: by its last image or, if the images of a batch count, by all in turn
@@ -415,6 +417,7 @@ class ImageModel(Model):
             raise ValueError(f"seeds={list(seeds)}: must be at least two seeds")
         if y is not None and not isinstance(y, (int, str)):
             raise ValueError(f"y={y}: must be one for all images of a walk")
+        seeds = seed_list(None, 0, seeds)
         z, classes = self.latents(seeds, y, truncation)
         between = great_circle if self.prior_spec.name == "normal" else torch.lerp
         path = torch.stack(
@@ -440,18 +443,12 @@ class ImageModel(Model):
 
     def save_samples(self, folder: str | Path, n: int, *, seed: int = 0, scale: int = 1, **options: Any) -> Path:
         """Write n images with the seeds from ``seed`` on into a folder, a PNG each, named by its seed; files that exist
-        are not made again. ``options``: ``y``, ``truncation``, ``codes``, as for :meth:`sample`. Raises ValueError if
-        the folder has other files, or samples of other options."""
+        are not made again. ``options``: as for :meth:`sample`; those with a value for each image may be other ones for
+        further images. Raises ValueError if the folder has other files, or samples of other options."""
         if not self.resolution:
             raise ValueError("save_samples: must be a model of images, got one of points")
         seeds = seed_list(n, seed, None)
-        y = options.pop("y", None)
-        self.plain_conditions(y, n)  # a mistake in them
-        plain = y.tolist() if isinstance(y, (Tensor, np.ndarray)) else [*y] if isinstance(y, tuple) else y
-        facts = sample_facts(self, seed, y=plain, **options)
-        write_files(
-            Path(folder), lambda places: draw_places(self, seeds, places, plain, options), seeds, facts, scale=scale
-        )
+        write_files(Path(folder), sample_files(self, seeds, options), scale=scale)
         return Path(folder)
 
     def _repr_png_(self) -> bytes | None:

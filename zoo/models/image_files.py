@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from zoo.models.arguments import code_values, mixed_seeds, noise_seeds, plain_value, seed_list
 from zoo.models.base import Program
 from zoo.models.inference import use_batch_statistics
-from zoo.models.request import Request, walk_endings
+from zoo.models.request import Files, Request, walk_endings
 from zoo.pictures import CANVAS
 
 if TYPE_CHECKING:
@@ -20,17 +22,73 @@ if TYPE_CHECKING:
     from zoo.models.image import ImageModel
 
 
+def sample_files(model: ImageModel, seeds: Sequence[int], options: Mapping[str, Any]) -> Files:
+    """The images of ``seeds`` as files. ``options``: as for ``sample``. Raises ValueError for invalid ones.
+
+    An image alone depends on its own values of the options. With batch statistics it depends on those of the others
+    too, and on the first seed: such a set grows by images with the same values only."""
+    plain = plain_options(model, len(seeds), options)
+    facts = {"weights": model.weights_hash(), **{key: value for key, value in plain.items() if key != "chunk"}}
+    each: list[dict[str, Any]] = []
+    if model.sampling.together:
+        facts["first seed"] = seeds[0]
+    else:
+        common = changed_lists(facts, lambda values: None)  # null: see the values of each image
+        own = [key for key in facts if facts[key] != common[key]]
+        values = {key: facts[key] for key in own}
+        each = [changed_lists(values, operator.itemgetter(i)) for i in range(len(seeds))] if own else []
+        facts = common
+    return Files(seeds, lambda places: draw_places(model, seeds, places, plain), facts, each)
+
+
+def plain_options(model: ImageModel, n: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options for n images that are given, as Python's numbers, texts and lists; ``mix`` stays a tuple. Raises
+    ValueError for invalid ones."""
+
+    def plain(value: Any) -> Any:
+        value = plain_value(value)
+        one = isinstance(value, str) or not isinstance(value, Sequence)
+        return value if one else [plain_value(v) for v in value]
+
+    given = {key: value for key, value in options.items() if value is not None}
+    code_values(given.get("codes"), n, model.codes)
+    noise_seeds(given.get("noise"), n, getattr(model.generator, "noise_shapes", {}))
+    mixed_seeds(given.get("mix"), n, model.style_count)
+    result = {key: plain(value) for key, value in given.items() if key not in ("y", "codes", "mix")}
+    if "y" in given:
+        result["y"] = model.plain_conditions(given["y"], n)
+    if "codes" in given:
+        result["codes"] = {name: plain(values) for name, values in given["codes"].items()}
+    if "mix" in given:
+        result["mix"] = plain(given["mix"][0]), plain(given["mix"][1])
+    return result
+
+
+def changed_lists(options: Mapping[str, Any], change: Callable[[list[Any]], Any]) -> dict[str, Any]:
+    """The options with ``change`` of each list, which has a value for each image. ``options``: of
+    :func:`plain_options`."""
+
+    def of(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: of(part) for name, part in value.items()}
+        if isinstance(value, tuple):
+            return tuple(map(of, value))
+        return change(value) if isinstance(value, list) else value
+
+    return {key: of(value) for key, value in options.items()}
+
+
 def draw_places(
-    model: ImageModel, seeds: Sequence[int], places: Sequence[int], y: Any, options: Mapping[str, Any]
+    model: ImageModel, seeds: Sequence[int], places: Sequence[int], options: Mapping[str, Any]
 ) -> Iterator[Tensor]:
     """The images of some places of ``seeds``, in chunks. With batch statistics they are those of the whole set, which
-    is drawn from its start. ``y``: a class, or one for each of ``seeds``."""
+    is drawn from its start. ``options``: of :func:`plain_options`."""
     if model.sampling.together is None:
-        classes = [y[i] for i in places] if isinstance(y, list) else y
-        yield from model.iter_samples(seeds=[seeds[i] for i in places], y=classes, **options)
+        own = changed_lists(options, lambda values: [values[i] for i in places])
+        yield from model.iter_samples(seeds=[seeds[i] for i in places], **own)
         return
     place, missing = 0, set(places)
-    for images in model.iter_samples(seeds=seeds, y=y, **options):
+    for images in model.iter_samples(seeds=seeds, **options):
         rows = [k for k in range(len(images)) if place + k in missing]
         place += len(images)
         if rows:
@@ -84,12 +142,17 @@ def check_options(request: Request, extra: Sequence[str]) -> None:
         raise ValueError(f"--y {','.join(map(str, request.y))}: must be one class for a walk, got {len(request.y)}")
 
 
+def one_picture(request: Request) -> bool:
+    """Whether an option decides that a request asks for one picture, whatever --out is."""
+    return bool(request.interpolate or request.classes or request.traverse is not None)
+
+
 def check_pictures(model: ImageModel, request: Request, across: int) -> None:
     """Raises ValueError if a picture that a request asks for has too many pixels; ``across``: as below."""
     width, height = (model.resolution * across, model.resolution) if model.resolution else (CANVAS, CANVAS)
-    if not model.resolution or request.interpolate or (request.folder and not request.classes and not request.traverse):
+    if not model.resolution or request.interpolate or (request.folder and not one_picture(request)):
         request.check_picture(width, height)
-    elif request.traverse:
+    elif request.traverse is not None:
         request.check_grid(width, height, request.count, model.codes.get(request.traverse) or 10)
     elif request.classes:
         request.check_grid(width, height, model.class_count, request.count)
@@ -103,38 +166,30 @@ def write_samples(model: ImageModel, request: Request, extra: Mapping[str, Any] 
     ``across``: how many images of the model's resolution are side by side in each of its images."""
     more = dict(extra or {})
     check_options(request, tuple(more))
-    walk, one_picture = request.interpolate, bool(request.interpolate or request.classes or request.traverse)
+    walk = request.interpolate
     what = "a walk" if walk else "a grid of classes" if request.classes else "a grid"
-    request.check_out(walk_endings() if walk else (".png",), what, folder=not one_picture)
+    request.check_out(walk_endings() if walk else (".png",), what, folder=not one_picture(request))
     if not model.resolution and (request.folder or walk):
         raise ValueError(f"--out {request.out}: '{request.name}' makes points; give a .png to plot them in")
     if walk and request.count < 2:
         raise ValueError(f"-n {request.count}: must be at least 2 for a walk, the number of its seeds")
     check_pictures(model, request, across)
     options: dict[str, Any] = {"truncation": request.truncation, "chunk": request.chunk, **more}
-    seeds, y = range(request.seed, request.seed + request.count), request.y
+    seeds, y = seed_list(request.count, request.seed, None), request.y
     if walk:
         request.write_walk(model.interpolate(seeds, walk, y=y, **options))
-    elif request.traverse:
+    elif request.traverse is not None:
         request.write_grid(*model.traverse(request.traverse, seeds, chunk=request.chunk))
     elif request.classes:
         write_class_grid(model, request, options)
     elif request.folder:
         if isinstance(y, list) and len(y) != len(seeds):
             raise ValueError(f"--y {','.join(map(str, y))}: must be one class for each of {len(seeds)} images")
-        facts = sample_facts(model, request.seed, y=y, truncation=request.truncation, codes=request.codes, **more)
-        options["codes"] = request.codes
-        request.write_files(lambda places: draw_places(model, seeds, places, y, options), seeds, facts)
+        request.write_files(sample_files(model, seeds, {**options, "y": y, "codes": request.codes}))
     else:
         columns = math.isqrt(request.count - 1) + 1
         images = model.sample(request.count, seed=request.seed, y=y, codes=request.codes, **options)
         request.write_grid(images, columns)
-
-
-def sample_facts(model: ImageModel, seed: int, **options: Any) -> dict[str, Any]:
-    """All that the images of seeds from ``seed`` on depend on: the weights, and the options that are given."""
-    facts = {"weights": model.weights_hash(), **{k: v for k, v in options.items() if v is not None}}
-    return facts | ({"first seed": seed} if model.sampling.together else {})
 
 
 def write_projections(model: ImageModel, request: Request) -> None:
@@ -146,7 +201,7 @@ def write_projections(model: ImageModel, request: Request) -> None:
         raise ValueError(f"--y {','.join(map(str, request.y))}: must be one class with --input, got {len(request.y)}")
     distances = []
 
-    def nearest(image: Image) -> Tensor:
+    def nearest(image: Image, seed: int) -> Tensor:
         projection = model.project(image, y=request.y, seed=request.seed)
         distances.append(projection.psnr.item())
         return projection.images[0]

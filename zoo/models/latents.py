@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from zoo.models.arguments import check_seed
 from zoo.seeds import seed_for
 
 RESAMPLED = 0.05  # limits below it come from the inverse distribution function; few draws would be inside them
@@ -38,7 +39,7 @@ def noise_inputs(G: nn.Module, seeds: Sequence[int | None]) -> dict[str, Tensor]
     """The noise inputs of a generator by name (its ``noise_shapes``), float32 [N, ...] of N(0, 1) on the CPU, for one
     image of each seed, zeros for None; empty if it has none."""
     shapes = getattr(G, "noise_shapes", {})
-    generators = [None if s is None else torch.Generator().manual_seed(seed_for(s, "noise")) for s in seeds]
+    generators = [None if s is None else torch.Generator().manual_seed(seed_for(check_seed(s), "noise")) for s in seeds]
 
     def draw(shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
         return torch.zeros(*shape) if generator is None else torch.randn(*shape, generator=generator)

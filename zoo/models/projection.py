@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.models.arguments import Classes, Images, NoiseSeeds, as_batch, check_size, noise_seeds
+from zoo.checks import check_whole
+from zoo.models.arguments import Classes, Images, NoiseSeeds, as_batch, check_size, noise_seeds, seed_list
 
 if TYPE_CHECKING:
     from zoo.models.image import ImageModel
@@ -52,16 +53,15 @@ def project(
         raise ValueError(
             "project: must be a model with one image of each latent, without batch statistics or dropout in sampling"
         )
-    for key, value, least in (("steps", steps, 1), ("samples", samples, 1), ("starts", starts, 1)):
-        if value < least:
-            raise ValueError(f"{key}={value}: must be at least {least}")
+    for key, value in (("steps", steps), ("samples", samples), ("starts", starts)):
+        check_whole(key, value)
     if starts > samples:
         raise ValueError(f"starts={starts}: must be at most samples={samples}")
     x = as_batch(images, model.channels).to(model.device)
     check_size(x, model.resolution)
     shapes: Mapping[str, Any] = getattr(model.generator, "noise_shapes", {})
     of_noise = noise_seeds("none" if noise is None and shapes else noise, len(x), shapes)
-    seeds = range(seed, seed + samples)
+    seeds = seed_list(samples, seed, None)
     one = y if isinstance(y, (int, str)) else None
     z, classes = model.latents(seeds, one)
     own = None if y is None else model.conditions(y, len(x))

@@ -16,6 +16,7 @@ from zoo.data.files import File, contents, counts, listed
 from zoo.data.folder import OPTIONS, image_size, parse_options, parse_range
 from zoo.data.images import SUFFIXES, read, square
 from zoo.files import Json, beside, check_place, remove_partials
+from zoo.models.arguments import seed_list
 from zoo.pictures import MAX_PIXELS, VIDEO, grid_size, save, to_picture, write_grid, write_walk
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MANIFEST = "samples.json"
+EACH = "each"  # in it: of each seed the values of its own
 OUTPUTS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
@@ -123,14 +125,13 @@ class Request:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_walk(self.path, (to_picture(image, self.scale) for images in chunks for image in images))
 
-    def write_files(self, draw: Callable[[Sequence[int]], Iterable[Tensor]], seeds: Sequence[int], facts: Json) -> None:
-        """One PNG for each seed that has none yet. ``draw(places)``: the images of some places of ``seeds``, in chunks.
-        ``facts``: all that the images depend on. Raises ValueError if the folder has other files."""
-        write_files(self.path, draw, seeds, facts, self.bar, self.scale)
+    def write_files(self, files: Files) -> None:
+        """One PNG for each seed that has none yet. Raises ValueError if the folder has other files."""
+        write_files(self.path, files, self.bar, self.scale)
 
     def remake(
         self,
-        make: Callable[[Image], Tensor],
+        make: Callable[[Image, int], Tensor],
         fixed: int | None,
         channels: int = 3,
         multiple: int = 4,
@@ -143,7 +144,7 @@ class Request:
         same names, and a line with the counts.
 
         Args:
-            make: from an image to an image.
+            make: from an image and its seed to an image; image k has the seed ``seed + k``.
             fixed: the side that the network takes, None if it takes all sides that are a multiple of ``multiple``.
             channels: of the images that it takes.
             transparent: it takes transparent images, as RGBA.
@@ -173,12 +174,14 @@ class Request:
         if half is not None:
             self.tell(f"--input {self.source}: the {('left', 'right')[half]} half of each picture, since all are twice "
                       "as wide as high (?pairs=no: the whole)")  # fmt: skip
-        for ((file, path),) in self.bar(([pair] for pair in zip(readable, paths, strict=True)), len(readable)):
+        seeds = seed_list(len(readable), self.seed, None)
+        triples = zip(readable, paths, seeds, strict=True)
+        for ((file, path, seed),) in self.bar(([triple] for triple in triples), len(readable)):
             picture = inputs.read(file, channels)
             width, height = picture.size
             if half is not None:
                 picture = picture.crop((half * (width // 2), 0, (half + 1) * (width // 2), height))
-            image = make(fit(fixed, picture, file, self.tell, multiple, inputs.fit))
+            image = make(fit(fixed, picture, file, self.tell, multiple, inputs.fit), seed)
             path.parent.mkdir(parents=True, exist_ok=True)
             save(to_picture(image, self.scale), path)
         if inputs.folder:
@@ -295,8 +298,14 @@ class Inputs:
 
 def output_names(files: Sequence[File]) -> list[str]:
     """The name of each file's PNG, in the folder's own folders: no two are equal."""
-    stems = Counter(file.stem for file in files)
-    return [f"{file.stem if stems[file.stem] == 1 else file.name}.png" for file in files]
+    whole: set[str] = set()  # files that keep their ending, since another one would have the same name
+    while True:
+        names = [f"{file.name if file.name in whole else file.stem}.png" for file in files]
+        count = Counter(names)
+        more = {file.name for file, name in zip(files, names, strict=True) if count[name] > 1} - whole
+        if not more:
+            return names
+        whole |= more  # then a.png and a.jpg are a.png.png and a.jpg.png, as a.png.jpg may be
 
 
 def option_of(field: str) -> str:
@@ -304,31 +313,44 @@ def option_of(field: str) -> str:
     return {"source": "--input", "count": "-n"}.get(field, f"--{field}")
 
 
+@dataclass(frozen=True)
+class Files:
+    """Images of seeds, as files that :func:`write_files` writes.
+
+    ``draw(places)``: the images of some places of ``seeds``, in chunks. ``facts``: all that the images depend on.
+    ``each``: what each image depends on beside it; empty if there is nothing. Both in JSON.
+    """
+
+    seeds: Sequence[int]
+    draw: Callable[[Sequence[int]], Iterable[Tensor]]
+    facts: Json
+    each: Sequence[Json] = ()
+
+
 def write_files(
-    out: Path,
-    draw: Callable[[Sequence[int]], Iterable[Tensor]],
-    seeds: Sequence[int],
-    manifest: Json,
-    bar: Callable[[Iterable[Any], int], Iterator[Any]] = no_bar,
-    scale: int = 1,
+    out: Path, files: Files, bar: Callable[[Iterable[Any], int], Iterator[Any]] = no_bar, scale: int = 1
 ) -> None:
-    """As :meth:`Request.write_files`. ``manifest``: all that the images depend on."""
-    path = out / MANIFEST
-    manifest |= {"scale": scale} if scale != 1 else {}
+    """As :meth:`Request.write_files`."""
+    path, seeds = out / MANIFEST, files.seeds
+    facts = {**files.facts, **({"scale": scale} if scale != 1 else {})}
+    manifest = json.loads(json.dumps({**facts, EACH: {str(s): own for s, own in zip(seeds, files.each, strict=False)}}))
     if out.is_dir():
         remove_partials(out, deep=False)
+    before = None
     if path.exists():
-        if read_manifest(path) != manifest:
+        before = read_manifest(path)
+        if not continues(before, manifest):
             raise ValueError(f"--out {out}: has samples of other weights or settings; choose another folder")
+        manifest[EACH] |= before.get(EACH, {})
     elif out.exists() and any(out.iterdir()):
         raise ValueError(f"--out {out}: exists and has other files; choose another folder")
     missing = [i for i, s in enumerate(seeds) if not (out / f"{s:06d}.png").exists()]
     if not missing:
         return
-    chunks = iter(draw(missing))
+    chunks = iter(files.draw(missing))
     first = next(chunks)  # a mistake is reported before the folder is made
     out.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
+    if before != manifest:
         with beside(path) as partial:
             partial.write_text(json.dumps(manifest))
     names = iter(f"{seeds[i]:06d}.png" for i in missing)
@@ -337,12 +359,21 @@ def write_files(
             save(to_picture(image, scale), out / next(names))
 
 
-def read_manifest(path: Path) -> object:
-    """The content of a folder's samples.json; None if it is none."""
+def read_manifest(path: Path) -> Json:
+    """The content of a folder's samples.json; empty if it is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
-        return None
+        return {}
+    return content if isinstance(content, dict) and isinstance(content.get(EACH, {}), dict) else {}
+
+
+def continues(before: Json, manifest: Json) -> bool:
+    """Whether images of a manifest can be put beside those of the one before: the same facts, and for the same seed the
+    same values."""
+    common = [{key: value for key, value in each.items() if key != EACH} for each in (before, manifest)]
+    own = before.get(EACH, {})
+    return common[0] == common[1] and all(own.get(seed, value) == value for seed, value in manifest[EACH].items())
 
 
 def walk_endings() -> tuple[str, ...]:

@@ -14,11 +14,13 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from zoo.checks import check_list, check_whole
 from zoo.files import Json
+from zoo.models.arguments import check_seed, plain_value
 from zoo.models.base import Bench, Program, shell_word
 from zoo.models.image import ImageModel
 from zoo.models.image_files import generator_program, write_samples
@@ -44,6 +46,7 @@ class TextToImageModel(ImageModel):
     reads_captions = True
     test_rule = "held-out captions"
     condition = "text"
+    text_width = 0  # K, the numbers of an embedding, once a text was embedded
     bench = Bench(
         ("fd", "kid", "precision", "recall", *RETRIEVAL),
         least={RETRIEVAL[0]: 5 / 50},  # five times the chance to find one caption among 50
@@ -126,12 +129,17 @@ class TextToImageModel(ImageModel):
         with torch.no_grad():
             parts = [encoder(different[i : i + EMBED]).float().cpu() for i in range(0, len(different), EMBED)]
         place = {text: k for k, text in enumerate(different)}
-        return torch.cat(parts)[[place[text] for text in texts]]
+        embeddings = torch.cat(parts)[[place[text] for text in texts]]
+        self.text_width = embeddings.shape[1]
+        return embeddings
 
     def conditions(self, y: Any, n: int) -> Tensor | None:
-        """The embeddings [n, K] of one text or of n of them, or those that are given; None for None."""
-        if y is None or isinstance(y, Tensor):
-            return y
+        """The embeddings float32 [n, K] of one text or of n of them, on the CPU; None for None. ``y``: texts, or
+        embeddings [K], [1, K] or [n, K]. Raises ValueError for another number of them."""
+        if y is None:
+            return None
+        if isinstance(y, Tensor) or (isinstance(y, np.ndarray) and y.dtype.kind != "U"):
+            return self._given_embeddings(torch.as_tensor(y), n)
         if isinstance(y, str):
             return self.embed([y]).expand(n, -1)
         check_list("texts", y, "texts")
@@ -139,14 +147,27 @@ class TextToImageModel(ImageModel):
             raise ValueError(f"texts: must be one text, or one for each of {n} images, got {len(y)}")
         return self.embed(y)
 
-    def plain_conditions(self, y: Any, n: int) -> list[Any] | None:
-        return None if y is None else [y] * n if isinstance(y, str) else list(y)
+    def _given_embeddings(self, y: Tensor, n: int) -> Tensor:
+        width = self.text_width or self.embed(self.examples[:1]).shape[1]
+        embeddings = y[None] if y.ndim == 1 else y
+        fits = embeddings.ndim == 2 and len(embeddings) in (1, n) and embeddings.shape[1] == width
+        if not fits or not embeddings.is_floating_point() or not embeddings.isfinite().all():
+            shapes = f"[{width}] or [{n}, {width}]"
+            raise ValueError(f"y: embeddings must be finite floats {shapes}, got {y.dtype} {list(y.shape)}")
+        return embeddings.float().cpu().expand(n, -1)
+
+    def plain_conditions(self, y: Any, n: int) -> Any:
+        texts = y if isinstance(y, str) else plain_value(y)
+        check_texts([y] if isinstance(y, str) else texts)
+        self.conditions(texts, n)
+        return y if isinstance(y, str) else [*texts]
 
     def latents(
         self, seeds: Sequence[int], y: Any = None, truncation: float | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """The noise [N, ...] of the seeds and the embeddings [N, K], on the CPU. ``y``: texts or embeddings; by default
         seed k has the example k, in turn."""
+        seeds = [check_seed(seed) for seed in seeds]
         z, _ = super().latents(seeds, None, truncation)
         texts = [self.examples[seed % len(self.examples)] for seed in seeds] if y is None else y
         return z, self.conditions(texts, len(seeds))

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.files import Json
-from zoo.models.arguments import Images, as_batch, check_chunk, find_domain
+from zoo.models.arguments import Images, as_batch, check_chunk, find_domain, seed_list
 from zoo.models.base import AttributeGoals, Bench, Model, Pairs, Program, build_model, probe_images, shell_word
 from zoo.models.inference import use_batch_statistics
 from zoo.models.latents import noise_inputs
@@ -139,7 +139,7 @@ class TranslateModel(Model):
         values, recognizer = self.conditions[to], self.recognizer(to)
         plain = [math.nan if v is None else v for v in values] if isinstance(values, list) else values
         condition = torch.tensor(plain, device=x.device)
-        condition = condition.expand(len(x), *condition.shape)
+        condition = condition.expand(x.shape[0], *condition.shape)  # not len(x), which an exported file would keep
         if recognizer is None:
             return condition
         return torch.where(condition.isnan(), (recognizer.logits(x) > 0).to(condition.dtype), condition)
@@ -159,10 +159,11 @@ class TranslateModel(Model):
             chunk: images in one pass; the recipe's number if it samples with batch statistics.
             seed: of the first image's noise or dropout, for models that have one; image k has ``seed + k``.
 
-        Raises ValueError if the images do not fit.
+        Raises ValueError if the images do not fit, or for a number that is no seed.
         """
         to = self.direction(to)
         x = as_batch(images, self.channels)
+        own_seeds = seed_list(len(x), seed, None)
         height, width = x.shape[-2:]
         fixed = self.side(to)
         if fixed and (height, width) != (fixed, fixed):
@@ -172,9 +173,9 @@ class TranslateModel(Model):
             raise ValueError(f"images of {width}x{height}: height and width must be multiples of 4; resize to {size}")
         outputs: list[Tensor] = []
         for part in x.split(self.sampling.together or check_chunk(chunk)):
-            first = seed + sum(len(y) for y in outputs)
+            first = sum(len(y) for y in outputs)
             try:
-                seeds = range(first, first + len(part))
+                seeds = own_seeds[first : first + len(part)]
                 noise = {k: v.to(self.device) for k, v in noise_inputs(self.network(to), seeds).items()}
                 with self.inference(seeds):
                     x = self.from_unit(part.to(self.device))
@@ -260,10 +261,10 @@ class TranslateModel(Model):
         if request.source is None:
             raise ValueError(f"--input: '{request.name}' translates images; give an image or a folder of images")
         seed = ("seed",) if self.draws else ()
-        request.only("source", "to", "chunk", "scale", *seed)
-        to, chunk = self.direction(request.to), 16 if request.chunk is None else request.chunk
+        request.only("source", "to", "scale", *seed)
+        to = self.direction(request.to)
         request.remake(
-            lambda image: self.translate(image, to, chunk, seed=request.seed)[0],
+            lambda image, seed: self.translate(image, to, seed=seed)[0],
             self.side(to),
             self.channels,
             half=int(to == "a") if self.spec.get("paired") else None,

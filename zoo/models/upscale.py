@@ -175,18 +175,19 @@ class UpscaleModel(Model):
                 return self.model.render(images)
 
         def inputs(n: int) -> tuple[Tensor, ...]:
-            return (torch.rand(n, self.channels, side, side, generator=torch.Generator().manual_seed(n)),)
+            size = (n, self.channels, side + n, side + 2 * n)  # of each n another size, for any is taken
+            return (torch.rand(size, generator=torch.Generator().manual_seed(n)),)
 
-        return Program(Upscaler().eval().requires_grad_(False), inputs, ["images"], "larger")
+        free = {"images": {2: "height", 3: "width"}}
+        return Program(Upscaler().eval().requires_grad_(False), inputs, ["images"], "larger", free)
 
     def write(self, request: Request) -> None:
         if request.source is None:
             raise ValueError(f"--input: '{request.name}' enlarges images; give an image or a folder of images")
-        request.only("source", "chunk", "scale")
-        chunk = 16 if request.chunk is None else request.chunk
+        request.only("source", "scale")
 
-        def make(image: Image.Image) -> Tensor:
-            (larger,) = self.upscale(image, chunk)
+        def make(image: Image.Image, seed: int) -> Tensor:
+            (larger,) = self.upscale(image)
             if len(larger) > self.channels and request.suffix in OPAQUE:
                 raise ValueError(f"--out {request.out}: the image is transparent, which {request.suffix} files cannot "
                                  f"be; choose .png")  # fmt: skip

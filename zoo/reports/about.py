@@ -14,8 +14,8 @@ from zoo.engine.run_folder import CHECKPOINT, WEIGHTS, needs_object, resume_comm
 from zoo.engine.stage import build_networks, parameters
 from zoo.files import Json, sha256
 from zoo.registry import DATASETS
-from zoo.reports.reading import Run, number
-from zoo.reports.values import number_text, value_text
+from zoo.reports.reading import Run
+from zoo.reports.values import number, number_text, value_text
 
 
 def recipe(run: Run) -> Json:
@@ -116,6 +116,23 @@ def card(run: Run) -> Json:
     return {"error": None, "images": images if behind else None, "facts": facts, "text": json.dumps(card, indent=2)}
 
 
+def machines(run: Run) -> tuple[list[tuple[str, Json]], str]:
+    """(heading, facts) of each machine that the run was trained on, and a note if recipe.json does not name them all.
+    A single machine has no heading."""
+    content = run.facts.get("machines", [])
+    whole = [m for m in content if isinstance(m, dict)] if isinstance(content, list) else []
+    note = "" if whole else "This run's recipe.json does not name its machine."
+    if not isinstance(content, list) or len(whole) < len(content):
+        note = "This run's recipe.json has machines that can't be read."
+    result = []
+    for facts in whole:
+        first = number(facts.get("from_images"))
+        heading = "From a time on that recipe.json does not name"
+        heading = heading if first is None else f"From image {number_text(first)} on"
+        result.append((heading if len(whole) > 1 else "", {**facts, "from_images": None}))
+    return result, note
+
+
 def runtime(run: Run) -> Json:
     """The version of the zoo and the machine's options."""
     return {"zoo at the start": run.facts.get("zoo"), **run.facts.get("runtime", {})}
@@ -132,7 +149,10 @@ def commands(run: Run) -> list[tuple[str, str, str]]:
         note = "The data set was an object: resume the run in Python, with the same object." if from_object else ""
         result.append((f"Continue{start}:", command, note))
     if not isinstance(run.card, str):
-        result.append(("Use the weights:", "\n".join(uses(run.card["card"]["model"], run.path)), ""))
+        try:
+            result.append(("Use the weights:", "\n".join(uses(run.card["card"]["model"], run.path)), ""))
+        except Exception:  # a Card that somebody else wrote may have anything there
+            result.append(("Use the weights:", "", "The model in their Card is none that this zoo knows."))
     return [*result, ("Make this page again:", f"zoo report {path}", "")]
 
 

@@ -116,14 +116,14 @@ class Scale:
         if not self.log:
             step = next(s for s in nice((self.high - self.low) / most) if (self.high - self.low) / s <= most)
             return [k * step for k in range(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)]
-        first, last = math.floor(self.low), math.ceil(self.high)
+        first, last = max(math.floor(self.low), -307), min(math.ceil(self.high), 307)  # powers of ten that are floats
         for steps in ((1,), (1, 3), (1, 2, 5)):
             every = max(1, math.ceil((last - first) / 6))
             values = [d * 10.0**k for k in range(first, last + 1, every) for d in steps]
             values = [v for v in values if -1e-9 <= self.at(v) <= 1 + 1e-9]
             if len(values) >= 3:
                 return values
-        return values or [10**self.low, 10**self.high]
+        return values or [10.0**first, 10.0**last]
 
 
 def nice(about: float) -> list[float]:

@@ -72,7 +72,7 @@ def render(run: Run) -> str:
             height=HEIGHT,
             recipe=about.recipe(run),
             card=about.card(run),
-            machines=run.facts.get("machines", []),
+            machines=about.machines(run),
             runtime=about.runtime(run),
             commands=about.commands(run),
             readings=readings(run.log),

@@ -22,6 +22,8 @@ from zoo.engine.extend import recipe_of
 from zoo.engine.run_folder import LOG, SAMPLES, WEIGHTS, RunFolder
 from zoo.files import Json
 from zoo.recipe import encode
+from zoo.reports.values import number
+from zoo.tensor_file import check_depth
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 CLOCK = ("images", "round", "stage", "seconds", "images_per_second")  # the other numbers of a line are curves
+SMALLEST = 1e-290  # of the numbers of a line; a scale of smaller ones would be beyond floating point
 GRIDS = 40  # grids on a page at most
 GRID_BYTES = 6_500_000  # of all grids together, before base64 makes four bytes of three
 
@@ -105,6 +108,10 @@ def read(path: str | Path) -> Run:
     """The run in the folder ``path``. Raises ValueError if it is not the folder of a run."""
     folder = RunFolder(path)
     facts = {**folder.facts(), "recipe": encode(recipe_of(folder))}
+    try:
+        check_depth(facts)
+    except ValueError as error:
+        raise folder.wrong(error) from None
     log = folder.path / LOG
     paths = sorted(p for p in (folder.path / SAMPLES).glob("*.png") if re.fullmatch(r"[0-9]+", p.stem))
     grids, unreadable = read_grids(paths)
@@ -114,13 +121,6 @@ def read(path: str | Path) -> Run:
         card = str(error)
     modified = log.stat().st_mtime if log.exists() else None
     return Run(folder.path, facts, read_log(log), modified, grids, len(paths), unreadable, card)
-
-
-def number(value: object) -> float | None:
-    """The value if it is a finite number, else None."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300:
-        return value
-    return None
 
 
 def read_log(path: Path) -> Log:
@@ -142,7 +142,7 @@ def read_log(path: Path) -> Log:
         scores = line.get("scores")
         if isinstance(scores, Mapping):
             line.update({f"scores/{k}": v for k, v in scores.items()})
-        numbers = {k: v for k, v in line.items() if number(v) is not None}
+        numbers = {k: v if abs(v) > SMALLEST else 0 for k, v in line.items() if number(v) is not None}
         log.lines.append({"stage": 0, **numbers})
     return log
 

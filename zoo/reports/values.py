@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+
+from zoo.checks import excerpt
+
+LARGEST = 1e300
+
+
+def number(value: object) -> float | None:
+    """The value if it is a finite number below ``LARGEST``, else None."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST:
+        return value
+    return None
 
 
 def number_text(value: float) -> str:
-    """Four digits, or all digits before the point."""
+    """Four digits, or all digits before the point; of a value that is no such number its beginning."""
+    if number(value) is None:
+        return excerpt(value)
     return f"{value:,.0f}" if (value == int(value) or abs(value) >= 1000) and abs(value) < 1e12 else f"{value:.4g}"
 
 
@@ -28,7 +40,7 @@ def cell_text(value: object) -> str:
     """A value that is not a mapping, in a cell of a table."""
     if isinstance(value, (list, tuple)):
         return ", ".join(value_text(v) if isinstance(v, Mapping) else cell_text(v) for v in value)
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
         return number_text(value)
     return str(value)
 
