@@ -11,7 +11,7 @@ from zoo.engine.stage import StageRun, build_networks, resolve
 from zoo.engine.step import Learner
 from zoo.game import Batch
 from zoo.games.adversarial import Adversarial
-from zoo.recipe import SGD, Adam, Ema, Recipe, Schedule, Spec, Stage
+from zoo.recipe import SGD, Adam, Ema, Recipe, Rounds, Schedule, Spec, Stage
 from zoo.registry import LOSSES, NETWORKS, PENALTIES
 
 LOG4 = math.log(4)
@@ -81,7 +81,7 @@ def test_best_D_against_a_fixed_G():
     """Goodfellow et al. 2014, proposition 1 and theorem 1."""
     slope, shift = 0.8, 0.2
     adam = Adam(lr=3e-2, betas=(0.9, 0.99))
-    run = play(Spec("minimax"), 2000, {"D": adam, "G": adam}, (slope, shift), n_generator=0)
+    run = play(Spec("minimax"), 2000, {"D": adam, "G": adam}, (slope, shift), n_generator=Rounds(0))
     layer = run.game.G.layers[0]
     assert (layer.weight.item(), layer.bias.item()) == pytest.approx((slope, shift)), "G is fixed"
     _, p, q, logit, dx = densities_and_logit(run, shift, slope)
