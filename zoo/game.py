@@ -337,6 +337,14 @@ def check_domains(domains: Sequence[str]) -> None:
         raise ValueError(f"game.domains={domains}: must be two different names")
 
 
+def check_identity(identity: float, cycle: float) -> None:
+    """Raises ValueError for a weight of an identity term that is relative to a cycle's weight of 0."""
+    if identity and not cycle:
+        raise ValueError(
+            f"game.identity={identity}: must be 0 with game.cycle=0, since its weight is relative to cycle"
+        )
+
+
 def paths_that_mix(network: nn.Module) -> frozenset[str]:
     """The paths of all submodules, and "" for the network itself, whose output for a sample depends on the rest of the
     batch (batch norm): real and fake must not share a pass of them."""

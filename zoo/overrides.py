@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from zoo.recipe import Pretrained, Recipe, Rounds, Stage, Stream, decode
+from zoo.recipe import Pretrained, Recipe, Rounds, Schedule, Stage, Stream, decode
 from zoo.registry import FrozenDict, Registry, Spec, nearest
 
 MAX_NUMBER = 10**15  # of whole numbers in a recipe
@@ -263,7 +263,7 @@ def _check_schedules(before: Recipe, after: Recipe) -> None:
             if of_recipe and not all(schedule.target in (s.target for s in stage.schedules) for stage in after.stages):
                 continue
             roots = (before, after) if of_recipe else (old, new)
-            for path in _places(schedule.target, new):
+            for path in _places(schedule, new):
                 was, value = (_value(root, path) for root in roots)
                 if value != was:
                     key = ".".join(path if of_recipe or not i else ("stages", str(i), *path))
@@ -273,16 +273,13 @@ def _check_schedules(before: Recipe, after: Recipe) -> None:
                     )
 
 
-def _places(target: str, stage: Stage) -> list[tuple[str, ...]]:
+def _places(schedule: Schedule, stage: Stage) -> list[tuple[str, ...]]:
     """The paths of the fields that a schedule writes; a player's name is one part of it."""
-    kind, _, rest = target.partition(".")
-    if kind != "optimizers":
-        return [(kind, *rest.split("."))]
-    for player in sorted((*stage.optimizers, "*"), key=len, reverse=True):
-        if rest.startswith(f"{player}."):
-            field = rest[len(player) + 1 :].split(".")
-            return [(kind, name, *field) for name in (stage.optimizers if player == "*" else (player,))]
-    return []
+    target = schedule.optimizers(stage.optimizers)
+    if target is None:
+        return [tuple(schedule.target.split("."))]
+    players, field = target
+    return [("optimizers", player, *field.split(".")) for player in players]
 
 
 def _value(node: Any, path: Sequence[str]) -> Any:

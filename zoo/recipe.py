@@ -30,7 +30,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -126,6 +126,16 @@ class Schedule(_Data):
     target: str
     points: tuple[tuple[float, float], ...]
     shape: Literal["linear", "cosine", "geometric", "steps"] = "linear"
+
+    def optimizers(self, players: Iterable[str]) -> tuple[list[str], str] | None:
+        """Of a target ``optimizers.PLAYER.FIELD`` those of ``players`` that it means, of which names may have dots, and
+        the field with its index; None if it means none of them."""
+        kind, _, rest = self.target.partition(".")
+        players = [*players]
+        for player in sorted((*players, "*"), key=len, reverse=True) if kind == "optimizers" else ():
+            if rest.startswith(f"{player}."):
+                return (players if player == "*" else [player]), rest[len(player) + 1 :]
+        return None
 
     def at(self, images: float) -> float:
         """The value after ``images`` real images of this stage."""

@@ -24,7 +24,7 @@ class Schedules:
         self.bound: list[tuple[Schedule, Callable[[float], None]]] = []
         targets: dict[Place, str] = {}
         for schedule in schedules:
-            for place, write in _setters(schedule.target, learner, ema_networks):
+            for place, write in _setters(schedule, learner, ema_networks):
                 if place in targets:
                     both = " and ".join(dict.fromkeys((targets[place], schedule.target)))
                     raise ValueError(f"schedules: two of them write the same number ({both}); leave one out")
@@ -41,7 +41,8 @@ class Schedules:
                 self._last[i] = value
 
 
-def _setters(target: str, learner: Learner, ema_networks: EmaNetworks) -> list[Setter]:
+def _setters(schedule: Schedule, learner: Learner, ema_networks: EmaNetworks) -> list[Setter]:
+    target = schedule.target
     kind, _, rest = target.partition(".")
     if kind == "game":
         buffers = dict(learner.game.named_buffers())
@@ -59,13 +60,12 @@ def _setters(target: str, learner: Learner, ema_networks: EmaNetworks) -> list[S
             targets = ", ".join(f"ema.{n}.halflife" for n in ema_networks)
             raise ValueError(f"schedule target '{target}': must be one of {targets or '(the recipe has no ema)'}")
         return [(("ema", name, field), lambda value: setattr(ema_networks[name], field, value))]
-    # optimizers.PLAYER.FIELD or optimizers.PLAYER.FIELD.INDEX; a player's name may have dots itself
-    for player in sorted((*learner.optimizers, "*"), key=len, reverse=True):
-        if rest.startswith(player + "."):
-            optimizers = list(learner.optimizers.values()) if player == "*" else [learner.optimizers[player]]
-            field, _, index = rest[len(player) + 1 :].partition(".")
-            groups = [g for o in optimizers for g in o.param_groups]
-            return [(("optimizer", id(g), field, index), _field(target, g, field, index)) for g in groups]
+    of_optimizers = schedule.optimizers(learner.optimizers)
+    if of_optimizers is not None:
+        players, path = of_optimizers
+        field, _, index = path.partition(".")
+        groups = [g for player in players for g in learner.optimizers[player].param_groups]
+        return [(("optimizer", id(g), field, index), _field(target, g, field, index)) for g in groups]
     targets = ", ".join(f"optimizers.{p}." for p in learner.optimizers)
     raise ValueError(f"schedule target '{target}': must begin with one of {targets}")
 

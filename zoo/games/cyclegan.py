@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from zoo import parallel
 from zoo.discriminate import Discriminate, Inputs
-from zoo.game import Batch, Game, Turn, check_domains
+from zoo.game import Batch, Game, Turn, check_domains, check_identity
 from zoo.registry import GAMES, Spec
 
 
@@ -94,10 +94,7 @@ class CycleGAN(Game):
     ):
         super().__init__(networks)
         self.set_augment(augment)
-        if identity and not cycle:
-            raise ValueError(
-                f"game.identity={identity}: must be 0 with game.cycle=0, since its weight is relative to cycle"
-            )
+        check_identity(identity, cycle)
         if pool < 0:
             raise ValueError(f"game.pool={pool}: must be 0 or more")
         check_domains(domains)

@@ -18,7 +18,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from zoo import parallel
 from zoo.discriminate import Discriminate, DiscriminatorOutput, Inputs
-from zoo.game import Batch, Game, Turn
+from zoo.game import Batch, Game, Turn, check_identity
 from zoo.heads import Head
 from zoo.networks.mlp import one_hot
 from zoo.penalties import GradientPenalty
@@ -93,10 +93,7 @@ class StarGAN(Game):
     ):
         super().__init__(networks)
         self.set_augment(augment)
-        if identity and not cycle:
-            raise ValueError(
-                f"game.identity={identity}: must be 0 with game.cycle=0, since its weight is relative to cycle"
-            )
+        check_identity(identity, cycle)
         self.needs = ("x", key)
         names = label_names.get(key, attributes)
         for name in attributes:
