@@ -781,8 +781,20 @@ def test_an_input_is_never_written_over(tmp_path):
         with pytest.raises(ValueError, match="must not be where the inputs are, for a.png would be written over"):
             remake(source, out)
     assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
+    with pytest.raises(ValueError, match=r"--out .*sub: has images that are no outputs \(sub/b.jpg\)"):
+        remake(folder, f"{folder}/sub/")  # a.png there would be of a.png, b.jpg is an original
     remake(folder / "sub", f"{folder}/sub/")  # b.png beside b.jpg
     assert before.items() < {path: path.read_bytes() for path in folder.rglob("*.*")}.items()
+
+
+@pytest.mark.parametrize("source", ["in", "in.zip"])
+def test_outputs_beside_the_inputs_folder(tmp_path, source):
+    """A folder that holds --input is not one of its outputs."""
+    put(tmp_path / "in" / "a.jpg", 50)
+    shutil.make_archive(str(tmp_path / "in"), "zip", tmp_path / "in")
+    lines = []
+    remake(tmp_path / source, f"{tmp_path}/", lines.append)
+    assert lines[-1].endswith("1 images, 1 outputs") and (tmp_path / "a.png").exists()
 
 
 def test_an_unreadable_input(tmp_path):

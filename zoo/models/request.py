@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.data.files import File, contents, counts, listed
 from zoo.data.folder import OPTIONS, image_size, parse_options, parse_range
-from zoo.data.images import SUFFIXES, read, square
+from zoo.data.images import SUFFIXES, open_picture, read, square
 from zoo.files import Json, beside, check_place, remove_partials
 from zoo.models.arguments import seed_list
 from zoo.pictures import MAX_PIXELS, VIDEO, grid_size, save, to_picture, write_grid, write_walk
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MANIFEST = "samples.json"
 EACH = "each"  # in it: of each seed the values of its own
 OUTPUTS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+SOFTWARE = "zoo"  # the PNG text Software of a folder's outputs, which tells them from originals
 
 
 def no_bar(chunks: Iterable[Any], total: int) -> Iterator[Any]:
@@ -183,7 +184,7 @@ class Request:
                 picture = picture.crop((half * (width // 2), 0, (half + 1) * (width // 2), height))
             image = make(fit(fixed, picture, file, self.tell, multiple, inputs.fit), seed)
             path.parent.mkdir(parents=True, exist_ok=True)
-            save(to_picture(image, self.scale), path)
+            save(to_picture(image, self.scale), path, **(output_options() if self.folder else {}))
         if inputs.folder:
             rest = f"; left out: {'; '.join(inputs.left_out)}" if inputs.left_out else ""
             self.tell(f"--input {self.source}: {len(readable)} images, {len(set(paths))} outputs{rest}")
@@ -233,15 +234,20 @@ class Inputs:
             raise ValueError(f"--input {path}: has no images; looked for {suffixes}")
 
     def readable(self, channels: int, out: Path) -> list[File]:
-        """The files that can be read, without those in the folder ``out``. Raises ValueError if one cannot be read and
-        is not to be left out."""
+        """The files that can be read, without the outputs of before if the folder ``out`` is in --input. Raises
+        ValueError if one cannot be read and is not to be left out, or if ``out`` has originals."""
         readable, unreadable = [], []
         root, results = self.root.resolve(), out.resolve()
+        inside = root in results.parents
         for file in self.files:
-            if self.folder and root != results and file.path.resolve().is_relative_to(results):
+            path = file.path.resolve()
+            if inside and path.is_relative_to(results):
+                if not is_output(path):
+                    raise ValueError(f"--out {out}: has images that are no outputs ({file.name}), which could be "
+                                     "written over; choose another")  # fmt: skip
                 self.left_out.append(f"{file.name}, an output of before")
                 continue
-            self.originals.add(file.path.resolve())
+            self.originals.add(path)
             try:
                 self.read(file, channels)
                 readable.append(file)
@@ -306,6 +312,24 @@ def output_names(files: Sequence[File]) -> list[str]:
         if not more:
             return names
         whole |= more  # then a.png and a.jpg are a.png.png and a.jpg.png, as a.png.jpg may be
+
+
+def output_options() -> dict[str, Any]:
+    """Pillow's options for an output among others in a folder, by which :func:`is_output` knows it."""
+    from PIL.PngImagePlugin import PngInfo
+
+    text = PngInfo()
+    text.add_text("Software", SOFTWARE)
+    return {"pnginfo": text}
+
+
+def is_output(path: Path) -> bool:
+    """Whether an image was written with :func:`output_options`. False if it cannot be read."""
+    try:
+        with open_picture(path) as image:
+            return image.info.get("Software") == SOFTWARE
+    except (OSError, ValueError, SyntaxError):
+        return False
 
 
 def option_of(field: str) -> str:
