@@ -401,6 +401,12 @@ def test_fields_of_schedules(name):
                 overrides.override(recipe, key, "0.125")
 
 
+@pytest.mark.parametrize(("text", "number"), [(".5", 0.5), ("5.", 5.0), ("-.5", -0.5), (".5e-3", 5e-4), ("5e-4", 5e-4)])
+def test_numbers_as_people_write_them(text, number):
+    recipe = overrides.override(settings.find("wgan-gp-mnist"), "game.adversarial_weight", text)
+    assert recipe.stages[0].game.kwargs["adversarial_weight"] == number
+
+
 @pytest.mark.parametrize(
     ("name", "key", "value", "sets"),
     [

@@ -16,6 +16,7 @@ from zoo.recipe import Pretrained, Recipe, Rounds, Schedule, Stage, Stream, deco
 from zoo.registry import FrozenDict, Registry, Spec, nearest
 
 MAX_NUMBER = 10**15  # of whole numbers in a recipe
+POINT = r"[+-]?(\d+\.|\.\d+)([eE][+-]?\d+)?"  # numbers as people write them, but JSON does not: .5 and 5.
 
 
 def fits(value: object, hint: Any) -> bool:
@@ -237,7 +238,7 @@ def _override(recipe: Recipe, key: str, text: str) -> Recipe:
     try:
         value = decode(json.loads(text))
     except json.JSONDecodeError:
-        value = text
+        value = float(text) if re.fullmatch(POINT, text) else text
     except (ValueError, RecursionError) as error:  # an unknown kind, a number of too many digits, deep nesting
         raise ValueError(f"{where[:200]}: {error}") from None
     if path[0] in ("model", "dataset", "variant"):
