@@ -17,7 +17,8 @@ Differences from the paper:
 - Reduced settings: widths from 128 down to 16 or 32 instead of 768, one block a stage instead of two, 32 numbers of
   noise instead of 64, batches of 32 instead of 512, no classes and no augmentation. There are far fewer images, so that
   learning rates are higher, the schedules end with the run, and the EMA half-life ends at 5,000 of the authors' images.
-  gamma is 20 times as high: a small G falls behind D early. Digits and clothes are padded to 32x32.
+  gamma falls from 1 to 0.1, which is 20 times CIFAR-10's, since a small G falls behind D early, and half of celeba's.
+  Digits and clothes are padded to 32x32.
 """
 
 from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage

@@ -1,6 +1,7 @@
 """Networks that grow from stage to stage: the level, the factor of the fade, and what is shipped at each level."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from zoo.engine import train
 from zoo.engine.dry_run import dry_run
 from zoo.engine.export import model_of
 from zoo.engine.run_folder import CHECKPOINT, WEIGHTS
-from zoo.engine.stage import build_networks, resolve, shipped
+from zoo.engine.stage import StageRun, build_networks, resolve, shipped
 from zoo.recipe import Adam, Ema, Recipe, Schedule, Stage, from_json, to_json
 from zoo.registry import NETWORKS, Spec
 
@@ -126,6 +127,23 @@ def test_a_stage_that_was_stopped_ships_its_level(tmp_path, monkeypatch):
     with pytest.raises(Killed):
         train.train(growing(), tmp_path / "run", runtime=CPU, dataset=SOURCE, progress=kill_at(4, 1))
     assert zoo.load(tmp_path / "run").sample(2).shape == (2, 3, 8, 8)
+
+
+def test_weights_to_begin_from_are_in_no_fade(tmp_path, monkeypatch):
+    """A run that begins from weights that were stopped in a fade begins without one, if its first stage fades in
+    nothing; a stage with a fade begins it anew."""
+    monkeypatch.setattr(train, "Clock", Every)
+    with pytest.raises(Killed):
+        train.train(growing(), tmp_path / "first", runtime=CPU, dataset=SOURCE, progress=kill_at(4, 1))
+    assert 0 < load_file(tmp_path / "first" / CHECKPOINT)["game.G.fade"] < 1
+    facts, device = facts_of(SOURCE), torch.device("cpu")
+    for init in (tmp_path / "first", tmp_path / "first" / WEIGHTS):
+        for schedules, fade in (((), 1.0), (stage(1).schedules, 0.0)):
+            recipe = growing().replace(stages=(replace(stage(1), schedules=schedules),))
+            run = StageRun(resolve(recipe, facts), 0, SOURCE, facts, CPU, device, 0)
+            run.prepare(init)
+            networks = run.game.G, run.game.D, run.ema_networks["G"].network
+            assert [network.fade.item() for network in networks] == [fade] * 3
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])

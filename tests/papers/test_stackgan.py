@@ -451,3 +451,17 @@ def test_texts_to_images():
     assert not torch.equal(model.generate("blue heart", seed=0), x[:1])
     z, text = model.latents([0], "red heart")
     torch.testing.assert_close(model.G(z, text=text, noise=model.noise([0])) / 2 + 0.5, x[:1])
+
+
+def test_images_of_both_stages():
+    """A trained model also gives the images of stage I."""
+    model = zoo.create("stackgan-emoji-small")
+    large = model.generate("red heart", seed=0)
+    small_image = model.at(0).generate("red heart", seed=0)
+    assert small_image.shape == (1, 3, 16, 16) and model.resolution == 16
+    z, text = model.latents([0], "red heart")
+    (first,) = model.G[0](z, text, model.noise([0])["code_0"]).images
+    torch.testing.assert_close(first / 2 + 0.5, small_image)
+    assert torch.equal(model.at(1).generate("red heart", seed=0), large) and model.resolution == 32
+    with pytest.raises(ValueError, match=r"level=2: must be 0 or 1"):
+        model.at(2)

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from zoo import hub
 from zoo.engine import checkpoint
 from zoo.engine.run_folder import CHECKPOINT
+from zoo.networks.interfaces import Growing
 
 
 def load_init(networks: Mapping[str, nn.Module], init: str | Path) -> None:
-    """Load the networks that both sides have. Raises ValueError if there are none, or if one does not
+    """Load the networks that both sides have. A network that grows gets no share of a fade from the weights: a stage
+    without a schedule for it would keep that share to its end. Raises ValueError if there are none, or if one does not
     fit."""
     weights = read_init(init)
     common = [n for n in networks if n in weights]
@@ -33,6 +35,9 @@ def load_init(networks: Mapping[str, nn.Module], init: str | Path) -> None:
                 f"{key} (shapes {sides})"
             )
         networks[name].load_state_dict(given)
+        fade = getattr(networks[name], "fade", None)
+        if isinstance(networks[name], Growing) and isinstance(fade, Tensor):
+            fade.fill_(1.0)
 
 
 def read_init(init: str | Path) -> dict[str, dict[str, Tensor]]:

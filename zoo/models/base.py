@@ -229,7 +229,8 @@ class Model(nn.Module):
             raise ValueError(f"level={level}: must be a model whose networks grow, got {', '.join(self.networks)}")
         set_level(self, level)
         for network in growing:
-            network.fade.fill_(1.0)
+            if hasattr(network, "fade"):  # StackGAN's stages do not fade in
+                network.fade.fill_(1.0)
         self.resolution = growing[0].side
         self.spec |= {"level": level, "resolution": self.resolution}
         return self

@@ -51,9 +51,9 @@ class Pyramid(nn.Module):
 class Growing(Protocol):
     """A network that grows from stage to stage. ``at(level)`` sets the level, from 0, and raises ValueError if there is
     none of this number. All layers are there from the start: the level only chooses those of a pass, so that weights,
-    optimizers and EMA weights have the same tensors in all stages. The factor by which a new layer is faded in is a
-    buffer of the network (``fade``), which a schedule writes (``game.G.fade``). ``side``, of the level's images, is
-    needed to sample a trained model at other levels (``model.at(2)``)."""
+    optimizers and EMA weights have the same tensors in all stages. If new layers fade in, the factor is a buffer of the
+    network (``fade``), which a schedule writes (``game.G.fade``). ``side``, of the level's images, is needed to sample
+    a trained model at other levels (``model.at(2)``)."""
 
     def at(self, level: int) -> object: ...
 

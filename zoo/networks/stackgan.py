@@ -228,7 +228,7 @@ class StackGANGenerator(nn.ModuleList):
         first = StageI(channels, small, width, latent, text, code, form)
         super().__init__([first, StageII(channels, small, large, width, text, code, blocks, form)])
         self.latent, self.noise_shapes = latent, FrozenDict(code_0=(code,), code_1=(code,))
-        self.level = 1
+        self.sizes, self.level = (small, large), 1
         initialize_form(self, form)
 
     def at(self, level: int) -> None:
@@ -236,6 +236,11 @@ class StackGANGenerator(nn.ModuleList):
         if level not in (0, 1):
             raise ValueError(f"level={level}: must be 0 or 1")
         self.level = level
+
+    @property
+    def side(self) -> int:
+        """The side of the images, in pixels."""
+        return self.sizes[self.level]
 
     def generate(self, z: Tensor, text: Tensor, noise: Mapping[str, Tensor]) -> GeneratorOutput:
         """z [N, latent], text [N, text] and noise [N, code] for each code -> images of the level's size, and the code
