@@ -213,7 +213,8 @@ def override_all(recipe: Recipe, texts: Iterable[str], images: int | None = None
     be rescaled to, if any.
 
     ``KEY``: a dotted path (``optimizers.D.lr``, ``batch``, ``networks.G.width``, ``stages.1.game.loss``); a path that
-    does not start with a field of the recipe is one of the first stage. ``VALUE``: JSON, else a string.
+    does not start with a field of the recipe is one of the first stage. ``VALUE``: JSON, a number such as ``.5``, else
+    a string.
     Raises ValueError for another text, if there is no such field, the value does not fit, or a schedule would replace
     it at once.
     """
