@@ -20,7 +20,8 @@ Differences from the paper:
   script runs until it is stopped; ours ends after 250,000 steps of G.
 - fashion-mnist, cifar10-small: widths from 96 or 64 down to 48 or 24 instead of 1,536 to 96, noise of 32 numbers in 4
   pieces, an embedding of 32 numbers, attention at 16x16, batches of 32, learning rates of 2e-4 and an EMA half-life of
-  300 steps of G, since there are few steps; clothes are padded to 32x32.
+  300 steps of G, since there are few steps; clothes are padded to 32x32. fashion-mnist-deep: widths from 128 to 32, and
+  each block gets all 32 numbers of the noise.
 """
 
 from zoo.recipe import Adam, Data, Ema, Recipe, Sampling, Spec, Stage
