@@ -16,9 +16,13 @@ Differences from the paper:
 - Batch norm, codes of length 1, Euclidean distances in the loss, and equal first weights of both domains' own layers
   are our reading of what the paper leaves open. Without the last nothing says which drawing of the other style belongs
   to one.
-- emoji-small: 32x32, autoencoders of half the width, codes of 256, batches of 16; samples come from EMA weights of G.
+- emoji-small: 32x32, autoencoders of half the width, codes of 256, batches of 16; DiffAugment without changes of color
+  for D, which has 3,358 images a style; samples come from EMA weights of G. Chosen by the accuracy of codes on the
+  training split after 60,000 images: learning rates of 4e-4, weights of 3 (domain) and 0.3 (semantic).
 - emoji-small-without-semantic and emoji-small-without-domain are emoji-small without one of the terms, for comparison.
 """
+
+from typing import Any
 
 from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage, Stream
 from zoo.settings import setting
@@ -27,10 +31,10 @@ STYLES = ("twemoji", "noto")
 
 
 def recipe(
-    images: int, batch: int, resolution: int, width: int, code: int, ema: dict[str, Ema], **weights: float
+    images: int, batch: int, resolution: int, width: int, code: int, lr: float, ema: dict[str, Ema], **options: Any
 ) -> Recipe:
-    """Two styles of emoji. ``weights``: of the loss's terms, 1 by default; without the domain's there is no C."""
-    adam = Adam(lr=1e-4, betas=(0.5, 0.999))
+    """Two styles of emoji. ``options``: of the game; without the domain's term there is no C."""
+    adam = Adam(lr=lr, betas=(0.5, 0.999))
     streams = {k: Stream(keys={"x": k}, where={"domain": i}) for i, k in enumerate("ab")}
     D = Spec("xgan-discriminator")
     networks = {
@@ -39,19 +43,19 @@ def recipe(
         "D_a": D,
         "D_b": D,
     }
-    if weights.get("domain") == 0:
+    if options.get("domain") == 0:
         del networks["C"]
     return Recipe(
         networks=networks,
         stages=(
             Stage(
-                game=Spec("xgan", domains=STYLES, **weights),
+                game=Spec("xgan", domains=STYLES, **options),
                 optimizers=dict.fromkeys(networks, adam),
                 images=images,
                 batch=batch,
                 resolution=resolution,
                 data=Data(flip=True, streams=streams),
-                schedules=(Schedule("optimizers.*.lr", ((images // 2, 1e-4), (images, 0.0))),),
+                schedules=(Schedule("optimizers.*.lr", ((images // 2, lr), (images, 0.0))),),
             ),
         ),
         ema=ema,
@@ -61,17 +65,21 @@ def recipe(
 @setting("emoji")
 def emoji() -> Recipe:
     "Twemoji's emoji as Noto's and back with the paper's networks at 64x64: 100 epochs."
-    return recipe(100 * 3_358, 32, 64, 32, 1024, {})
+    return recipe(100 * 3_358, 32, 64, 32, 1024, 1e-4, {})
 
 
-def reduced(**weights: float) -> Recipe:
+def reduced(domain: float = 3.0, semantic: float = 0.3) -> Recipe:
     """The same at 32x32."""
-    return recipe(30_000 * 16, 16, 32, 16, 256, {"G": Ema(halflife=500 * 16)}, **weights)
+    augment = Spec("diffaugment", policy=("translation", "cutout"))
+    ema = {"G": Ema(halflife=500 * 16)}
+    return recipe(
+        70_000 * 16, 16, 32, 16, 256, 4e-4, ema, augment=augment, domain=domain, semantic=semantic
+    )  # fmt: skip
 
 
 @setting("emoji", "small")
 def emoji_small() -> Recipe:
-    "Twemoji's emoji as Noto's and back at 32x32: 30,000 batches of 16."
+    "Twemoji's emoji as Noto's and back at 32x32: 70,000 batches of 16."
     return reduced()
 
 

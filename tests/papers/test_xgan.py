@@ -96,6 +96,9 @@ def test_shared_and_own_layers():
     assert not torch.equal(*h)
     for k, own in zip("ab", h, strict=True):
         torch.testing.assert_close(G.encode(x, k), normalize(G.encoder(own), dim=1))
+    batch = torch.stack(torch.chunk(G.train().encoder(torch.cat(h)), 2))
+    torch.testing.assert_close(batch.mean((0, 1)), torch.zeros(8), atol=1e-5, rtol=0)  # before they have length 1
+    G.eval()
     code = G.encode(x, "a")
     torch.testing.assert_close(code.norm(dim=1), torch.ones(4))
     images = G.decode_all({"a": code})
@@ -215,6 +218,7 @@ def test_wrong_arguments():
 def test_plain_loop(plain_loop, name):
     """A step of the autoencoders and, with the true gradient, of the classifier; then one of each D."""
     semantic, domain = (float(f"without-{term}" not in name) for term in ("semantic", "domain"))
+    lr = 4e-4 if "small" in name else 1e-4
     arguments = {"G": {"width": 2, "code": 4}, "D_a": {"width": 2}, "D_b": {"width": 2}}
     if domain:
         arguments["C"] = {"code": 4, "hidden": (3,)}
@@ -229,12 +233,13 @@ def test_plain_loop(plain_loop, name):
         eps=EPS,
         data=Data(flip=True, streams=streams),
         resolution=16,
+        game={"augment": None, "semantic": semantic, "domain": domain},  # of weight 1; no augmentation in the paper
     )
     G, D = loop.copy("G"), {k: loop.copy(f"D_{k}") for k in "ab"}
     C = loop.copy("C") if domain else None
 
     def adam(network):
-        return torch.optim.Adam(network.parameters(), lr=1e-4, betas=(0.5, 0.999), eps=EPS)
+        return torch.optim.Adam(network.parameters(), lr=lr, betas=(0.5, 0.999), eps=EPS)
 
     opt_G, opt_C, opt_D = adam(G), adam(C) if domain else None, {k: adam(D[k]) for k in "ab"}
     ones, zeros = torch.ones(4), torch.zeros(4)

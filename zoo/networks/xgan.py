@@ -5,9 +5,10 @@ Translation for Many-to-Many Mappings, 2017, arXiv 1711.05139, appendix.
 
 The authors published no code. What the paper's table does not say is as in re-implementations: 4x4 kernels, leaky ReLU
 of slope 0.2 in encoders and D, ReLU in decoders, codes of length 1. Ours: batch norm after all convolutions of the
-autoencoders but the first and the last, none in D and in the classifier; PyTorch's own initialization. The domains' own
-layers start with equal weights, so that images that look alike have similar codes from the first step on: nothing else
-in the loss says which image of the other domain belongs to one.
+autoencoders but the first and the last, none in D and in the classifier; PyTorch's own initialization. Batch norm,
+without weights of its own, also comes before the codes get their length: without it they crowd around their mean, since
+the semantic term is smaller there. The domains' own layers start with equal weights, so that images that look alike
+have similar codes from the first step on: nothing else in the loss says which image of the other domain belongs to one.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class XGANAutoencoders(nn.Module):
         self.encoder = nn.Sequential(
             *down(2 * w, 4 * w), *down(4 * w, 8 * w), nn.Flatten(),
             nn.Linear(8 * w * side**2, code), nn.LeakyReLU(0.2), nn.Linear(code, code),
+            nn.BatchNorm1d(code, affine=False),
         )  # fmt: skip
         first = nn.ConvTranspose2d(code, 16 * w, side)
         self.decoder = nn.Sequential(first, nn.BatchNorm2d(16 * w), nn.ReLU(), *up(16 * w, 8 * w))
