@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from zoo import hub
 from zoo.engine import checkpoint
 from zoo.engine.run_folder import CHECKPOINT
-from zoo.networks.interfaces import Growing
+from zoo.networks.interfaces import end_fade
 
 
 def load_init(networks: Mapping[str, nn.Module], init: str | Path) -> None:
@@ -35,9 +35,7 @@ def load_init(networks: Mapping[str, nn.Module], init: str | Path) -> None:
                 f"{key} (shapes {sides})"
             )
         networks[name].load_state_dict(given)
-        fade = getattr(networks[name], "fade", None)
-        if isinstance(networks[name], Growing) and isinstance(fade, Tensor):
-            fade.fill_(1.0)
+        end_fade(networks[name])
 
 
 def read_init(init: str | Path) -> dict[str, dict[str, Tensor]]:

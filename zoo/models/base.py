@@ -26,7 +26,7 @@ from zoo.files import Json
 from zoo.models.arguments import Images, as_batch, check_size
 from zoo.models.inference import inference, sampling_of
 from zoo.models.request import Request
-from zoo.networks.interfaces import Growing
+from zoo.networks.interfaces import Growing, end_fade
 from zoo.recipe import decode
 from zoo.registry import NETWORKS, TASKS, Spec
 
@@ -229,8 +229,7 @@ class Model(nn.Module):
             raise ValueError(f"level={level}: must be a model whose networks grow, got {', '.join(self.networks)}")
         set_level(self, level)
         for network in growing:
-            if hasattr(network, "fade"):  # StackGAN's stages do not fade in
-                network.fade.fill_(1.0)
+            end_fade(network)
         self.resolution = growing[0].side
         self.spec |= {"level": level, "resolution": self.resolution}
         return self

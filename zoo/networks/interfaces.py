@@ -58,6 +58,13 @@ class Growing(Protocol):
     def at(self, level: int) -> object: ...
 
 
+def end_fade(network: nn.Module) -> None:
+    """Give the new layers of a network that grows their full share; nothing if its layers do not fade in."""
+    fade = getattr(network, "fade", None)
+    if isinstance(network, Growing) and isinstance(fade, Tensor):
+        fade.fill_(1.0)
+
+
 class TextGenerators(nn.Module):
     """A generator of images of texts. ``generate(z, text, noise)``: its images, the mean of the text's code and its
     divergence, a :class:`zoo.networks.stackgan.GeneratorOutput`. ``means``: embeddings -> means of codes.
