@@ -363,13 +363,14 @@ class Breaking(Duel):
         return super().loss_D(batch) + torch.where(self.rounds > 1, torch.nan, 0.0)
 
 
-def test_a_run_with_a_nan(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["run", "run-16"])  # the message has the path, and so the number of images too
+def test_a_run_with_a_nan(tmp_path, monkeypatch, name):
     monkeypatch.setattr(train, "Clock", Every)
     with pytest.raises(RuntimeError) as stopped:
-        train.train(recipe(Breaking.spec), tmp_path / "run", runtime=CPU)
-    page = checked_page(tmp_path / "run")
+        train.train(recipe(Breaking.spec), tmp_path / name, runtime=CPU)
+    page = checked_page(tmp_path / name)
     assert "stopped by a value that is not finite" in page.text
-    assert f"after 16 images: {stopped.value}" in page.text and f"zoo resume {tmp_path / 'run'}" in page.text
+    assert f"after 16 images: {stopped.value}" in page.text and f"zoo resume {tmp_path / name}" in page.text
     assert "These weights are the last checkpoint's, after 0 images" in page.text
 
 

@@ -131,8 +131,8 @@ def warnings(run: Run) -> list[str]:
     """The last warnings of the log, each with the images seen."""
     texts = []
     for images, text in run.log.notices:
-        count = number_text(images)
-        texts.append(text if count in text else f"after {count} images: {text}")
+        when = f"after {number_text(images)} images"
+        texts.append(text if when in text else f"{when}: {text}")
     earlier = len(texts) - WARNINGS
     return [f"{earlier} earlier warnings are in log.jsonl", *texts[-WARNINGS:]] if earlier > 0 else texts
 
