@@ -221,6 +221,8 @@ def test_wrong_arguments():
         (Spec("diffaugment", policy=("colors",)), "game.augment.policy=.*must be of color, translation, cutout"),
         (Spec("diffaugment", p=1.5), r"game\.augment\.p=1\.5: must be from 0 to 1"),
         (Spec("ada", geometry=-1.0), r"game\.augment\.geometry=-1\.0: must be from 0 to 1"),
+        (Spec("ada", speed=0), r"game\.augment\.speed=0: must be above 0 images"),
+        (Spec("ada", target=None, speed=1_000), r"speed=1000: must be left out with game\.augment\.target=null"),
     ):
         with pytest.raises(ValueError, match=text):
             AUGMENTATIONS.build(spec)

@@ -185,7 +185,8 @@ class ADA(Augmentation):
         p: the probability, at first.
         geometry, color, cutout: factors of the groups, from 0 to 1. Raises ValueError for others.
         target: of the mean sign, the paper's by default; None: p is not adapted.
-        speed: images in which p changes by 1. Raises ValueError unless it is above 0.
+        speed: images in which p changes by 1, the authors' 500,000 by default. Raises ValueError unless it is above 0,
+            and if there is one without a target.
     """
 
     every = 4  # steps of D
@@ -200,9 +201,12 @@ class ADA(Augmentation):
         color: float = 1.0,
         cutout: float = 1.0,
         target: float | None = 0.6,
-        speed: float = 500_000,
+        speed: float | None = None,
     ):
         super().__init__(p)
+        if speed is not None and target is None:
+            raise ValueError(f"game.augment.speed={speed}: must be left out with game.augment.target=null")
+        speed = 500_000 if speed is None else speed
         if not speed > 0:
             raise ValueError(f"game.augment.speed={speed}: must be above 0 images")
         self.target, self.speed = target, speed

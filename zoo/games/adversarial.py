@@ -42,7 +42,7 @@ class Adversarial(Game):
         generator_batch: samples in G's step if the paper has its own number (WGAN-GP, SNGAN: 128 beside D's 64).
         noise: ``"fresh"`` in each step, or ``"shared"``: G's step uses the noise of the last D step (LSGAN's code).
         reals: in G's step, if its loss or classes come from reals, those of D's ``"last"`` step or ``"fresh"`` ones.
-        labels: the classes of fakes: ``"uniform"``, or those of the ``"real"`` images.
+        labels: the classes of fakes, for a G that takes classes: ``"uniform"``, or those of the ``"real"`` images.
         joined: D gets reals and fakes in one pass if that changes no score (``"auto"``), or in two (``"never"``): for a
             D with spectral normalization, which makes a power iteration in each pass.
         clip: before each D step every weight of D is clipped to [-clip, clip] (WGAN).

@@ -43,8 +43,9 @@ class StackGANPP(Game):
 
     Args:
         networks: G, D, a list of a network for each size of G's images, and, if G takes texts, T, the text encoder.
-        unconditional: weight of the scores of images alone.
-        divergence: weight of KL, the divergence of G's codes from N(0, 1), a mean over batch and dimensions.
+        unconditional: with texts, weight of the scores of images alone.
+        divergence: with texts, weight of KL, the divergence of G's codes from N(0, 1), a mean over batch and
+            dimensions.
         color_mean, color_covariance: weights of the squared distances of the channels' means and covariances from those
             of the next smaller image, which gets no gradient.
         examples: texts of the model's pictures.
