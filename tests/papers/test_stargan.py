@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from helpers.play import count
+from PIL import Image
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
@@ -262,3 +263,16 @@ def test_preview_has_all_domains():
     assert columns == 4 and len(images) == 4 * (1 + 7)
     torch.testing.assert_close(images[:4], x / 2 + 0.5)
     torch.testing.assert_close(images[4:8], model.translate(x / 2 + 0.5, "black_hair"))
+
+
+def test_photographs_of_any_size(shell, tmp_path):
+    """D takes one size only, so photographs are cut and resized as for a network of one size."""
+    model = zoo.load("stargan-celeba-small")
+    with pytest.raises(ValueError, match="images of 80x96: this model takes 64x64"):
+        model.translate(torch.rand(1, 3, 96, 80), "male")
+    Image.new("RGB", (178, 218), "gray").save(tmp_path / "face.png")
+    result = shell("sample", "stargan-celeba-small", "--input", "face.png", "--to", "male", "--out", "male.png")
+    assert result.status == 0, result.err
+    assert "178x218 cut to its center square and resized to 64x64" in result.err
+    with Image.open(tmp_path / "male.png") as image:
+        assert image.size == (64, 64)

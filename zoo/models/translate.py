@@ -154,7 +154,7 @@ class TranslateModel(Model):
         Args:
             images: float [N, C, H, W] or [C, H, W] in [0, 1], a PIL image, or a list of PIL images of one size
                 (transparent pixels become white). Height and width: multiples of 4, or the spec's if the network is not
-                fully convolutional.
+                fully convolutional or another one recognizes the attributes that stay.
             to: a domain, by its letter or name; not needed if there is one only.
             chunk: images in one pass; the recipe's number if it samples with batch statistics.
             seed: of the first image's noise or dropout, for models that have one; image k has ``seed + k``.
@@ -188,8 +188,10 @@ class TranslateModel(Model):
         return torch.cat(outputs)
 
     def side(self, to: str) -> int | None:
-        """The height and width that a direction's network takes, None if it takes any."""
-        return getattr(self.network(to), "resolution", None)
+        """The height and width that a direction's network takes, None if it takes any. What recognizes attributes takes
+        those of the spec."""
+        domain = self.direction(to)
+        return getattr(self.network(domain), "resolution", None) if self.recognizer(domain) is None else self.resolution
 
     # What it shows ----------------------------------------------------------------------------------------------------
 
