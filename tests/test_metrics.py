@@ -288,6 +288,16 @@ class Stub:
             yield x
 
 
+def test_a_source_needs_nothing_but_samples():
+    class Noise:
+        def iter_samples(self, n, *, seed=0, chunk=50):
+            yield smooth_images(n, 1, 8).float() / 255
+
+    real = smooth_images(20, 1, 8)
+    scores = [zoo.evaluate(x, ["fd"], dataset=real, features="tiny", n=20)["scores"] for x in (Noise(), real)]
+    assert scores[0] == scores[1]
+
+
 def card_of(name: str, **changes) -> dict:
     recipe = small(name)
     return {"name": name, "recipe": encode(recipe), "dataset": {"name": recipe.dataset}, **changes}

@@ -157,6 +157,6 @@ def find(what: Any, device: str = "cpu", code: str | Path | None = None) -> Imag
 
 def check_images(source: ImageSource) -> ImageSource:
     """The same source. Raises ValueError if its model generates points."""
-    if not source.model.resolution:
+    if getattr(source.model, "resolution", None) == 0:
         raise ValueError(f"'{source.name}' must generate images to be scored, got points")
     return source
