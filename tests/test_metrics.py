@@ -298,6 +298,22 @@ def test_a_source_needs_nothing_but_samples():
     assert scores[0] == scores[1]
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: 2 * x - 1, r"generated images: must be from 0 to 1, got \[-1, 0\.98\d*\]"),
+        (images.quantize, "generated images: must be float in \\[0, 1\\], got torch.uint8"),
+    ],
+)
+def test_samples_of_another_range(change, message):
+    class Noise(Stub):
+        def iter_samples(self, n, *, seed=0, chunk=50):
+            yield change(torch.arange(n * 64).view(n, 1, 8, 8) % 128 / 128)
+
+    with pytest.raises(ValueError, match=message):
+        zoo.evaluate(Noise(), ["fd"], dataset=smooth_images(20, 1, 8), features="tiny", n=20)
+
+
 def card_of(name: str, **changes) -> dict:
     recipe = small(name)
     return {"name": name, "recipe": encode(recipe), "dataset": {"name": recipe.dataset}, **changes}

@@ -23,6 +23,7 @@ from zoo.data.store import ImageData
 CHUNK = 100  # images in one pass of a feature network, whatever pieces they come in
 PATCH = 32  # pixels of a side of a patch
 READ = 1000  # images read from a data set at once
+ROUNDING = 1e-3  # by which a generated image may be below black or above white
 
 
 class Sampler(Protocol):
@@ -92,6 +93,15 @@ def quantize(x: Tensor) -> Tensor:
     return (x * 255 + 0.5).clamp_(0, 255).byte().cpu()
 
 
+def check_range(x: Tensor) -> Tensor:
+    """The same images. Raises ValueError unless they are float in [0, 1], up to rounding, or not finite."""
+    if not x.is_floating_point():
+        raise ValueError(f"generated images: must be float in [0, 1], got {x.dtype}")
+    if (x.isfinite() & ((x < -ROUNDING) | (x > 1 + ROUNDING))).any():
+        raise ValueError(f"generated images: must be from 0 to 1, got [{x.min():.3g}, {x.max():.3g}]")
+    return x
+
+
 def pass_size(model: Any, chunk: int) -> int:
     """Images in one pass of a generator: ``chunk``, unless it samples with the statistics of a number of its own."""
     return getattr(getattr(model, "sampling", None), "together", None) or chunk
@@ -116,7 +126,7 @@ def from_sampler(
         options["y"] = y
 
     def stream() -> Iterator[Tensor]:
-        return map(quantize, model.iter_samples(n, seed=seed, chunk=size, **options))
+        return (quantize(check_range(x)) for x in model.iter_samples(n, seed=seed, chunk=size, **options))
 
     return Images(n, stream, lambda k: from_sampler(model, k, seed, y and y[:k], chunk, to))
 
