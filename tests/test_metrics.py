@@ -696,6 +696,21 @@ def test_near_copies(monkeypatch):
         copies.near_copies(images.from_data(data(smooth_images(9, 3, 12))), train, holdout)
 
 
+def test_near_copies_with_a_border(tmp_path):
+    """A folder of samples says nothing of the border that training put around the images."""
+    sides = [smooth_images(300, 1, 28), smooth_images(200, 1, 28, seed=1)]
+    train, holdout = (images.from_data(data(x)) for x in sides)
+    for k, x in enumerate(torch.nn.functional.pad(sides[0][:20], (2, 2, 2, 2))):
+        Image.fromarray(x[0].numpy()).save(tmp_path / f"{k:02d}.png")
+    assert copies.near_copies(images.from_folder(tmp_path, 1)[0], train, holdout)[0] == 1
+    Image.fromarray(sides[0][20, 0].numpy()).save(tmp_path / "20.png")  # of two sizes
+    assert copies.near_copies(images.from_folder(tmp_path, 1)[0], train, holdout)[0] == 1
+    stretched = torch.nn.functional.interpolate(sides[0][:20].float(), (32, 32), mode="bilinear").byte()
+    assert copies.near_copies(images.from_data(data(stretched)), train, holdout)[0] >= 0.9
+    new = torch.nn.functional.pad(smooth_images(200, 1, 28, seed=3), (2, 2, 2, 2))
+    assert copies.near_copies(images.from_data(data(new)), train, holdout)[0] <= 0.05
+
+
 def test_near_copies_of_real_images(monkeypatch):
     """The claims of docs/metrics.md, on fewer images."""
     monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")

@@ -30,7 +30,7 @@ BLOCK = 2_000  # training images compared at once
 SHIFT = 1  # pixels, each way along both axes
 SIDE = 9  # pixels, when compared
 MIN_NORM = 0.1  # shapes of nearly flat images are not scaled up beyond this
-RULE = 2  # raised whenever the same images would have other ratios than before
+RULE = 2  # raised whenever images of the training images' size would have other ratios than before
 
 
 def shrink(x: Tensor, down: int = 0, across: int = 0) -> Tensor:
@@ -49,25 +49,37 @@ def views(x: Tensor) -> Tensor:
     return torch.stack([shrink(side, i, j) for side in (x, x.flip(3)) for i in steps for j in steps])
 
 
+def at_size(x: Tensor, height: int, width: int) -> list[Tensor]:
+    """Images [n, C, H, W] at another size: resized (bilinear, antialiased) and, if they are larger, also their middle,
+    since training may have put a border around the images."""
+    down, across = x.shape[2] - height, x.shape[3] - width
+    if down == across == 0:
+        return [x]
+    resized = F.interpolate(x, (height, width), mode="bilinear", antialias=True)
+    if down < 0 or across < 0:
+        return [resized]
+    return [resized, x[:, :, down // 2 :, across // 2 :][:, :, :height, :width]]
+
+
 def ratios(images: Images, train: Images, progress: Progress | None = None) -> Tensor:
     """For each image its distance to the nearest training image over the mean distance to the fifty nearest: float32
-    [n]. Images of another size are resized to the training images' (bilinear, antialiased). Raises ValueError for
-    another number of channels."""
-    channels, *side = next(train.chunks(1)).shape[1:]
+    [n]. Images of another size are compared as :func:`at_size` makes them. Raises ValueError for another number of
+    channels."""
+    channels, height, width = next(train.chunks(1)).shape[1:]
     parts = []
     for x in images.chunks():
         if x.shape[1] != channels:
             raise ValueError(
                 f"near-copies: images must have {channels} channels as the training images, got {x.shape[1]}"
             )
-        x = x.float() / 255
-        parts.append(views(x if [*x.shape[2:]] == side else F.interpolate(x, side, mode="bilinear", antialias=True)))
-    x = torch.cat(parts, 1)
+        parts.append(torch.cat([views(same) for same in at_size(x.float() / 255, height, width)]))
+    most = max(map(len, parts))
+    x = torch.cat([part.repeat(most // len(part), 1, 1) for part in parts], 1)  # [18 or 36, n, D]
     center = x.mean((0, 1))  # distances come from products, which lose digits far from the origin
     x = x - center
     # |x - r|^2 = |r|^2 - 2 (x.r - |x|^2 / 2): one product, and the best view is the one for which that bracket is
     # largest.
-    x = torch.cat([x, -x.square().sum(2, keepdim=True) / 2], 2)  # [18, n, D + 1]
+    x = torch.cat([x, -x.square().sum(2, keepdim=True) / 2], 2)  # [18 or 36, n, D + 1]
     nearest, done = x.new_empty(x.shape[1], 0), 0
     for real in train.chunks(BLOCK):
         r = shrink(real.float() / 255) - center
