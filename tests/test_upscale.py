@@ -213,6 +213,16 @@ def test_scores_of_a_folder_are_those_of_whole_images(model, tmp_path):
     assert [scores["psnr-y"], scores["ssim-y"]] == pytest.approx(expected, abs=1e-3)
 
 
+def test_the_reference_is_whole_images(model, tmp_path, monkeypatch):
+    """An upscaler that makes the photographs themselves is at distance 0 from them."""
+    for k, (width, height) in enumerate([(40, 31), (27, 50), (90, 36)]):
+        photo(width, height).save(tmp_path / f"{k}.png")
+    monkeypatch.setattr(type(model), "_small", lambda self, x: x[..., : x.shape[2] // 3 * 3, : x.shape[3] // 3 * 3])
+    monkeypatch.setattr(type(model), "upscale", lambda self, x: x)
+    scores = zoo.evaluate(model, ["psnr", "fd"], dataset=f"folder:{tmp_path}", features="cifar10")["scores"]
+    assert scores["psnr"] == 100 and scores["fd-cifar10"] == pytest.approx(0, abs=1e-3)
+
+
 def test_psnr_of_the_luma():
     """By hand: one gray level of green everywhere is 128.553 / 255 of a level of luma; the border does not count."""
     x = torch.full((1, 3, 16, 16), 100, dtype=torch.uint8)

@@ -189,7 +189,8 @@ class ScoreInputs:
     @functools.cached_property
     def reference_images(self) -> Images:
         """The real images that the generated ones are compared with."""
-        return self.real_images(self.split, pad=not self.network.pads)
+        own = None if self.source.task is None else self.source.task.reference_images(self)
+        return self.real_images(self.split, pad=not self.network.pads) if own is None else own
 
     def too_few(self, least: int, compared: bool = True) -> str:
         """Why there are too few images for a score that needs ``least`` of them, and, if they are ``compared``, as many

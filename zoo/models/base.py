@@ -329,6 +329,10 @@ class Model(nn.Module):
         """Which rows of a split the images are compared with, int64; None: those of the stream of their domain."""
         return None
 
+    def reference_images(self, inputs: ScoreInputs) -> ScoredImages | None:
+        """The real images that the scored images are compared with; None: those of ``scored_rows``, as squares."""
+        return None
+
     def input_images(self, inputs: ScoreInputs) -> ScoredImages:
         """The images that the scored images were made from, in the same order. A task with ``translates`` has it."""
         raise ValueError(f"a model that can {self.verb} was given no images")

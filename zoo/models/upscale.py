@@ -201,13 +201,18 @@ class UpscaleModel(Model):
         """The real images of the split, reduced and upscaled again."""
         return inputs.changed(inputs.real_images(inputs.split, whole=True), lambda x, _: self.upscale(self._small(x)))
 
-    def scored_pairs(self, inputs: ScoreInputs) -> Pairs:
-        def whole(x: Tensor) -> Tensor:
+    def reference_images(self, inputs: ScoreInputs) -> ScoredImages:
+        """The real images of the split, of which the rest of a division by the factor is cut."""
+
+        def multiple(x: Tensor) -> Tensor:
             height, width = (side // self.factor * self.factor for side in x.shape[-2:])
             return x[..., :height, :width]
 
-        targets = inputs.real_images(inputs.split, whole=True).map(whole)
-        return Pairs(inputs.images, targets.at_most(inputs.images.count), generated=False)
+        return inputs.real_images(inputs.split, whole=True).map(multiple)
+
+    def scored_pairs(self, inputs: ScoreInputs) -> Pairs:
+        targets = self.reference_images(inputs).at_most(inputs.images.count)
+        return Pairs(inputs.images, targets, generated=False)
 
     def baselines(self, inputs: Callable[[str], ScoreInputs]) -> Iterator[tuple[str, Model]]:
         """Bicubic interpolation, and the nearest pixel."""
