@@ -561,6 +561,24 @@ def test_an_argument_of_another_type(key, arguments):
         model(image_spec()).sample(**{"n": 1, **arguments})
 
 
+@pytest.mark.parametrize("value", ["a", 2.5, 0, -1])
+def test_a_number_of_another_type(value):
+    """As before, of the verbs other than ``sample``."""
+    plain, infogan, triplegan = model(image_spec()), zoo.create("infogan"), zoo.create("triplegan")
+    matcher, upscaler = zoo.load("char-cnn-rnn-emoji-hashed"), zoo.load("srgan-cifar10-small")
+    gray, small = torch.rand(1, 1, 28, 28), torch.rand(1, 3, 32, 32)
+    for key, call in (
+        ("columns", lambda: plain.grid(4, columns=value)),
+        ("tile", lambda: upscaler.upscale(small, tile=value)),
+        ("chunk", lambda: infogan.recognize(gray, chunk=value)),
+        ("chunk", lambda: triplegan.classify(gray, chunk=value)),
+        ("chunk", lambda: matcher.embed_images(small, chunk=value)),
+        ("chunk", lambda: matcher.embed_texts(["a dog"], chunk=value)),
+    ):
+        with pytest.raises(ValueError, match=f"^{key}="):
+            call()
+
+
 @pytest.mark.parametrize(
     "key, arguments",
     [

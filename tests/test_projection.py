@@ -54,6 +54,7 @@ def test_classes():
     free, fixed = m.project(x, **FEW), m.project(x, y=["owl", "cat"], **FEW)
     assert fixed.classes.tolist() == [2, 0] and fixed.psnr.min() > 25
     assert free.classes.shape == (2,) and m.project(x, y=1, samples=9, steps=1).classes.tolist() == [1, 1]
+    assert torch.equal(m.project(x, y=torch.tensor(1), **FEW).latents, m.project(x, y=1, **FEW).latents)
 
 
 def test_mistakes():
@@ -61,6 +62,8 @@ def test_mistakes():
     x = m.sample(1)
     for options, message in (
         ({"steps": 0}, r"steps=0: must be at least 1"),
+        ({"lr": "a"}, r"lr='a': must be a finite number"),
+        ({"lr": -1}, r"lr=-1: must be above 0"),
         ({"starts": 9, "samples": 4}, r"starts=9: must be at most samples=4"),
         ({"noise": "none"}, r"noise='none': must be a model whose generator has noise inputs"),
     ):

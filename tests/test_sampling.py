@@ -187,6 +187,9 @@ def test_a_walk_has_one_class():
     m = model(class_spec())
     with pytest.raises(ValueError, match=r"y=\[1, 2\]: must be one for all images of a walk"):
         next(m.interpolate([0, 1], 2, y=[1, 2]))
+    walk = next(m.interpolate([0, 1], 2, y=2))
+    for y in (np.int64(2), torch.tensor(2)):  # as ``sample`` takes them
+        assert torch.equal(next(m.interpolate([0, 1], 2, y=y)), walk)
 
 
 def test_truncation_in_w():

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zoo.checks import excerpt
+from zoo.checks import check_whole, excerpt
 from zoo.files import Json
-from zoo.models.arguments import Images, as_batch, check_size
+from zoo.models.arguments import Images, as_batch, check_chunk, check_size
 from zoo.models.inference import inference, sampling_of
 from zoo.models.request import Request
 from zoo.networks.interfaces import Growing, end_fade
@@ -282,6 +282,8 @@ class Model(nn.Module):
         """
         from zoo.pictures import grid_picture
 
+        if columns is not None:
+            check_whole("columns", columns)
         if seed and not self.draws:
             raise ValueError(f"seed={seed}: the images of this model depend on no seed; leave it out")
         if self.seeded:
@@ -384,7 +386,7 @@ class Model(nn.Module):
         C, x = getattr(self, self.spec["classifier"]), as_batch(images, self.channels)
         check_size(x, self.resolution)
         with inference(self):
-            parts = [C.logits(self.from_unit(part.to(self.device))) for part in x.split(chunk)]
+            parts = [C.logits(self.from_unit(part.to(self.device))) for part in x.split(check_chunk(chunk))]
         return torch.cat(parts).float().softmax(1)
 
 

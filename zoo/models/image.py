@@ -392,7 +392,7 @@ class ImageModel(Model):
         x, parts = as_batch(images, self.channels), []
         check_size(x, self.resolution)
         with inference(self):
-            for part in x.split(chunk):
+            for part in x.split(check_chunk(chunk)):
                 outputs = self.prior.read(Q(D.features(self.from_unit(part.to(self.device)))))
                 parts.append({name: value.exp() if self.codes[name] else value for name, value in outputs.items()})
         return {name: torch.cat([part[name] for part in parts]) for name in self.codes}
@@ -415,6 +415,7 @@ class ImageModel(Model):
         check_list("seeds", seeds, "seeds")
         if len(seeds) < 2:
             raise ValueError(f"seeds={list(seeds)}: must be at least two seeds")
+        y = plain_value(y)
         if y is not None and not isinstance(y, (int, str)):
             raise ValueError(f"y={y}: must be one for all images of a walk")
         seeds = seed_list(None, 0, seeds)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from zoo.models.arguments import Images, as_batch, check_size
+from zoo.models.arguments import Images, as_batch, check_chunk, check_size
 from zoo.models.base import Bench, Model, probe_images
 from zoo.models.inference import inference
 from zoo.models.text_to_image import RETRIEVAL, check_texts
@@ -45,12 +45,14 @@ class JointEmbeddingModel(Model):
         or a list of PIL images, of the spec's resolution. Raises ValueError if they do not fit."""
         x = as_batch(images, self.channels)
         check_size(x, self.resolution)
+        parts = x.split(check_chunk(chunk))
         with inference(self):
-            return torch.cat([self.encoders[0](self.from_unit(p.to(self.device))) for p in x.split(chunk)]).float()
+            return torch.cat([self.encoders[0](self.from_unit(part.to(self.device))) for part in parts]).float()
 
     def embed_texts(self, texts: Sequence[str], chunk: int = 256) -> Tensor:
         """The embeddings of texts, float32 [N, K]. Raises ValueError for an empty text."""
         check_texts(texts)
+        check_chunk(chunk)
         with inference(self):
             return torch.cat([self.encoders[1](texts[i : i + chunk]) for i in range(0, len(texts), chunk)]).float()
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.checks import check_whole
-from zoo.models.arguments import Classes, Images, NoiseSeeds, as_batch, check_size, noise_seeds, seed_list
+from zoo.checks import check_number, check_whole
+from zoo.models.arguments import Classes, Images, NoiseSeeds, as_batch, check_size, noise_seeds, plain_value, seed_list
 
 if TYPE_CHECKING:
     from zoo.models.image import ImageModel
@@ -55,6 +55,9 @@ def project(
         )
     for key, value in (("steps", steps), ("samples", samples), ("starts", starts)):
         check_whole(key, value)
+    check_number("lr", lr)
+    if not lr > 0:
+        raise ValueError(f"lr={lr}: must be above 0")
     if starts > samples:
         raise ValueError(f"starts={starts}: must be at most samples={samples}")
     x = as_batch(images, model.channels).to(model.device)
@@ -62,7 +65,7 @@ def project(
     shapes: Mapping[str, Any] = getattr(model.generator, "noise_shapes", {})
     of_noise = noise_seeds("none" if noise is None and shapes else noise, len(x), shapes)
     seeds = seed_list(samples, seed, None)
-    one = y if isinstance(y, (int, str)) else None
+    one = plain_value(y) if isinstance(plain_value(y), (int, str)) else None
     z, classes = model.latents(seeds, one)
     own = None if y is None else model.conditions(y, len(x))
     nearest = nearest_samples(model, x, z, classes, starts)  # [N, starts]

@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from zoo.checks import check_whole
 from zoo.data.images import is_transparent, to_array
 from zoo.data.views import enlarge, shrink
 from zoo.files import Json
@@ -90,8 +91,7 @@ class UpscaleModel(Model):
 
         Raises ValueError if the images do not fit.
         """
-        if tile < 1:
-            raise ValueError(f"tile={tile}: must be at least 1")
+        check_whole("tile", tile)
         x = with_opacity(images, self.channels)
         x, opacity = x[:, : self.channels], x[:, self.channels :]  # [N, C, H, W], [N, 0 or 1, H, W]
         chunk = self.sampling.together or check_chunk(chunk)
