@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 import torch._inductor.config
-from helpers.play import moved, play, recipe, session, weights
+from helpers.play import Duel, game, moved, play, recipe, session, weights
 from helpers.recipes import small, stand_in
 from helpers.rounds import KINDS, compare_values
 from torch._dynamo.utils import counters
@@ -39,6 +39,35 @@ def test_compiled_equals_eager(name, monkeypatch):
     assert counters["stats"]["unique_graphs"] and not counters["graph_break"], counters["graph_break"]
     with torch._dynamo.config.patch(error_on_recompile=True):
         play(compiled, 2)
+
+
+@game
+class Powered(Duel):
+    """Its losses differ from stage to stage, as those of networks that grow."""
+
+    def __init__(self, networks, power):
+        super().__init__(networks)
+        self.power = power
+
+    def loss_D(self, batch):
+        return super().loss_D(batch) ** self.power
+
+    def loss_G(self, batch):
+        return super().loss_G(batch) ** self.power
+
+
+def test_every_stage_is_compiled(monkeypatch):
+    """More stages than torch compiles one function for by default; PGGAN has nine to 1024x1024."""
+    torch._dynamo.reset()
+    counters.clear()
+    compile = functools.partial(torch.compile, backend="eager")
+    monkeypatch.setattr(torch, "compile", lambda loss, **_: compile(loss))
+    limit = torch._dynamo.config.recompile_limit
+    with torch._dynamo.config.patch(recompile_limit=limit):
+        for power in range(1, limit + 3):
+            run = session(recipe(Powered.spec.replace(power=power)), runtime=Runtime(device="cpu", compile=True))
+            play(run, 2)
+            assert counters["stats"]["unique_graphs"] == 2 * power
 
 
 @pytest.mark.parametrize("name", KINDS)

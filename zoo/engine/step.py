@@ -16,6 +16,8 @@ from zoo.game import Batch, Game, Loss, Sampler, Turn, interleave, whole_batch_p
 from zoo.recipe import SGD, Adam, RMSProp, Stage
 from zoo.registry import nearest
 
+RECOMPILE_LIMIT = 64  # graphs of one loss, of all stages
+
 
 def players(game: Game, turns: list[Turn], stage: Stage) -> dict[str, dict[str, nn.Parameter]]:
     """Each player's parameters by name. Raises ValueError unless every player has one optimizer and no parameter
@@ -130,6 +132,10 @@ class Learner:
         # A simultaneous turn goes back twice through one compiled graph, which must then keep its buffers.
         if self._compiled:
             torch._functorch.config.donated_buffer = False
+            # A loss is compiled anew for each level of networks that grow. Past torch's limit of 8 it would run in
+            # eager mode.
+            dynamo = torch._dynamo.config
+            dynamo.recompile_limit = max(dynamo.recompile_limit, RECOMPILE_LIMIT)
         # The mode that replays CUDA graphs is also called so on other devices, which ignore it.
         mode = "reduce-overhead" if cuda_graphs else None
         self._losses = {id(t): torch.compile(t.loss, mode=mode) for t in self.turns} if self._compiled else {}
