@@ -146,6 +146,18 @@ def test_weights_to_begin_from_are_in_no_fade(tmp_path, monkeypatch):
             assert [network.fade.item() for network in networks] == [fade] * 3
 
 
+def test_a_fade_that_ends_with_its_stage_is_over():
+    """The next stage of the level has no schedule for it: it begins with the last value, not with that of the last
+    round."""
+    fade = tuple(replace(schedule, points=((0, 0.0), (24, 1.0))) for schedule in stage(1).schedules)
+    stages = replace(stage(1), images=24, schedules=fade), replace(stage(1), schedules=())
+    first = session(growing().replace(stages=stages), SOURCE)
+    play(first, 3)
+    second = session_after(first, 1)
+    networks = second.game.G, second.game.D, second.ema_networks["G"].network
+    assert [network.fade.item() for network in networks] == [1.0] * 3
+
+
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_every_stage_resumes(level, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "Clock", Every)

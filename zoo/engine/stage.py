@@ -434,6 +434,7 @@ class StageRun:
         self.total_images: int = 0 if before is None else before.total_images
         self.channels_last = runtime.layout == "channels_last" and device.type != "mps"
         if before is not None:
+            before.schedules.write(before.images)  # a fade that ends with the stage before is over
             networks = before.networks
         elif networks is None:
             pretrained = pretrained if pretrained is not None else load_pretrained(recipe)[1]
@@ -463,7 +464,7 @@ class StageRun:
         set_level(stage, {**self.networks, **{n: ema.network for n, ema in self.ema_networks.items()}})
         for name, ema in recipe.ema.items():
             self.ema_networks[name].halflife = ema.halflife  # a schedule of the stage before ends with it
-        self.schedules = Schedules(stage.schedules, self.learner, self.ema_networks)
+        self.schedules: Schedules = Schedules(stage.schedules, self.learner, self.ema_networks)
         self.rows = rows_of_pairs(stage, self.data)
         self.derived = {
             name: with_derived(
