@@ -227,6 +227,29 @@ def test_a_lazy_penalty_has_its_turn_in_every_order(order):
     torch.testing.assert_close(lowered, 8 * penalty(opened.game.D, batch["x"]))
 
 
+@pytest.mark.parametrize(
+    ("player", "options", "factor"),
+    [
+        ("D", {"n_critic": 3}, 12),
+        ("D", {"n_critic": Rounds(3, first=(2, 9))}, 12),
+        ("D", {"n_critic": 3, "order": "simultaneous"}, 12),
+        ("G", {"n_critic": 3}, 4),
+        ("G", {"n_generator": 2}, 8),
+        ("G", {"n_critic": 3, "order": "simultaneous"}, 12),
+    ],
+)
+def test_a_lazy_penalty_weighs_as_much_as_one_in_each_step(player, options, factor):
+    """Its turn is played once in four rounds, in which its player has more than four steps."""
+    kind = {"D": "r1", "G": "test-smooth"}[player]
+    opened = session(recipe(Spec("adversarial", penalties=(Spec(kind, weight=2.0, every=4),), **options)))
+    batch = opened.new_batch()
+    opened.draw(batch)
+    penalty = opened.game.penalties[0]
+    penalty.forward = lambda discriminate, real, fake, batch: torch.ones(())
+    lazy = next(turn for turn in opened.learner.turns if turn.every == 4)
+    assert lazy.players == (player,) and lazy.loss(batch).item() == 2.0 * factor
+
+
 COMBINATIONS = [
     ({"order": "simultaneous", "n_generator": 3}, "game.n_generator=3: must be left at 1 with"),
     ({"order": "simultaneous", "generator_batch": 4}, "game.generator_batch=4: must be left at None with"),

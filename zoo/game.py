@@ -245,6 +245,11 @@ class Turn:
         return self.repeat(round) if callable(self.repeat) else self.repeat
 
 
+def usual(times: int | Callable[[int], int]) -> int:
+    """How often a turn is played in a round, outside of bursts and warm-up."""
+    return times(1_000_003) if callable(times) else times
+
+
 class Game(nn.Module, abc.ABC):
     """Children: the networks, also pretrained ones, by the names that the recipe gives them. Buffers: all the game's
     memory, which must come out the same in every process (``parallel.mean`` of a loss, ``parallel.gather`` of the

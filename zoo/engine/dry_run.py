@@ -30,7 +30,7 @@ from zoo.engine.stage import (
     yields,
 )
 from zoo.engine.step import Learner
-from zoo.game import Batch, Turn
+from zoo.game import Batch, Turn, usual
 from zoo.recipe import Recipe, Stage, encode
 from zoo.registry import nearest
 
@@ -119,9 +119,6 @@ def meta_turns(
         yield turn, batch, streams
 
 
-USUAL_ROUND = 1_000_003  # a round outside of bursts and warm-up
-
-
 def dry_run(recipe: Recipe, facts: Facts, micro_batch: int | None = None) -> list[dict[str, Any]]:
     """Play one round of every stage on ``meta``: no data, no memory, no time. ``micro_batch``: of the Runtime.
 
@@ -161,7 +158,7 @@ def _dry_run_stage(
             raise ValueError(
                 f"the turn of {' and '.join(turn.players)} reads {error}, but the batch has {', '.join(batch)}"
             ) from error
-        times = (turn.repeat(USUAL_ROUND) if callable(turn.repeat) else turn.repeat) / turn.every
+        times = usual(turn.repeat) / turn.every
         if turn.draw == "fresh" and clock_stream in streams:
             images += times * (stage.data.streams[clock_stream].batch or size)
         work += times * multiply_adds.count

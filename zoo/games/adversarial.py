@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.discriminate import Discriminate, DiscriminatorOutput, Inputs
-from zoo.game import Batch, Draw, Game, Turn
+from zoo.game import Batch, Draw, Game, Turn, usual
 from zoo.heads import Head, add_to_model
 from zoo.penalties import Penalty
 from zoo.priors import build_prior
@@ -32,8 +32,9 @@ class Adversarial(Game):
     Args:
         networks: G and D, and those of the heads.
         loss: Spec in LOSSES.
-        penalties: Specs in PENALTIES; one with ``every`` > 1 gets a turn of its own, its weight multiplied by ``every``
-            (lazy regularization), the others join the loss of their player.
+        penalties: Specs in PENALTIES; one with ``every`` > 1 gets a turn of its own, its weight multiplied by the
+            usual number of its player's steps in ``every`` rounds (lazy regularization); the others join the loss of
+            their player.
         heads: Specs in HEADS. A head's network learns when D does, except in a penalty's own turn.
         prior: Spec in PRIORS.
         order: ``"D-first"``, ``"G-first"`` or ``"simultaneous"`` (both from one forward on the same noise and old
@@ -333,6 +334,9 @@ class Adversarial(Game):
         return of_penalty or (self.reals if self.reals_of_loss() else None)
 
     def lazy(self, penalty: Penalty) -> Callable[[Batch], Tensor]:
+        of_G = penalty.player == "G" and self.order != "simultaneous"
+        steps = penalty.every * usual(self.n_generator if of_G else self.n_critic)
+
         def loss(batch: Batch) -> Tensor:
             real = Inputs(batch["x"], self.given(batch, "y")) if "x" in batch else None
             if penalty.player == "G" and "G" not in penalty.needs:  # its gradient in G goes through the fakes
@@ -341,7 +345,7 @@ class Adversarial(Game):
                 batch["fake"] = batch["fake"].detach()
             fake = Inputs(batch["fake"], self.given(batch, "y_fake")) if "fake" in batch else None
             value = penalty(Discriminate(self, batch), real, fake, batch, **self.networks_of(penalty))
-            return penalty.weight * penalty.every * value
+            return penalty.weight * steps * value
 
         return loss
 
