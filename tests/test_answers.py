@@ -3,6 +3,7 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -73,6 +74,21 @@ SMALL = {"networks.G.width": 2, "networks.D.width": 2, "batch": 8}
 def train(path, **options):
     images = torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     return images, zoo.train("dcgan", images, out=path, images=64, settings=SMALL, device="cpu", **options)
+
+
+def test_numbers_of_numpy(tmp_path):
+    """A sweep over NumPy's numbers; what is no number is a mistake, found before anything is written."""
+    images, settings = torch.rand(16, 3, 32, 32), {**SMALL, "batch": np.int64(8), "data.dequantize": np.bool_(True)}
+    common = {"out": tmp_path / "run", "device": "cpu", "progress": None}
+    options = {"images": np.int64(64), "seed": np.int64(3), "micro_batch": np.int64(8)}
+    run = zoo.train("dcgan", images, settings=settings, **options, **common)
+    zoo.resume(run, images=np.int64(80), dataset=images, progress=None)
+    facts = json.loads((run / "recipe.json").read_text())
+    assert facts["seed"] == 3 and facts["changes"]["images"] == 80 and facts["recipe"]["stages"][0]["batch"] == 8
+    with pytest.raises(
+        ValueError, match=r"settings: batch=\{8\}: must be a number, a text, a list or a part of a recipe"
+    ):
+        zoo.train("dcgan", images, settings={"batch": {8}}, **common)
 
 
 def test_training_in_python_shows_the_progress_of_the_command_line(tmp_path, capsys):

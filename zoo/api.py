@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import operator
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -155,6 +156,7 @@ def train(
     from zoo.reports.board import listen
 
     check_budget(images, seed)
+    seed = operator.index(seed)  # JSON takes no integers of NumPy
     if settings is not None and not isinstance(settings, Mapping):
         raise ValueError(f"settings={excerpt(settings)}: must be values by the paths of fields, {{'batch': 8}}")
     listener, close = progress_listener(progress, minutes)
@@ -163,7 +165,7 @@ def train(
     recipe = choice.recipe
     if choice.note and listener is not None:
         listener("note", text=choice.note)
-    values = {k: v if isinstance(v, str) else json.dumps(encode(v)) for k, v in (settings or {}).items()}
+    values = {k: v if isinstance(v, str) else value_text(k, v) for k, v in (settings or {}).items()}
     recipe = overrides.override_all(recipe, [f"{key}={value}" for key, value in values.items()], images)
     with close, own_random_state(cuda_numbers(device)):
         return run(
@@ -220,6 +222,7 @@ def resume(
     from zoo.reports.board import listen
 
     check_budget(images)
+    images = None if images is None else operator.index(images)
     folder = RunFolder(run)
     runtime = folder.runtime(device=device, precision=precision, micro_batch=micro_batch)
     if code is not None:
@@ -246,6 +249,23 @@ def cuda_numbers(device: str) -> list[int]:
         return []
     number = int(match[1]) if match[1] else parallel.local_rank()
     return [number] if number < torch.cuda.device_count() else []
+
+
+def value_text(key: str, value: object) -> str:
+    """A value of ``settings`` as ``--set`` takes it. Raises ValueError if it is none of a recipe's."""
+
+    def number(part: Any) -> Any:
+        """A number of NumPy or a tensor of one as Python's."""
+        if getattr(part, "shape", None) != ():
+            raise TypeError
+        return part.item()
+
+    try:
+        return json.dumps(encode(value), default=number)
+    except TypeError:
+        raise ValueError(
+            f"settings: {key}={excerpt(value)}: must be a number, a text, a list or a part of a recipe"
+        ) from None
 
 
 def check_budget(images: int | None, seed: int = 0) -> None:

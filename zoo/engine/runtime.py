@@ -51,7 +51,7 @@ class Runtime:
             raise ValueError(f"layout='{self.layout}': must be channels_last or contiguous")
         for key in ("eval_every", "micro_batch"):
             if getattr(self, key) is not None:
-                check_whole(key, getattr(self, key))
+                object.__setattr__(self, key, check_whole(key, getattr(self, key)))
 
     def prepare_device(self) -> torch.device:
         """Choose the device and tell torch the rest. Raises ValueError if the device does not exist."""
