@@ -256,6 +256,7 @@ COMBINATIONS = [
     ({"order": "simultaneous", "noise": "shared"}, "game.noise=shared: must be left at fresh with"),
     ({"order": "simultaneous", "reals": "fresh"}, "game.reals=fresh: must be left at last with"),
     ({"order": "G-first", "noise": "shared"}, "game.noise=shared: must be left at fresh with game.order='G-first'"),
+    ({"order": "G-first", "loss": Spec("began")}, "game.order='G-first': must be another one, since game.loss='began'"),
     ({"noise": "shared", "generator_batch": 4}, "game.generator_batch=4: must be left out with game.noise='shared'"),
     ({"reals": "fresh"}, "game.reals='fresh': must be 'last', since G's step reads no reals"),
     ({"loss": Spec("relativistic"), "generator_batch": 4}, "game.generator_batch=4: must be left out, or game.reals"),

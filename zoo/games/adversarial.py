@@ -93,6 +93,10 @@ class Adversarial(Game):
             if value not in choices:
                 raise ValueError(f"game.{key}='{value}': must be {', '.join(choices[:-1])} or {choices[-1]}")
         self.pair = LOSSES.build(loss)
+        if order == "G-first" and hasattr(self.pair, "update"):
+            raise ValueError(
+                f"game.order='G-first': must be another one, since game.loss='{loss.name}' needs the scores of D's step"
+            )
         self.prior_spec, self.prior = prior, build_prior(prior, self.G)
         self.order, self.n_critic, self.n_generator = order, n_critic, n_generator
         self.generator_batch, self.noise, self.labels, self.clip = generator_batch, noise, labels, clip
