@@ -1330,11 +1330,14 @@ class Renamed(Duel):
 
 
 def test_a_folder_that_exists_is_refused_before_any_work(tmp_path, monkeypatch):
-    (tmp_path / "notes.txt").write_text("mine")
+    folder = tmp_path / "my run"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
     monkeypatch.setattr(train, "check_streams", lambda *a, **k: pytest.fail("data fetched"))
-    with pytest.raises(ValueError, match="exists already; name another folder with --out"):
-        train.train(recipe(), tmp_path, runtime=CPU)
-    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+    with pytest.raises(ValueError, match="exists already; name another folder with --out") as error:
+        train.train(recipe(), folder, runtime=CPU)
+    assert str(error.value).endswith(f"zoo resume '{folder}'")  # as the shell reads it
+    assert [p.name for p in folder.iterdir()] == ["notes.txt"]
 
 
 def test_needs_of_the_game_and_keys_of_the_data():

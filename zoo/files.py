@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import struct
 from collections.abc import Iterator
@@ -204,8 +205,13 @@ def check_new(folder: str | Path) -> None:
     """Raises ValueError if the folder exists and has files other than those of a killed writer."""
     check_place(folder, f"--out {folder}")
     if not is_new(folder):
-        advice = f"name another folder with --out, or continue the run with zoo resume {folder}"
+        advice = f"name another folder with --out, or continue the run with zoo resume {shell_word(folder)}"
         raise ValueError(f"out='{folder}': exists already; {advice}")
+
+
+def shell_word(text: str | Path) -> str:
+    """A path or a name as a word of the shell, for the commands in messages."""
+    return shlex.quote(str(text))
 
 
 def no_space(error: Exception) -> bool:

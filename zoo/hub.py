@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from zoo import overrides, own_code, settings, tensor_file
 from zoo.checks import check_device, excerpt
-from zoo.files import Json, beside, check_name, sha256
+from zoo.files import Json, beside, check_name, sha256, shell_word
 from zoo.recipe import Pretrained, decode
 from zoo.registry import nearest
 
@@ -231,7 +231,7 @@ def find(name_or_path: str | Path) -> Path:
         if (path / WEIGHTS).is_file():
             return path / WEIGHTS
         if (path / "recipe.json").is_file():
-            raise ValueError(f"run '{name}': has no {WEIGHTS} yet; zoo resume {name} finishes it")
+            raise ValueError(f"run '{name}': has no {WEIGHTS} yet; zoo resume {shell_word(name)} finishes it")
         expected = "a run's folder, a weights file or a name (zoo list weights)"
         raise ValueError(f"folder '{name}': has no {WEIGHTS}; must be {expected}")
     if path.is_file():

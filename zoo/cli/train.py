@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import signal
 import statistics
 import sys
@@ -17,7 +16,7 @@ import click
 from zoo import hub, overrides, settings
 from zoo.cli import processes
 from zoo.cli.output import PRECISIONS, amount, device_option, echo, log_option, minutes_option, print_json, times
-from zoo.files import Json, check_new
+from zoo.files import Json, check_new, shell_word
 from zoo.own_code import Code
 from zoo.reports.progress import LONG, Progress
 from zoo.reports.values import duration
@@ -279,7 +278,7 @@ def print_cost(recipe: Recipe, cost: Json, choice: Choice, as_json: bool, full: 
         echo(choice.note)
         for size, name in (("larger", choice.larger), ("smaller", choice.smaller)):
             if name:
-                echo(f"the next {size} setting: zoo train {name} --dataset {shlex.quote(recipe.dataset)}")
+                echo(f"the next {size} setting: zoo train {name} --dataset {shell_word(recipe.dataset)}")
     parameters = ", ".join(f"{name} {count:,}" for name, count in cost["parameters"].items())
     echo(f"{recipe.name}: parameters {parameters}")
     for stage, facts in zip(recipe.stages, cost["stages"], strict=True):
@@ -310,7 +309,7 @@ def advice(recipe: Recipe, device: str, seconds: float) -> str:
     model, variant = best["model"], f" --variant {best['variant']}" if best["variant"] else ""
     if best["dataset"] != recipe.dataset:
         model, variant = name, ""
-    command = f"zoo train {model} --dataset {shlex.quote(recipe.dataset)}{variant}"
+    command = f"zoo train {model} --dataset {shell_word(recipe.dataset)}{variant}"
     return f"{text}. A reduced setting takes minutes: {command}"
 
 

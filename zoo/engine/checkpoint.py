@@ -20,7 +20,7 @@ from torch import Tensor
 from zoo import tensor_file
 from zoo.engine.ema import EmaNetworks
 from zoo.engine.step import Learner
-from zoo.files import NoSpace, beside, no_space
+from zoo.files import NoSpace, beside, no_space, shell_word
 from zoo.game import Game
 
 CHECKPOINT = "checkpoint.safetensors"  # in a run's folder
@@ -36,7 +36,7 @@ def disk(run: Path) -> Iterator[None]:
             raise
         whole = (run / CHECKPOINT).exists()
         state = "its last good checkpoint is whole" if whole else "it has no checkpoint yet"
-        remedy = f"continue with zoo resume {run}" if whole else "begin it again"
+        remedy = f"continue with zoo resume {shell_word(run)}" if whole else "begin it again"
         name = Path(error.filename).name if error.filename else "its log"
         raise NoSpace(
             f"run '{run}': {name} cannot be written ({os.strerror(error.errno or 0).lower()}); "

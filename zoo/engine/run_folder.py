@@ -8,7 +8,6 @@ import hashlib
 import itertools
 import json
 import os
-import shlex
 import shutil
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 
 from zoo.engine.checkpoint import CHECKPOINT
 from zoo.engine.runtime import Runtime
-from zoo.files import LOCK, beside, check_name, check_new, is_new, lock, remove_partials
+from zoo.files import LOCK, beside, check_name, check_new, is_new, lock, remove_partials, shell_word
 from zoo.overrides import check, fits, type_name
 from zoo.recipe import Recipe, decode, encode
 from zoo.registry import nearest
@@ -92,7 +91,7 @@ def needs_object(facts: Mapping[str, Any]) -> bool:
 
 def resume_command(path: Path, from_object: bool) -> str:
     """What continues a run: a command, or a line of Python if its data set was given as an object."""
-    return f"zoo.resume({str(path)!r}, dataset=...)" if from_object else f"zoo resume {shlex.quote(str(path))}"
+    return f"zoo.resume({str(path)!r}, dataset=...)" if from_object else f"zoo resume {shell_word(path)}"
 
 
 def remove_empty(folders: Sequence[Path]) -> None:

@@ -12,7 +12,6 @@ evaluation mode (:class:`zoo.models.inference.Sampling`). Each task's module say
 from __future__ import annotations
 
 import hashlib
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.checks import check_whole, excerpt
-from zoo.files import Json
+from zoo.files import Json, shell_word
 from zoo.models.arguments import Images, as_batch, check_chunk, check_size
 from zoo.models.inference import inference, sampling_of
 from zoo.models.request import Request
@@ -31,8 +30,6 @@ from zoo.recipe import decode
 from zoo.registry import NETWORKS, TASKS, Spec
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from PIL.Image import Image
 
     from zoo.metrics.images import Images as ScoredImages
@@ -394,8 +391,3 @@ def probe_images(model: Model) -> Tensor:
     """Eight smooth images that every process draws alike, [8, C, H, W] in [0, 1]."""
     coarse = torch.rand(8, model.channels, 4, 4, generator=torch.Generator().manual_seed(0))
     return torch.nn.functional.interpolate(coarse, (model.resolution,) * 2, mode="bilinear")
-
-
-def shell_word(path: str | Path) -> str:
-    """A path as a word of the shell."""
-    return shlex.quote(str(path))

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.checks import check_list, check_number, check_whole
-from zoo.files import Json
+from zoo.files import Json, shell_word
 from zoo.models.arguments import (
     SEEDS,
     Classes,
@@ -42,7 +42,7 @@ from zoo.models.arguments import (
     plain_value,
     seed_list,
 )
-from zoo.models.base import Bench, Model, Program, shell_word
+from zoo.models.base import Bench, Model, Program
 from zoo.models.image_files import generator_program, sample_files, write_projections, write_samples
 from zoo.models.inference import inference, standing_statistics
 from zoo.models.latents import great_circle, noise_inputs, truncated_normal

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo.checks import check_list, check_whole
-from zoo.files import Json
+from zoo.files import Json, shell_word
 from zoo.models.arguments import check_seed, plain_value
-from zoo.models.base import Bench, Program, shell_word
+from zoo.models.base import Bench, Program
 from zoo.models.image import ImageModel
 from zoo.models.image_files import generator_program, write_samples
 from zoo.models.request import Request, walk_endings

@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from zoo.files import Json
+from zoo.files import Json, shell_word
 from zoo.models.arguments import Images, as_batch, check_chunk, find_domain, seed_list
-from zoo.models.base import AttributeGoals, Bench, Model, Pairs, Program, build_model, probe_images, shell_word
+from zoo.models.base import AttributeGoals, Bench, Model, Pairs, Program, build_model, probe_images
 from zoo.models.inference import use_batch_statistics
 from zoo.models.latents import noise_inputs
 from zoo.models.request import Request

@@ -22,9 +22,9 @@ from torch.nn.functional import interpolate
 from zoo.checks import check_whole
 from zoo.data.images import is_transparent, to_array
 from zoo.data.views import enlarge, shrink
-from zoo.files import Json
+from zoo.files import Json, shell_word
 from zoo.models.arguments import Images, as_batch, check_chunk
-from zoo.models.base import Bench, Model, Pairs, Program, build_model, probe_images, shell_word
+from zoo.models.base import Bench, Model, Pairs, Program, build_model, probe_images
 from zoo.models.inference import use_batch_statistics
 from zoo.models.request import Request
 from zoo.registry import TASKS

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 
 from zoo import recipe as recipes
 from zoo import settings
@@ -12,7 +11,7 @@ from zoo.engine.dry_run import describe
 from zoo.engine.export import uses
 from zoo.engine.run_folder import CHECKPOINT, WEIGHTS, needs_object, resume_command
 from zoo.engine.stage import build_networks, parameters
-from zoo.files import Json, sha256
+from zoo.files import Json, sha256, shell_word
 from zoo.registry import DATASETS
 from zoo.reports.reading import Run
 from zoo.reports.values import number, number_text, value_text
@@ -140,7 +139,7 @@ def runtime(run: Run) -> Json:
 
 def commands(run: Run) -> list[tuple[str, str, str]]:
     """(text, command, note): how to continue the run and to use the weights."""
-    path = shlex.quote(str(run.path))
+    path = shell_word(run.path)
     result = []
     if run.images < run.budget:
         start = "" if (run.path / CHECKPOINT).exists() else " (from the start: there is no checkpoint yet)"
