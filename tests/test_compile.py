@@ -62,9 +62,8 @@ def test_every_stage_is_compiled(monkeypatch):
     counters.clear()
     compile = functools.partial(torch.compile, backend="eager")
     monkeypatch.setattr(torch, "compile", lambda loss, **_: compile(loss))
-    limit = torch._dynamo.config.recompile_limit
-    with torch._dynamo.config.patch(recompile_limit=limit):
-        for power in range(1, limit + 3):
+    with torch._dynamo.config.patch(recompile_limit=8):  # torch's own, which a learner raises
+        for power in range(1, 11):
             run = session(recipe(Powered.spec.replace(power=power)), runtime=Runtime(device="cpu", compile=True))
             play(run, 2)
             assert counters["stats"]["unique_graphs"] == 2 * power
