@@ -31,7 +31,7 @@ from zoo.engine.stage import build_game, build_networks, resolve, shipped
 from zoo.metrics.baselines import Mixture
 from zoo.metrics.inputs import INPUTS
 from zoo.metrics.metric import find_metric
-from zoo.overrides import override_all
+from zoo.overrides import at_start, override_all
 from zoo.registry import DATASETS, METRICS, TASKS
 
 NOTICE = rows.ROOT / "NOTICE"
@@ -718,7 +718,7 @@ def searches() -> str:
     scores, body = ("fd", "precision", "recall", "input-retrieval"), []
     for r in sorted(lines, key=lambda r: (r["recipe"], r["seed"])):
         recipe, fields = settings.find(r["recipe"]), r["fields"].split()
-        mark = " (the recipe's)" if override_all(recipe, fields) == recipe else ""
+        mark = " (the recipe's)" if at_start(override_all(recipe, fields)) == at_start(recipe) else ""
         for to, each in r["scores"].items():
             values = [number(each.get(find_score(each, s))) for s in scores]
             body.append([f"`{r['recipe']}`" + f", to {to}" * bool(to), ", ".join(fields) + mark, *values])

@@ -13,9 +13,9 @@ Differences from the paper:
 - emoji: 64x64 drawings in three styles, upsampled to the paper's size. The authors' photographs of the Alps and
   paintings are not registered here.
 - emoji-small: 32x32, a quarter of the width, 4 residual blocks instead of 9, three scales in D instead of four, batches
-  of 4; samples come from EMA weights of G. With a term of the authors' code that is off there, the distance of a
-  translation to its image, both at half the size, which keeps colors. There are 3,003 to 3,358 training
-  images of a style, so that D gets them with DiffAugment's translations and cutouts.
+  of 4 at a learning rate of 6e-4; samples come from EMA weights of G. With a term of the authors' code that is off
+  there, the distance of a translation to its image, both at half the size, which keeps colors. There are 3,003 to
+  3,358 training images of a style, so that D gets them with DiffAugment's translations and cutouts.
 """
 
 from zoo.recipe import Adam, Data, Ema, Recipe, Schedule, Spec, Stage, Stream
@@ -32,13 +32,14 @@ def recipe(
     load: int | None,
     sizes: tuple[int, int, int],
     ema: dict[str, Ema],
+    lr: float = 2e-4,
     **terms: float | Spec,
 ) -> Recipe:
-    """All domains, by name. ``sizes``: the width of both networks, residual blocks of G, scales of D. ``terms``: more
-    arguments of the game."""
+    """All domains, by name. ``sizes``: the width of both networks, residual blocks of G, scales of D. ``lr``: of all
+    networks in the first half. ``terms``: more arguments of the game."""
     width, blocks, layers = sizes
     n = len(domains)
-    adam = Adam(lr=2e-4, betas=(0.5, 0.999))
+    adam = Adam(lr=lr, betas=(0.5, 0.999))
     streams = {f"x{k}": Stream(keys={"x": f"x{k}"}, where={"domain": k}) for k in range(n)}
     return Recipe(
         networks={
@@ -53,7 +54,7 @@ def recipe(
                 batch=batch,
                 resolution=resolution,
                 data=Data(load=load, flip=True, streams=streams),
-                schedules=(Schedule("optimizers.*.lr", ((images // 2, 2e-4), (images, 0.0))),),
+                schedules=(Schedule("optimizers.*.lr", ((images // 2, lr), (images, 0.0))),),
             ),
         ),
         ema=ema,
@@ -70,4 +71,4 @@ def emoji(domain: tuple[str, ...] = STYLES) -> Recipe:
 def emoji_small(domain: tuple[str, ...] = STYLES) -> Recipe:
     "Three styles of emoji at 32x32: 48,000 batches of 4."
     augment, ema = Spec("diffaugment", policy=("translation", "cutout")), {"G": Ema(halflife=200 * 4)}
-    return recipe(domain, 48_000 * 4, 4, 32, None, (16, 4, 3), ema, forward=5.0, augment=augment)
+    return recipe(domain, 48_000 * 4, 4, 32, None, (16, 4, 3), ema, lr=6e-4, forward=1.0, augment=augment)

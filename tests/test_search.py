@@ -9,7 +9,7 @@ import pytest
 import zoo
 from zoo import settings
 from zoo.engine.train import train
-from zoo.overrides import override_all
+from zoo.overrides import at_start, override_all
 
 ROOT = Path(__file__).parent.parent
 SEARCHES = sorted((ROOT / "benchmarks/searches").glob("*.txt"))
@@ -25,7 +25,7 @@ def test_committed_searches(search, path, tmp_path):
     """At least four settings, no two alike, the recipe's among them, each for a quarter of the recipe's cost."""
     trials, recipe = search.read_search(path, tmp_path), settings.find(path.stem)
     assert len({trial.changed for trial in trials}) == len({trial.label for trial in trials}) == len(trials) >= 4
-    assert sum(trial.changed == recipe for trial in trials) == 1
+    assert sum(at_start(trial.changed) == at_start(recipe) for trial in trials) == 1
     for trial in trials:
         cost = search.multiply_adds(trial.changed.rescaled(trial.images))
         assert cost == pytest.approx(search.multiply_adds(recipe) / 4, rel=0.01)
@@ -102,3 +102,12 @@ def test_scores_of_translators(search, tmp_path, monkeypatch):
     assert "--metrics" not in options["cyclegan-emoji-small"]
     assert search.METRICS in options["dcgan-fashion-mnist"]
     assert all("train" in several for several in options.values())
+
+
+def test_settings_that_train_alike():
+    """A value that a schedule replaces before the first image does not make another setting; any other value does."""
+    recipe = settings.find("combogan-emoji-small")
+    changed = override_all(recipe, ["schedules.0.points=[[96000,1e-3],[192000,0.0]]"])
+    assert changed.stages[0].optimizers != at_start(changed).stages[0].optimizers
+    assert at_start(changed) == at_start(at_start(changed)) != at_start(recipe)
+    assert {adam.lr for adam in at_start(changed).stages[0].optimizers.values()} == {1e-3}

@@ -275,6 +275,17 @@ def _check_schedules(before: Recipe, after: Recipe) -> None:
                     )
 
 
+def at_start(recipe: Recipe) -> Recipe:
+    """The recipe with the values of optimizers that its schedules write before the first image. Recipes that differ
+    only in what a schedule replaces at once are equal then."""
+    for i, stage in enumerate(recipe.stages):
+        for schedule in stage.schedules:
+            for path in _places(schedule, stage) if schedule.optimizers(stage.optimizers) else ():
+                keys = ["stages", str(i), *".".join(path).split(".")]
+                recipe = _replace(recipe, keys, schedule.at(0), "", schedule.target)
+    return recipe
+
+
 def _places(schedule: Schedule, stage: Stage) -> list[tuple[str, ...]]:
     """The paths of the fields that a schedule writes; a player's name is one part of it."""
     target = schedule.optimizers(stage.optimizers)
