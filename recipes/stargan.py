@@ -103,6 +103,5 @@ def celeba_small(attributes: tuple[str, ...] = FACES) -> Recipe:
 def emoji_small(domain: tuple[str, ...] = STYLES) -> Recipe:
     "Three styles of emoji at 32x32: 56,000 steps of each network with 4 images each."
     augment = Spec("diffaugment", policy=("translation", "cutout"))
-    terms = {"cycle": 10.0, "identity": 0.5, "n_critic": 1, "augment": augment}
-    game, ema = Spec("stargan", key="domain", **terms), {"G": Ema(halflife=1000 * 4)}
+    game, ema = Spec("stargan", key="domain", identity=0.5, n_critic=1, augment=augment), {"G": Ema(halflife=1000 * 4)}
     return recipe(56_000, 4, 4e-4, 32, (24, 3, 4), len(domain), "domain", game, ema)

@@ -481,6 +481,16 @@ def test_two_budgets():
     assert several.stages[1].images == 5000, "its share of the budget"
 
 
+def test_a_default_that_is_given_changes_nothing():
+    """Runs of such a recipe are those of the recipe itself; another value, also of another type, is a change."""
+    recipe = settings.find("stargan-emoji-small")
+    assert "cycle" not in recipe.stages[0].game.kwargs
+    assert overrides.override(recipe, "game.cycle", "10.0") == recipe
+    assert overrides.override(recipe, "game.cycle", "3.0").stages[0].game.kwargs["cycle"] == 3.0
+    back = overrides.override(overrides.override(recipe, "game.identity", "0.1"), "game.identity", "0.5")
+    assert back == recipe
+
+
 def test_augmentation_by_name_alone():
     """ADA adapts p to the paper's target."""
     recipe = overrides.override(settings.find("dcgan-mnist"), "game.augment", "ada")

@@ -324,7 +324,8 @@ def _replace(node: Any, path: list[str], value: Any, parent: str, where: str) ->
         new = inner(old)
         if not rest:
             _check_same_type(where, head, old, new)
-        return node.replace(**{head: new})
+        # A default that is given stays a default: the recipe is the same
+        return node if type(new) is type(old) and new == old else node.replace(**{head: new})
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
         fields = {f.name for f in dataclasses.fields(node)}
         if head not in fields:
