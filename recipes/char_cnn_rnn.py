@@ -8,7 +8,7 @@ Differences from the paper:
 - The image encoder is a small convolutional network that is trained too; theirs is GoogLeNet, trained on ImageNet, and
   its features do not change.
 - Rows of a batch are any rows; pairs of the same class are not mismatched. The authors draw 40 different classes.
-- The learning rate is constant; the numbers of epochs are ours: 200 of cub, 100 of cub10, 30 of emoji.
+- The learning rate is constant; the numbers of epochs are ours: 200 of cub, 400 of cub10, 30 of emoji.
 - The recurrent layer is that of the weights which StackGAN used: a GRU of 512 on 18 positions, and a linear layer to
   1,024 numbers.
 - emoji: an emoji is a class, in all styles. emoji-hashed is the retrieval network of scores: it is trained in the same
@@ -63,7 +63,14 @@ def cub() -> Recipe:
 def cub10_small() -> Recipe:
     """Ten classes of birds at 64x64, a quarter of the width, 256 numbers a text."""
     networks = Spec("char-cnn-rnn", width=128, dim=256), Spec("joint-image-encoder", width=32, dim=256)
-    return recipe(*networks, 100 * 494, 64, 76, flip=True)
+    return recipe(*networks, 400 * 494, 64, 76, flip=True)
+
+
+@setting("cub10", "hashed")
+def cub10_hashed() -> Recipe:
+    """The retrieval network of scores: ten classes of birds at 64x64, hashed words and n-grams."""
+    networks = Spec("hashed-projection", inputs=512, dim=128), Spec("joint-image-encoder", width=32, dim=128)
+    return recipe(*networks, 400 * 494, 64, 76, reads=Spec("hashed-text-encoder", width=512), flip=True, batch=100)
 
 
 @setting("emoji", "small")
