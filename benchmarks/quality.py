@@ -18,7 +18,7 @@ least two of them. The distances of the baselines that weights must beat are com
 
 Weights of a data set that a clean machine cannot fetch are scored against the committed features of its images, if
 there is a file of them; near-copies and the baselines need the images and are not computed then. A model that is given
-images (a translator, an upscaler) is not scored again without them, which is printed.
+images or captions (a translator, an upscaler, a model of texts) is not scored again without them, which is printed.
 """
 
 from __future__ import annotations
@@ -422,13 +422,13 @@ def tensor_changes(names: Sequence[str], lines: list[Line]) -> list[str]:
 
 
 def missing_images(name: str) -> str:
-    """Why a model that is given images cannot be scored here; "" if it can, or needs none."""
+    """Why a model that is given images or captions cannot be scored here; "" if it can, or needs none."""
     model = zoo.load(name)
     inputs = ScoreInputs(find(name), to=directions(model)[0] or None)
-    if model.seeded or not inputs.facts.by_hand:
+    if (model.seeded and not model.reads_captions) or not inputs.facts.by_hand:
         return ""
     try:
-        _ = inputs.images  # opens them, and computes nothing yet
+        _ = inputs.images if model.generates else inputs.captioned  # opens them, and computes nothing yet
     except OSError as error:
         return str(error)
     return ""

@@ -323,10 +323,12 @@ def test_bars_of_translators(quality):
     assert quality.shipping_errors(good, beside[:1], unpaired)[0].startswith("t x: 'mean color' has no line on d")
 
 
-def test_a_translator_without_its_images_is_not_scored_again(quality, monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize("name", ["cyclegan-emoji-small", "stackgan-emoji-small", "char-cnn-rnn-emoji-hashed"])
+def test_what_is_given_images_or_captions_is_not_scored_again_without_them(
+    name, quality, monkeypatch, capsys, tmp_path
+):
     """Data that everybody has to get himself are missing on a clean machine: this is printed, and the committed lines
     are compared with the bars."""
-    name = "cyclegan-emoji-small"
     lines = quality.rows.read("quality")
     emoji = facts("emoji")
     assert quality.missing_images(name) == ""

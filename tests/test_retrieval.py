@@ -204,6 +204,24 @@ def test_a_model_of_texts_is_scored_by_another_network(painter, trained, monkeyp
     assert (torch.cat([*images.stream()])[7].int() - expected.int()).abs().max() <= 1
 
 
+def test_all_captions_count_if_the_first_ones_are_too_few(painter):
+    """30 images with two captions each: 60 captions, each with its own image."""
+
+    def captioned(count: int):
+        data = colored()
+        texts = pack_text("caption", [data.texts["caption"][row] for row in range(count)])
+        data.texts["caption"] = Captions(*map(torch.from_numpy, texts.values()))
+        data.arrays = {key: values[:count] for key, values in data.arrays.items()}
+        return data, ScoreInputs(ImageSource("painter", painter), dataset=data).captioned
+
+    data, (real, captions) = captioned(30)
+    rows = {caption: row for row in range(30) for caption in data.texts["caption"][row]}
+    assert sorted(captions) == sorted(rows) and len(captions) == 60
+    assert torch.equal(torch.cat([*real.stream()]), data.arrays["x"][[rows[caption] for caption in captions]])
+    data, (_, captions) = captioned(50)
+    assert {*captions} == {data.texts["caption"][row][0] for row in range(50)}, "these are enough"
+
+
 def test_when_there_is_no_retrieval(painter, trained, monkeypatch):
     def missing(data, **options) -> str:
         return ScoreInputs(ImageSource("painter", painter), dataset=data, **options).missing_retrieval()

@@ -193,6 +193,7 @@ def cub10() -> ImageSet:
         "the same classes. Put a zip of square images and captions.csv (image, class, n, caption) into "
         "$ZOO_RAW/cub10.",
         features="efficientnet-lite0",
+        retrieval="char-cnn-rnn-cub10-hashed",
         by_hand=True,
     )
     return ImageSet(facts, (Source("finished crops", _fetch_crops, _crops_rows),))

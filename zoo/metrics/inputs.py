@@ -350,13 +350,16 @@ class ScoreInputs:
     @functools.cached_property
     def captioned(self) -> tuple[Images, list[str]]:
         """Real images of the split at the model's resolution, the first of each first caption, and these captions, in a
-        fixed random order."""
+        fixed random order. If the first captions are too few, all captions of each row."""
         data = self.open(self.split, self.source.model.resolution)
         where = self.source.streams[0].where if self.source.streams else {}
         rows: dict[str, int] = {}
-        for row in rows_with(data, where).tolist():
-            if captions := data.texts[CAPTION][row]:
-                rows.setdefault(captions[0], row)
+        for count in (1, None):
+            for row in rows_with(data, where).tolist():
+                for caption in data.texts[CAPTION][row][:count]:
+                    rows.setdefault(caption, row)
+            if len(rows) >= OF:
+                break
         texts = list(rows)
         order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0)).tolist()[: self.n]
         chosen = [texts[k] for k in order]
