@@ -90,7 +90,7 @@ def cub() -> Recipe:
 
 @setting("cub10", "small")
 def cub10_small() -> Recipe:
-    "Ten classes of birds at 16x16, 32x32 and 64x64: 17,000 batches of 32."
+    "Ten classes of birds at 16x16, 32x32 and 64x64: 20,000 batches of 32."
     batch, shared = 32, {"sizes": (16, 32, 64), "code": 32}
     encoder = Spec("char-cnn-rnn", width=128, dim=256)
     return recipe(
@@ -99,7 +99,7 @@ def cub10_small() -> Recipe:
             "D": Spec("stackgan-pp-discriminators", width=16, **shared),
         },
         Spec("stackgan-pp", examples=BIRD_EXAMPLES, augment=Spec("diffaugment")),
-        17_000 * batch,
+        20_000 * batch,
         batch,
         64,
         Data(load=76, flip=True, streams=streams("y")),
