@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -161,11 +162,28 @@ def run_line(run: Path, training_commit: str) -> Line:
     }
 
 
+def check_commit(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Ten digits of a commit of this repository."""
+    command = ["git", "rev-parse", "--verify", "--quiet", "--short=10", f"{value}^{{commit}}"]
+    answer = subprocess.run(command, cwd=rows.ROOT, capture_output=True, text=True)
+    if answer.returncode:
+        raise click.BadParameter(f"must be a commit of this repository, got '{value}'")
+    return answer.stdout.strip()
+
+
+trained_at = click.option(
+    "--trained-at",
+    "training_commit",
+    required=True,
+    metavar="COMMIT",
+    callback=check_commit,
+    help="The commit that the runs were trained at.",
+)
+
+
 @command.command("runs")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--trained-at", "training_commit", required=True, metavar="COMMIT", help="The commit that the runs were trained at."
-)
+@trained_at
 def runs_command(runs: tuple[Path, ...], training_commit: str) -> None:
     """Training results: a line for each finished run, by recipe and seed, in results/runs.jsonl; of runs with ten times
     the recipe's images in runs-x10.jsonl.
@@ -251,9 +269,7 @@ def classifier_line(run: Path, training_commit: str) -> Line:
 
 @command.command("classifiers")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--trained-at", "training_commit", required=True, metavar="COMMIT", help="The commit that the runs were trained at."
-)
+@trained_at
 def classifiers_command(runs: tuple[Path, ...], training_commit: str) -> None:
     """Classifiers' error, information of codes, class agreement: results/classifiers.jsonl, and the runs' logs."""
     for run in runs:

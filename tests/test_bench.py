@@ -631,6 +631,17 @@ def test_shipped_weights_that_are_compared_cost_the_same():
     assert len(work) > 2 and max(work.values()) < 1.01 * min(work.values()), work
 
 
+def test_runs_are_of_a_commit_of_this_repository(benchmark, capsys):
+    """A commit that nobody has, such as a mistyped one, is a user's mistake."""
+    measure = benchmark("measure")
+    if measure.rows.commit() == "unknown":
+        pytest.skip("no checkout")
+    assert measure.check_commit(None, None, "HEAD") == measure.rows.commit().removesuffix("-dirty")
+    for group in ("runs", "classifiers"):
+        assert measure.rows.run(measure.command, [group, "a-run", "--trained-at", "0123456789"]) == 2
+        assert "--trained-at': must be a commit of this repository, got '0123456789'" in capsys.readouterr().err
+
+
 def test_truncated_model_of_the_curve(benchmark):
     """Each limit is scored with samples of it; the model is otherwise the same."""
     measure, limits = benchmark("measure"), []
