@@ -10,6 +10,7 @@ import pytest
 from helpers.tiny import class_spec, image_spec, point_spec, process, translate_spec, weights
 from PIL import Image
 
+import zoo
 import zoo.data
 from zoo.data import Facts, ImageSet, Source, store
 from zoo.registry import DATASETS
@@ -311,6 +312,38 @@ def test_no_space_for_the_output(examples, shell, home, monkeypatch):
     check_failure(
         shell("sample", "image.safetensors", "--interpolate", 2, "-n", 2, "--out", "new.gif"), home, before, "No space"
     )
+
+
+IN_PYTHON = {
+    "a negative width": (lambda: zoo.create("dcgan-fashion-mnist", width=-1), "networks.G: .*negative dimension"),
+    "a seed of letters": (lambda: zoo.create("gan-fashion-mnist", seed="x"), "seed='x': must be a whole number"),
+    "progress in words": (lambda: zoo.train("gan-fashion-mnist", progress="yes"), "progress='yes': must be True"),
+    "a number as folder": (lambda: zoo.train("gan-fashion-mnist", out=3), "out=3: must be the path of a new folder"),
+    "a number as device": (lambda: zoo.train("gan-fashion-mnist", device=3), "device='3': must be auto, cpu, cuda"),
+    "a number as network": (
+        lambda: zoo.evaluate("dcgan-fashion-mnist", features=3),
+        "features=3: must be the name of a feature network",
+    ),
+    "an array as inputs": (
+        lambda: zoo.load("pix2pix-emoji-small").grid(inputs=np.zeros((2, 32, 32, 3))),
+        "inputs: must be tensors by the keys of the batch, .* got ndarray",
+    ),
+    "a list in inputs": (
+        lambda: zoo.load("pix2pix-emoji-small").grid(inputs={"x": [1.0]}),
+        "inputs: must be tensors by the keys of the batch",
+    ),
+    "no inputs": (lambda: zoo.load("pix2pix-emoji-small").grid(inputs={}), "needs images: pass inputs="),
+}
+
+
+@pytest.mark.parametrize("mistake", IN_PYTHON)
+def test_mistake_in_python(mistake, tmp_path, monkeypatch):
+    """A ValueError that names the argument, and nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    call, message = IN_PYTHON[mistake]
+    with pytest.raises(ValueError, match=message):
+        call()
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_bug_of_the_zoo(shell, monkeypatch):

@@ -488,6 +488,9 @@ def test_encoding_mistakes():
         (lambda: m.encode(torch.rand(1, 1, 8, 9)), "images of 9x8: this model takes 8x8"),
         (lambda: m.encode(torch.rand(1, 3, 8, 8)), r"must be \[N, 1, H, W\]"),
         (lambda: m.reconstruct(torch.rand(1, 1, 8, 8), chunk=0), "chunk=0: must be at least 1"),
+        (lambda: m.reconstruct(torch.rand(1, 1, 8, 8), shift="smile"), "shift='smile': must be 3 numbers"),
+        (lambda: m.reconstruct(torch.rand(1, 1, 8, 8), shift=torch.ones(2)), r"shift: must be 3 .*, got .*32 \[2\]"),
+        (lambda: m.reconstruct(torch.rand(1, 1, 8, 8), shift=[0.0, 1.0, float("nan")]), "shift: must be 3 finite"),
     ]:
         with pytest.raises(ValueError, match=message):
             call()

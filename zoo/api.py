@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import operator
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -67,6 +68,7 @@ def create(model: str, dataset: Any = None, variant: str = "", seed: int = 0, **
     from zoo.models import build_model
     from zoo.pretrained import attach
 
+    check_whole("seed", seed, least=0)
     recipe = change(choose(model, dataset, variant).recipe, changes)
     facts = facts_of(recipe.dataset if dataset is None else dataset)
     recipe = resolve(recipe, facts)
@@ -157,6 +159,8 @@ def train(
 
     check_budget(images, seed)
     seed = operator.index(seed)  # JSON takes no integers of NumPy
+    if out is not None and not isinstance(out, (str, os.PathLike)):
+        raise ValueError(f"out={excerpt(out)}: must be the path of a new folder")
     if settings is not None and not isinstance(settings, Mapping):
         raise ValueError(f"settings={excerpt(settings)}: must be values by the paths of fields, {{'batch': 8}}")
     listener, close = progress_listener(progress, minutes)
@@ -278,9 +282,11 @@ def check_budget(images: int | None, seed: int = 0) -> None:
 def progress_listener(
     progress: Callable[..., None] | bool | None, minutes: float | None
 ) -> tuple[Callable[..., None] | None, contextlib.AbstractContextManager[object]]:
-    """The function to call with events, and a context that ends it."""
+    """The function to call with events, and a context that ends it. Raises ValueError for another ``progress``."""
     from zoo.reports.progress import Progress
 
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise ValueError(f"progress={excerpt(progress)}: must be True, False or a function")
     if progress is True:
         listener = Progress(minutes=minutes)
         return listener, contextlib.closing(listener)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from zoo import parallel
-from zoo.checks import check_whole
+from zoo.checks import check_device, check_whole
 from zoo.version import __version__
 
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -56,13 +56,11 @@ class Runtime:
     def prepare_device(self) -> torch.device:
         """Choose the device and tell torch the rest. Raises ValueError if the device does not exist."""
         name = self.device
+        check_device(name, auto=True)
         if name == "auto":
             mps = torch.backends.mps.is_available()
             name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-        try:
-            device = torch.device(name)
-        except RuntimeError:
-            raise ValueError(f"device='{name}': must be auto, cpu, cuda, cuda:N or mps") from None
+        device = torch.device(name)
         if device.type == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"device='{name}': torch finds no CUDA device here; use --device cpu")
         if device.type == "mps" and not torch.backends.mps.is_available():

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from zoo import hub
-from zoo.checks import check_device, check_list
+from zoo.checks import check_device, check_list, excerpt
 from zoo.data import Facts
 from zoo.metrics import copies, features, image_source, scores
 from zoo.metrics.image_source import ImageSource
@@ -75,6 +75,8 @@ def evaluate(
     start_time = time.monotonic()
     if metrics is not None and not isinstance(metrics, str):
         check_list("metrics", metrics, "names")
+    if features is not None and not isinstance(features, str):
+        raise ValueError(f"features={excerpt(features)}: must be the name of a feature network")
     check_device(device)
     hub.check_available(device)
     source = image_source.find(what, device, code)

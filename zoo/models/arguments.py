@@ -53,6 +53,17 @@ def as_batch(images: Images, channels: int) -> Tensor:
     return torch.from_numpy(to_array(to_pil(images, channels)))[None].float() / 255
 
 
+def as_vector(key: str, value: Tensor | Sequence[float], length: int) -> Tensor:
+    """Numbers as a tensor [length]. Raises ValueError for another shape, or if they are not finite."""
+    try:
+        vector = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{key}={excerpt(value)}: must be {length} numbers") from None
+    if vector.shape != (length,) or not vector.isfinite().all():
+        raise ValueError(f"{key}: must be {length} finite numbers, got {vector.dtype} {list(vector.shape)}")
+    return vector
+
+
 def plain_value(value: Any) -> Any:
     """Tensors and NumPy's arrays and numbers as Python's lists and numbers; anything else as it is."""
     return value.tolist() if isinstance(value, (Tensor, np.ndarray, np.generic)) else value

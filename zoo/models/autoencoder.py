@@ -6,12 +6,12 @@ first entry is the code's mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from zoo.models.arguments import Images, as_batch, check_chunk, check_size
+from zoo.models.arguments import Images, as_batch, as_vector, check_chunk, check_size
 from zoo.models.image import ImageModel
 from zoo.models.inference import inference
 from zoo.models.request import Request
@@ -44,12 +44,14 @@ class AutoencoderModel(ImageModel):
             codes.append((code[0] if isinstance(code, tuple) else code).float())
         return torch.cat(codes)
 
-    def reconstruct(self, images: Images, shift: Tensor | None = None, chunk: int = 16) -> Tensor:
+    def reconstruct(self, images: Images, shift: Tensor | Sequence[float] | None = None, chunk: int = 16) -> Tensor:
         """G(E(images)): float32 [N, C, H, W] in [0, 1]. ``shift`` [latent] (such as an attribute's vector) is added to
-        the codes."""
+        the codes. Raises ValueError for a shift of another length or of values that are no finite numbers."""
         codes = self.encode(images, chunk)
+        if shift is not None:
+            codes = codes + as_vector("shift", shift, codes.shape[1]).to(codes)
         chunk = self.sampling.together or chunk
-        return torch.cat(list(self.decode(codes if shift is None else codes + shift.to(codes), chunk=chunk)))
+        return torch.cat(list(self.decode(codes, chunk=chunk)))
 
     def attribute(self, having: Images, lacking: Images, chunk: int = 16) -> Tensor:
         """The vector [latent] of an attribute: the mean code of images that have it (``having``) minus that of images

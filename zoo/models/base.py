@@ -287,9 +287,13 @@ class Model(nn.Module):
             if inputs is not None:
                 raise ValueError("inputs: the grid of this model shows images of seeds; leave it out")
             return grid_picture(self.outputs(n, seed).cpu(), columns)
-        if not inputs:
+        given = {} if inputs is None else inputs
+        if not isinstance(given, Mapping) or not all(isinstance(x, Tensor) for x in given.values()):
+            got = type(inputs).__name__
+            raise ValueError(f"inputs: must be tensors by the keys of the batch, {{'x': ...}}, got {got}")
+        if not given:
             raise ValueError(f"a model with the verb {self.verb} needs images: pass inputs={{'x': ...}}")
-        reals = {key: self.from_unit(x[:n]).to(self.device) for key, x in inputs.items()}
+        reals = {key: self.from_unit(x[:n]).to(self.device) for key, x in given.items()}
         images, across = self.preview_from(reals, seed)
         return grid_picture(images.cpu(), columns or across)
 
