@@ -255,7 +255,8 @@ def class_accuracy(generated: FeatureStatistics, requested_classes: Tensor) -> t
 def caption_retrieval(retrieval: Retrieval) -> tuple[float, float]:
     """How often the own caption of an image is the best of 50 held-out captions: whether the text matters. In [0, 1];
     1/50 by chance. A retrieval network decides that is not the model's own text encoder (of a network that matches
-    images and texts itself: that network, on real images). See :mod:`zoo.metrics.retrieval`."""
+    images and texts itself: that network, on real images). The first caption of each image counts, all captions if the
+    first ones are fewer than fifty. See :mod:`zoo.metrics.retrieval`."""
     return retrieval.share("own")
 
 
