@@ -1,5 +1,6 @@
 """Text encoders: the same vectors on every machine; similar texts have similar vectors; several captions a row."""
 
+import dataclasses
 import importlib.util
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from helpers.pretrained import described, described_recipe
 from safetensors.torch import save_file
 from torch.nn.functional import cosine_similarity
 
-from zoo import hub
+from zoo import hub, pretrained
 from zoo.data import Loader
 from zoo.data.derived import DerivedData, derive
 from zoo.engine.dry_run import dry_run
@@ -59,6 +60,12 @@ def test_a_pretrained_network_without_weights_needs_no_source(own_home):
     assert torch.equal(encoder(["a"]), NETWORKS.build(HASHED.network)(["a"]))
     with pytest.raises(ValueError, match=r"pretrained\.T: source must name the weights .* has 1 tensors"):
         hub.load_pretrained({"T": Pretrained(Spec("test-text-encoder"))})
+    named = dataclasses.replace(HASHED, source="char-cnn-rnn-emoji-small")
+    for use in (pretrained.build, pretrained.load):  # --dry-run, a run
+        with pytest.raises(ValueError, match=r"T\.source='char-.*': must be left out, .*hashed-text-encoder' has no w"):
+            use("T", named)
+    with pytest.raises(ValueError, match=r"pretrained\.T: .*negative dimension"):
+        pretrained.build("T", Pretrained(Spec("char-cnn-rnn", dim=-8), "a"))
 
 
 @pytest.mark.parametrize("resident", [True, False])

@@ -68,7 +68,8 @@ class Frozen(nn.Module):
 
 
 def build(name: str, pretrained: Pretrained) -> Frozen:
-    """The network on ``meta``, without weights. Raises ValueError if its Spec is wrong."""
+    """The network on ``meta``, without weights. Raises ValueError if its Spec is wrong, or if a source of weights is
+    named and it has none."""
     return Frozen(_build(name, pretrained, "meta"))
 
 
@@ -76,8 +77,11 @@ def _build(name: str, pretrained: Pretrained, device: str) -> nn.Module:
     try:
         with torch.random.fork_rng(devices=[]), torch.device(device):
             network: nn.Module = NETWORKS.build(pretrained.network)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:  # a RuntimeError of torch, such as for a negative width
         raise ValueError(f"pretrained.{name}: {error}") from error
+    if pretrained.source and not network.state_dict():
+        raise ValueError(f"pretrained.{name}.source='{pretrained.source}': must be left out, since the network "
+                         f"'{pretrained.network.name}' has no weights; or choose another network")  # fmt: skip
     return network
 
 
