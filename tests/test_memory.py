@@ -11,7 +11,18 @@ from zoo.data import facts as facts_of
 from zoo.engine.memory import SavedForBackward, activations, weights_file
 
 
-@pytest.mark.parametrize("name", ["biggan-fashion-mnist", "s3gan-cifar10-small", "dcgan-fashion-mnist"])
+# The last three have penalties, which take gradients within a pass
+@pytest.mark.parametrize(
+    "name",
+    [
+        "biggan-fashion-mnist",
+        "s3gan-cifar10-small",
+        "dcgan-fashion-mnist",
+        "wgan-gp-fashion-mnist",
+        "r3gan-fashion-mnist",
+        "stylegan2-fashion-mnist",
+    ],
+)
 def test_the_estimate_is_that_of_a_real_step(name):
     recipe = small(name)
     run, measured = session(recipe, stand_in(recipe)), []
@@ -24,11 +35,21 @@ def test_the_estimate_is_that_of_a_real_step(name):
         return losses
 
     run.learner.play = play
-    run.play_round()
     (turns,) = activations(recipe, facts_of(recipe.dataset))
+    for _ in range(5):  # of WGAN D alone learns in the first rounds
+        if len(measured) < len(turns):
+            run.play_round()
     for turn in turns:
         real = [size for players, size in measured if players == turn["players"]]
-        assert real and max(real) == pytest.approx(turn["bytes"], rel=0.05)
+        assert any(size == pytest.approx(turn["bytes"], rel=0.05) for size in real), (turn, real)
+
+
+@pytest.mark.parametrize("model", settings.models())
+def test_every_model_has_an_estimate(model):
+    """Of each turn of each stage of one of its settings."""
+    recipe = small(next(name for name in settings.names(f"{model}-*") if settings.find(name).model == model))
+    stages = activations(recipe, facts_of(recipe.dataset))
+    assert len(stages) == len(recipe.stages) and all(turn["bytes"] > 0 for turns in stages for turn in turns)
 
 
 def test_memory_grows_with_the_batch():

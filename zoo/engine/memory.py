@@ -3,8 +3,10 @@ pass, and of the weights file."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -19,20 +21,29 @@ from zoo.recipe import Recipe
 
 class SavedForBackward(torch.autograd.graph.saved_tensors_hooks):
     """Inside it, the tensors that autograd keeps for the backward pass are counted: ``bytes``, each storage once,
-    without the ``module``'s own parameters and buffers."""
+    without the ``module``'s own parameters and buffers.
+
+    ``torch.func.grad``, by which penalties take the gradient of D's input, refuses such hooks, since one that changes
+    what is kept would be wrong in it. This one changes nothing, so that the refusal is switched off inside."""
 
     def __init__(self, module: nn.Module):
         own = [*module.parameters(), *module.buffers()]
         self.ignored = {t.untyped_storage()._cdata for t in own}
         self.storages: dict[int, torch.UntypedStorage] = {}  # alive, so that no other one gets its number
+        self.allowed = mock.patch.object(torch.autograd.graph, "disable_saved_tensors_hooks", contextlib.nullcontext)
         super().__init__(self.pack, lambda tensor: tensor)
 
     def __enter__(self) -> SavedForBackward:  # type: ignore[override]  # torch's returns nothing
+        self.allowed.start()
         super().__enter__()
         return self
 
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self.allowed.stop()
+
     def pack(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
+        storage = torch.func.debug_unwrap(tensor).untyped_storage()  # of torch.func.grad's tensors the one within
         if storage._cdata not in self.ignored:
             self.storages[storage._cdata] = storage
         return tensor
