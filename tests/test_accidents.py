@@ -21,7 +21,7 @@ from test_resume import in_child, tiny
 from zoo import hub, parallel, publish
 from zoo.engine import train
 from zoo.engine.run_folder import CHECKPOINT, LOG, RECIPE, RunFolder, default_folders, new_run
-from zoo.files import LOCK, beside, check_name, lock, remove_partials, scratch
+from zoo.files import LOCK, beside, check_name, is_new, lock, remove_partials, scratch
 
 torch.set_num_threads(1)
 
@@ -232,8 +232,10 @@ def test_a_killed_export_leaves_no_file_beside(tmp_path):
 
     with scratch(tmp_path, "at-work") as own:
         assert wait(in_child(die)) == -signal.SIGKILL and len(list(tmp_path.glob(".*.partial"))) == 2
+        (tmp_path / ".backup.partial").mkdir()  # another program's
         remove_partials(tmp_path)
-        assert list(tmp_path.glob(".*.partial")) == [own]
+        assert sorted(tmp_path.glob(".*.partial")) == sorted([own, tmp_path / ".backup.partial"])
+        assert is_new(tmp_path) is False
 
 
 @pytest.mark.parametrize(

@@ -283,11 +283,16 @@ def test_weights_that_are_not_published(weights_folder):
     assert str(error.value).endswith("zoo train dcgan --dataset cifar10 --variant small")
 
 
-def test_the_reduced_setting_stands_in_for_one_that_is_not_published(weights_folder, tmp_path, caplog):
+def test_the_reduced_setting_stands_in_for_one_that_is_not_published(weights_folder, tmp_path, caplog, monkeypatch):
     hub._warn_of_reduced.cache_clear()
     publish.publish(weights(tmp_path / "w.safetensors", image_spec()), weights_folder, "dcgan-mnist-small")
     assert hub.find("dcgan-mnist-small").name == "dcgan-mnist-small.safetensors" and not caplog.messages
     assert hub.find("dcgan-mnist") == hub.find("dcgan-mnist-small")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dcgan-mnist").mkdir()  # a run
+    shutil.copy(tmp_path / "w.safetensors", tmp_path / "dcgan-mnist" / hub.WEIGHTS)
+    assert str(hub.find("dcgan-mnist")) == f"dcgan-mnist/{hub.WEIGHTS}"
+    shutil.rmtree(tmp_path / "dcgan-mnist")
     assert caplog.messages == [
         "zoo: weights 'dcgan-mnist' are not published; "
         "these are 'dcgan-mnist-small': 32x32, width 32, 5,000 batches of 64"
@@ -394,6 +399,17 @@ def test_license_and_bar_of_what_is_published(tmp_path):
     plain = publish.publish(weights(tmp_path / "w.safetensors", image_spec()), tmp_path / "shelf", "plain")
     assert plain["license"] == "not stated" and plain["below_bar"] is None
     assert hub.read_header(plain["path"])["card"]["below_bar"] is None
+
+
+def test_what_is_published_is_not_written_over(tmp_path):
+    """Neither a file in the folder itself nor an entry of its index."""
+    source = weights(tmp_path / "mine.safetensors", image_spec())
+    before = source.read_bytes()
+    with pytest.raises(ValueError, match=r"mine.safetensors is what is to be published, and would be written over"):
+        publish.publish(source, tmp_path, "mine")
+    assert source.read_bytes() == before and not (tmp_path / "index.json").exists()
+    publish.publish(source, tmp_path, "other")
+    assert source.read_bytes() == before and [*hub.index(tmp_path)] == ["other"]
 
 
 def test_publish_in_float32(tmp_path):

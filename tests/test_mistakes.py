@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers.tiny import class_spec, image_spec, point_spec, process, translate_spec, weights
 from PIL import Image
 
@@ -331,6 +332,10 @@ IN_PYTHON = {
     "a list in inputs": (
         lambda: zoo.load("pix2pix-emoji-small").grid(inputs={"x": [1.0]}),
         "inputs: must be tensors by the keys of the batch",
+    ),
+    "images from 0 to 255": (
+        lambda: zoo.load("pix2pix-emoji-small").grid(inputs={"a": torch.full((2, 3, 32, 32), 255.0)}),
+        "inputs: a: must be float, from 0",
     ),
     "no inputs": (lambda: zoo.load("pix2pix-emoji-small").grid(inputs={}), "needs images: pass inputs="),
 }

@@ -315,6 +315,12 @@ def test_save_samples(tmp_path):
         model(class_spec(), seed=1).save_samples(tmp_path / "a", 6, seed=3, y="dog", scale=2)
     with pytest.raises(ValueError, match="must be a model of images"):
         model(point_spec()).save_samples(tmp_path / "b", 5)
+    with pytest.raises(ValueError, match="scale=0: must be at least 1"):
+        m.save_samples(tmp_path / "c", 2, scale=0)
+    assert not (tmp_path / "c").exists()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="file' is a file, must be a folder"):
+        m.save_samples(tmp_path / "file", 2)
 
 
 def noisy_spec() -> dict:

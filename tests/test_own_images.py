@@ -763,6 +763,7 @@ def test_every_input_has_its_output(tmp_path):
             ["a.jpg.png", "a.png.jpg.bmp.png", "a.png.jpg.png", "a.png.png"],
         ),
         (["a.png", "a.png.jpg"], ["a.png", "a.png.png"]),
+        (["A.jpg", "a.png"], ["A.jpg.png", "a.png.png"]),  # one file on some systems
     ],
 )
 def test_no_two_outputs_have_one_name(tmp_path, files, outputs):
@@ -785,6 +786,63 @@ def test_an_input_is_never_written_over(tmp_path):
         remake(folder, f"{folder}/sub/")  # a.png there would be of a.png, b.jpg is an original
     remake(folder / "sub", f"{folder}/sub/")  # b.png beside b.jpg
     assert before.items() < {path: path.read_bytes() for path in folder.rglob("*.*")}.items()
+
+
+def test_outputs_are_no_inputs_of_the_next_time(tmp_path):
+    """Also where --out is --input itself."""
+    put(tmp_path / "in" / "a.jpg", 50)
+    for _ in range(2):
+        lines = []
+        remake(tmp_path / "in", f"{tmp_path}/in/", lines.append)
+        assert "1 images, 1 outputs" in lines[-1]
+        assert sorted(path.name for path in (tmp_path / "in").iterdir()) == ["a.jpg", "a.png"]
+
+
+def test_other_files_are_never_written_over(tmp_path):
+    put(tmp_path / "in" / "sub" / "a.jpg", 50)
+    mine = put(tmp_path / "out" / "sub" / "a.png", 9).read_bytes()
+    with pytest.raises(ValueError, match=r"--out .*out: has files that are no outputs \(sub/a.png\), which would be"):
+        remake(tmp_path / "in", f"{tmp_path}/out/")
+    assert (tmp_path / "out/sub/a.png").read_bytes() == mine
+    (tmp_path / "out/sub/a.png").rename(tmp_path / "out/sub/b.png")
+    for _ in range(2):  # its own outputs are
+        remake(tmp_path / "in", f"{tmp_path}/out/")
+    assert (tmp_path / "out/sub/b.png").read_bytes() == mine and (tmp_path / "out/sub/a.png").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["{root}/evil.png", "../evil.png", "sub/../../evil.png", "..\\evil.png", "C:\\evil.png"]
+)
+def test_members_that_lead_out_of_their_archive(tmp_path, name):
+    """They are named, and left out with ?skip=corrupt; nothing is written outside --out."""
+    name = name.format(root=tmp_path)
+    put(tmp_path / "a.png", 50)
+    (tmp_path / "work").mkdir()
+    archive = tmp_path / "work" / "in.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr(name, (tmp_path / "a.png").read_bytes())
+        file.write(tmp_path / "a.png", "a.png")
+    with pytest.raises(ValueError, match=r"can't read .*evil.png \(a path out of the archive\)"):
+        remake(archive, f"{tmp_path}/work/out/")
+    with pytest.raises(ValueError, match="a path out of the archive"):
+        open_data(f"folder:{archive}", 8)
+    lines = []
+    remake(f"{archive}?skip=corrupt", f"{tmp_path}/work/out/", lines.append)
+    assert "1 images, 1 outputs; left out: " in lines[-1] and "evil.png (a path out of the archive)" in lines[-1]
+    assert [path.name for path in tmp_path.rglob("*.png")].count("evil.png") == 0
+
+
+def test_an_enlarged_output_that_is_too_large(tmp_path):
+    """The message names --scale and the image, not -n, which was not given."""
+    put(tmp_path / "a.png", 50, size=(2000, 2000))
+    request = Request("model", str(tmp_path / "b.png"), source=str(tmp_path / "a.png"), scale=6)
+    with pytest.raises(ValueError, match=r"^--scale 6: .* got 12,000x12,000 of an image of 2000x2000; lower it, or l"):
+        request.remake(lambda image, seed: as_batch(image, 3)[0], None, 3)
+
+
+def test_an_output_needs_a_name(tmp_path):
+    with pytest.raises(ValueError, match=r"--out .*/\.png: must have a name before its ending"):
+        Request("model", f"{tmp_path}/.png")
 
 
 @pytest.mark.parametrize("source", ["in", "in.zip"])

@@ -252,6 +252,7 @@ def test_commands_by_verb():
     """By the model's verb: a classifier can't be sampled."""
     assert uses({"kind": "image"}, "a run") == ["zoo sample 'a run' -n 16 --out grid.png"]
     assert uses({"kind": "classify"}, "run") == ["zoo eval run"]
+    assert uses({"kind": "classify"}, "wgan-fashion-mnist") == ["zoo eval ./wgan-fashion-mnist"], "not the shipped one"
 
 
 # In a browser ---------------------------------------------------------------------------------------------------------

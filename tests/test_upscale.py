@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,6 +14,7 @@ from zoo.data import Facts, ImageData
 from zoo.data.views import enlarge, shrink
 from zoo.metrics import paired
 from zoo.models.base import build_model
+from zoo.models.request import Request
 from zoo.registry import NETWORKS, Spec
 
 FACTOR = 3
@@ -104,7 +106,7 @@ def test_transparency_stays(model, mode):
     image = photo(9, 6, "RGBA" if mode == "P" else mode)
     if mode == "P":
         image = photo(9, 6, "L").convert("P")
-        image.info["transparency"] = 3
+        image.info["transparency"] = image.getpixel((0, 0))
     larger = model.upscale(image)
     assert larger.shape == (1, 4, 18, 27)
     rgba = torch.tensor(list(image.convert("RGBA").get_flattened_data())).view(6, 9, 4).permute(2, 0, 1)[None] / 255
@@ -112,6 +114,25 @@ def test_transparency_stays(model, mode):
     torch.testing.assert_close(larger[:, 3:], enlarge(rgba[:, 3:], FACTOR))
     torch.testing.assert_close(model.upscale(rgba), larger)
     assert model.upscale(image.convert("RGBA").convert("RGB")).shape == (1, 3, 18, 27)
+
+
+def test_an_opacity_of_opaque_images_is_left_out(model, tmp_path):
+    """Many programs write it. Of 16 bits a transparent gray value is not read, and the others are."""
+    opaque = photo(9, 6)
+    opaque.putalpha(255)
+    torch.testing.assert_close(model.upscale(opaque), model.upscale(opaque.convert("RGB")))
+    ramp = Image.fromarray((np.arange(54, dtype=np.uint16) * 1200).reshape(6, 9))
+    ramp.save(tmp_path / "ramp.png", transparency=0)
+    with Image.open(tmp_path / "ramp.png") as image:
+        assert image.mode == "I;16" and "transparency" in image.info
+        gray = (
+            torch.tensor([round(1200 * k * 255 / 65_535) for k in range(54)]).view(1, 1, 6, 9).expand(1, 3, 6, 9) / 255
+        )
+        torch.testing.assert_close(model.upscale(image), model.upscale(gray))
+    request = Request("model", str(tmp_path / "out.png"), source=str(tmp_path / "ramp.png"), tell=str)
+    model.write(request)
+    written = torch.from_numpy(np.array(Image.open(tmp_path / "out.png")))
+    torch.testing.assert_close(written.permute(2, 0, 1)[None] / 255, model.upscale(gray), atol=0.51 / 255, rtol=0)
 
 
 def test_a_gray_model_and_a_list(model):

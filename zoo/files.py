@@ -155,6 +155,11 @@ def beside(path: str | Path) -> Iterator[Path]:
         raise
 
 
+def is_scratch(path: Path) -> bool:
+    """Whether a path has the name of a folder that :func:`scratch` makes, and is not another program's."""
+    return re.fullmatch(rf"\..*\.[0-9]+{re.escape(PARTIAL)}", path.name, re.DOTALL) is not None
+
+
 _clean: set[Path] = set()  # folders without temporary folders of processes that were killed before this one began
 
 
@@ -168,7 +173,8 @@ def _remove_old_partials(folder: Path) -> None:
 def remove_partials(folder: str | Path, deep: bool = True) -> None:
     """Remove the temporary folders of killed writers in ``folder``, and with ``deep`` in all folders below."""
     pattern = f".*{PARTIAL}"
-    for partial in list(Path(folder).rglob(pattern) if deep else Path(folder).glob(pattern)):
+    found = list(Path(folder).rglob(pattern) if deep else Path(folder).glob(pattern))
+    for partial in filter(is_scratch, found):
         try:
             handle = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:  # removed in between, or no writer's
@@ -198,7 +204,7 @@ def is_new(folder: str | Path) -> bool:
     folder = Path(folder)
     if not folder.is_dir():
         return not (folder.exists() or folder.is_symlink())
-    return all(p.suffix == PARTIAL or p.name == LOCK for p in folder.iterdir())
+    return all(is_scratch(p) or p.name == LOCK for p in folder.iterdir())
 
 
 def check_new(folder: str | Path) -> None:

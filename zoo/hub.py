@@ -262,9 +262,10 @@ def weights_of(model: str) -> list[str]:
 
 
 def published_name(name: str) -> str:
-    """``name``, or that of the reduced setting if only that one is shipped, with a line on stderr."""
+    """``name``, or that of the reduced setting if only that one is shipped and there is no file or folder of this name,
+    with a line on stderr."""
     shipped, reduced = index(), f"{name}-small"
-    if name in shipped or reduced not in shipped or name not in settings.names():
+    if name in shipped or reduced not in shipped or name not in settings.names() or Path(name).exists():
         return name
     _warn_of_reduced(name, reduced)
     return reduced

@@ -81,6 +81,9 @@ def publish(
     with folder_lock(folder):  # two that publish at once would lose an entry
         index = hub.index(folder)  # what cannot be read is reported before anything is written
         path = folder / f"{name}.safetensors"
+        if path.exists() and path.samefile(hub.find(source)):
+            raise ValueError(f"--to {to}: {path} is what is to be published, and would be written over; choose another "
+                             "folder or --name")  # fmt: skip
         with scratch(folder, path.name) as drafts:
             draft = drafts / path.name
             entry = _entry(model, name, draft, *_write(model, draft))

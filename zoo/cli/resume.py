@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from zoo.cli import processes
@@ -74,7 +76,7 @@ def command(
             "log": log,
         }
         options = [f"--{key}={value}" for key, value in values.items() if value is not None] + ["--json"] * as_json
-        processes.run(nproc, ["resume", run, *options])
+        processes.run(nproc, ["resume", run, *options, *(["--debug"] if "--debug" in sys.argv else [])])
         return
     progress = Progress(as_json, minutes)
     try:

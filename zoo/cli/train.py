@@ -43,7 +43,7 @@ HINTS = {  # options of other programs, and what does the same here
     ("--resolution", "--image-size", "--img-size", "--size", "--image_size"): "--set resolution=N",
     ("--data", "--data-dir", "--dataroot", "--data-path", "--data_dir"): "--dataset folder:PATH",
     ("--outdir", "--output", "--save-dir", "--name"): "--out RUN",
-    ("--workers", "--num-workers", "--num_workers"): "nothing: images are read ahead by themselves",
+    ("--workers", "--num-workers", "--num_workers"): "no option: images are read ahead by themselves",
     ("--gpu", "--gpus", "--gpu-ids", "--gpu_ids", "--cuda"): "--device cuda:0, and --nproc N for several",
     ("--amp", "--fp16", "--bf16", "--mixed-precision"): "--precision bf16",
     ("--resume", "--continue", "--checkpoint"): "zoo resume RUN",

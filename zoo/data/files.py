@@ -12,7 +12,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from zoo.data.images import SUFFIXES
 
@@ -148,6 +148,13 @@ def hidden(name: str) -> bool:
     return any(part.startswith(".") or part in SYSTEM for part in PurePosixPath(name).parts)
 
 
+def outside(name: str) -> bool:
+    """Whether a member's name leads out of the folder that an archive is unpacked into, here or on other systems."""
+    return any(
+        path.is_absolute() or ".." in path.parts for path in (PurePosixPath(name), PureWindowsPath(name), Path(name))
+    )
+
+
 def _walk(root: Path) -> Contents:
     result, read = Contents(), set()
     folders, links = deque([(root, "")]), deque[tuple[Path, str]]()
@@ -206,8 +213,11 @@ def _members(archive: Path) -> Contents:
             names = [info.filename for info in opened.infolist() if not info.is_dir()]
     except (zipfile.BadZipFile, OSError) as error:
         raise ValueError(f"folder:{archive}: not a readable zip archive ({error})") from None
-    for name in filter(lambda name: not hidden(name), names):
-        result.add(File(name, archive, name))
+    for name in names:
+        if outside(name):
+            result.problems.append(f"{name} (a path out of the archive)")
+        elif not hidden(name):
+            result.add(File(name, archive, name))
     for file in _beside(archive):
         result.add(file)
     return result.sort()

@@ -75,8 +75,13 @@ def is_gray(image: Image.Image) -> bool:
 
 
 def is_transparent(image: Image.Image) -> bool:
-    """Whether an image has an opacity for each pixel."""
-    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+    """Whether a pixel of an image is not opaque. False for modes of more than 8 bits: what PNG calls a transparent gray
+    value of them is not read."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return False
+    if image.mode not in ("RGBA", "LA", "PA", "La", "RGBa") and "transparency" not in image.info:
+        return False
+    return image.convert("RGBA").getchannel("A").tobytes().count(255) < image.width * image.height
 
 
 def to_pil(image: Image.Image | np.ndarray, channels: int, range: Range | None = None) -> Image.Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,9 @@ def model_of(game: Game, ema_networks: EmaNetworks, spec: Mapping[str, Any]) -> 
 
 
 def uses(spec: Mapping[str, Any], path: str | Path) -> list[str]:
-    """The commands that use the weights of a model spec, by its task."""
-    return task_of(spec).commands(spec, str(path))
+    """The commands that use the weights of a model spec, by its task. ``path``: of the run or file."""
+    shipped = str(path) in hub.index()  # the name alone would mean the shipped ones
+    return task_of(spec).commands(spec, os.path.join(".", path) if shipped else str(path))
 
 
 def finished_model(game: Game, ema_networks: EmaNetworks, spec: Mapping[str, Any], draw: Callable[[], Batch]) -> Model:

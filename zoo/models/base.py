@@ -293,6 +293,9 @@ class Model(nn.Module):
             raise ValueError(f"inputs: must be tensors by the keys of the batch, {{'x': ...}}, got {got}")
         if not given:
             raise ValueError(f"a model with the verb {self.verb} needs images: pass inputs={{'x': ...}}")
+        for key, x in given.items():
+            if x.ndim == 4 and not (x.is_floating_point() and ((x >= 0) & (x <= 1)).all()):  # a NaN is not
+                raise ValueError(f"inputs: {key}: must be float, from 0 (black) to 1 (white)")
         reals = {key: self.from_unit(x[:n]).to(self.device) for key, x in given.items()}
         images, across = self.preview_from(reals, seed)
         return grid_picture(images.cpu(), columns or across)

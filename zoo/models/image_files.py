@@ -55,6 +55,8 @@ def plain_options(model: ImageModel, n: int, options: Mapping[str, Any]) -> dict
     noise_seeds(given.get("noise"), n, getattr(model.generator, "noise_shapes", {}))
     mixed_seeds(given.get("mix"), n, model.style_count)
     result = {key: plain(value) for key, value in given.items() if key not in ("y", "codes", "mix")}
+    if "to" in given:
+        result["to"] = model.direction(given["to"])  # a domain has a letter and a name
     if "y" in given:
         result["y"] = model.plain_conditions(given["y"], n)
     if "codes" in given:

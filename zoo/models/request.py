@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.checks import check_whole
 from zoo.data.files import File, contents, counts, listed
 from zoo.data.folder import OPTIONS, image_size, parse_options, parse_range
 from zoo.data.images import SUFFIXES, open_picture, read, square
@@ -64,6 +65,8 @@ class Request:
 
     def __post_init__(self) -> None:
         check_place(self.out, f"--out {self.out}".rstrip(), self.folder)
+        if self.path.name.lower() in (*OUTPUTS, *walk_endings()):
+            raise ValueError(f"--out {self.out}: must have a name before its ending")
 
     @property
     def path(self) -> Path:
@@ -167,11 +170,18 @@ class Request:
         if fixed is None:
             readable, sizes = inputs.of_valid_size(readable, multiple, check, parts=1 if half is None else 2)
         for width, height in sizes if self.scale > 1 else ():
-            self.check_picture(width * larger, height * larger)
+            wide, high = width * larger * self.scale, height * larger * self.scale
+            if wide * high > MAX_PIXELS:
+                got = f"{wide:,}x{high:,} of an image of {width}x{height}"
+                raise ValueError(f"--scale {self.scale}: a picture must have at most {MAX_PIXELS:,} pixels, got {got}; "
+                                 f"lower it, or leave it out")  # fmt: skip
         paths = [out / name if self.folder else out for name in output_names(readable)]
         if lost := [path for path in paths if path.resolve() in inputs.originals]:
             raise ValueError(f"--out {out}: must not be where the inputs are, for {lost[0].name} would be written "
                              "over; choose another")  # fmt: skip
+        if self.folder and (others := [path for path in paths if path.exists() and not is_output(path)]):
+            raise ValueError(f"--out {out}: has files that are no outputs ({others[0].relative_to(out)}), which would "
+                             "be written over; choose another")  # fmt: skip
         if half is not None:
             self.tell(f"--input {self.source}: the {('left', 'right')[half]} half of each picture, since all are twice "
                       "as wide as high (?pairs=no: the whole)")  # fmt: skip
@@ -234,19 +244,20 @@ class Inputs:
             raise ValueError(f"--input {path}: has no images; looked for {suffixes}")
 
     def readable(self, channels: int, out: Path) -> list[File]:
-        """The files that can be read, without the outputs of before if the folder ``out`` is in --input. Raises
-        ValueError if one cannot be read and is not to be left out, or if ``out`` has originals."""
+        """The files that can be read, without the outputs of before if the folder ``out`` is --input or in it. Raises
+        ValueError if one cannot be read and is not to be left out, or if ``out`` in --input has originals."""
         readable, unreadable = [], []
         root, results = self.root.resolve(), out.resolve()
         inside = root in results.parents
         for file in self.files:
             path = file.path.resolve()
-            if inside and path.is_relative_to(results):
-                if not is_output(path):
+            if (inside or (self.folder and root == results)) and path.is_relative_to(results):
+                if is_output(path):
+                    self.left_out.append(f"{file.name}, an output of before")
+                    continue
+                if inside:
                     raise ValueError(f"--out {out}: has images that are no outputs ({file.name}), which could be "
                                      "written over; choose another")  # fmt: skip
-                self.left_out.append(f"{file.name}, an output of before")
-                continue
             self.originals.add(path)
             try:
                 self.read(file, channels)
@@ -307,8 +318,8 @@ def output_names(files: Sequence[File]) -> list[str]:
     whole: set[str] = set()  # files that keep their ending, since another one would have the same name
     while True:
         names = [f"{file.name if file.name in whole else file.stem}.png" for file in files]
-        count = Counter(names)
-        more = {file.name for file, name in zip(files, names, strict=True) if count[name] > 1} - whole
+        count = Counter(name.casefold() for name in names)  # to some file systems A.png is a.png
+        more = {file.name for file, name in zip(files, names, strict=True) if count[name.casefold()] > 1} - whole
         if not more:
             return names
         whole |= more  # then a.png and a.jpg are a.png.png and a.jpg.png, as a.png.jpg may be
@@ -355,6 +366,8 @@ def write_files(
     out: Path, files: Files, bar: Callable[[Iterable[Any], int], Iterator[Any]] = no_bar, scale: int = 1
 ) -> None:
     """As :meth:`Request.write_files`."""
+    check_whole("scale", scale)
+    check_place(out, f"--out {out}", folder=True)
     path, seeds = out / MANIFEST, files.seeds
     facts = {**files.facts, **({"scale": scale} if scale != 1 else {})}
     manifest = json.loads(json.dumps({**facts, EACH: {str(s): own for s, own in zip(seeds, files.each, strict=False)}}))
