@@ -12,6 +12,7 @@ from test_micro_batch import ROUNDING, compare_run, float64  # noqa: F401  # a f
 from test_parallel import in_group, processes
 from torch.autograd import gradcheck, gradgradcheck
 
+from zoo import parallel
 from zoo.augment import ADA, DiffAugment
 from zoo.discriminate import Discriminate
 from zoo.game import Batch
@@ -383,3 +384,29 @@ def test_two_processes_learn_as_one(spec, tmp_path, float64):  # the fixture
     assert same(*parts) and parts[0].keys() == alone.keys()
     for key, value in alone.items():
         torch.testing.assert_close(parts[0][key], value, rtol=ROUNDING, atol=ROUNDING)
+
+
+def test_either_rotation_of_ada():
+    """Before and after the stretch: one of the two happens with probability p, so each with 1 - sqrt(1 - p)."""
+    x = pictures(2)
+    for place in (4, 6):
+        for chance, rotated in ((0.68, True), (0.69, False)):  # 1 - sqrt(1 - 0.9) = 0.684
+            decide = [NEVER] * 8
+            decide[place] = chance
+            numbers = Preset([decide, [0, 0, 0, 0, 0.625, 0.625]], [[0.0] * 4])
+            (y,) = ADA(p=0.9, color=0.0, cutout=0.0)([x], numbers)
+            assert torch.allclose(y, x, atol=1e-5) != rotated
+
+
+def test_p_adapts_to_the_reals_of_all_processes():
+    """One process's scores say that D overfits, the other's that it does not: the mean sign decides in both."""
+
+    def work(rank):
+        parallel.start("cpu")
+        augment = ADA(p=0.5, speed=1_000)
+        for _ in range(augment.every):
+            augment.record(torch.full((8,), 1.0 - 2 * rank))
+        augment.adapt()
+        assert augment.p.item() == pytest.approx(0.5 - augment.every * 16 / 1_000)
+
+    processes(work)

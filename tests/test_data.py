@@ -1459,3 +1459,9 @@ def test_train_on_photographs(home, tmp_path, shell):
     )
     result = shell("train", "dcgan", "--dataset", name, "--variant", "small", *options, "--images", "8", "--out", "run")
     assert result.status == 0, result.err
+
+
+def test_each_batch_has_flips_of_its_own():
+    row = torch.arange(4, dtype=torch.uint8).view(1, 1, 1, 4).expand(1, 1, 4, 4).contiguous()
+    loader = Loader(ImageData(Facts("f", "", 1, 4), {"x": row}, ""), seed=0, flip=True)
+    assert not torch.equal(loader.next(50)["x"], loader.next(50)["x"])

@@ -13,7 +13,7 @@ from zoo.game import Batch
 from zoo.games.adversarial import Adversarial
 from zoo.heads import Head
 from zoo.networks.discriminator import Discriminator, condition
-from zoo.penalties import R1, R2, Penalty
+from zoo.penalties import R1, R2, Drift, FeatureMatching, Penalty, PullingAway
 from zoo.recipe import SGD
 from zoo.registry import GAMES, HEADS, NETWORKS, PENALTIES, Spec
 
@@ -472,3 +472,36 @@ def test_the_network_of_a_head_is_a_player():
     assert changed == {"G", "D", "M"}
     with pytest.raises(ValueError, match=r"optimizers: player 'M' must have one"):
         session(recipe(spec, networks=networks))
+
+
+def test_features_are_of_augmented_images():
+    """Also those of the new reals of feature matching."""
+    D = TwoScores()
+    discriminate = call(D)
+    discriminate.augment = lambda images, batch: [x + 1 for x in images]
+    torch.testing.assert_close(discriminate.features(X, {"text": torch.randn(6, 3)}), D.features(X + 1))
+
+
+@pytest.mark.parametrize("joined", ["auto", "always", "never"])
+def test_conditions_of_both(joined):
+    """Real and fake images have their own in every kind of pass."""
+    D, given = TwoScores(), torch.randn(6, 3)
+    real, fake = Inputs(X, {"text": given}), Inputs(FAKE, {"text": given.flip(0)})
+    for inputs in call(D, joined=joined).both(real, fake):
+        for name, score in call(D)(inputs.x, inputs.given).scores.items():
+            torch.testing.assert_close(inputs.output.scores[name], score)
+
+
+@pytest.mark.parametrize("penalty", [Drift(), PullingAway(), FeatureMatching()])
+def test_penalties_sum_in_float32(penalty):
+    """Under autocast scores and features are bfloat16."""
+    x = torch.randn(64, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    output = DiscriminatorOutput({"score": x[:, 0]}, x, {})
+    real, fake = Inputs(x, output=output), Inputs(x, output=output._replace(features=x.flip(1) + 1))
+    wide = [
+        i._replace(output=DiscriminatorOutput({"score": i.score.float()}, i.output.features.float(), {}))
+        for i in (real, fake)
+    ]
+    value = penalty(nn.Identity(), real, fake)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, penalty(nn.Identity(), *wide))

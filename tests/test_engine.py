@@ -29,6 +29,7 @@ from helpers.play import (
     session,
     weights,
 )
+from helpers.recipes import small, stand_in
 from torch import nn
 from torch.nn.functional import softplus
 
@@ -1443,3 +1444,38 @@ def test_runs_repeat_and_differ_by_seed(tmp_path):
         run = train.train(recipe(), tmp_path / name, runtime=CPU, seed=seed)
         ends[name] = checkpoint.load(run / CHECKPOINT)[0]
     assert same(ends["a"], ends["b"]) and not same(ends["a"], ends["c"])
+
+
+def test_the_average_counts_all_reals_of_a_round():
+    """Those of each of D's three steps."""
+    opened = session(recipe(Spec("adversarial", n_critic=3), ema={"G": Ema(halflife=24)}))
+    before = weights(opened.game.G)
+    assert opened.play_round() == 24
+    average = opened.ema_networks["G"].network.state_dict()
+    for key, value in opened.game.G.state_dict().items():
+        torch.testing.assert_close(average[key], (before[key] + value) / 2)
+
+
+def test_a_lazy_penalty_of_D_draws_no_reals():
+    opened = session(recipe(Spec("adversarial", penalties=(Spec("r1", every=2),))))
+    assert [opened.play_round() for _ in range(2)] == [8, 8]
+
+
+def test_fakes_have_the_classes_of_the_reals_of_each_step():
+    """They are not drawn in advance: the next reals are of other classes."""
+    reduced = small("cgan-mnist")
+    (stage,) = reduced.stages
+    game = stage.game.replace(order="D-first", n_critic=3)
+    reduced = reduced.replace(stages=(dataclasses.replace(stage, game=game),))
+    run = session(reduced, stand_in(reduced))
+    play_turn, classes = run.learner.play, []
+
+    def check(turn, batch, round):
+        values = play_turn(turn, batch, round)
+        assert torch.equal(batch["y_fake"], batch["y"])
+        classes.append(batch["y"].tolist())
+        return values
+
+    run.learner.play = check
+    play(run)
+    assert len(classes) == 4 and classes[0] != classes[1] != classes[2]

@@ -470,9 +470,12 @@ def test_the_cache_is_keyed_by_content(network):
     network.hash = "another"
     statistics.reference_statistics(network, images.from_data(data(x)))
     assert len(cache_files()) == 3
+    network.resize, own = "in another way", network.resize
+    statistics.reference_statistics(network, images.from_data(data(x)))
+    assert len(cache_files()) == 4
     path.write_bytes(path.read_bytes()[:100])  # damaged: computed again
     x[7, 1, 3, 3] -= 1
-    network.hash = feature_networks.load("tiny").hash
+    network.hash, network.resize = feature_networks.load("tiny").hash, own
     assert equal_statistics(statistics.reference_statistics(network, images.from_data(data(x)))[0], first)
 
 
@@ -692,6 +695,9 @@ def test_near_copies(monkeypatch):
     assert len(cache_files()) == 1  # the ratios of the held-out images
     holdout = images.from_data(data(torch.cat([smooth_images(196, 1, 12, seed=1), one[:4]])))  # as some real sets
     assert copies.near_copies(images.from_data(data(one)), train, holdout)[0] == 1
+    assert len(cache_files()) == 2  # of other held-out images
+    copies.near_copies(images.from_data(data(one)), images.from_data(data(smooth_images(300, 1, 12, seed=4))), holdout)
+    assert len(cache_files()) == 3  # of other training images
     with pytest.raises(ValueError, match="must have 1 channels as the training images, got 3"):
         copies.near_copies(images.from_data(data(smooth_images(9, 3, 12))), train, holdout)
 

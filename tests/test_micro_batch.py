@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers.play import CPU, Duel, game, play, recipe, session, weights
 from helpers.recipes import every_stage, small, stand_in
+from torch import nn
 from torch.nn.functional import softplus
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -18,8 +19,9 @@ from zoo.engine import train
 from zoo.engine.stage import StageRun, build_game, build_networks, resolve
 from zoo.engine.step import Learner, freeze_idle, players
 from zoo.game import Batch, Game, Turn, whole_batch_parts
+from zoo.networks.layers import Linear
 from zoo.recipe import SGD, RMSProp, Stage
-from zoo.registry import Spec
+from zoo.registry import NETWORKS, Spec
 
 TOLERANCE = 2e-5  # of the largest value of a network's gradient
 ROUNDING = 1e-9  # the same in float64, in which no sign of an L1 distance is a matter of rounding
@@ -352,3 +354,17 @@ def test_wrong_values(tmp_path):
         session(recipe(accumulate=3))
     with pytest.raises(ValueError, match=r"micro_batch=0: must be at least 1"):
         dataclasses.replace(CPU, micro_batch=0)
+
+
+@NETWORKS.register("test-spectral")
+class SpectralMlp(nn.Sequential):
+    """Points -> scores, with spectral normalization."""
+
+    def __init__(self):
+        super().__init__(Linear(2, 8, sn=True), nn.Tanh(), Linear(8, 1, sn=True))
+
+
+def test_each_slice_begins_with_the_same_buffers(float64):
+    """The vector of spectral normalization moves once in a step, not once in a slice."""
+    networks = {"G": Spec("test-mlp"), "D": Spec("test-spectral")}
+    assert compare_run(session(recipe(networks=networks)), (2, 1)) <= ROUNDING

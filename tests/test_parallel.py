@@ -41,7 +41,7 @@ from zoo.game import Batch, Turn
 from zoo.networks.improved_gan import MinibatchFeatures
 from zoo.networks.layers import BatchNorm2d, MinibatchStandardDeviation
 from zoo.pretrained import FolderSource
-from zoo.recipe import Adam, Ema
+from zoo.recipe import SGD, Adam, Ema
 from zoo.registry import GAMES, HEADS, NETWORKS, Spec
 
 
@@ -318,7 +318,9 @@ class GateByRank(Duel):
 def test_processes_agree_on_a_gate(tmp_path):
     def work(rank):
         run = in_group(lambda: session(recipe(GateByRank.spec, optimizer=Adam(lr=0.01))))
+        before = weights(run.game)
         play(run, 3)
+        assert moved(before, run.game) == {"D"}  # one of two is not most of them
         save_file(state(run), tmp_path / f"{rank}.safetensors")
 
     processes(work)
@@ -666,3 +668,36 @@ def test_rank_0_fetches_and_computes(own_home, tmp_path):
     )
     two, one = (load_file(tmp_path / run / CHECKPOINT) for run in ("run", "one"))
     assert two.keys() == one.keys() and all(torch.allclose(two[k], one[k], atol=1e-5) for k in one)
+
+
+def test_layers_of_each_process_draw_numbers_of_their_own(tmp_path):
+    """Dropout masks differ between processes; noise is drawn for all of them together."""
+
+    def work(rank):
+        run = in_group(lambda: session(recipe()))
+        run.seed_round()
+        drawn = {"layers": torch.rand(4), "noise": torch.rand(4, generator=run.noise)}
+        save_file(drawn, tmp_path / f"{rank}.safetensors")
+
+    processes(work)
+    first, second = (load_file(tmp_path / f"{r}.safetensors") for r in range(2))
+    assert not torch.equal(first["layers"], second["layers"]) and torch.equal(first["noise"], second["noise"])
+
+
+def test_clip_is_of_the_joint_gradient(tmp_path):
+    """Not of each process's own."""
+
+    def gradients(run):
+        play(run)
+        return {k: p.grad.clone() for k, p in run.learner.players["D"].items()}
+
+    def build():
+        return session(image_recipe(optimizer=SGD(lr=0.1, clip=0.01)), images())
+
+    def work(rank):
+        save_file(gradients(in_group(build)), tmp_path / f"{rank}.safetensors")
+
+    processes(work)
+    first, alone = load_file(tmp_path / "0.safetensors"), gradients(build())
+    for k, v in alone.items():
+        torch.testing.assert_close(first[k], v, rtol=1e-4, atol=1e-6)
