@@ -89,7 +89,7 @@ def cub() -> Recipe:
 
 @setting("cub10", "small")
 def cub10_small() -> Recipe:
-    "Ten classes of birds at 32x32 and 64x64: 14,000 batches of 32 each."
+    "Ten classes of birds at 32x32 and 64x64: 14,000 and 16,000 batches of 32."
     streams = {
         "data": Stream(keys={"x": "x", "y": "y"}, derived={"text": Derived("T", of="caption", mean=4)}),
         "wrong": Stream(keys={"x": "wrong", "y": "wrong_y"}),
@@ -105,7 +105,7 @@ def cub10_small() -> Recipe:
         },
         stages=stages(
             Spec("stackgan", examples=BIRD_EXAMPLES, augment=Spec("diffaugment")),
-            (14_000 * batch, 14_000 * batch),
+            (14_000 * batch, 16_000 * batch),
             (batch, batch),
             sizes,
             (data[0], data[1]),
