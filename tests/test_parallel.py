@@ -676,8 +676,8 @@ def test_layers_of_each_process_draw_numbers_of_their_own(tmp_path):
     def work(rank):
         run = in_group(lambda: session(recipe()))
         run.seed_round()
-        drawn = {"layers": torch.rand(4), "noise": torch.rand(4, generator=run.noise)}
-        save_file(drawn, tmp_path / f"{rank}.safetensors")
+        numbers = {"layers": torch.rand(4), "noise": torch.rand(4, generator=run.noise)}
+        save_file(numbers, tmp_path / f"{rank}.safetensors")
 
     processes(work)
     first, second = (load_file(tmp_path / f"{r}.safetensors") for r in range(2))

@@ -121,15 +121,15 @@ def test_an_opacity_of_opaque_images_is_left_out(model, tmp_path):
     opaque = photo(9, 6)
     opaque.putalpha(255)
     torch.testing.assert_close(model.upscale(opaque), model.upscale(opaque.convert("RGB")))
-    ramp = Image.fromarray((np.arange(54, dtype=np.uint16) * 1200).reshape(6, 9))
-    ramp.save(tmp_path / "ramp.png", transparency=0)
-    with Image.open(tmp_path / "ramp.png") as image:
+    gradient = Image.fromarray((np.arange(54, dtype=np.uint16) * 1200).reshape(6, 9))
+    gradient.save(tmp_path / "gradient.png", transparency=0)
+    with Image.open(tmp_path / "gradient.png") as image:
         assert image.mode == "I;16" and "transparency" in image.info
         gray = (
             torch.tensor([round(1200 * k * 255 / 65_535) for k in range(54)]).view(1, 1, 6, 9).expand(1, 3, 6, 9) / 255
         )
         torch.testing.assert_close(model.upscale(image), model.upscale(gray))
-    request = Request("model", str(tmp_path / "out.png"), source=str(tmp_path / "ramp.png"), tell=str)
+    request = Request("model", str(tmp_path / "out.png"), source=str(tmp_path / "gradient.png"), tell=str)
     model.write(request)
     written = torch.from_numpy(np.array(Image.open(tmp_path / "out.png")))
     torch.testing.assert_close(written.permute(2, 0, 1)[None] / 255, model.upscale(gray), atol=0.51 / 255, rtol=0)

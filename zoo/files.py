@@ -173,8 +173,8 @@ def _remove_old_partials(folder: Path) -> None:
 def remove_partials(folder: str | Path, deep: bool = True) -> None:
     """Remove the temporary folders of killed writers in ``folder``, and with ``deep`` in all folders below."""
     pattern = f".*{PARTIAL}"
-    found = list(Path(folder).rglob(pattern) if deep else Path(folder).glob(pattern))
-    for partial in filter(is_scratch, found):
+    candidates = list(Path(folder).rglob(pattern) if deep else Path(folder).glob(pattern))
+    for partial in filter(is_scratch, candidates):
         try:
             handle = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:  # removed in between, or no writer's
