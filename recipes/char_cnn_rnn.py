@@ -11,10 +11,10 @@ Differences from the paper:
 - The learning rate is constant; the numbers of epochs are ours: 200 of cub, 400 of cub10, 30 of emoji.
 - The recurrent layer is that of the weights which StackGAN used: a GRU of 512 on 18 positions, and a linear layer to
   1,024 numbers.
-- emoji: an emoji is a class, in all styles. emoji-hashed is the retrieval network of scores: it is trained in the same
-  way, in batches of 100, but its text encoder reads hashed words and n-grams, so that it shares nothing with a
-  char-CNN-RNN that a GAN was trained with. The emoji GANs read hashes of the same words: with them it shares what they
-  read, and no weights.
+- emoji: an emoji is a class, in all styles. emoji-hashed and cub10-hashed are the retrieval networks of scores: trained
+  in the same way, in batches of 100, but their text encoders read hashed words and n-grams, so that they share nothing
+  with a char-CNN-RNN that a GAN was trained with. The emoji GANs read hashes of the same words: with them the retrieval
+  network shares what they read, and no weights.
 """
 
 from zoo.recipe import Data, Derived, Pretrained, Recipe, RMSProp, Spec, Stage, Stream

@@ -69,17 +69,21 @@ BIRD_EXAMPLES = (
 )
 
 
+def bird_data(sizes: tuple[int, int]) -> tuple[Data, Data]:
+    """Of each stage: birds with the mean of four of their captions, and birds of other classes."""
+    streams = {
+        "data": Stream(keys={"x": "x", "y": "y"}, derived={"text": Derived("T", of="caption", mean=4)}),
+        "wrong": Stream(keys={"x": "wrong", "y": "wrong_y"}),
+    }
+    first, second = (Data(load=side * 76 // 64, flip=True, streams=streams) for side in sizes)
+    return first, second
+
+
 @setting("cub")
 def cub() -> Recipe:
     "The TensorFlow program's setting for birds: 64x64, then 256x256, 600 epochs each."
-    text = Derived("T", of="caption", mean=4)
-    streams = {
-        "data": Stream(keys={"x": "x", "y": "y"}, derived={"text": text}),
-        "wrong": Stream(keys={"x": "wrong", "y": "wrong_y"}),
-    }
-    data = [Data(load=side * 76 // 64, flip=True, streams=streams) for side in (64, 256)]
-    game = Spec("stackgan", examples=BIRD_EXAMPLES)
-    first, second = stages(game, (600 * BIRDS, 600 * BIRDS), (64, 64), (64, 256), (data[0], data[1]))
+    sizes, game = (64, 256), Spec("stackgan", examples=BIRD_EXAMPLES)
+    first, second = stages(game, (600 * BIRDS, 600 * BIRDS), (64, 64), sizes, bird_data(sizes))
     return Recipe(
         networks={"G": Spec("stackgan-generator"), "D": Spec("stackgan-discriminators")},
         stages=(halved(first, 50 * BIRDS), halved(second, 100 * BIRDS)),
@@ -90,12 +94,7 @@ def cub() -> Recipe:
 @setting("cub10", "small")
 def cub10_small() -> Recipe:
     "Ten classes of birds at 32x32 and 64x64: 14,000 and 16,000 batches of 32."
-    streams = {
-        "data": Stream(keys={"x": "x", "y": "y"}, derived={"text": Derived("T", of="caption", mean=4)}),
-        "wrong": Stream(keys={"x": "wrong", "y": "wrong_y"}),
-    }
     sizes, batch = (32, 64), 32
-    data = [Data(load=side * 76 // 64, flip=True, streams=streams) for side in sizes]
     shared = {"sizes": sizes, "text": 256, "code": 32}
     encoder = Spec("char-cnn-rnn", width=128, dim=256)
     return Recipe(
@@ -108,7 +107,7 @@ def cub10_small() -> Recipe:
             (14_000 * batch, 16_000 * batch),
             (batch, batch),
             sizes,
-            (data[0], data[1]),
+            bird_data(sizes),
         ),
         ema={"G": Ema(halflife=500 * batch)},
         pretrained={"T": Pretrained(encoder, source="char-cnn-rnn-cub10-small", prefix="T.")},

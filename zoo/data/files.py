@@ -150,9 +150,7 @@ def hidden(name: str) -> bool:
 
 def outside(name: str) -> bool:
     """Whether a member's name leads out of the folder that an archive is unpacked into, here or on other systems."""
-    return any(
-        path.is_absolute() or ".." in path.parts for path in (PurePosixPath(name), PureWindowsPath(name), Path(name))
-    )
+    return any(path.is_absolute() or ".." in path.parts for path in (PurePosixPath(name), PureWindowsPath(name)))
 
 
 def _walk(root: Path) -> Contents:

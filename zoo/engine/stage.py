@@ -91,8 +91,6 @@ def build_networks(recipe: Recipe, seed: int = 0, device: str | None = None) -> 
         try:
             with torch.device(device or "cpu"):
                 networks[name] = NETWORKS.build(spec)
-        except torch.OutOfMemoryError:
-            raise
         except (ValueError, TypeError, RuntimeError) as error:  # a RuntimeError of torch, such as for a negative width
             raise ValueError(f"networks.{name}: {error}") from error
     return {**networks, **{name: build(name, pretrained) for name, pretrained in recipe.pretrained.items()}}

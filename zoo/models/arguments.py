@@ -41,8 +41,7 @@ def as_batch(images: Images, channels: int) -> Tensor:
         x = x[None] if x.ndim == 3 else x
         if x.ndim != 4 or x.shape[1] != channels or not x.numel():
             raise ValueError(f"images of shape {list(images.shape)}: must be [N, {channels}, H, W], N at least 1")
-        if not images.is_floating_point() or not ((x >= 0) & (x <= 1)).all():  # a NaN is not
-            raise ValueError("images: must be float, from 0 (black) to 1 (white)")
+        check_unit("images", images)
         return x
     from PIL.Image import Image as PILImage
 
@@ -51,6 +50,12 @@ def as_batch(images: Images, channels: int) -> Tensor:
     if channels not in (1, 3):
         raise ValueError(f"images: must be a tensor, since the model has {channels} channels, got a PIL image")
     return torch.from_numpy(to_array(to_pil(images, channels)))[None].float() / 255
+
+
+def check_unit(what: str, images: Tensor) -> None:
+    """Raises ValueError unless they are floats in [0, 1]."""
+    if not images.is_floating_point() or not ((images >= 0) & (images <= 1)).all():  # a NaN is not
+        raise ValueError(f"{what}: must be float, from 0 (black) to 1 (white)")
 
 
 def as_vector(key: str, value: Tensor | Sequence[float], length: int) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from zoo.checks import check_whole, excerpt
 from zoo.files import Json, shell_word
-from zoo.models.arguments import Images, as_batch, check_chunk, check_size
+from zoo.models.arguments import Images, as_batch, check_chunk, check_size, check_unit
 from zoo.models.inference import inference, sampling_of
 from zoo.models.request import Request
 from zoo.networks.interfaces import Growing, end_fade
@@ -294,8 +294,8 @@ class Model(nn.Module):
         if not given:
             raise ValueError(f"a model with the verb {self.verb} needs images: pass inputs={{'x': ...}}")
         for key, x in given.items():
-            if x.ndim == 4 and not (x.is_floating_point() and ((x >= 0) & (x <= 1)).all()):  # a NaN is not
-                raise ValueError(f"inputs: {key}: must be float, from 0 (black) to 1 (white)")
+            if x.ndim == 4:  # images; labels have fewer axes
+                check_unit(f"inputs: {key}", x)
         reals = {key: self.from_unit(x[:n]).to(self.device) for key, x in given.items()}
         images, across = self.preview_from(reals, seed)
         return grid_picture(images.cpu(), columns or across)
