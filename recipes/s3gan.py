@@ -142,13 +142,13 @@ def fashion_mnist() -> Recipe:
 @setting("fashion-mnist", "s2gan")
 def fashion_mnist_s2gan() -> Recipe:
     "S2GAN: 32x32 with 10 % of the labels, no rotation, 4,362 steps of G, 2 x 32 images each."
-    return small(4_362, *FASHION, rotation=False, pad=True)
+    return small(4_362, *FASHION, rotation=False, lr=4e-4, pad=True)
 
 
 @setting("fashion-mnist", "rotation")
 def fashion_mnist_rotation() -> Recipe:
     "32x32 without labels, the rotation head alone, 3,798 steps of G, 2 x 32 images each."
-    return small(3_798, *FASHION, labeled=0.0, pad=True)
+    return small(3_798, *FASHION, labeled=0.0, lr=4e-4, pad=True)
 
 
 @setting("cifar10", "small")
