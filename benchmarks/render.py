@@ -32,6 +32,7 @@ from zoo.metrics.baselines import Mixture
 from zoo.metrics.inputs import INPUTS
 from zoo.metrics.metric import find_metric
 from zoo.overrides import at_start, override_all
+from zoo.recipe import Recipe
 from zoo.registry import DATASETS, METRICS, TASKS
 
 NOTICE = rows.ROOT / "NOTICE"
@@ -725,6 +726,38 @@ def searches() -> str:
     return f"{table(['', 'fields', *(s.replace('-', ' ') for s in scores)], body)}\n\n{provenance(lines)}"
 
 
+def few_images() -> str:
+    """Runs that read a part of the training images, and those of the same model and data set that read all of them."""
+    recipes = {r["recipe"]: settings.find(r["recipe"]) for r in rows.read("runs")}
+    counts = {name: images_read(recipe) for name, recipe in recipes.items()}
+    groups = {(recipes[name].model, recipes[name].dataset) for name, n in counts.items() if n}
+    lines = [r for r in rows.read("runs") if (recipes[r["recipe"]].model, r["dataset"]) in groups]
+    body = []
+    for r in sorted(lines, key=lambda r: (counts[r["recipe"]] or math.inf, r["recipe"], r["seed"])):
+        s, label = short(r["end"][""]), rows.label(r)
+        augment = recipes[r["recipe"]].stages[-1].game.kwargs.get("augment")
+        log = (rows.RESULTS / "logs" / f"{label}.jsonl").read_text(encoding="utf-8").splitlines()
+        p = [entry["augment/p"] for entry in map(json.loads, log) if "augment/p" in entry]
+        body.append({
+            "": f"[{r['recipe']}](models/{model_of(r)}.md) ({log_link(label, '../')})",
+            "training images": count(counts[r["recipe"]] or facts_of(r["dataset"]).splits["train"]),
+            "augmentation": augment.name if augment else "none",
+            "seed": r["seed"],
+            "fd": number(s["fd"]),
+            **{k: number(s[k]) for k in ("precision", "recall", "coverage")},
+            "near-copies": percent(s["near-copies"]),
+            "p: highest": number(max(p), 3) if p else "",
+            "p: last": number(p[-1], 3) if p else "",
+        })  # fmt: skip
+    return f"{columns(body)}\n\n{provenance(lines)}" if lines else NOTHING
+
+
+def images_read(recipe: Recipe) -> int | None:
+    """How many training images a recipe reads; None if no stream is limited to a number."""
+    numbers = [stream.balanced for stream in recipe.stages[-1].data.streams.values()]
+    return max(n for n in numbers if n) if numbers and all(numbers) else None
+
+
 # Toy sets and speed ---------------------------------------------------------------------------------------------------
 
 
@@ -1152,6 +1185,7 @@ TABLES: dict[str, dict[Path, Callable[[], str]]] = {  # marker -> its files, eac
     "truncation": {DOCS / "results.md": truncations},
     "projection": {DOCS / "results.md": projections},
     "searches": {DOCS / "results.md": searches},
+    "few-images": {DOCS / "results.md": few_images},
     "features": {DOCS / "metrics.md": feature_networks},
     "ranking": {DOCS / "metrics.md": ranking},
     "weight-noise": {DOCS / "metrics.md": weight_noise},
