@@ -35,7 +35,7 @@ def test_committed_searches(search, path, tmp_path):
     ("name", "text", "message"),
     [
         ("gan-mnist-small", "optimizers.G.learning=1", "line 1: --set optimizers.G.learning=1"),
-        ("gan-mnist-small", "batch=50\n\nbatch=20 optimizers.G.clip=0.1", "line 3: must have the fields"),
+        ("gan-mnist-small", "batch=50\n# two\nbatch=20 optimizers.G.clip=0.1", "line 3: must have the fields"),
         ("gan-mnist-small", "batch", "line 1: --set batch: must be KEY=VALUE, as in --set"),
         ("gan-mnist-small", "# nothing", "has no settings"),
         ("gan-minst", "batch=50", "gan-minst"),
