@@ -262,7 +262,7 @@ def test_penalties_of_a_plain_network(name):
         torch.manual_seed(3)
         again = copy.deepcopy(penalty)
         values.append(again(first, X, FAKE, **more))
-        assert values[-1].shape == () and values[-1].dtype == torch.float32
+        assert values[-1].shape == ()
     torch.testing.assert_close(*values)
 
 
