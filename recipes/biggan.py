@@ -26,6 +26,8 @@ Differences from the paper:
   Han, NeurIPS 2020).
 """
 
+from typing import Any
+
 from zoo.recipe import Adam, Data, Ema, Recipe, Sampling, Spec, Stage, Stream
 from zoo.settings import setting
 
@@ -75,7 +77,7 @@ def recipe(
         augment: of D's images.
     """
     images = n_critic * batch  # of a round
-    options = {"penalties": (Spec("orthogonal", weight=ortho),)} if ortho else {}
+    options: dict[str, Any] = {"penalties": (Spec("orthogonal", weight=ortho),)} if ortho else {}
     options |= {"augment": augment} if augment else {}
     G, D = (Adam(lr=rate, betas=(0.0, 0.999), eps=eps) for rate in lr)
     return Recipe(
