@@ -4,11 +4,11 @@ not use.
     python benchmarks/search.py benchmarks/searches/s3gan-fashion-mnist.txt --out runs/search --processes 2
 
 A search is a file of the recipe's name. It has a setting a line: the values of the same fields, as ``zoo train --set``
-takes them, separated by spaces; after an empty line the fields may be others. Each setting is trained for a quarter of the recipe's multiply-adds, so that smaller
-networks see more images, and compared with images of the training split; the tables compare with the test split.
-Called again, also after a kill, the same command resumes the runs that were stopped and leaves out those that are
-finished. A line for each setting goes to results/search.jsonl, for docs/results.md; the recipe has the one that was
-chosen.
+takes them, separated by spaces; after an empty line the fields may be others. Each setting is trained for a quarter of
+the recipe's multiply-adds, so that smaller networks see more images, and compared with images of the training split;
+the tables compare with the test split. Called again, also after a kill, the same command resumes the runs that were
+stopped and leaves out those that are finished. A line for each setting goes to results/search.jsonl, for
+docs/results.md; the recipe has the one that was chosen.
 """
 
 from __future__ import annotations

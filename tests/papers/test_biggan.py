@@ -299,6 +299,12 @@ def test_settings():
     assert stage.optimizers["D"].eps == 1e-6 and "penalties" not in stage.game.kwargs
     (stage,) = settings.find("biggan-cifar10").stages
     assert stage.images == 500 * 50_000 and stage.batch == 50 and stage.game.kwargs["n_critic"] == 4
+    (whole,), (few,), (augmented,) = (
+        settings.find(f"biggan-fashion-mnist{variant}").stages for variant in ("", "-2000", "-2000-diffaugment")
+    )
+    assert few.data.streams["data"].balanced == 2000 and few.game == whole.game and few.images == whole.images
+    diffaugment = Spec("diffaugment", policy=("translation", "cutout"))
+    assert augmented == replace(few, game=few.game.replace(augment=diffaugment))
 
 
 TINY = {"G": {"widths": (8, 8), "latent": 4, "attention_at": 16}, "D": {"widths": (8, 8), "downs": 1}}
