@@ -728,11 +728,12 @@ def searches() -> str:
 
 def few_images() -> str:
     """Runs that read a part of the training images, and those of the same networks and data set that read all."""
-    recipes = {r["recipe"]: settings.find(r["recipe"]) for r in rows.read("runs")}
+    runs = rows.read("runs")
+    recipes = {r["recipe"]: settings.find(r["recipe"]) for r in runs}
     counts = {name: images_read(recipe) for name, recipe in recipes.items()}
     networks = {name: (recipe.model, recipe.dataset, recipe.networks) for name, recipe in recipes.items()}
     few = [networks[name] for name, n in counts.items() if n]
-    lines = [r for r in rows.read("runs") if networks[r["recipe"]] in few]
+    lines = [r for r in runs if networks[r["recipe"]] in few]
     body = []
     for r in sorted(lines, key=lambda r: (counts[r["recipe"]] or math.inf, r["recipe"], r["seed"])):
         s, label = short(r["end"][""]), rows.label(r)
