@@ -241,7 +241,7 @@ def test_each_data_set_has_bars_of_its_own(quality):
 
 def test_bars_of_a_set_with_generators_and_translators(quality, monkeypatch):
     """Both have baselines; a set of models without bars has none to beat."""
-    translator, generator = zoo.load("pix2pix-emoji-small"), zoo.load("dcgan-fashion-mnist")
+    translator, generator = zoo.load("pix2pix-emoji-fluent3d-small"), zoo.load("dcgan-fashion-mnist")
     monkeypatch.setattr(quality, "score", lambda what, to="", **options: {"to": to, "options": options})
     monkeypatch.setattr(quality, "trivial_models", lambda dataset: [("identity", translator)])
     for models, expected in (

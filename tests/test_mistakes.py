@@ -326,18 +326,18 @@ IN_PYTHON = {
         "features=3: must be the name of a feature network",
     ),
     "an array as inputs": (
-        lambda: zoo.load("pix2pix-emoji-small").grid(inputs=np.zeros((2, 32, 32, 3))),
+        lambda: zoo.load("pix2pix-emoji-fluent3d-small").grid(inputs=np.zeros((2, 32, 32, 3))),
         "inputs: must be tensors by the keys of the batch, .* got ndarray",
     ),
     "a list in inputs": (
-        lambda: zoo.load("pix2pix-emoji-small").grid(inputs={"x": [1.0]}),
+        lambda: zoo.load("pix2pix-emoji-fluent3d-small").grid(inputs={"x": [1.0]}),
         "inputs: must be tensors by the keys of the batch",
     ),
     "images from 0 to 255": (
-        lambda: zoo.load("pix2pix-emoji-small").grid(inputs={"a": torch.full((2, 3, 32, 32), 255.0)}),
+        lambda: zoo.load("pix2pix-emoji-fluent3d-small").grid(inputs={"a": torch.full((2, 3, 32, 32), 255.0)}),
         "inputs: a: must be float, from 0",
     ),
-    "no inputs": (lambda: zoo.load("pix2pix-emoji-small").grid(inputs={}), "needs images: pass inputs="),
+    "no inputs": (lambda: zoo.load("pix2pix-emoji-fluent3d-small").grid(inputs={}), "needs images: pass inputs="),
 }
 
 
