@@ -108,12 +108,13 @@ class Request:
         """As :meth:`check_picture`, for a grid of images of this size."""
         self.check_picture(*grid_size(width, height, rows, columns))
 
-    def check_picture(self, width: int, height: int) -> None:
-        """Raises ValueError if a picture of this size, enlarged by --scale, has too many pixels."""
+    def check_picture(self, width: int, height: int, origin: str = "") -> None:
+        """Raises ValueError if a picture of this size, enlarged by --scale, has too many pixels. ``origin``: the image
+        that it is made of, for the message."""
         if width * height * self.scale**2 <= MAX_PIXELS:
             return
-        option = f"-n {self.count}" if width * height > MAX_PIXELS else f"--scale {self.scale}"
-        size = f"{width * self.scale:,}x{height * self.scale:,}"
+        option = f"-n {self.count}" if width * height > MAX_PIXELS and not origin else f"--scale {self.scale}"
+        size = f"{width * self.scale:,}x{height * self.scale:,}{origin}"
         advice = "" if option.startswith("--scale") else ", or name a folder (--out DIR/) for a PNG an image"
         raise ValueError(f"{option}: a picture must have at most {MAX_PIXELS:,} pixels, got {size}; lower it{advice}")
 
@@ -157,7 +158,7 @@ class Request:
             check: raises ValueError for a width and height that the network does not take.
             larger: how many times as wide and high its images are.
         """
-        inputs = Inputs(self.source or "", transparent)
+        inputs = Inputs(self.source or "", transparent, of_pairs=half is not None)
         out = self.path
         if inputs.folder and not self.folder:
             raise ValueError(f"--out {out}: must be a folder (DIR/), as --input is one")
@@ -170,11 +171,7 @@ class Request:
         if fixed is None:
             readable, sizes = inputs.of_valid_size(readable, multiple, check, parts=1 if half is None else 2)
         for width, height in sizes if self.scale > 1 else ():
-            wide, high = width * larger * self.scale, height * larger * self.scale
-            if wide * high > MAX_PIXELS:
-                got = f"{wide:,}x{high:,} of an image of {width}x{height}"
-                raise ValueError(f"--scale {self.scale}: a picture must have at most {MAX_PIXELS:,} pixels, got {got}; "
-                                 f"lower it, or leave it out")  # fmt: skip
+            self.check_picture(width * larger, height * larger, f" of an image of {width}x{height}")
         paths = [out / name if self.folder else out for name in output_names(readable)]
         if lost := [path for path in paths if path.resolve() in inputs.originals]:
             raise ValueError(f"--out {out}: must not be where the inputs are, for {lost[0].name} would be written "
@@ -205,16 +202,19 @@ class Inputs:
     ``range=LOW,HIGH``, ``fit=crop`` (``pad``, ``stretch``) and ``pairs=no`` of ``folder:PATH``. They are read as a data
     set's images are.
 
-    ``transparent``: transparent images stay so. ``folder``: whether it is more than a file. ``left_out``: what is not
-    read, in words. ``originals``: the images, without outputs of before, once ``readable`` has looked at them. Raises
-    ValueError if there are no images.
+    ``transparent``: transparent images stay so. ``of_pairs``: for a model that was trained on pairs; others do not
+    take ``pairs=``. ``folder``: whether it is more than a file. ``left_out``: what is not read, in words.
+    ``originals``: the images, without outputs of before, once ``readable`` has looked at them. Raises ValueError if
+    there are no images.
     """
 
-    def __init__(self, source: str, transparent: bool = False):
+    def __init__(self, source: str, transparent: bool = False, of_pairs: bool = False):
         self.transparent = transparent
         if not source.removeprefix("folder:"):
             raise ValueError("--input: must be an image, a folder or a zip archive of images, got an empty text")
         path, options = parse_options(f"folder:{source.removeprefix('folder:')}", ("skip", "range", "fit", "pairs"))
+        if "pairs" in options and not of_pairs:
+            raise ValueError(f"--input {source}: pairs= is for a model that was trained on pairs; leave it out")
         for key in options:
             if OPTIONS[key] and options[key] not in OPTIONS[key]:
                 raise ValueError(f"--input {source}: {key} must be {' or '.join(OPTIONS[key])}, got {options[key]}")
