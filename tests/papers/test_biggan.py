@@ -333,7 +333,7 @@ def tiny(name):
         ("biggan-imagenet-deep", (5e-5, 2e-4), 2, 1, 1e-4),
         ("biggan-imagenet-accumulated", (1e-4, 4e-4), 1, 2, 0.0),
         ("biggan-cifar10", (2e-4, 2e-4), 4, 1, 0.0),
-        ("biggan-cifar10-small", (2e-4, 2e-4), 2, 1, 1e-4),
+        ("biggan-cifar10-small", (4e-4, 4e-4), 2, 1, 1e-4),
     ],
 )
 def test_plain_loop(plain_loop, monkeypatch, name, lr, n_critic, parts, beta):
