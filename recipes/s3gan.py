@@ -121,14 +121,13 @@ def small(
     down: tuple[int, ...],
     labeled: float = 0.1,
     rotation: bool = True,
-    lr: float = 4e-4,
     **data: bool,
 ) -> Recipe:
-    """32x32, attention at 16x16; widths of G and of D; learning rate of both. ``data``: pad, flip."""
+    """32x32, attention at 16x16; widths of G and of D. ``data``: pad, flip."""
     G = Spec("biggan-generator", latent=32, widths=up, embed=32, attention_at=16)
     D = Spec("biggan-discriminator", widths=down, downs=2, attention_at=16)
     pad, flip = data.get("pad", False), data.get("flip", False)
-    return recipe(labeled, rotation, rounds, 32, 32, (lr, lr), G, D, fraction=2, halflife=300, pad=pad, flip=flip)
+    return recipe(labeled, rotation, rounds, 32, 32, (4e-4, 4e-4), G, D, fraction=2, halflife=300, pad=pad, flip=flip)
 
 
 FASHION = (64, 64, 32, 24), (24, 32, 64, 64)

@@ -115,8 +115,10 @@ class Request:
             return
         option = f"-n {self.count}" if width * height > MAX_PIXELS and not origin else f"--scale {self.scale}"
         size = f"{width * self.scale:,}x{height * self.scale:,}{origin}"
-        advice = "" if option.startswith("--scale") else ", or name a folder (--out DIR/) for a PNG an image"
-        raise ValueError(f"{option}: a picture must have at most {MAX_PIXELS:,} pixels, got {size}; lower it{advice}")
+        advice = "leave it out" if option.startswith("--scale") else "name a folder (--out DIR/) for a PNG an image"
+        raise ValueError(
+            f"{option}: a picture must have at most {MAX_PIXELS:,} pixels, got {size}; lower it, or {advice}"
+        )
 
     # Files ------------------------------------------------------------------------------------------------------------
 
