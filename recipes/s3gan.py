@@ -153,5 +153,5 @@ def fashion_mnist_rotation() -> Recipe:
 
 @setting("cifar10", "small")
 def cifar10_small() -> Recipe:
-    "32x32 with 10 % of the labels, widths 96 to 48, 14,500 steps of G, 2 x 32 images each."
-    return small(14_500, (96, 96, 64, 48), (48, 64, 96, 96), flip=True)
+    "32x32 with 10 % of the labels, widths 96 to 48, 4,500 steps of G, 2 x 32 images each."
+    return small(4_500, (96, 96, 64, 48), (48, 64, 96, 96), flip=True)
