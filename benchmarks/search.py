@@ -28,17 +28,13 @@ import rows
 from train_all import Campaign, Job, status, stop_on_signals
 
 import zoo
-from zoo import costs, settings
+from zoo import settings
+from zoo.costs import multiply_adds
 from zoo.overrides import override_all
 from zoo.recipe import Recipe
 
 SHARE = 0.25  # of the recipe's multiply-adds
 METRICS = "fd,precision,recall"  # of generators; of models with inputs all that they have
-
-
-def multiply_adds(recipe: Recipe) -> float:
-    """Of its whole training."""
-    return sum(stage["multiply_adds_a_round"] * stage["rounds"] for stage in costs.cost(recipe)["stages"])
 
 
 @dataclass(frozen=True)

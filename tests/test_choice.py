@@ -10,7 +10,7 @@ from PIL import Image
 import zoo
 from zoo import costs, settings
 from zoo.adapt import domain_streams
-from zoo.choice import choose
+from zoo.choice import choose, reduced, work
 from zoo.cli.train import advice, time_rounds
 from zoo.engine.dry_run import equivalent_images
 from zoo.engine.run_folder import default_folders
@@ -364,4 +364,20 @@ def test_advice_keeps_the_data(photos):
     assert advice(full, "cpu", 86_400.0).endswith(f": zoo train dcgan-celeba-small --dataset {dataset}")
     assert choose("dcgan-celeba-small", dataset).recipe.variant == "small"
     texts = choose("stackgan-pp-lsun-bedroom", dataset).recipe  # the reduced setting needs texts
-    assert "A reduced setting" not in advice(texts, "cpu", 86_400.0)
+    assert "multiply-adds" not in advice(texts, "cpu", 86_400.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("sngan-cifar10", "sngan-cifar10-small"), ("sngan-cifar10-conditional", "sngan-cifar10-conditional-small")],
+)
+def test_advice_keeps_the_kind(name, expected):
+    assert reduced(settings.find(name)) == expected
+
+
+def test_advice_is_a_setting_that_costs_less():
+    """Fashion-MNIST's settings are small themselves: celeba-small, which fits their data, has more multiply-adds."""
+    assert reduced(settings.find("stylegan2-fashion-mnist")) == ""
+    text = advice(settings.find("dcgan-mnist"), "cpu", 86_400.0)
+    share = work("dcgan-mnist") / work("dcgan-mnist-small")
+    assert share > 3 and f"With 1/{share:,.0f} of the multiply-adds: zoo train dcgan" in text

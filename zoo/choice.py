@@ -229,20 +229,20 @@ def around(name: str, entries: dict[str, settings.Setting], facts: Facts) -> tup
 
 
 def reduced(recipe: Recipe) -> str:
-    """The name of the reduced setting of a recipe's model for the same data; '' if none fits them. One of the same data
-    set and kind (``conditional``) is preferred."""
+    """The name of a setting of a recipe's model for the same data with at most a third of the multiply-adds; '' if none
+    fits them. A reduced one of the same data set and kind (``conditional``) is preferred."""
     facts = facts_of(recipe.dataset)
     side = side_of(recipe.dataset, facts)
-    options = []
+    options, own = [], costs.multiply_adds(recipe)
     for name in settings.names():
         entry = settings.RECIPES[name]
         if entry["model"] != recipe.model or name == recipe.name:
             continue
         small, other_data = settings.is_small(entry["variant"]), entry["dataset"] != recipe.dataset
-        if not small and entry["build"]().images >= recipe.images / 10:
+        if not 0 < 3 * work(name) <= own:
             continue
         if other_data and any(misfits(adapt(entry, facts), facts)):
             continue
-        other_kind = other_data or not entry["variant"].startswith(recipe.variant)
+        other_kind = other_data or entry["variant"].removesuffix("small").removesuffix("-") != recipe.variant
         options.append(((other_kind, other_data, not small, *rank(entry, facts, side)), name))
     return min(options, default=((), ""))[1]

@@ -42,6 +42,11 @@ def cost(recipe: Recipe, images: int | None = None, from_table: bool = True, mic
     return {**entry["cost"], "images": rescaled.images, "stages": stages}
 
 
+def multiply_adds(recipe: Recipe) -> float:
+    """Those of its whole training. Raises ValueError for an error in the recipe."""
+    return sum(stage["multiply_adds_a_round"] * stage["rounds"] for stage in cost(recipe)["stages"])
+
+
 def key(recipe: Recipe) -> str:
     """A hash of the recipe and of the facts of its data set."""
     facts = data.facts(recipe.dataset).to_json()

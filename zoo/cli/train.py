@@ -296,7 +296,8 @@ def print_cost(recipe: Recipe, cost: Json, choice: Choice, as_json: bool, full: 
 def advice(recipe: Recipe, device: str, seconds: float) -> str:
     """For a full setting that takes long on a CPU: the time, and the command of a reduced setting for the same data, if
     there is one; else ''."""
-    from zoo.choice import reduced
+    from zoo.choice import reduced, work
+    from zoo.costs import multiply_adds
     from zoo.settings import RECIPES
 
     if seconds < LONG or not device.startswith("cpu") or settings.is_small(recipe.variant):
@@ -310,7 +311,7 @@ def advice(recipe: Recipe, device: str, seconds: float) -> str:
     if best["dataset"] != recipe.dataset:
         model, variant = name, ""
     command = f"zoo train {model} --dataset {shell_word(recipe.dataset)}{variant}"
-    return f"{text}. A reduced setting takes minutes: {command}"
+    return f"{text}. With 1/{multiply_adds(recipe) / work(name):,.0f} of the multiply-adds: {command}"
 
 
 def _without(args: list[str], *names: str) -> list[str]:
