@@ -230,7 +230,7 @@ MISTAKES = {
         ("sample", "image.safetensors", "--interpolate", "3", "-n", "1", "--out", "new.gif"), "-n", "1", "at least 2",
     ),
     "weights of a model": (("sample", "dcgan", *SAMPLE), "'dcgan'", "is a model", "dcgan-fashion-mnist"),
-    "weights of a model without": (("sample", "infogan", *SAMPLE), "'infogan'", "is a model", "zoo train infogan"),
+    "weights of a model without": (("sample", "gan", *SAMPLE), "'gan'", "is a model", "zoo train gan"),
     # data
     "no path": ((*IMAGES, "folder:"), "folder:", "", "must be followed by a path"),
     "an option twice": ((*IMAGES, "folder:whole?fit=pad&fit=crop"), "'fit'", "fit=pad&fit=crop", "given once"),
