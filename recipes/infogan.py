@@ -15,8 +15,8 @@ Differences from the paper:
   code.
 - Reduced settings: half of the maps, but all 1,024 hidden units; with half of those too most runs gave no images: D was
   too strong, and G showed the codes in a gray pattern. mnist-small: half the learning rate for D and Q.
-  mnist-narrow-small: a quarter of the maps, 256 hidden units, and a tenth of the weight of the information, which spares
-  G the gray pattern. fashion-mnist is not in the paper; its samples come from EMA weights of G.
+  mnist-narrow-small: a quarter of the maps, 256 hidden units, and a tenth of the weight of the information, which
+  spares G the gray pattern. fashion-mnist is not in the paper; its samples come from EMA weights of G.
 """
 
 from zoo.recipe import Adam, Data, Ema, Recipe, Spec, Stage
