@@ -114,6 +114,7 @@ def ship_file(folder, name, model, card):
 def change_one_weight(model, by=1.0):
     """The same model; one weight of the last layer that its images come from is another one."""
     recognizers = {entry["recognizer"] for entry in getattr(model, "entries", {}).values() if "recognizer" in entry}
+    recognizers |= {*model.spec.get("recognition", ())}
     others = {*getattr(model, "encoder", torch.nn.Module()).parameters()}
     others |= {p for name in recognizers for p in model.networks[name].parameters()}
     parameter = [p for p in model.parameters() if p not in others][-1]
