@@ -211,7 +211,7 @@ def several_sizes(dataset: Any) -> bool:
 def work(name: str) -> float:
     """The multiply-adds of a setting on its own data; 0 if the table of costs does not have it."""
     entry = costs.table().get(name)
-    return sum(s["multiply_adds_a_round"] * s["rounds"] for s in entry["cost"]["stages"]) if entry else 0.0
+    return costs.total(entry["cost"]) if entry else 0.0
 
 
 def around(name: str, entries: dict[str, settings.Setting], facts: Facts) -> tuple[str, str]:

@@ -44,7 +44,12 @@ def cost(recipe: Recipe, images: int | None = None, from_table: bool = True, mic
 
 def multiply_adds(recipe: Recipe) -> float:
     """Those of its whole training. Raises ValueError for an error in the recipe."""
-    return sum(stage["multiply_adds_a_round"] * stage["rounds"] for stage in cost(recipe)["stages"])
+    return total(cost(recipe))
+
+
+def total(cost: Json) -> float:
+    """The multiply-adds of all stages of a cost."""
+    return sum(stage["multiply_adds_a_round"] * stage["rounds"] for stage in cost["stages"])
 
 
 def key(recipe: Recipe) -> str:
