@@ -209,9 +209,14 @@ def several_sizes(dataset: Any) -> bool:
 
 
 def work(name: str) -> float:
-    """The multiply-adds of a setting on its own data; 0 if the table of costs does not have it."""
-    entry = costs.table().get(name)
-    return costs.total(entry["cost"]) if entry else 0.0
+    """The multiply-adds of a setting on its own data; 0 if it has an error. One that the table of costs does not have,
+    of a user's recipe file, needs a dry run, and torch."""
+    if entry := costs.table().get(name):
+        return costs.total(entry["cost"])
+    try:
+        return costs.multiply_adds(settings.find(name))
+    except ValueError:
+        return 0.0
 
 
 def around(name: str, entries: dict[str, settings.Setting], facts: Facts) -> tuple[str, str]:
@@ -222,9 +227,9 @@ def around(name: str, entries: dict[str, settings.Setting], facts: Facts) -> tup
         if e["dataset"] in DATASETS and facts_of(e["dataset"]).channels == facts.channels
         if not any(misfits(adapt(e, facts), facts))
     ]
-    own = work(name)
-    larger = min((n for n in fits if work(n) > 1.05 * own), key=work, default="")
-    smaller = max((n for n in fits if work(n) < own / 1.05), key=work, default="")
+    total, own = {n: work(n) for n in fits}, work(name)
+    larger = min((n for n in fits if total[n] > 1.05 * own), key=total.__getitem__, default="")
+    smaller = max((n for n in fits if 0 < total[n] < own / 1.05), key=total.__getitem__, default="")
     return larger, smaller
 
 
@@ -239,9 +244,9 @@ def reduced(recipe: Recipe) -> str:
         if entry["model"] != recipe.model or name == recipe.name:
             continue
         small, other_data = settings.is_small(entry["variant"]), entry["dataset"] != recipe.dataset
-        if not 0 < 3 * work(name) <= own:
-            continue
         if other_data and any(misfits(adapt(entry, facts), facts)):
+            continue
+        if not 0 < 3 * work(name) <= own:
             continue
         other_kind = other_data or entry["variant"].removesuffix("small").removesuffix("-") != recipe.variant
         options.append(((other_kind, other_data, not small, *rank(entry, facts, side)), name))
