@@ -330,11 +330,12 @@ def sample(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     height, width = x.shape[2:]
     top, left = rows.floor(), columns.floor()
     total = torch.zeros_like(x)
+    across = [(reflect(left + j, width), keys(columns - left - j)) for j in range(-1, 3)]
     for i in range(-1, 3):
         row, of_row = reflect(top + i, height), keys(rows - top - i)
-        for j in range(-1, 3):
-            weight = (of_row * keys(columns - left - j)).to(x.dtype).view(len(x), 1, height, width)
-            total = total + weight * pick(x, row * width + reflect(left + j, width))
+        for column, of_column in across:
+            weight = (of_row * of_column).to(x.dtype).view(len(x), 1, height, width)
+            total = total + weight * pick(x, row * width + column)
     return total
 
 
