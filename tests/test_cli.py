@@ -234,6 +234,7 @@ def test_advice_for_a_long_run(recipe_file):
     assert advice(settings.find("dcgan", "cifar10", "small"), "cpu", 86_400.0) == ""
     assert advice(settings.find("wgan"), "cpu", 86_400.0).endswith("wgan-cifar10-small --dataset lsun-bedroom")
     assert advice(settings.find("sngan", "cifar10", "conditional"), "cpu", 86_400.0).endswith("conditional-small")
+    assert advice(settings.find("sngan", "cifar10", "cnn"), "cpu", 86_400.0).endswith("--variant small")
 
 
 def test_python_trains_too(recipe_file, tmp_path):

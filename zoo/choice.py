@@ -235,7 +235,7 @@ def around(name: str, entries: dict[str, settings.Setting], facts: Facts) -> tup
 
 def reduced(recipe: Recipe) -> str:
     """The name of a setting of a recipe's model for the same data with at most a third of the multiply-adds; '' if none
-    fits them. A reduced one of the same data set and kind (``conditional``) is preferred."""
+    fits them. A reduced one of the same data set and kind (``conditional``), or of no kind, is preferred."""
     facts = facts_of(recipe.dataset)
     side = side_of(recipe.dataset, facts)
     options, own = [], costs.multiply_adds(recipe)
@@ -248,6 +248,7 @@ def reduced(recipe: Recipe) -> str:
             continue
         if not 0 < 3 * work(name) <= own:
             continue
-        other_kind = other_data or entry["variant"].removesuffix("small").removesuffix("-") != recipe.variant
-        options.append(((other_kind, other_data, not small, *rank(entry, facts, side)), name))
+        kind = entry["variant"].removesuffix("small").removesuffix("-")
+        other_kind = 0 if other_data else [recipe.variant, "", kind].index(kind)
+        options.append(((not small, other_data, other_kind, *rank(entry, facts, side)), name))
     return min(options, default=((), ""))[1]
