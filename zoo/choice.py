@@ -248,7 +248,7 @@ def reduced(recipe: Recipe) -> str:
             continue
         if not 0 < 3 * work(name) <= own:
             continue
-        kind = entry["variant"].removesuffix("small").removesuffix("-")
+        kind = settings.kind(entry["variant"])
         other_kind = 0 if other_data else [recipe.variant, "", kind].index(kind)
         options.append(((not small, other_data, other_kind, *rank(entry, facts, side)), name))
     return min(options, default=((), ""))[1]

@@ -39,6 +39,11 @@ def is_small(variant: str) -> bool:
     return variant.split("-")[-1] == "small"
 
 
+def kind(variant: str) -> str:
+    """A variant without ``small``: ``conditional`` of ``conditional-small``."""
+    return variant.removesuffix("small").removesuffix("-") if is_small(variant) else variant
+
+
 def setting(dataset: str, variant: str = "") -> Callable[[Callable[..., Recipe]], Callable[..., Recipe]]:
     """Decorator of a function that returns a :class:`Recipe`. The model's id is the file's name.
 
