@@ -10,6 +10,7 @@ from helpers.recipes import small, stand_in
 from helpers.rounds import KINDS, compare_values
 from torch._dynamo.utils import counters
 
+import zoo
 from zoo.engine.runtime import Runtime
 from zoo.engine.stage import StageRun
 from zoo.registry import Spec
@@ -142,3 +143,10 @@ def test_bf16(name):
     for key in (k for k in expected if k.startswith("loss/")):
         assert scalars[key][0] == pytest.approx(expected[key][0], rel=0.05, abs=0.05), key
     assert scalars != expected  # bf16 had an effect
+
+
+def test_no_compiler(monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", str(tmp_path / "g++"))
+    with pytest.raises(ValueError, match=r"on a CPU it needs a C\+\+ compiler; there is no .*g\+\+ here"):
+        zoo.train("lsgan", "ring", images=512, out=tmp_path / "run", compile=True)
+    assert not (tmp_path / "run").exists()

@@ -98,7 +98,7 @@ class Train(click.Command):
 @click.option(
     "--precision", type=click.Choice(PRECISIONS), default="fp32", help="tf32 or bf16 (autocast), for GPUs: faster."
 )
-@click.option("--compile", is_flag=True, help="torch.compile the losses: faster after a minute of compilation.")
+@click.option("--compile", is_flag=True, help="torch.compile the losses: faster after minutes of compilation.")
 @click.option("--cuda-graphs", is_flag=True, help="The same, and on CUDA replay each loss as one graph.")
 @click.option("--deterministic", is_flag=True, help="Bit-equal repetition on CUDA too, slower.")
 @click.option(

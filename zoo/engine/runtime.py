@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from zoo.checks import check_device, check_whole
 from zoo.version import __version__
 
 PRECISIONS = ("fp32", "tf32", "bf16")
+COMPILERS = ("g++", "clang++", "cl")  # of C++, that torch.compile uses on a CPU if CXX does not name another
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class Runtime:
                 object.__setattr__(self, key, check_whole(key, getattr(self, key)))
 
     def prepare_device(self) -> torch.device:
-        """Choose the device and tell torch the rest. Raises ValueError if the device does not exist."""
+        """Choose the device and tell torch the rest. Raises ValueError if the device does not exist, or if there is no
+        C++ compiler for losses that are to be compiled for a CPU."""
         name = self.device
         check_device(name, auto=True)
         if name == "auto":
@@ -65,6 +68,11 @@ class Runtime:
             raise ValueError(f"device='{name}': torch finds no CUDA device here; use --device cpu")
         if device.type == "mps" and not torch.backends.mps.is_available():
             raise ValueError(f"device='{name}': torch finds no MPS device here; use --device cpu")
+        if device.type == "cpu" and (self.compile or self.cuda_graphs):
+            compilers = [os.environ["CXX"]] if os.environ.get("CXX") else COMPILERS
+            if not any(map(shutil.which, compilers)):
+                names = " or ".join(compilers)
+                raise ValueError(f"compile=True: on a CPU it needs a C++ compiler; there is no {names} here")
         if device.type == "cuda":
             if device.index is None:
                 device = torch.device("cuda", parallel.local_rank())
