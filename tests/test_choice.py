@@ -30,6 +30,20 @@ def photos(tmp_path, own_home):
     return make
 
 
+@pytest.mark.parametrize("model", sorted({settings.RECIPES[name]["model"] for name in settings.names()}))
+def test_points(model):
+    if any(settings.RECIPES[name]["dataset"] == "ring" for name in settings.names() if name.startswith(f"{model}-")):
+        assert choose(model, "gaussian1d").recipe.stages[-1].resolution == 0
+    else:
+        with pytest.raises(ValueError, match=f"^{model}-.* is for images, but ring has points; for points: lsgan-ring"):
+            choose(model, "ring")
+
+
+def test_images_for_a_setting_of_points():
+    with pytest.raises(ValueError, match="lsgan-ring is for points, but cifar10 has images"):
+        choose("lsgan-ring", "cifar10")
+
+
 @pytest.mark.parametrize("variant", ["", "small"])
 def test_color_photos(photos, variant):
     chosen = choose("dcgan", photos(), variant)

@@ -87,9 +87,15 @@ def choose(model: str, dataset: Any = None, variant: str = "") -> Choice:
 
 
 def recipe_for(name: str, dataset: Any) -> tuple[Recipe, Facts]:
-    """The recipe of a setting, by its name, for a data set of which it is not the setting, and the facts of that."""
+    """The recipe of a setting, by its name, for a data set of which it is not the setting, and the facts of that.
+    Raises ValueError if one has images and the other points."""
     facts, entry = facts_of(dataset), settings.RECIPES[name]
     recipe = adapt(entry, facts)
+    if misfits(recipe, facts)[0]:
+        if facts.resolution == 0:
+            others = [n for n in settings.names() if facts_of(settings.RECIPES[n]["dataset"]).resolution == 0]
+            raise ValueError(f"{name} is for images, but {title(dataset)} has points; for points: {', '.join(others)}")
+        raise ValueError(f"{name} is for points, but {title(dataset)} has images; for images: see `zoo list recipes`")
     if "y" not in facts.keys and not any(has_classes(spec) for spec in recipe.networks.values()):
         recipe = without_labels(recipe)
     recipe = with_examples(recipe, captions(dataset))
