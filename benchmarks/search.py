@@ -65,7 +65,8 @@ class Trial(Job):
         """The result line of a finished run that is scored."""
         scores = json.loads(self.scores.read_text(encoding="utf-8"))
         about = json.loads((self.run / "recipe.json").read_text(encoding="utf-8"))
-        command = f"python benchmarks/search.py benchmarks/searches/{self.recipe}.txt"
+        compiled = " --compile" if "--compile" in self.options else ""
+        command = f"python benchmarks/search.py benchmarks/searches/{self.recipe}.txt{compiled}"
         return {
             "recipe": self.recipe,
             "fields": " ".join(self.fields),
@@ -79,8 +80,9 @@ class Trial(Job):
         }
 
 
-def read_search(path: Path, out: Path, seed: int = 0) -> list[Trial]:
-    """The runs of a search, in its order. Raises ValueError, with file and line, for a mistake in it."""
+def read_search(path: Path, out: Path, seed: int = 0, compiled: bool = False) -> list[Trial]:
+    """The runs of a search, in its order. ``compiled``: with ``zoo train --compile``. Raises ValueError, with file and
+    line, for a mistake in it."""
     recipe, trials = settings.find(path.stem), list[Trial]()
     budget, keys = SHARE * multiply_adds(recipe), None
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -98,7 +100,7 @@ def read_search(path: Path, out: Path, seed: int = 0) -> list[Trial]:
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from None
         keys, images = own, round(budget / multiply_adds(changed) * changed.images)
-        options = tuple(part for field in fields for part in ("--set", field))
+        options = (*(part for field in fields for part in ("--set", field)), *["--compile"] * compiled)
         trials.append(Trial(recipe.name, seed, images, out, options, fields=fields))
     if not trials:
         raise ValueError(f"{path}: has no settings")
@@ -111,14 +113,17 @@ def read_search(path: Path, out: Path, seed: int = 0) -> list[Trial]:
 @click.option("--processes", default=1, type=click.IntRange(min=1), show_default=True, help="Runs at a time.")
 @click.option("--seed", default=0, type=click.IntRange(min=0), show_default=True)
 @click.option("--device", default="auto", show_default=True, help="As for zoo train.")
+@click.option("--compile", "compiled", is_flag=True, help="As for zoo train: faster for small batches of long runs.")
 @click.option(
     "--minutes", default=600.0, type=click.FloatRange(min=0, min_open=True), show_default=True,
     help="Stop everything by then; the same command continues.",
 )  # fmt: skip
-def command(searches: tuple[Path, ...], out: Path, processes: int, seed: int, device: str, minutes: float) -> int:
+def command(
+    searches: tuple[Path, ...], out: Path, processes: int, seed: int, device: str, compiled: bool, minutes: float
+) -> int:
     """Train and score every setting of the searches. Exit status 1 if a run failed."""
     deadline, out = time.monotonic() + 60 * minutes, out.absolute()
-    trials = [trial for path in searches for trial in read_search(path, out, seed)]
+    trials = [trial for path in searches for trial in read_search(path, out, seed, compiled)]
     for trial in trials:
         trial.check_budget()
     out.mkdir(parents=True, exist_ok=True)
