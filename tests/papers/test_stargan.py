@@ -81,7 +81,7 @@ class Constant(nn.Module):
 
 
 def game_of(G, D, **options):
-    labels = {"domain": ("a", "b", "c"), "attributes": FIVE}
+    labels = {"domain": ("a", "b", "c"), "attributes": FIVE, "style": ()}
     return GAMES.build(Spec("stargan", label_names=labels, **options), {"G": G, "D": D})
 
 
@@ -145,6 +145,8 @@ def test_attributes_by_name():
         game_of(G, D, key="attributes", attributes=("Male", "Blond_Hair"), exclusive=("Young",))
     with pytest.raises(ValueError, match=r"networks\.G\.domains=2: must be the number of domains, 3"):
         game_of(G, D)
+    with pytest.raises(ValueError, match="'style' of the data must have a name for each domain, got none"):
+        game_of(G, D, key="style")
 
 
 def test_gradients():

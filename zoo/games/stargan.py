@@ -96,6 +96,8 @@ class StarGAN(Game):
         check_identity(identity, cycle)
         self.needs = ("x", key)
         names = label_names.get(key, attributes)
+        if not names:
+            raise ValueError(f"'{key}' of the data must have a name for each domain, got none")
         for name in attributes:
             if name not in names:
                 raise ValueError(f"game.attributes: must be names of '{key}', which has no {name}")
