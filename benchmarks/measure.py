@@ -76,7 +76,7 @@ def read_run(run: Path) -> tuple[Recipe, int, Mapping[str, Any]]:
 def origin(recipe: Recipe, seed: int, about: Mapping[str, Any], training_commit: str) -> Line:
     """The training command of a run and its commit, beside the commit that it is scored at."""
     return {
-        **rows.facts(rows.training(recipe, seed), seed),
+        **rows.facts(rows.training(recipe, seed, about["runtime"]), seed),
         "trained_on": rows.machines_of(about),
         "commit": training_commit,
         "scored_at": rows.commit(),

@@ -75,11 +75,18 @@ def facts(command: str, seed: int) -> dict[str, Any]:
     return {"command": command, "seed": seed, "versions": versions, "commit": commit(), "machine": machine()}
 
 
-def training(recipe: Any, seed: int) -> str:
-    """The command that trains a recipe again; with its budget, if that is not the one that its name has."""
+FLAGS = ("compile", "cuda_graphs", "deterministic")  # of a run's Runtime
+
+
+def training(recipe: Any, seed: int, runtime: Mapping[str, Any]) -> str:
+    """The command that trains a recipe again; with its budget, if that is not the one that its name has, and with the
+    options of its ``runtime`` that change its speed or rounding."""
     variant = f" --variant {recipe.variant}" if recipe.variant else ""
     images = "" if recipe.images == settings.find(recipe.name).images else f" --images {recipe.images}"
-    return f"zoo train {recipe.model} --dataset {recipe.dataset}{variant}{images} --seed {seed}"
+    options = "".join(f" --{key.replace('_', '-')}" for key in FLAGS if runtime.get(key))
+    if runtime.get("precision", "fp32") != "fp32":
+        options += f" --precision {runtime['precision']}"
+    return f"zoo train {recipe.model} --dataset {recipe.dataset}{variant}{images} --seed {seed}{options}"
 
 
 def machines_of(run: Mapping[str, Any]) -> str:

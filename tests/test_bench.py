@@ -15,6 +15,7 @@ import zoo
 from zoo import hub, settings
 from zoo.data import Facts, ImageData, ImageSet, Rows, Source, facts
 from zoo.data.fields import Image, Label
+from zoo.engine.runtime import Runtime
 from zoo.engine.stage import build_networks, load_pretrained, resolve
 from zoo.files import tensor_hash
 from zoo.metrics import baselines, feature_networks, images, statistics
@@ -461,6 +462,17 @@ def test_runs_before_a_correction_are_marked(benchmark):
         runs = {c: rows.is_outdated({"recipe": name, "budget": budget, "commit": c}) for c in (*commits, "1")}
         assert runs == {**dict.fromkeys(commits, True), "1": False}
         assert commits <= {row["commit"] for row in rows.read("runs") if row["recipe"] == name}, "no run of that commit"
+
+
+def test_training_command_of_a_run(benchmark):
+    rows = benchmark("rows")
+    recipe = settings.find("stylegan2", "fashion-mnist", "2000")
+    command = "zoo train stylegan2 --dataset fashion-mnist --variant 2000"
+    assert rows.training(recipe, 1, vars(Runtime())) == f"{command} --seed 1"
+    runtime = vars(Runtime(compile=True, precision="bf16"))
+    assert (
+        rows.training(recipe.rescaled(800), 0, runtime) == f"{command} --images 800 --seed 0 --compile --precision bf16"
+    )
 
 
 def test_steps_of_a_run(benchmark):
