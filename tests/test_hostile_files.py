@@ -33,7 +33,7 @@ def unit():
 
 first, *paths = sorted(Path(sys.argv[1]).iterdir())
 zoo.load(first).sample(1)
-units = [unit()]
+before = unit()
 for path in paths:
     open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
     idle, start = memory("VmRSS:"), time.process_time()  # other tests may keep this one waiting
@@ -45,7 +45,7 @@ for path in paths:
     except BaseException as error:
         result = f"{type(error).__name__}: {error}"[:200]
     print(json.dumps([path.name, result, time.process_time() - start, memory("VmHWM:") - idle]), flush=True)
-print(json.dumps(max(*units, unit())))
+print(json.dumps(max(before, unit())))
 """
 VALUES = [
     10**400, 10**9, 1 << 62, 65_536, 3072, -1, 0, 1, 2.5, 1e308, True, None, "relu", "x" * 100_000, [], [1] * 50,
